@@ -1,0 +1,25 @@
+# friendlyhello: docker build --tag=friendlyhello .
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
+# Layers are cached by what they read: a change of the program leaves this one as it is.
+COPY requirements.txt /tmp/requirements.txt
+RUN python -m venv --without-pip /opt/venv \
+ && python -m pip --python /opt/venv/bin/python install \
+      --no-cache-dir --disable-pip-version-check --no-compile \
+      --require-hashes --requirement /tmp/requirements.txt
+
+FROM ${PYTHON_IMAGE}
+LABEL org.opencontainers.image.title="friendlyhello" \
+      org.opencontainers.image.description="A page that greets, names its host and counts visits in Redis"
+COPY --from=build /opt/venv /opt/venv
+WORKDIR /app
+COPY . .
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 NAME=World
+# A number, so that an orchestrator can tell that it is not root's. An engine of 20.10 or newer
+# lets it bind port 80.
+USER 10001:10001
+EXPOSE 80
+HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=2 \
+  CMD ["python", "server.py", "--healthcheck"]
+CMD ["python", "server.py"]

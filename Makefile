@@ -1,0 +1,47 @@
+PYTHON ?= python3
+PORT ?= 4000
+BIN = .venv/bin
+
+# The recipes of targets are run by a newcomer: say what is missing, in one line.
+.PHONY: help
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 16
+
+.PHONY: run
+run: .venv/installed  ## serve http://localhost:4000/, counting in ./data (PORT=… for another port)
+	@exec $(BIN)/python server.py --port=$(PORT) --redis-url=embedded:data
+
+.PHONY: test
+test: .venv/installed  ## run the whole test suite against a real Valkey
+	$(BIN)/pytest -n auto --cov --cov-report=term-missing
+
+.PHONY: lint
+lint: .venv/installed  ## check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: .venv/installed  ## rewrite the code in the one format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock'
+
+.PHONY: lock
+lock: .venv/installed  ## compile the lock files anew from requirements*.in
+	$(LOCK) --upgrade requirements.in -o requirements.txt
+	$(LOCK) --upgrade -c requirements.txt requirements-dev.in -o requirements-dev.txt
+
+.PHONY: clean
+clean:  ## remove what the other targets made, but for ./data
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "friendlyhello needs Python 3.11 or newer with venv; $(PYTHON) is not (PYTHON=… names another)"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,289 @@
+"""Every setting of friendlyhello: its flag, environment variable, default and check.
+
+A setting is a field of `Settings`. Its name gives the flag (``--redis-url``) and the
+environment variable (``REDIS_URL``); a flag beats the variable, which beats the default.
+"""
+
+import dataclasses
+import ipaddress
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import parse_qsl, urlsplit
+
+from tornado.options import OptionParser
+
+
+class SettingError(ValueError):
+    """A setting that cannot be used; the message is one line, fit for the user."""
+
+
+def _text(text: str) -> str:
+    # The system hands over bytes that are not UTF-8 as lone surrogates (PEP 383),
+    # which no page could be written with.
+    if not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError("text in UTF-8")
+    return text
+
+
+def _path(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("the path of a file")
+    return text
+
+
+def _address(text: str) -> str:
+    """Accept an IP address or a host name (RFC 1123, section 2.1)."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        label = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
+        if not re.fullmatch(rf"{label}(\.{label})*\.?", text) or len(text) > 253:
+            raise ValueError("an IP address or a host name") from None
+    return text
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def check(text: str) -> int:
+        # Not int() alone, which also takes "8_0", " 80 " and other scripts' digits.
+        if re.fullmatch("[0-9]{1,9}", text) and least <= int(text) <= most:
+            return int(text)
+        raise ValueError(f"a whole number from {least} to {most}")
+
+    return check
+
+
+def _seconds(least: float) -> Callable[[str], float]:
+    most = 3600
+
+    def check(text: str) -> float:
+        if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}", text):
+            seconds = float(text)
+            if least <= seconds <= most:
+                return seconds
+        raise ValueError(f"seconds, a number from {least:g} to {most}")
+
+    return check
+
+
+def _boolean(text: str) -> bool:
+    words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+    if (word := text.lower()) not in words:
+        raise ValueError("true or false")
+    return words[word]
+
+
+def _choice(*words: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in words:
+            raise ValueError(" or ".join(words))
+        return text
+
+    return check
+
+
+_URLS = "redis://[[user]:password@]host[:port][/db], rediss://… , unix:///path or embedded:DIR"
+
+# What redis-py reads from a URL's query, as far as it is of use here. The rest (timeouts,
+# retries, protocol) would undo what visits.py promises.
+_TLS_QUERY = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
+
+
+def _redis_url(text: str) -> str:
+    if text.startswith("embedded:"):
+        if not _path(text.removeprefix("embedded:")):
+            raise ValueError(_URLS)
+        return text
+    try:
+        url = urlsplit(text)
+        query = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
+        port = url.port  # raises ValueError when it is not a number or above 65535
+    except ValueError:
+        raise ValueError(_URLS) from None
+    if url.scheme == "unix":
+        known, fits = {"db"}, bool(url.path) and not url.hostname
+    else:
+        known = {"db"} | (_TLS_QUERY if url.scheme == "rediss" else set())
+        fits = (
+            url.scheme in ("redis", "rediss")
+            and bool(url.hostname)
+            and _is_address(url.hostname or "")
+            and port != 0
+            and bool(re.fullmatch(r"(/[0-9]{0,9})?", url.path))
+        )
+    if not fits or url.fragment or not re.fullmatch("[0-9]{1,9}", query.get("db", "0")):
+        raise ValueError(_URLS)
+    if unknown := query.keys() - known:
+        raise ValueError(
+            f"{_URLS}; after '?' only {', '.join(sorted(known))}, not {', '.join(sorted(unknown))}"
+        )
+    if query.get("ssl_cert_reqs", "none") not in ("none", "optional", "required"):
+        raise ValueError("ssl_cert_reqs as none, optional or required")
+    _boolean(query.get("ssl_check_hostname", "true"))
+    return text
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(_address(text))
+    except ValueError:
+        return False
+
+
+def _setting(default: str | None, check: Callable[[str], Any], help: str) -> Any:
+    """A field of `Settings`: its default as a user would write it, its check, its help."""
+    return dataclasses.field(
+        default=None if default is None else check(default),
+        metadata={"default": default, "check": check, "help": help},
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the program runs with; ``Settings()`` has every default.
+
+    ``load`` fills it from the command line and the environment.
+    """
+
+    name: str = _setting("world", _text, "who is greeted")
+    address: str | None = _setting(
+        None, _address, "where to listen; every interface, IPv4 and IPv6, when unset"
+    )
+    port: int = _setting("80", _whole(0, 65535), "the TCP port; 0 picks a free one and logs it")
+    redis_url: str = _setting("redis://redis:6379/0", _redis_url, f"where Redis is: {_URLS}")
+    redis_password_file: str | None = _setting(
+        None, _path, "a file that holds Redis's password, as Docker and Kubernetes mount secrets"
+    )
+    redis_timeout: float = _setting(
+        "2", _seconds(0.001), "seconds a visit may wait for Redis, all told"
+    )
+    processes: int = _setting(
+        "1", _whole(0, 1024), "worker processes sharing the port; 0 means one per core"
+    )
+    grace: float = _setting("5", _seconds(0), "seconds that requests in flight get after SIGTERM")
+    access_log: bool = _setting("true", _boolean, "one log line a request")
+    log_format: str = _setting("text", _choice("text", "json"), "text or json")
+    healthcheck: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "default": None,
+            "check": _boolean,
+            "help": "ask the server of these settings for /healthz, and exit 0 or 1",
+            "flag_only": True,
+        },
+    )
+
+
+_FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+class _Options(OptionParser):
+    """Tornado's parser of flags, its help naming the environment variables too."""
+
+    def print_help(self, file: TextIO | None = None) -> None:
+        """Print every setting to ``file``, standard output when it is None."""
+        file = file or sys.stdout
+        print(
+            "Usage: python server.py [--flag=value …]\n\n"
+            "A page that greets, names its host and counts visits in Redis. Each flag but\n"
+            "--healthcheck and --help has an environment variable of the same name\n"
+            "(--redis-url: REDIS_URL), which is read when the flag is not given.\n",
+            file=file,
+        )
+        for name, field in _FIELDS.items():
+            default = field.metadata["default"]
+            text = field.metadata["help"] + (f" (default {default})" if default else "")
+            for i, line in enumerate(textwrap.wrap(text, 52, break_on_hyphens=False)):
+                print(f"  {_flag(name) if i == 0 else '':24}{line}", file=file)
+        print(f"  {'--help':24}show this, and exit", file=file)
+
+
+def _given_flags(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the flags of a command line as text, by the name of their setting."""
+    options = _Options()
+    for name in _FIELDS:
+        options.define(name, type=str)
+    normal = [""]
+    for argument in arguments:
+        flag, equals, _ = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or flag not in options:
+            # Without what stands behind the equals sign: it may be a mistyped flag's password.
+            shown = _shown(redacted(argument.partition("=")[0]))
+            raise SettingError(f"{shown}: no such flag; --help lists them all")
+        if not equals and flag != "help":
+            if _FIELDS[flag.replace("-", "_")].metadata["check"] is not _boolean:
+                raise SettingError(f"{argument}: a value is missing, as in {argument}=VALUE")
+            argument += "=true"  # as Tornado reads a bare switch
+        normal.append(argument)
+    options.parse_command_line(normal)
+    return {name: value for name in _FIELDS if (value := options[name]) is not None}
+
+
+def load(
+    arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the settings.
+
+    :arg arguments: the command line after the program's name; `sys.argv` when None.
+    :arg environment: the variables; `os.environ` when None. An empty one counts as unset.
+    :return: the settings, each checked.
+    :raises SettingError: for the first flag or value that is not allowed.
+    :raises SystemExit: after ``--help``.
+    """
+    environment = os.environ if environment is None else environment
+    flags = _given_flags(sys.argv[1:] if arguments is None else arguments)
+    values = {}
+    for name, field in _FIELDS.items():
+        source, text = _flag(name), flags.get(name)
+        if text is None and not field.metadata.get("flag_only"):
+            source, text = name.upper(), environment.get(name.upper()) or None
+        if text is None:
+            continue
+        try:
+            values[name] = field.metadata["check"](text)
+        except ValueError as allowed:
+            shown = _shown(redacted(text) if name == "redis_url" else text)
+            raise SettingError(f"{source}={shown}: allowed is {allowed}") from None
+    return Settings(**values)
+
+
+def _shown(text: str) -> str:
+    """A user's text as part of one line: no control characters, no endless length."""
+    text = repr(text)[1:-1]
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+def redacted(url: str) -> str:
+    """Return a Redis URL without what may be a password, be the URL well formed or not."""
+    # Up to the last @, as an unescaped password may hold any character.
+    url = re.sub(r"^([a-z+]*://)?.*@", r"\1***@", url, flags=re.DOTALL)
+    return re.sub(r"((?:password|username)=)[^&]*", r"\1***", url)
+
+
+def read_password(path: str) -> str:
+    """Return the password that a file holds, without the line end.
+
+    :raises SettingError: when it cannot be read, is empty or is not UTF-8.
+    """
+    try:
+        password = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise SettingError(f"redis_password_file={_shown(path)}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingError(f"redis_password_file={_shown(path)}: not UTF-8") from None
+    if not password:
+        raise SettingError(f"redis_password_file={_shown(path)}: the file is empty")
+    return password
+
+
+def embedded_folder(url: str) -> str | None:
+    """Return DIR of ``embedded:DIR``, or None for any other Redis URL."""
+    return url.removeprefix("embedded:") if url.startswith("embedded:") else None

@@ -1,0 +1,22 @@
+"""The pages, one module each; the routes are listed here."""
+
+from tornado.routing import URLSpec
+
+from handlers.health import HealthHandler, ReadyHandler
+from handlers.hello import HelloHandler
+from visits import Visits
+
+
+def routes(name: str, hostname: str, visits: Visits) -> list[URLSpec]:
+    """Return every path with its handler and what the handler needs.
+
+    :arg name: who is greeted.
+    :arg hostname: which replica answers.
+    :arg visits: the counter.
+    """
+    hello = {"name": name, "hostname": hostname, "visits": visits}
+    return [
+        URLSpec(r"/", HelloHandler, hello),
+        URLSpec(r"/healthz", HealthHandler),
+        URLSpec(r"/readyz", ReadyHandler, {"visits": visits}),
+    ]

@@ -1,0 +1,31 @@
+"""``GET /healthz`` and ``GET /readyz``: what an orchestrator asks."""
+
+from handlers.base import BaseHandler
+from visits import Visits
+
+
+class HealthHandler(BaseHandler):
+    """Alive: the event loop turns. Never touches Redis."""
+
+    def get(self) -> None:
+        """Answer 200."""
+        self.write_json({"status": "ok"})
+
+    head = get
+
+
+class ReadyHandler(BaseHandler):
+    """Ready for visits until the server is asked to stop, with Redis or without."""
+
+    def initialize(self, visits: Visits) -> None:
+        """Take the counter, whose state is shown."""
+        self.visits = visits
+
+    def get(self) -> None:
+        """Answer 200, or 503 from SIGTERM on."""
+        if self.draining:
+            self.set_status(503)
+        status = "draining" if self.draining else "ready"
+        self.write_json({"status": status, "redis": "up" if self.visits.up else "down"})
+
+    head = get

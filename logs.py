@@ -1,0 +1,66 @@
+"""How log lines look: text for a terminal, or one JSON object a line."""
+
+import logging
+
+from pythonjsonlogger.json import JsonFormatter
+from tornado.log import LogFormatter, access_log
+from tornado.web import RequestHandler
+
+
+def configure(log_format: str) -> None:
+    """Send everything from INFO up to standard error.
+
+    :arg log_format: ``text`` or ``json``.
+    """
+    handler = logging.StreamHandler()
+    handler.addFilter(_escape)
+    handler.setFormatter(
+        LogFormatter()
+        if log_format == "text"
+        else JsonFormatter(
+            ["levelname", "name", "message"],
+            rename_fields={"levelname": "level", "name": "logger"},
+            timestamp="time",
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _escape(record: logging.LogRecord) -> bool:
+    """Keep a message on its line, whatever bytes of a client's are in it."""
+    message = record.getMessage()
+    if not message.isprintable():
+        message = "".join(
+            c if c.isprintable() else c.encode("unicode_escape", "replace").decode()
+            for c in message
+        )
+    record.msg, record.args = message, None
+    return True
+
+
+def log_request(handler: RequestHandler) -> None:
+    """Log one answered request; Tornado's ``log_function``."""
+    request, status = handler.request, handler.get_status()
+    milliseconds = 1000 * request.request_time()
+    level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
+    access_log.log(
+        level,
+        "%d %s %s (%s) %.2fms",
+        status,
+        request.method,
+        request.uri,
+        request.remote_ip,
+        milliseconds,
+        extra={
+            "method": request.method,
+            "path": request.path,
+            "status": status,
+            "duration_ms": round(milliseconds, 3),
+            "remote": request.remote_ip,
+            "request_id": getattr(handler, "request_id", None),
+        },
+    )
+
+
+def ignore_request(handler: RequestHandler) -> None:
+    """Log nothing; Tornado's ``log_function`` without an access log."""
