@@ -2,7 +2,6 @@
 
 import json
 import socket
-from collections.abc import Iterator
 
 import pytest
 from tornado.httpclient import HTTPResponse
@@ -12,6 +11,7 @@ from tornado.web import Application
 from config import Settings
 from handlers.accept import prefers_json
 from server import make_app
+from tests.conftest import Valkey
 from visits import Visits
 
 OFF = "<i>cannot connect to Redis, counter disabled</i>"
@@ -23,9 +23,8 @@ class PageCase(AsyncHTTPTestCase):
     name = "world"
 
     @pytest.fixture(autouse=True)
-    def _real_valkey(self, valkey) -> Iterator[None]:
+    def _real_valkey(self, valkey: Valkey) -> None:
         self.valkey = valkey
-        yield
 
     def get_app(self) -> Application:
         self.visits = Visits(self.valkey.url)
