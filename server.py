@@ -53,6 +53,8 @@ STARTUP_PATIENCE = 0.25
 #: before are read and answered in it.
 LINGER = 0.1
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 log = logging.getLogger("friendlyhello")
 
 
@@ -156,7 +158,7 @@ async def serve(
         stop.set()
 
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in STOP_SIGNALS:
         loop.add_signal_handler(signum, on_signal, signum)
     if orphaned is not None:
         loop.add_reader(orphaned, stop.set)
@@ -179,6 +181,15 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:  # on Windows
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+def exit_on_signals() -> None:
+    """Make SIGTERM and SIGINT end the program where nothing has to be drained.
+
+    Process 1 of a container would not notice the one, and answer the other with a traceback.
+    """
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, lambda *_: sys.exit(0))
 
 
 def listen(settings: Settings) -> list[socket.socket]:
@@ -239,6 +250,7 @@ def run(settings: Settings) -> None:
         def work(orphaned: int | None = None) -> None:
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
                 runner.run(serve(settings, visits, sockets, orphaned))
+            exit_on_signals()  # the loop has taken its handlers along
 
         if number == 1:
             work()
@@ -256,6 +268,7 @@ def main() -> None:
         if wrong := healthcheck(settings):
             _fail(1, wrong)
         return
+    exit_on_signals()
     logs.configure(settings.log_format)
     try:
         run(settings)
