@@ -34,6 +34,7 @@ from config import Settings
 from handlers import routes
 from handlers.base import NotFoundHandler
 from visits import Visits
+from workers import STOP_SIGNALS
 
 #: What a connection may take: see each.
 LIMITS = {
@@ -52,8 +53,6 @@ STARTUP_PATIENCE = 0.25
 #: Seconds between the last accept and closing idle connections: requests that were sent
 #: before are read and answered in it.
 LINGER = 0.1
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = logging.getLogger("friendlyhello")
 
