@@ -25,8 +25,10 @@ class SettingError(ValueError):
 def _text(text: str) -> str:
     # The system hands over bytes that are not UTF-8 as lone surrogates (PEP 383),
     # which no page could be written with.
-    if not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
-        raise ValueError("text in UTF-8")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("text in UTF-8") from None
     return text
 
 
@@ -93,10 +95,13 @@ _URLS = "redis://[[user]:password@]host[:port][/db], rediss://… , unix:///path
 _TLS_QUERY = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
 
 
+def embedded_folder(url: str) -> str | None:
+    """Return DIR of ``embedded:DIR``, or None for any other Redis URL."""
+    return url.removeprefix("embedded:") if url.startswith("embedded:") else None
+
+
 def _redis_url(text: str) -> str:
-    if text.startswith("embedded:"):
-        if not _path(text.removeprefix("embedded:")):
-            raise ValueError(_URLS)
+    if embedded_folder(text):
         return text
     try:
         url = urlsplit(text)
@@ -105,24 +110,18 @@ def _redis_url(text: str) -> str:
     except ValueError:
         raise ValueError(_URLS) from None
     if url.scheme == "unix":
-        known, fits = {"db"}, bool(url.path) and not url.hostname
+        fits = bool(url.path) and not url.hostname
     else:
-        known = {"db"} | (_TLS_QUERY if url.scheme == "rediss" else set())
-        fits = (
-            url.scheme in ("redis", "rediss")
-            and bool(url.hostname)
-            and _is_address(url.hostname or "")
-            and port != 0
-            and bool(re.fullmatch(r"(/[0-9]{0,9})?", url.path))
-        )
+        database = re.fullmatch("(/[0-9]{0,9})?", url.path)
+        fits = bool(url.scheme in ("redis", "rediss") and port != 0 and database)
+        fits = fits and _is_address(url.hostname or "")
     if not fits or url.fragment or not re.fullmatch("[0-9]{1,9}", query.get("db", "0")):
         raise ValueError(_URLS)
-    if unknown := query.keys() - known:
-        raise ValueError(
-            f"{_URLS}; after '?' only {', '.join(sorted(known))}, not {', '.join(sorted(unknown))}"
-        )
+    known = {"db"} | (_TLS_QUERY if url.scheme == "rediss" else set())
+    if not query.keys() <= known:
+        raise ValueError(f"after '?' only {', '.join(sorted(known))}")
     if query.get("ssl_cert_reqs", "none") not in ("none", "optional", "required"):
-        raise ValueError("ssl_cert_reqs as none, optional or required")
+        raise ValueError("ssl_cert_reqs=none, optional or required")
     _boolean(query.get("ssl_check_hostname", "true"))
     return text
 
@@ -282,8 +281,3 @@ def read_password(path: str) -> str:
     if not password:
         raise SettingError(f"redis_password_file={_shown(path)}: the file is empty")
     return password
-
-
-def embedded_folder(url: str) -> str | None:
-    """Return DIR of ``embedded:DIR``, or None for any other Redis URL."""
-    return url.removeprefix("embedded:") if url.startswith("embedded:") else None

@@ -243,7 +243,13 @@ class Visits:
     def _check_certificates(self) -> None:
         connection = self._pool().make_connection()
         if isinstance(connection, SSLConnection):
-            connection.ssl_context.get()
+            try:
+                connection.ssl_context.get()
+            except OSError as error:  # it does not say which file
+                options = self._pool().connection_kwargs
+                names = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+                files = ", ".join(f"{name}={options[name]}" for name in names if name in options)
+                raise OSError(f"cannot use {files}: {error.strerror or error}") from None
 
     async def _drop(self) -> None:
         redis, self._redis = self._redis, None
