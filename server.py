@@ -197,15 +197,11 @@ def listen(settings: Settings) -> list[socket.socket]:
     :raises StartError: when the port is taken or not permitted, or the address not to be had.
     """
     try:
-        sockets = bind_sockets(settings.port, settings.address, backlog=BACKLOG)
+        return bind_sockets(settings.port, settings.address, backlog=BACKLOG)
     except OSError as error:
         where = f"port {settings.port}" + (f" of {settings.address}" if settings.address else "")
         hint = "; try --port=4000" if isinstance(error, PermissionError) else ""
         raise StartError(f"cannot listen on {where}: {error.strerror}{hint}") from None
-    host = settings.address or "localhost"
-    port = sockets[0].getsockname()[1]
-    log.info("listening on http://%s:%d/", f"[{host}]" if ":" in host else host, port)
-    return sockets
 
 
 def healthcheck(settings: Settings) -> str | None:
@@ -244,6 +240,8 @@ def run(settings: Settings) -> None:
         except (config.SettingError, RuntimeError, OSError) as error:
             raise StartError(str(error)) from None
 
+        host, port = settings.address or "localhost", sockets[0].getsockname()[1]
+        log.info("listening on http://%s:%d/", f"[{host}]" if ":" in host else host, port)
         number = settings.processes or os.cpu_count() or 1
 
         def work(orphaned: int | None = None) -> None:
