@@ -23,6 +23,6 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 NAME=W
 # lets it bind port 80.
 USER 10001:10001
 EXPOSE 80
-HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=2 \
+HEALTHCHECK --interval=4s --timeout=3s --retries=2 \
   CMD ["python", "server.py", "--healthcheck"]
 CMD ["python", "server.py"]

@@ -1,5 +1,6 @@
 """A real Valkey, and the real program, for each test that asks for one."""
 
+import contextlib
 import os
 import re
 import select
@@ -12,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -192,4 +194,60 @@ def program() -> Iterator[Callable[..., Program]]:
 
     yield start
     for one in started:
+        one.close()
+
+
+def run_to_end(*flags: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python server.py`` when it is to end by itself."""
+    clean = {k: v for k, v in os.environ.items() if k not in _SETTINGS}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "server.py"), *flags],
+        cwd=ROOT,
+        env=clean | env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and not just waiting to be reaped."""
+    return _stat(pid)[:1] not in ([], ["Z"])
+
+
+def children(pid: int) -> set[int]:
+    """The running children of a process."""
+    every = {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
+    return {one for one in every if _stat(one)[1:2] == [str(pid)] and is_running(one)}
+
+
+def _stat(pid: int) -> list[str]:
+    try:  # what follows the name, which may hold anything (proc_pid_stat(5))
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return []
+
+
+def processes_in(folder: Path) -> set[int]:
+    """The running processes whose working directory is a folder."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "cwd").readlink() == folder.resolve():
+                found.add(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[Program], HTTPConnection]]:
+    """Open a connection to a program, on which one request follows the other."""
+    opened: list[HTTPConnection] = []
+
+    def connect(program: Program) -> HTTPConnection:
+        opened.append(HTTPConnection("127.0.0.1", program.port, timeout=10))
+        opened[-1].connect()
+        return opened[-1]
+
+    yield connect
+    for one in opened:
         one.close()
