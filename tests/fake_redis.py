@@ -1,0 +1,256 @@
+"""A Redis that counts, records what it is sent, and misbehaves on demand."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Connection:
+    """One that a client made: when, and whether the client has closed it."""
+
+    number: int
+    opened: float
+    writer: asyncio.StreamWriter
+    closed: bool = False
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What was received, on which connection, when."""
+
+    connection: Connection
+    words: tuple[str, ...]
+    time: float
+
+    @property
+    def visits(self) -> int:
+        """By how much it raises the counter."""
+        match self.words:
+            case ("INCR", _):
+                return 1
+            case ("INCRBY", _, number):
+                return int(number)
+        return 0
+
+
+#: How INCR and INCRBY are answered; it is given the reply that a sound Redis would give.
+Answer = Callable[[Connection, bytes], Awaitable[None]]
+
+
+def reply(raw: bytes) -> Answer:
+    """Answer with these bytes."""
+
+    async def answer(connection: Connection, sound: bytes) -> None:
+        connection.writer.write(raw)
+
+    return answer
+
+
+async def never(connection: Connection, sound: bytes) -> None:
+    """Do not answer."""
+
+
+async def half(connection: Connection, sound: bytes) -> None:
+    """Close half-way through the reply."""
+    connection.writer.write(sound[:-2])
+    connection.writer.close()
+
+
+async def hang_up(connection: Connection, sound: bytes) -> None:
+    """Close instead of answering."""
+    connection.writer.close()
+
+
+def late(seconds: float) -> Answer:
+    """Answer so many seconds later."""
+
+    async def answer(connection: Connection, sound: bytes) -> None:
+        await asyncio.sleep(seconds)
+        connection.writer.write(sound)
+
+    return answer
+
+
+def drip(seconds: float) -> Answer:
+    """Answer byte by byte, so many seconds apart."""
+
+    async def answer(connection: Connection, sound: bytes) -> None:
+        for byte in sound:
+            connection.writer.write(bytes([byte]))
+            await asyncio.sleep(seconds)
+
+    return answer
+
+
+class FakeRedis:
+    """Speaks RESP2 on a port of its own, in a thread of its own; use it as a context.
+
+    ``answer`` replaces the reply to INCR and INCRBY, those that add nothing included;
+    ``silent`` answers no command at all; ``hanging_up`` closes every connection at once.
+    """
+
+    def __init__(self, password: str | None = None) -> None:
+        self.password = password
+        self.counter = 0
+        self.commands: list[Command] = []
+        self.connections: list[Connection] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fake Redis")
+        self._server: asyncio.Server | None = None
+        self.port = 0
+        self._gate: asyncio.Event | None = None
+        self.heal()
+
+    def heal(self) -> None:
+        """Behave; a port that was closed stays so."""
+        self.answer: Answer | None = None
+        self.silent = False
+        self.hanging_up = False
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def visits(self) -> list[Command]:
+        """Return the commands that raise the counter."""
+        return [command for command in self.commands if command.visits]
+
+    def open(self) -> list[Connection]:
+        """Return the connections that the client has not closed."""
+        return [connection for connection in self.connections if not connection.closed]
+
+    @property
+    def listening(self) -> bool:
+        return self._server is not None
+
+    # What a test does to it, from its own thread.
+
+    def listen(self) -> None:
+        self._run(self._listen())
+
+    def refuse(self) -> None:
+        """Stop listening and close every connection."""
+        self._run(self._refuse())
+
+    def close_connections(self, *, reset: bool = False) -> None:
+        """Close every connection, with a reset instead of an orderly end if asked to."""
+        self._run(self._close_connections(reset))
+
+    def send(self, raw: bytes) -> None:
+        """Send on every open connection, unasked."""
+        self._run(self._send(raw))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the replies back until the end of the context."""
+        gate = self._gate = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._gate = None
+            self._loop.call_soon_threadsafe(gate.set)
+
+    def __enter__(self) -> "FakeRedis":
+        self._thread.start()
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.refuse()
+        self._run(self._end_tasks())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # In its thread.
+
+    def _run(self, coroutine: Any) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1000)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _refuse(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        await self._close_connections(reset=False)
+
+    async def _close_connections(self, reset: bool) -> None:
+        for connection in self.connections:
+            if reset and not connection.writer.is_closing():
+                linger = struct.pack("ii", 1, 0)
+                raw = connection.writer.get_extra_info("socket")
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                connection.writer.transport.abort()
+            connection.writer.close()
+
+    async def _send(self, raw: bytes) -> None:
+        for connection in self.open():
+            connection.writer.write(raw)
+
+    async def _end_tasks(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(len(self.connections), time.monotonic(), writer)
+        self.connections.append(connection)
+        if self.hanging_up:
+            writer.close()
+        try:
+            while True:
+                count = int((await reader.readuntil(b"\r\n"))[1:])
+                words = []
+                for _ in range(count):
+                    length = int((await reader.readuntil(b"\r\n"))[1:])
+                    words.append((await reader.readexactly(length + 2))[:-2].decode())
+                command = Command(connection, tuple(words), time.monotonic())
+                self.commands.append(command)
+                # Beside the reading, so that the client's closing is seen meanwhile.
+                task = asyncio.create_task(self._answer(command))
+                connection.tasks.add(task)
+                task.add_done_callback(connection.tasks.discard)
+        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
+            pass  # a task that is cancelled here is asyncio's own, which would log it
+        finally:
+            connection.closed = True
+            writer.close()
+
+    async def _answer(self, command: Command) -> None:
+        sound = self._sound_reply(command)
+        gate, answer, silent = self._gate, self.answer, self.silent
+        if gate is not None:
+            await gate.wait()
+        if silent:
+            return
+        with contextlib.suppress(OSError):
+            if answer is not None and command.words[0] in ("INCR", "INCRBY"):
+                await answer(command.connection, sound)
+            else:
+                command.connection.writer.write(sound)
+
+    def _sound_reply(self, command: Command) -> bytes:
+        match command.words:
+            case ("INCR", _) | ("INCRBY", _, _):
+                self.counter += command.visits
+                return b":%d\r\n" % self.counter
+            case ("AUTH", *credentials):
+                right = credentials[-1] == self.password
+                return b"+OK\r\n" if right else b"-WRONGPASS invalid password\r\n"
+            case ("SELECT", _):
+                return b"+OK\r\n"
+            case ("PING",):
+                return b"+PONG\r\n"
+        return b"-ERR unknown command\r\n"
