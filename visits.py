@@ -68,6 +68,7 @@ class Visits:
         self._redis: Redis | None = None
         self._off = False
         self._queue: list[Waiter] = []
+        self._under_way: list[Waiter] = []  # those that the command under way counts
         self._deadline = 0.0  # of the first visit in the queue, so of all of them
         self._sender: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -124,7 +125,6 @@ class Visits:
             self._sender = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
-        batch: list[Waiter] = []
         try:
             while True:
                 async with asyncio.timeout_at(self._deadline):
@@ -132,12 +132,12 @@ class Visits:
                     batch, self._queue = self._queue, []
                     if not batch:
                         return
+                    self._under_way = batch
                     last = await _raise_counter(redis, len(batch))
                 for number, waiter in enumerate(batch, last - len(batch) + 1):
                     _answer(waiter, number)
         except Exception as error:
             # Not only Redis's errors: whatever a server may send, a page is answered.
-            self._queue = batch + self._queue
             await self._turn_off(error)
         finally:
             self._sender = None
@@ -159,7 +159,8 @@ class Visits:
         await self._drop()
 
     def _answer_without_number(self) -> None:
-        waiters, self._queue = self._queue, []
+        waiters = self._under_way + self._queue
+        self._under_way, self._queue = [], []
         for waiter in waiters:
             _answer(waiter, None)
 

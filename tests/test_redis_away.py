@@ -16,6 +16,9 @@ from tests.page import BUSY, Visitor, eventually, serving
 
 Start = Callable[..., Program]
 
+#: Nobody reads the log while the pages are visited.
+QUIET = "--access-log=false"
+
 
 def switched(server: Program) -> list[str]:
     """Return what the log of a program that has ended says of the counter."""
@@ -32,7 +35,7 @@ def stop(server: Program) -> float:
 
 @pytest.mark.gen_test(timeout=40)
 async def test_64_visits_wait_for_a_valkey_that_hangs(valkey: Valkey, program: Start) -> None:
-    server = program(f"--redis-url={valkey.url}")
+    server = program(f"--redis-url={valkey.url}", QUIET)
     visitor = Visitor(server.url)
     assert await visitor.visit() == 1
 
@@ -62,7 +65,7 @@ async def test_64_visits_wait_for_a_valkey_that_hangs(valkey: Valkey, program: S
 async def test_a_valkey_killed_under_load_comes_back_with_no_number_shown_twice(
     valkey: Valkey, program: Start
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", "--redis-timeout=1", "--access-log=false")
+    server = program(f"--redis-url={valkey.url}", "--redis-timeout=1", QUIET)
     visitor = Visitor(server.url)
     seen: list[int | None] = []
     done = False
@@ -91,7 +94,7 @@ async def test_a_valkey_killed_under_load_comes_back_with_no_number_shown_twice(
 
 @pytest.mark.gen_test(timeout=40)
 async def test_a_valkey_that_hangs_briefly_costs_no_visit(valkey: Valkey, program: Start) -> None:
-    server = program(f"--redis-url={valkey.url}")
+    server = program(f"--redis-url={valkey.url}", QUIET)
     visitor = Visitor(server.url)
     assert await visitor.visit() == 1
     valkey.hang()
@@ -105,7 +108,7 @@ async def test_a_valkey_that_hangs_briefly_costs_no_visit(valkey: Valkey, progra
 @pytest.mark.gen_test(timeout=40)
 async def test_a_valkey_that_comes_later_is_found(valkey: Valkey, program: Start) -> None:
     valkey.kill()
-    server = program(f"--redis-url={valkey.url}")
+    server = program(f"--redis-url={valkey.url}", QUIET)
     visitor = Visitor(server.url)
     await visitor.assert_at_once(50)
     await asyncio.to_thread(valkey.start)
@@ -177,8 +180,8 @@ async def test_replies_slower_than_half_the_deadline_keep_the_counter_off(
 
 
 def test_stops_within_a_second_while_valkey_hangs(valkey: Valkey, program: Start) -> None:
-    counting = program(f"--redis-url={valkey.url}")
-    off = program(f"--redis-url={valkey.url}", "--redis-timeout=0.3")
+    counting = program(f"--redis-url={valkey.url}", QUIET)
+    off = program(f"--redis-url={valkey.url}", "--redis-timeout=0.3", QUIET)
     assert (counting.visits(), off.visits()) == (1, 2)
     valkey.hang()
     assert off.visits() is None
@@ -192,8 +195,9 @@ def test_stops_within_a_second_while_a_look_up_hangs(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         textwrap.dedent(f"""
-            import socket, time
+            import socket, sys, time
 
+            sys.modules["uvloop"] = None  # which looks names up past Python's socket module
             real, asked = socket.getaddrinfo, 0
 
             def getaddrinfo(host, *args, **options):
@@ -208,7 +212,9 @@ def test_stops_within_a_second_while_a_look_up_hangs(
             socket.getaddrinfo = getaddrinfo
         """)
     )
-    server = program(f"--redis-url=redis://redis.invalid:{fake.port}", PYTHONPATH=str(tmp_path))
+    server = program(
+        f"--redis-url=redis://redis.invalid:{fake.port}", QUIET, PYTHONPATH=str(tmp_path)
+    )
     times = []
     for _ in range(20):
         start = time.monotonic()
@@ -216,7 +222,7 @@ def test_stops_within_a_second_while_a_look_up_hangs(
         times.append(time.monotonic() - start)
     assert sorted(times)[10] < 0.05
     server.wait_for(rb"counter off")
-    time.sleep(1.2)  # for two probes to hang
+    time.sleep(2.6)  # for a handful of probes to hang
     assert server.visits() is None
     assert stop(server) < 1
 
@@ -233,7 +239,7 @@ def test_connections_and_threads_do_not_pile_up_while_redis_is_away(
     )
     fake.silent, fake.hanging_up = away == "silent", away == "refusing"
     host = "redis.invalid" if away == "look-up hangs" else "127.0.0.1"
-    server = program(f"--redis-url=redis://{host}:{fake.port}", PYTHONPATH=str(tmp_path))
+    server = program(f"--redis-url=redis://{host}:{fake.port}", QUIET, PYTHONPATH=str(tmp_path))
     server.wait_for(rb"counter off")
     process = Path("/proc") / str(server.process.pid)
     threads, files = len(list((process / "task").iterdir())), len(list((process / "fd").iterdir()))
@@ -246,8 +252,8 @@ def test_connections_and_threads_do_not_pile_up_while_redis_is_away(
         most_files = max(most_files, len(list((process / "fd").iterdir())))
         time.sleep(0.01)
     assert pages > 50
-    # Two tries a second, each within some seconds of patience.
-    assert len(fake.connections) - before <= 5 * 2 + 2
+    # Two tries a second; redis-py connects twice when the first connection ends at once.
+    assert len(fake.connections) - before <= 5 * 2 * 2 + 2
     assert most_threads - threads <= 5 * 2 + 2
     assert most_files - files <= 10
     assert len(fake.open()) <= 10
