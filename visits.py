@@ -11,11 +11,12 @@ import contextlib
 import logging
 import socket
 import threading
+from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 
 KEY = "counter"
 
@@ -224,21 +225,32 @@ class Visits:
         return redis
 
     async def _connect(self) -> Redis:
-        pool = self._pool()
-        if host := pool.connection_kwargs.get("host"):
-            await _look_up(host)
-        redis = Redis(connection_pool=pool, single_connection_client=True)
+        host = self._pool().connection_kwargs.get("host")
+        addresses = await _look_up(host) if host else [None]
+        async with asyncio.timeout(min(self._timeout, PATIENCE)):
+            for address in addresses[:-1]:
+                with contextlib.suppress(ConnectionError):
+                    return await self._open(address)
+            return await self._open(addresses[-1])
+
+    async def _open(self, address: str | None) -> Redis:
+        redis = Redis(connection_pool=self._pool(address), single_connection_client=True)
         try:
-            async with asyncio.timeout(min(self._timeout, PATIENCE)):
-                return await redis.initialize()
+            return await redis.initialize()
         except BaseException:
             await _close(redis)
             raise
 
-    def _pool(self) -> ConnectionPool:
+    def _pool(self, address: str | None = None) -> ConnectionPool:
         pool = ConnectionPool.from_url(self._url, **self._options)
+        options = pool.connection_kwargs
         if self._password is not None:
-            pool.connection_kwargs["password"] = self._password
+            options["password"] = self._password
+        if address is not None:
+            if issubclass(pool.connection_class, SSLConnection):
+                pool.connection_class = _NamedSSLConnection
+                options["server_name"] = options["host"]
+            options["host"] = address
         return pool
 
     def _check_certificates(self) -> None:
@@ -291,37 +303,48 @@ async def _close(redis: Redis) -> None:
     await redis.aclose(close_connection_pool=True)
 
 
-async def _look_up(host: str) -> None:
-    """Wait until a host's name resolves, in a thread of its own.
+class _NamedSSLConnection(SSLConnection):
+    """TLS to an address, whose certificate is for the name that it was looked up by."""
 
-    The loop looks up names too, when redis-py connects, but in a few threads that a resolver
-    which hangs would fill, and that the end of the program waits for. So it is given only
-    names that have just been found.
+    def __init__(self, *, server_name: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._server_name = server_name
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        return {**super()._connection_arguments(), "server_hostname": self._server_name}
+
+
+async def _look_up(host: str) -> list[str]:
+    """Return the addresses of a host, looked up in a thread of its own.
+
+    The loop would look them up in a few threads of its pool, which a resolver that hangs fills,
+    and which the end of the program waits for. Nobody waits for this one.
 
     :raises OSError: when the name does not resolve.
     """
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[None] = loop.create_future()
+    answer: asyncio.Future[list[str]] = loop.create_future()
 
-    def finish(error: Exception | None) -> None:
-        if answer.done():
+    def finish(addresses: list[str], error: OSError | None) -> None:
+        if answer.done():  # whoever asked has given up
             return
         if error is None:
-            answer.set_result(None)
+            answer.set_result(addresses)
         else:
             answer.set_exception(error)
 
     def ask() -> None:
-        error = None
+        addresses, error = [], None
         try:
-            socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            addresses = [str(address[0]) for *_, address in found]
         except OSError as failure:
             error = OSError(f"cannot resolve {host}: {failure.strerror}")
-        with contextlib.suppress(RuntimeError):  # the loop is closed, nobody waits
-            loop.call_soon_threadsafe(finish, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(finish, addresses, error)
 
     threading.Thread(target=ask, name=f"look-up of {host}", daemon=True).start()
-    await answer
+    return await answer
 
 
 def _reason(error: Exception) -> str:

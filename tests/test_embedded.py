@@ -194,6 +194,7 @@ def test_ctrl_c_finishes_visits_in_flight_and_keeps_the_data(
     assert numbers == ["1", "2", "3", "4", "5"]
     assert server.wait() == 0
     assert b"Traceback" not in server.log
+    assert b"SIGINT" not in (data / "valkey.log").read_bytes()  # that was for the server
     assert program(f"--redis-url=embedded:{data}").visits() == 6
 
 
