@@ -399,6 +399,23 @@ async def test_trouble_of_a_real_valkey_passes(valkey: Valkey, name: str) -> Non
 
 
 @pytest.mark.gen_test(timeout=20)
+@pytest.mark.parametrize("name", ["replica", "counter_at_its_end"])
+async def test_the_counter_stays_off_while_a_valkey_that_answers_cannot_count(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    caplog.set_level("INFO", logger="friendlyhello.visits")
+    async with serving(valkey.url, timeout=TIMEOUT) as visitor:
+        assert await visitor.visit() == 1
+        with getattr(Trouble, name)(valkey.client):
+            probes = valkey.client.info("stats")["total_connections_received"] + 3
+            while valkey.client.info("stats")["total_connections_received"] < probes:
+                assert await visitor.visit() is None
+                await asyncio.sleep(0.01)
+            assert [one.levelname for one in caplog.records] == ["WARNING"]
+        assert await visitor.counted_again() == 2
+
+
+@pytest.mark.gen_test(timeout=20)
 async def test_a_killed_idle_connection_costs_no_visit(valkey: Valkey) -> None:
     async with serving(valkey.url, timeout=TIMEOUT) as visitor:
         for number in range(1, 4):
