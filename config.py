@@ -103,6 +103,8 @@ def embedded_folder(url: str) -> str | None:
 def _redis_url(text: str) -> str:
     if embedded_folder(text):
         return text
+    if not text.isprintable():  # urlsplit() drops line ends
+        raise ValueError(_URLS)
     try:
         url = urlsplit(text)
         query = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
@@ -261,10 +263,13 @@ def _shown(text: str) -> str:
 
 
 def redacted(url: str) -> str:
-    """Return a Redis URL without what may be a password, be the URL well formed or not."""
-    # Up to the last @, as an unescaped password may hold any character.
-    url = re.sub(r"^([a-z+]*://)?.*@", r"\1***@", url, flags=re.DOTALL)
-    return re.sub(r"((?:password|username)=)[^&]*", r"\1***", url)
+    """Return a Redis URL without what stands where a password does, well formed or not."""
+    scheme = re.sub("^([a-z+]+:/*|/*).*", r"\1", url, flags=re.DOTALL | re.IGNORECASE)
+    # Up to the last @, as a password that is not escaped may hold any character.
+    hidden, at, place = url.removeprefix(scheme).rpartition("@")
+    if "?" in hidden or re.match(":[^/]", place):
+        return scheme + "***"
+    return scheme + ("***@" if at else "") + re.sub("(password=)[^&]*", r"\1***", place)
 
 
 def read_password(path: str) -> str:

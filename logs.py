@@ -26,15 +26,16 @@ def configure(log_format: str) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
+def one_line(text: str) -> str:
+    """Return a text with every character escaped that could end its line or move the cursor."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _escape(record: logging.LogRecord) -> bool:
     """Keep a message on its line, whatever bytes of a client's are in it."""
-    message = record.getMessage()
-    if not message.isprintable():
-        message = "".join(
-            c if c.isprintable() else c.encode("unicode_escape", "replace").decode()
-            for c in message
-        )
-    record.msg, record.args = message, None
+    record.msg, record.args = one_line(record.getMessage()), None
     return True
 
 

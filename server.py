@@ -274,7 +274,7 @@ def main() -> None:
 
 
 def _fail(status: int, error: object) -> NoReturn:
-    print(f"server.py: {error}", file=sys.stderr)
+    print(logs.one_line(f"server.py: {error}"), file=sys.stderr)
     sys.exit(status)
 
 
