@@ -131,12 +131,14 @@ class Visits:
                 async with asyncio.timeout_at(self._deadline):
                     redis = await self._sound_connection()
                     batch, self._queue = self._queue, []
-                    if not batch:
+                    if not batch:  # woken for the connection's sake alone
                         return
                     self._under_way = batch
                     last = await _raise_counter(redis, len(batch))
                 for number, waiter in enumerate(batch, last - len(batch) + 1):
                     _answer(waiter, number)
+                if not self._queue:
+                    return
         except Exception as error:
             # Not only Redis's errors: whatever a server may send, a page is answered.
             await self._turn_off(error)
@@ -205,6 +207,7 @@ class Visits:
         finally:
             for task in tries:
                 task.cancel()
+            await asyncio.gather(*tries, return_exceptions=True)
 
     # Connecting.
 

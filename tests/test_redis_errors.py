@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -436,3 +437,20 @@ async def test_a_valkey_restarted_while_idle_costs_no_visit(valkey: Valkey) -> N
         # Looked for while it was away, the counter may be off for a moment.
         number = await visitor.counted_again() if started > 0.3 else await visitor.visit()
         assert number == 2
+
+
+@pytest.mark.gen_test(timeout=20)
+async def test_every_address_of_the_name_is_tried(
+    fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def addresses(host: str, *arguments: Any, **options: Any) -> list[Any]:
+        if host != "redis.invalid":
+            return real(host, *arguments, **options)
+        found = ("127.0.0.2", "127.0.0.1")  # the fake listens on the second only
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in found]
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+    async with serving(f"redis://redis.invalid:{fake.port}", timeout=TIMEOUT) as visitor:
+        assert [await visitor.visit() for _ in range(2)] == [1, 2]

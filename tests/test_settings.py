@@ -61,15 +61,18 @@ GOOD = [
 BAD = [
     *(
         ("port", value, "65535")
-        for value in ("-1", "65536", "x", "8_0", "80.0", " 80", "٨٠", "1e3")
+        for value in ("-1", "65536", "x", "8_0", "80.0", " 80", "٨٠", "1e3", "0x50")
     ),
-    *(("processes", value, "0") for value in ("-1", "two", "1.5", "9999999999")),
+    *(("processes", value, "0") for value in ("-1", "two", "1.5", "1025", "9999999999")),
     *(
         ("redis-timeout", value, "seconds")
-        for value in ("0", "-1", "soon", "nan", "inf", "2s", "1e1")
+        for value in ("0", "-1", "soon", "nan", "inf", "2s", "1e1", "3601")
     ),
-    *(("grace", value, "seconds") for value in ("-1", "x", "nan", "inf", "-0.1", "1_0")),
-    *(("access-log", value, "true or false") for value in ("maybe", "2", "tru")),
+    *(
+        ("grace", value, "seconds")
+        for value in ("-1", "x", "nan", "inf", "-0.1", "1_0", "5 ", "3601")
+    ),
+    *(("access-log", value, "true or false") for value in ("maybe", "2", "tru", "truee")),
     *(("log-format", value, "text or json") for value in ("xml", "JSON", "text,json")),
     *(("address", value, "IP address") for value in ("a b", "-x", "1.2.3.4/8", "http://h", "a..b")),
     *(
@@ -80,7 +83,11 @@ BAD = [
             *("unix:", "unix://host/path", "embedded:", "redis://h/0?db=x", "://", "redis://a b"),
         )
     ),
+    ("redis-url", "redis://h?db", "redis://"),
     ("redis-url", "redis://h?socket_timeout=9", "'?'"),
+    ("redis-url", "redis://h?retry_on_timeout=true", "'?'"),
+    ("redis-url", "redis://h?ssl_ca_certs=ca.pem", "'?'"),
+    ("address", "1.2.3.4:80", "IP address"),
     ("redis-url", "rediss://h?ssl_cert_reqs=maybe", "ssl_cert_reqs"),
     ("redis-url", "rediss://h?ssl_check_hostname=maybe", "true or false"),
 ]
@@ -189,6 +196,17 @@ def test_bad_variable_that_a_good_flag_overrides_is_no_error() -> None:
     )
 
 
+def test_value_that_is_not_used_is_not_looked_at() -> None:
+    assert config.load(["--name=me"], {"NAME": os.fsdecode(b"\xff")}).name == "me"
+
+
+def test_switches_are_read_as_tornado_reads_them() -> None:
+    assert config.load(["--access-log"], {"ACCESS_LOG": "false"}).access_log
+    assert not config.load(["--access_log=FALSE"], {}).access_log
+    assert config.load(["--healthcheck"], {}).healthcheck
+    assert not config.load([], {"HEALTHCHECK": "true"}).healthcheck
+
+
 # What is refused.
 
 
@@ -258,7 +276,8 @@ def test_help_lists_every_setting_on_standard_output() -> None:
         if setting not in ("address", "redis-password-file"):
             shown = str(default).lower() if default is True else str(default)
             assert f"default {shown})" in " ".join(about[0].split())
-    assert "--healthcheck" in result.stdout
+    listed = re.findall("(?m)^  --([a-z-]+) ", result.stdout)
+    assert listed == [*SETTINGS, "healthcheck", "help"]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +329,8 @@ def test_port_that_is_taken_is_one_line_and_status_1() -> None:
 
 def test_address_that_is_not_to_be_had_is_one_line_and_status_1() -> None:
     for address in ("192.0.2.1", "nowhere.invalid"):
-        assert address in refused(run_to_end(f"--address={address}", "--port=0"), 1)
+        line = refused(run_to_end(f"--address={address}", "--port=0"), 1)
+        assert f"cannot listen on port 0 of {address}: " in line
 
 
 def without_privileges(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -358,10 +378,16 @@ def test_password_file_that_cannot_be_used_is_one_line_and_status_1(folder: Path
     (folder / "empty").touch()
     (folder / "newline").write_text("\n")
     (folder / "latin-1").write_bytes(b"p\xe9ss")
-    for name in ("missing", "folder", "empty", "newline", "latin-1"):
+    for name, said in (
+        ("missing", "No such file"),
+        ("folder", "Is a directory"),
+        ("empty", "the file is empty"),
+        ("newline", "the file is empty"),
+        ("latin-1", "not UTF-8"),
+    ):
         flag = f"--redis-password-file={folder / name}"
         line = refused(run_to_end("--port=0", flag), 1)
-        assert str(folder / name) in line
+        assert f"{folder / name}: {said}" in line
     (folder / "forbidden").write_text("hush")
     (folder / "forbidden").chmod(0)
     line = refused(without_privileges("--port=0", f"--redis-password-file={folder}/forbidden"), 1)
@@ -452,6 +478,18 @@ def test_wrong_password_turns_the_counter_off_and_is_not_logged(
         assert not any("hush" in line or "quiet" in line for line in lines)
 
 
+def test_password_of_the_file_beats_the_one_of_the_url(
+    program: Start, valkey: Valkey, folder: Path
+) -> None:
+    valkey.client.config_set("requirepass", "hush")
+    (folder / "password").write_text("hush\n")
+    server = program(
+        f"--redis-url=unix://:quiet@{valkey.path}",
+        f"--redis-password-file={folder / 'password'}",
+    )
+    assert server.visits() == 1
+
+
 def test_access_log_may_be_off(program: Start) -> None:
     server = program("--redis-url=unix:/nowhere/redis.sock", ACCESS_LOG="false")
     for path in ("/", "/healthz", "/nothing"):
@@ -470,8 +508,20 @@ def test_healthcheck_tells_whether_the_server_answers(program: Start) -> None:
         line = refused(run_to_end("--healthcheck", "--address=127.0.0.1", PORT=str(server.port)), 1)
     finally:
         server.signal(signal.SIGCONT)
-    assert str(server.port) in line
+    assert f"port {server.port}" in line
+    assert "timed out" in line
     assert not any("Traceback" in line for line in stop(server))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
+def test_healthcheck_asks_where_its_settings_say(address: str, program: Start) -> None:
+    if address == "::" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    server = program("--redis-url=unix:/nowhere/redis.sock", f"--address={address}")
+    ask = ("--healthcheck", f"--port={server.port}", f"--address={address}")
+    assert run_to_end(*ask).returncode == 0
+    stop(server)
+    assert f"port {server.port}" in refused(run_to_end(*ask), 1)
 
 
 def test_healthcheck_without_a_server_is_one_line_and_status_1() -> None:
