@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 #: Seconds that Valkey gets to be ready, to stop, and to be gone when it was left over.
-START, STOP, LEFTOVER = 30.0, 5.0, 1.0
+START, STOP, LEFTOVER = 30.0, 3.0, 1.0
 
 #: The longest path of a Unix socket, in bytes: macOS has 104, Linux 108, with the final NUL.
 LONGEST_PATH = 103

@@ -215,6 +215,16 @@ def test_second_signal_leaves_no_process(program: Start, connect: Connect, data:
     wait_until(lambda: not processes_in(data))
 
 
+def test_valkey_that_hangs_is_not_left_behind(program: Start, data: Path) -> None:
+    server = program(f"--redis-url=embedded:{data}")
+    assert server.visits() == 1
+    os.kill(valkey_of(data), signal.SIGSTOP)
+    server.signal()
+    assert server.wait() == 0
+    wait_until(lambda: not processes_in(data))
+    assert program(f"--redis-url=embedded:{data}").visits() == 2
+
+
 def test_valkey_that_dies_while_serving_turns_the_counter_off(program: Start, data: Path) -> None:
     server = program(f"--redis-url=embedded:{data}")
     assert server.visits() == 1
