@@ -13,7 +13,7 @@ run: .venv/installed  ## serve http://localhost:4000/, counting in ./data (PORT=
 
 .PHONY: test
 test: .venv/installed  ## run the whole test suite against a real Valkey
-	$(BIN)/pytest -n auto --cov --cov-report=term-missing
+	$(BIN)/pytest -n 3 --cov --cov-report=term-missing
 
 .PHONY: lint
 lint: .venv/installed  ## check format, style and types
