@@ -88,11 +88,20 @@ def _choice(*words: str) -> Callable[[str], str]:
     return check
 
 
-_URLS = "redis://[[user]:password@]host[:port][/db], rediss://… , unix:///path or embedded:DIR"
+_URLS = (
+    "redis://[[user]:password@]host[:port][/db], rediss://… , unix:///path, embedded:DIR, "
+    "redis+sentinel://host[:port],…/service[/db] or redis+cluster://host[:port],…"
+)
 
 # What redis-py reads from a URL's query, as far as it is of use here. The rest (timeouts,
 # retries, protocol) would undo what visits.py promises.
 _TLS_QUERY = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
+
+
+_SEVERAL = re.compile(
+    r"(?P<scheme>rediss?)\+(?P<kind>sentinel|cluster)://(?P<user>[^/?#]*@)?(?P<hosts>[^/?#@]*)"
+    r"(/(?P<service>[A-Za-z0-9._-]+)(?P<db>/[0-9]*)?|/)?(?P<query>\?[^#]*)?"
+)
 
 
 def embedded_folder(url: str) -> str | None:
@@ -105,6 +114,15 @@ def _redis_url(text: str) -> str:
         return text
     if not text.isprintable():  # urlsplit() drops line ends
         raise ValueError(_URLS)
+    if several := _SEVERAL.fullmatch(text):
+        if bool(several["service"]) != (several["kind"] == "sentinel"):
+            raise ValueError(_URLS)
+        for host in several["hosts"].split(","):
+            query = several["query"] or ""
+            _redis_url(
+                f"{several['scheme']}://{several['user'] or ''}{host}{several['db'] or ''}{query}"
+            )
+        return text
     try:
         url = urlsplit(text)
         query = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
@@ -159,8 +177,14 @@ class Settings:
     redis_password_file: str | None = _setting(
         None, _path, "a file that holds Redis's password, as Docker and Kubernetes mount secrets"
     )
+    redis_sentinel_password_file: str | None = _setting(
+        None, _path, "a file that holds the sentinels' own password"
+    )
     redis_timeout: float = _setting(
         "2", _seconds(0.001), "seconds a visit may wait for Redis, all told"
+    )
+    redis_wait: int = _setting(
+        "0", _whole(0, 1000), "replicas that must acknowledge a visit before its number is shown"
     )
     processes: int = _setting(
         "1", _whole(0, 1024), "worker processes sharing the port; 0 means one per core"
@@ -202,9 +226,9 @@ class _Options(OptionParser):
         for name, field in _FIELDS.items():
             default = field.metadata["default"]
             text = field.metadata["help"] + (f" (default {default})" if default else "")
-            for i, line in enumerate(textwrap.wrap(text, 52, break_on_hyphens=False)):
-                print(f"  {_flag(name) if i == 0 else '':24}{line}", file=file)
-        print(f"  {'--help':24}show this, and exit", file=file)
+            for i, line in enumerate(textwrap.wrap(text, 46, break_on_hyphens=False)):
+                print(f"  {_flag(name) if i == 0 else '':32}{line}", file=file)
+        print(f"  {'--help':32}show this, and exit", file=file)
 
 
 def _given_flags(arguments: Sequence[str]) -> dict[str, str]:
@@ -272,17 +296,22 @@ def redacted(url: str) -> str:
     return scheme + ("***@" if at else "") + re.sub("(password=)[^&]*", r"\1***", place)
 
 
-def read_password(path: str) -> str:
+def read_password(settings: Settings, name: str) -> str | None:
     """Return the password that a file holds, without the line end.
 
+    :arg name: of the setting that names the file.
+    :return: None when the setting does.
     :raises SettingError: when it cannot be read, is empty or is not UTF-8.
     """
+    path = getattr(settings, name)
+    if path is None:
+        return None
     try:
         password = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:
-        raise SettingError(f"redis_password_file={_shown(path)}: {error.strerror}") from None
+        raise SettingError(f"{name}={_shown(path)}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise SettingError(f"redis_password_file={_shown(path)}: not UTF-8") from None
+        raise SettingError(f"{name}={_shown(path)}: not UTF-8") from None
     if not password:
-        raise SettingError(f"redis_password_file={_shown(path)}: the file is empty")
+        raise SettingError(f"{name}={_shown(path)}: the file is empty")
     return password

@@ -28,6 +28,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 import config
+import limits
 import logs
 import workers
 from config import Settings
@@ -35,17 +36,6 @@ from handlers import routes
 from handlers.base import NotFoundHandler
 from visits import Visits
 from workers import STOP_SIGNALS
-
-#: What a connection may take: see each.
-LIMITS = {
-    "max_header_size": 16 * 1024,  # browsers and balancers stay below 8 kB
-    "max_body_size": 64 * 1024,  # no page takes a body
-    "body_timeout": 10.0,  # seconds
-    "idle_connection_timeout": 75.0,  # seconds; balancers keep connections for 60
-}
-
-#: Connections that may wait to be accepted; the system lowers it to its own limit.
-BACKLOG = 4096
 
 #: Seconds that the start waits for Redis, so that the first visits are counted too.
 STARTUP_PATIENCE = 0.25
@@ -163,7 +153,7 @@ async def serve(
         loop.add_reader(orphaned, stop.set)
 
     app = make_app(settings, visits)
-    server = Server(app, **LIMITS)
+    server = Server(app, **limits.HTTP)
     await visits.start(STARTUP_PATIENCE)
     server.add_sockets(sockets)
     await stop.wait()
@@ -197,7 +187,7 @@ def listen(settings: Settings) -> list[socket.socket]:
     :raises StartError: when the port is taken or not permitted, or the address not to be had.
     """
     try:
-        return bind_sockets(settings.port, settings.address, backlog=BACKLOG)
+        return bind_sockets(settings.port, settings.address, backlog=limits.BACKLOG)
     except OSError as error:
         where = f"port {settings.port}" + (f" of {settings.address}" if settings.address else "")
         hint = "; try --port=4000" if isinstance(error, PermissionError) else ""
@@ -227,16 +217,22 @@ def run(settings: Settings) -> None:
     :raises StartError: when something is missing for it.
     """
     with contextlib.ExitStack() as stack:
-        url, password = settings.redis_url, None
+        url = settings.redis_url
         try:
-            if settings.redis_password_file:
-                password = config.read_password(settings.redis_password_file)
+            password = config.read_password(settings, "redis_password_file")
+            sentinel_password = config.read_password(settings, "redis_sentinel_password_file")
             sockets = listen(settings)
             if folder := config.embedded_folder(url):
                 import embedded  # here, as it does not import on Windows
 
                 url = stack.enter_context(embedded.running(folder))
-            visits = Visits(url, password=password, timeout=settings.redis_timeout)
+            visits = Visits(
+                url,
+                password=password,
+                sentinel_password=sentinel_password,
+                timeout=settings.redis_timeout,
+                wait=settings.redis_wait,
+            )
         except (config.SettingError, RuntimeError, OSError) as error:
             raise StartError(str(error)) from None
 

@@ -25,6 +25,7 @@ SETTINGS = {
     "port": 80,
     "redis-url": "redis://redis:6379/0",
     "redis-password-file": None,
+    "redis-sentinel-password-file": None,
     "redis-timeout": 2,
     "processes": 1,
     "grace": 5,

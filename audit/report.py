@@ -1,0 +1,178 @@
+"""The judgement of a load's visits, as text and as JSON."""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from audit.load import Visit
+
+#: As many numbers, or ranges of them, are printed; JSON has them all.
+MOST_PRINTED = 10
+
+BAR = 30  # columns
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """When the audit holds."""
+
+    exclusive: bool = False
+    """Whether nobody else was visiting, so that no number may be missing."""
+    max_failures: int = 0
+    """How many visits may have failed."""
+
+
+class Report:
+    """What the visits show.
+
+    :arg visits: each of them, in any order.
+    :arg seconds: how long the load lasted.
+    :arg judgement: when the audit holds.
+    """
+
+    def __init__(
+        self, visits: Sequence[Visit], seconds: float, judgement: Judgement | None = None
+    ) -> None:
+        self.judgement = judgement or Judgement()
+        self.seconds = seconds
+        self.made = len(visits)
+        self.replicas = Counter(visit.replica for visit in visits if visit.replica is not None)
+        self.failures = Counter(visit.failure for visit in visits if visit.failure is not None)
+        self.failed = self.failures.total()
+        numbers = Counter(visit.number for visit in visits if visit.number is not None)
+        self.counted = numbers.total()
+        self.uncounted = self.made - self.counted - self.failed
+        self.numbers = sorted(numbers)
+        self.twice = sorted(number for number, times in numbers.items() if times > 1)
+        self.missing = _gaps(self.numbers)
+        self.latencies = sorted(visit.seconds for visit in visits if visit.failure is None)
+        ends = sorted(visit.end for visit in visits if visit.number is not None)
+        self.stretch = _longest_stretch([0.0, *ends, seconds])
+
+    @property
+    def number_missing(self) -> int:
+        """How many numbers between the lowest and the highest were not shown."""
+        return sum(last - first + 1 for first, last in self.missing)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the audit does not hold; empty when it does."""
+        found = []
+        if self.twice:
+            found.append(f"{_many(len(self.twice), 'number')} shown twice")
+        if self.judgement.exclusive and self.missing:
+            found.append(f"{_many(self.number_missing, 'number')} missing")
+        if self.failed > self.judgement.max_failures:
+            allowed = self.judgement.max_failures
+            found.append(f"{_many(self.failed, 'visit')} failed, allowed {allowed:,}")
+        return found
+
+    def latency(self, share: float) -> float | None:
+        """Return the latency that a share of the answered visits stayed within, in seconds.
+
+        :arg share: from 0 to 1; 1 gives the slowest.
+        """
+        if not self.latencies:
+            return None
+        return self.latencies[max(0, -int(-share * len(self.latencies) // 1) - 1)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as one object; times in seconds, latencies in milliseconds."""
+        return {
+            "holds": not self.problems,
+            "problems": self.problems,
+            "seconds": round(self.seconds, 3),
+            "visits": {
+                "made": self.made,
+                "counted": self.counted,
+                "uncounted": self.uncounted,
+                "failed": self.failed,
+            },
+            "failures": dict(self.failures.most_common()),
+            "replicas": dict(self.replicas.most_common()),
+            "numbers": {
+                "lowest": self.numbers[0] if self.numbers else None,
+                "highest": self.numbers[-1] if self.numbers else None,
+                "twice": self.twice,
+                "missing": self.number_missing,
+                "missing_ranges": self.missing,
+            },
+            "latency_ms": {name: _ms(self.latency(share)) for name, share in _SHARES.items()},
+            "longest_uncounted": {
+                "from": round(self.stretch[0], 3),
+                "seconds": round(self.stretch[1] - self.stretch[0], 3),
+            },
+        }
+
+    def as_text(self) -> str:
+        """Return the report as lines for a terminal."""
+        lines = [f"{_many(self.made, 'visit')} in {self.seconds:.1f} s", "", "replica"]
+        width = max([len(name) for name in self.replicas] + [9])
+        answered = self.replicas.total()
+        for name, answers in self.replicas.most_common():
+            share = answers / answered
+            lines.append(
+                f"  {name:{width}} {answers:9,} {share:7.1%}  {'█' * max(1, round(share * BAR))}"
+            )
+        lines += [] if answered else ["  none answered"]
+        lines += ["", "visits"]
+        lines.append(f"  {'counted':{width}} {self.counted:9,}")
+        lines.append(f"  {'uncounted':{width}} {self.uncounted:9,}")
+        lines.append(f"  {'failed':{width}} {self.failed:9,}")
+        lines += [
+            f"    {kind:{width - 2}} {times:9,}" for kind, times in self.failures.most_common()
+        ]
+        start, end = self.stretch
+        lines += [
+            "",
+            "numbers",
+            f"  lowest to highest    {_range(self.numbers)}",
+            f"  shown twice          {_printed([(n, n) for n in self.twice], len(self.twice))}",
+            f"  missing              {_printed(self.missing, self.number_missing)}",
+            "",
+            "latency   "
+            + "   ".join(f"{name} {_ms_text(self.latency(s))}" for name, s in _SHARES.items()),
+            f"longest stretch without a counted visit: {end - start:.2f} s, from {start:.2f} s on",
+            "",
+            "The audit holds." if not self.problems else f"FAILED: {'; '.join(self.problems)}.",
+        ]
+        return "\n".join(lines)
+
+
+_SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+
+
+def _gaps(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the first and last of each run of numbers that a sorted list leaves out."""
+    pairs = itertools.pairwise(numbers)
+    return [(low + 1, high - 1) for low, high in pairs if high > low + 1]
+
+
+def _longest_stretch(times: Sequence[float]) -> tuple[float, float]:
+    return max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return f"{numbers[0]:,} to {numbers[-1]:,}" if numbers else "no visit was counted"
+
+
+def _printed(ranges: Sequence[tuple[int, int]], number: int) -> str:
+    if not number:
+        return "none"
+    shown = [f"{a:,}" if a == b else f"{a:,}–{b:,}" for a, b in ranges[:MOST_PRINTED]]
+    more = ", …" if len(ranges) > MOST_PRINTED else ""
+    return f"{number:,}: {', '.join(shown)}{more}"
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+def _ms_text(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds * 1000:,.1f} ms"

@@ -1,0 +1,281 @@
+"""The way to the Redis that counts: its own address, a Sentinel's primary, or a cluster's node.
+
+Asking the way is done with redis-py's clients, retries off; whoever answers first and leads to
+a Redis that serves the counter's key wins, so that one that is dead, hung or behind the times
+costs nothing.
+"""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import ConnectionPool, Redis, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, MovedError, ReadOnlyError, RedisError
+
+_OPTIONS = {
+    # redis-py would retry each command ten times, on timeouts too: a visit would count again.
+    # Its own timeouts are off because the caller keeps the deadline.
+    "retry": Retry(NoBackoff(), 0),
+    "socket_timeout": None,
+    "socket_connect_timeout": None,
+    # RESP2 and no driver info: connecting takes no command but AUTH and SELECT.
+    "protocol": 2,
+    "driver_info": None,
+}
+
+_DEFAULT_PORT = {"sentinel": 26379, "cluster": 6379}
+
+#: A host and a port.
+Place = tuple[str, int]
+
+
+class Connector:
+    """Opens connections to the Redis that a URL leads to.
+
+    :arg url: ``redis://``, ``rediss://`` or ``unix:`` as redis-py reads it;
+        ``redis+sentinel://host:26379,host2:26379/service/0``;
+        ``redis+cluster://host:6379,host2:6379``; with ``rediss+`` over TLS.
+    :arg key: what a cluster is asked the way to.
+    :arg password: used instead of the URL's own.
+    :arg sentinel_password: the sentinels' own.
+    :arg patience: seconds that connecting may take once the name is looked up.
+    :raises ValueError: when the URL cannot be read.
+    :raises OSError: when a certificate that the URL names cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str,
+        password: str | None = None,
+        sentinel_password: str | None = None,
+        patience: float,
+    ) -> None:
+        self._key = key
+        self._patience = patience
+        self._kind, self._service, self._seeds, plain = _split(url)
+        pool = ConnectionPool.from_url(plain, **_OPTIONS)
+        self._class = pool.connection_class
+        self._options = pool.connection_kwargs
+        if password is not None:
+            self._options["password"] = password
+        self._sentinel_options = self._options | {
+            "username": None,
+            "password": sentinel_password,
+            "db": 0,
+        }
+        self._place: Place | None = None
+        self._check_certificates()
+
+    async def connect(self) -> Redis:
+        """Open a connection, on which no command has been sent that changes anything.
+
+        :raises RedisError: when Redis refuses.
+        :raises OSError: when it cannot be reached, TimeoutError included.
+        """
+        if not self._kind:
+            return await self._open(self._options)
+        self._place, redis = await _first([self._follow(seed) for seed in self._seeds])
+        return redis
+
+    async def has_moved(self) -> bool:
+        """Tell whether all sentinels that answer agree on another primary than connected to.
+
+        A primary that hangs, or that a broken network has cut off from them alone, would not
+        be noticed otherwise. In a cluster, and without either, the connection itself tells.
+        """
+        if self._kind != "sentinel" or self._place is None:
+            return False
+        asked = [self._ask_sentinel(seed) for seed in self._seeds]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        named = {answer for answer in answers if isinstance(answer, tuple)}
+        return len(named) == 1 and self._place not in named
+
+    async def _follow(self, seed: Place) -> tuple[Place, Redis]:
+        if self._kind == "sentinel":
+            place = await self._ask_sentinel(seed)
+            redis = await self._open_at(place)
+            async with _closed_on_error(redis):
+                # https://redis.io/docs/latest/develop/reference/sentinel-clients/, step 3
+                if (await redis.execute_command("ROLE"))[:1] != [b"master"]:
+                    raise ReadOnlyError(f"{place[0]}:{place[1]} is no primary")
+            return place, redis
+        try:
+            return seed, await self._open_cluster_node(seed)
+        except MovedError as moved:  # no host: the one that was asked
+            place = (moved.host or seed[0], moved.port)
+            return place, await self._open_cluster_node(place)
+
+    async def _ask_sentinel(self, seed: Place) -> Place:
+        async with asyncio.timeout(self._patience):
+            sentinel = await self._open(self._sentinel_options | {"host": seed[0], "port": seed[1]})
+            try:
+                # Of a failover it tells as soon as the new primary is one.
+                place = await sentinel.sentinel_get_master_addr_by_name(self._service)
+            finally:
+                await close(sentinel)
+        if place is None:
+            raise ConnectionError(f"the sentinels know no {self._service}")
+        host, port = place
+        return host.decode() if isinstance(host, bytes) else host, int(port)
+
+    async def _open_cluster_node(self, place: Place) -> Redis:
+        redis = await self._open_at(place)
+        async with _closed_on_error(redis):
+            await redis.exists(self._key)
+        return redis
+
+    async def _open_at(self, place: Place) -> Redis:
+        return await self._open(self._options | {"host": place[0], "port": place[1]})
+
+    async def _open(self, options: dict[str, Any]) -> Redis:
+        host = options.get("host")
+        addresses = await _look_up(host) if host else [None]
+        async with asyncio.timeout(self._patience):
+            for address in addresses[:-1]:
+                with contextlib.suppress(ConnectionError):
+                    return await self._open_address(options, address)
+            return await self._open_address(options, addresses[-1])
+
+    async def _open_address(self, options: dict[str, Any], address: str | None) -> Redis:
+        connection_class = self._class
+        if address is not None:
+            if issubclass(connection_class, SSLConnection):
+                connection_class = _NamedSSLConnection
+                options = options | {"server_name": options["host"]}
+            options = options | {"host": address}
+        pool = ConnectionPool(connection_class=connection_class, **options)
+        redis = Redis(connection_pool=pool, single_connection_client=True)
+        async with _closed_on_error(redis):
+            return await redis.initialize()
+
+    def _check_certificates(self) -> None:
+        if not issubclass(self._class, SSLConnection):
+            return
+        try:
+            self._class(**self._options).ssl_context.get()
+        except OSError as error:  # it does not say which file
+            names = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+            files = ", ".join(f"{n}={self._options[n]}" for n in names if n in self._options)
+            raise OSError(f"cannot use {files}: {error.strerror or error}") from None
+
+
+async def close(redis: Redis) -> None:
+    """Close a connection without waiting: the other end may be hung."""
+    if redis.connection is not None:
+        await redis.connection.disconnect(nowait=True)
+    await redis.aclose(close_connection_pool=True)
+
+
+async def is_readable(redis: Redis) -> bool:
+    """Tell whether an idle connection holds what it should not: its end, or a stray reply."""
+    connection = redis.connection
+    # can_read() takes a connection that was reset for one with nothing to read.
+    if connection is None or connection._reader is None or connection._reader.exception():
+        return True
+    try:
+        return bool(await connection.can_read())
+    except RedisError:
+        return True
+
+
+@contextlib.asynccontextmanager
+async def _closed_on_error(redis: Redis) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        await close(redis)
+        raise
+
+
+async def _first(ways: Sequence[Coroutine[Any, Any, tuple[Place, Redis]]]) -> tuple[Place, Redis]:
+    """Return the first that leads to a connection; the others are given up.
+
+    :raises Exception: the last one's error, when none does.
+    """
+    tasks = [asyncio.create_task(way) for way in ways]
+    found: tuple[Place, Redis] | None = None
+    error: Exception = ConnectionError("no way to Redis")
+    try:
+        for task in asyncio.as_completed(tasks):
+            try:
+                found = await task
+                return found
+            except (RedisError, OSError) as failure:
+                error = failure
+        raise error
+    finally:
+        for one in tasks:
+            one.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, tuple) and result is not found:
+                await close(result[1])
+
+
+def _split(url: str) -> tuple[str, str, list[Place], str]:
+    """Return what leads to Redis (nothing, sentinel, cluster), and the URL without it."""
+    scheme, _, kind = url.partition(":")[0].partition("+")
+    if not kind:
+        return "", "", [], url
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    service, _, database = parts.path.strip("/").partition("/")
+    if kind == "cluster":
+        service, database = "", ""
+    seeds = []
+    for host in hosts.split(","):
+        seed = urlsplit(f"//{host}")
+        seeds.append((str(seed.hostname), seed.port or _DEFAULT_PORT[kind]))
+    query = f"?{parts.query}" if parts.query else ""
+    return kind, service, seeds, f"{scheme}://{user}{at}{hosts.split(',')[0]}/{database}{query}"
+
+
+class _NamedSSLConnection(SSLConnection):
+    """TLS to an address, whose certificate is for the name that it was looked up by."""
+
+    def __init__(self, *, server_name: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._server_name = server_name
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        return {**super()._connection_arguments(), "server_hostname": self._server_name}
+
+
+async def _look_up(host: str) -> list[str]:
+    """Return the addresses of a host, looked up in a thread of its own.
+
+    The loop would look them up in a few threads of its pool, which a resolver that hangs fills,
+    and which the end of the program waits for. Nobody waits for this one.
+
+    :raises OSError: when the name does not resolve.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[str]] = loop.create_future()
+
+    def finish(addresses: list[str], error: OSError | None) -> None:
+        if answer.done():  # whoever asked has given up
+            return
+        if error is None:
+            answer.set_result(addresses)
+        else:
+            answer.set_exception(error)
+
+    def ask() -> None:
+        addresses, error = [], None
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            addresses = [str(address[0]) for *_, address in found]
+        except OSError as failure:
+            error = OSError(f"cannot resolve {host}: {failure.strerror}")
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(finish, addresses, error)
+
+    threading.Thread(target=ask, name=f"look-up of {host}", daemon=True).start()
+    return await answer
