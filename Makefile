@@ -12,8 +12,14 @@ run: .venv/installed  ## serve http://localhost:4000/, counting in ./data (PORT=
 	@exec $(BIN)/python server.py --port=$(PORT) --redis-url=embedded:data
 
 .PHONY: test
-test: .venv/installed  ## run the whole test suite against a real Valkey
-	$(BIN)/pytest -n 3 --cov --cov-report=term-missing
+test: .venv/installed  ## run the tests, against a real Valkey
+	$(BIN)/pytest -n 3 --cov --cov-report=term-missing --ignore=tests/faults
+
+SOAK ?= 0.2
+
+.PHONY: test-faults
+test-faults: .venv/installed  ## do to Redis, network and clients all that goes wrong (SOAK=10 minutes)
+	$(BIN)/pytest -n 3 tests/faults --soak=$(SOAK)
 
 .PHONY: lint
 lint: .venv/installed  ## check format, style and types

@@ -1,14 +1,15 @@
 """The way to the Redis that counts: its own address, a Sentinel's primary, or a cluster's node.
 
-Asking the way is done with redis-py's clients, retries off; whoever answers first and leads to
-a Redis that serves the counter's key wins, so that one that is dead, hung or behind the times
-costs nothing.
+The way is asked with redis-py's clients, retries off, of all at once, so that one that is dead
+or hung costs nothing: of the sentinels the majority decides, in a cluster whoever first leads to
+the node that serves the key.
 """
 
 import asyncio
 import contextlib
 import socket
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +31,9 @@ _OPTIONS = {
 }
 
 _DEFAULT_PORT = {"sentinel": 26379, "cluster": 6379}
+
+#: Seconds in which a sentinel answers; one that hangs is waited for only where it decides.
+SENTINEL_PATIENCE = 0.5
 
 #: A host and a port.
 Place = tuple[str, int]
@@ -80,51 +84,83 @@ class Connector:
         :raises RedisError: when Redis refuses.
         :raises OSError: when it cannot be reached, TimeoutError included.
         """
-        if not self._kind:
-            return await self._open(self._options)
-        self._place, redis = await _first([self._follow(seed) for seed in self._seeds])
-        return redis
+        if self._kind == "sentinel":
+            return await self._connect_to_primary()
+        if self._kind == "cluster":
+            return await _first([self._follow(node) for node in self._seeds])
+        return await self._open(self._options)
 
     async def has_moved(self) -> bool:
-        """Tell whether all sentinels that answer agree on another primary than connected to.
+        """Tell whether the sentinels name another primary than the one connected to.
 
         A primary that hangs, or that a broken network has cut off from them alone, would not
         be noticed otherwise. In a cluster, and without either, the connection itself tells.
         """
-        if self._kind != "sentinel" or self._place is None:
+        if self._place is None:
             return False
-        asked = [self._ask_sentinel(seed) for seed in self._seeds]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        named = {answer for answer in answers if isinstance(answer, tuple)}
-        return len(named) == 1 and self._place not in named
-
-    async def _follow(self, seed: Place) -> tuple[Place, Redis]:
-        if self._kind == "sentinel":
-            place = await self._ask_sentinel(seed)
-            redis = await self._open_at(place)
-            async with _closed_on_error(redis):
-                # https://redis.io/docs/latest/develop/reference/sentinel-clients/, step 3
-                if (await redis.execute_command("ROLE"))[:1] != [b"master"]:
-                    raise ReadOnlyError(f"{place[0]}:{place[1]} is no primary")
-            return place, redis
         try:
-            return seed, await self._open_cluster_node(seed)
-        except MovedError as moved:  # no host: the one that was asked
-            place = (moved.host or seed[0], moved.port)
-            return place, await self._open_cluster_node(place)
+            return await self._named() != self._place
+        except (RedisError, OSError):
+            return False
+
+    async def _connect_to_primary(self) -> Redis:
+        place = await self._named()
+        redis = await self._open_at(place)
+        async with _closed_on_error(redis):
+            # https://redis.io/docs/latest/develop/reference/sentinel-clients/, step 3
+            if (await redis.execute_command("ROLE"))[:1] != [b"master"]:
+                raise ReadOnlyError(f"{place[0]}:{place[1]} is no primary")
+        self._place = place
+        return redis
+
+    async def _named(self) -> Place:
+        """Return the primary that most sentinels name.
+
+        Not the first answer: while a failover is on its way, and where the network is split,
+        they may differ, and what the minority's primary counts is lost.
+        """
+        tasks = [asyncio.create_task(self._ask_sentinel(seed)) for seed in self._seeds]
+        votes: Counter[Place] = Counter()
+        error: Exception = TimeoutError()
+        try:
+            for task in asyncio.as_completed(tasks, timeout=SENTINEL_PATIENCE):
+                try:
+                    votes[await task] += 1
+                except (RedisError, OSError) as failure:
+                    error = failure
+                if votes and votes.most_common(1)[0][1] * 2 > len(tasks):
+                    break
+        finally:
+            await _cancel(tasks)
+        match votes.most_common(2):
+            case []:
+                raise error
+            case [(_, most), (_, other)] if most == other:
+                raise ConnectionError("the sentinels disagree on the primary")
+            case [(place, _), *_]:
+                return place
+        raise AssertionError
 
     async def _ask_sentinel(self, seed: Place) -> Place:
-        async with asyncio.timeout(self._patience):
-            sentinel = await self._open(self._sentinel_options | {"host": seed[0], "port": seed[1]})
-            try:
-                # Of a failover it tells as soon as the new primary is one.
-                place = await sentinel.sentinel_get_master_addr_by_name(self._service)
-            finally:
-                await close(sentinel)
+        options = self._sentinel_options | {"host": seed[0], "port": seed[1]}
+        sentinel = await self._open(options)
+        try:
+            # Of a failover it tells as soon as the new primary is one.
+            place = await sentinel.execute_command(
+                "SENTINEL GET-MASTER-ADDR-BY-NAME", self._service
+            )
+        finally:
+            await close(sentinel)
         if place is None:
             raise ConnectionError(f"the sentinels know no {self._service}")
         host, port = place
-        return host.decode() if isinstance(host, bytes) else host, int(port)
+        return host.decode(), int(port)
+
+    async def _follow(self, node: Place) -> Redis:
+        try:
+            return await self._open_cluster_node(node)
+        except MovedError as moved:  # no host: the one that was asked
+            return await self._open_cluster_node((moved.host or node[0], moved.port))
 
     async def _open_cluster_node(self, place: Place) -> Redis:
         redis = await self._open_at(place)
@@ -195,13 +231,13 @@ async def _closed_on_error(redis: Redis) -> AsyncIterator[None]:
         raise
 
 
-async def _first(ways: Sequence[Coroutine[Any, Any, tuple[Place, Redis]]]) -> tuple[Place, Redis]:
+async def _first(ways: Sequence[Coroutine[Any, Any, Redis]]) -> Redis:
     """Return the first that leads to a connection; the others are given up.
 
     :raises Exception: the last one's error, when none does.
     """
     tasks = [asyncio.create_task(way) for way in ways]
-    found: tuple[Place, Redis] | None = None
+    found: Redis | None = None
     error: Exception = ConnectionError("no way to Redis")
     try:
         for task in asyncio.as_completed(tasks):
@@ -212,11 +248,15 @@ async def _first(ways: Sequence[Coroutine[Any, Any, tuple[Place, Redis]]]) -> tu
                 error = failure
         raise error
     finally:
-        for one in tasks:
-            one.cancel()
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, tuple) and result is not found:
-                await close(result[1])
+        for result in await _cancel(tasks):
+            if isinstance(result, Redis) and result is not found:
+                await close(result)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> list[Any]:
+    for one in tasks:
+        one.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _split(url: str) -> tuple[str, str, list[Place], str]:

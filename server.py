@@ -40,8 +40,8 @@ from workers import STOP_SIGNALS
 #: Seconds that the start waits for Redis, so that the first visits are counted too.
 STARTUP_PATIENCE = 0.25
 
-#: Seconds between the last accept and closing idle connections: requests that were sent
-#: before are read and answered in it.
+#: Seconds that listening goes on, and then that idle connections stay open: what a client or a
+#: balancer sends before it has heard of the stop is read and answered.
 LINGER = 0.1
 
 log = logging.getLogger("friendlyhello")
@@ -101,6 +101,7 @@ class Server(HTTPServer):
         """
         await asyncio.sleep(LINGER)
         self.stop()
+        await asyncio.sleep(LINGER)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 while self._busy:

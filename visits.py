@@ -27,8 +27,9 @@ PATIENCE = 2.0
 #: Tries under way at once. Only hung name look-ups, which cannot be cancelled, add up to so many.
 MOST_TRIES = 32
 
-#: Seconds before the deadline at which WAIT ends by itself, and says how many acknowledged.
-WAIT_MARGIN = 0.05
+#: Seconds before the deadline at which WAIT ends by itself, and says how many acknowledged. Redis
+#: looks at the clock ten times a second.
+WAIT_MARGIN = 0.15
 
 #: Redis refuses to raise an integer past 64 bits (https://redis.io/commands/incrby).
 LAST_NUMBER = 2**63 - 1
@@ -252,9 +253,10 @@ class Visits:
         if type(reply) is not int or not -LAST_NUMBER <= reply <= LAST_NUMBER:
             raise ValueError(f"{command[0]} was answered with {repr(reply)[:100]}")
         if self._wait:
-            left = (deadline or 0.0) - asyncio.get_running_loop().time() - WAIT_MARGIN
+            left = (deadline or 0.0) - asyncio.get_running_loop().time()
+            seconds = left - min(WAIT_MARGIN, left / 4)
             # 0 would wait for ever.
-            acknowledged = await redis.wait(self._wait, max(1, int(left * 1000)))
+            acknowledged = await redis.wait(self._wait, max(1, int(seconds * 1000)))
             if acknowledged < self._wait:
                 raise ConnectionError(
                     f"{acknowledged} of {self._wait} replicas acknowledged the visits"

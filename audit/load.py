@@ -76,6 +76,8 @@ class Load:
         keep_alive: bool = False,
     ) -> None:
         parts = urlsplit(url)
+        if not url.isprintable() or " " in url or not url.isascii():
+            raise ValueError("not a URL")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
             raise ValueError("not an http:// or https:// URL")
         self.visits: list[Visit] = []

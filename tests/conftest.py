@@ -27,6 +27,16 @@ from tests.fake_redis import FakeRedis
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--soak",
+        type=float,
+        default=0.2,
+        metavar="MINUTES",
+        help="how long the soak of tests/faults goes on (default 0.2)",
+    )
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Wait for a condition; fail when it does not come true in time."""
     deadline = time.monotonic() + seconds

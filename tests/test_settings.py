@@ -27,6 +27,7 @@ SETTINGS = {
     "redis-password-file": None,
     "redis-sentinel-password-file": None,
     "redis-timeout": 2,
+    "redis-wait": 0,
     "processes": 1,
     "grace": 5,
     "access-log": True,
@@ -46,6 +47,17 @@ GOOD = [
     ("redis-url", "rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none"),
     ("redis-url", "unix:///run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
     ("redis-url", "embedded:data", "embedded:data"),
+    *(
+        ("redis-url", url, url)
+        for url in (
+            "redis+sentinel://a/mymaster",
+            "redis+sentinel://a,b:26380,[::1]:1/my-master/2",
+            "rediss+sentinel://user:pass@a:1,b:2/m/0?ssl_cert_reqs=none",
+            "redis+cluster://a:7000,b",
+            "rediss+cluster://:pass@a:7000/",
+        )
+    ),
+    ("redis-wait", "1", 1),
     ("redis-password-file", "/run/secrets/redis", "/run/secrets/redis"),
     ("redis-timeout", "0.5", 0.5),
     ("processes", "0", 0),
@@ -274,7 +286,7 @@ def test_help_lists_every_setting_on_standard_output() -> None:
     for setting, default in SETTINGS.items():
         about = re.search(rf"(?ms)^  --{setting} .*?(?=^  --)", result.stdout)
         assert about, setting
-        if setting not in ("address", "redis-password-file"):
+        if default is not None:
             shown = str(default).lower() if default is True else str(default)
             assert f"default {shown})" in " ".join(about[0].split())
     listed = re.findall("(?m)^  --([a-z-]+) ", result.stdout)

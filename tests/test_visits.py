@@ -392,3 +392,22 @@ async def test_a_certificate_that_is_not_trusted_is_the_fallback_page(
             assert seconds < 0.7
             await visitor.assert_at_once()
     assert valkey.counter() is None
+
+
+@pytest.mark.gen_test
+async def test_past_the_limit_visits_get_the_fallback_at_once_and_the_others_their_numbers(
+    fake: FakeRedis,
+) -> None:
+    visits = Visits(fake.url, most_waiting=3)
+    assert await visits.count() == 1
+    with fake.held():
+        under_way = asyncio.create_task(visits.count())
+        await eventually(lambda: len(fake.visits()) == 2)
+        waiting = [asyncio.create_task(visits.count()) for _ in range(3)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(0.5):
+            assert await visits.count() is None
+        assert visits.up
+    assert await under_way == 2
+    assert await asyncio.gather(*waiting) == [3, 4, 5]
+    await visits.close()

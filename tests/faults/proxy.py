@@ -1,0 +1,188 @@
+"""A TCP proxy that does to a connection what a network, or the other end, may do."""
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+#: Where a connection is passed on to: a Unix socket, or a port of 127.0.0.1.
+Target = Path | int
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Line:
+    """One direction. What is set takes effect from the next bytes on."""
+
+    def __init__(self) -> None:
+        self.heal()
+
+    def heal(self) -> None:
+        self.delay = 0.0
+        """Seconds until bytes are passed on; on a slow line they come late, but in order."""
+        self.drip = 0.0
+        """Seconds between two bytes."""
+        self.black_hole = False
+        """Bytes are read, and lost."""
+        self.change: Callable[[bytes], bytes] = lambda data: data
+        """What becomes of the bytes."""
+        self.cut_after: int | None = None
+        """Bytes of each chunk that are passed on before both ends are closed."""
+
+
+class Proxy:
+    """Listens on a port of 127.0.0.1; use it as a context.
+
+    :arg targets: each connection goes to the next of them that takes it, as a balancer does.
+    """
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self.to_target, self.to_client = Line(), Line()
+        self.port = 0
+        self.accepted = 0
+        """Connections so far."""
+        self._targets = list(targets)
+        self._turn = itertools.count()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def __enter__(self) -> "Proxy":
+        self._thread.start()
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.refuse()
+        self._run(self._end_tasks())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # What a test does to it, from its own thread.
+
+    def heal(self) -> None:
+        self.to_target.heal()
+        self.to_client.heal()
+
+    def listen(self) -> None:
+        self._run(self._listen())
+
+    def refuse(self) -> None:
+        """Stop listening, and close every connection."""
+        self._run(self._refuse())
+
+    def cut(self, *, reset: bool = False) -> None:
+        """Close every connection, with a reset if asked to."""
+        self._run(self._cut(reset))
+
+    def half_close(self) -> None:
+        """Send the end on every connection, both ways, and go on reading."""
+        self._run(self._half_close())
+
+    @contextlib.contextmanager
+    def full_backlog(self) -> Iterator[None]:
+        """Let connecting hang: nobody accepts, and no more fit into the queue."""
+        self.refuse()
+        with contextlib.ExitStack() as stack:
+            listening = stack.enter_context(socket.socket())
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(("127.0.0.1", self.port))
+            listening.listen(0)
+            for _ in range(8):
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(("127.0.0.1", self.port))
+            yield
+        self.listen()
+
+    # In its thread.
+
+    def _run(self, coroutine: Any) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, backlog=1000, reuse_address=True
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _refuse(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        await self._cut(reset=False)
+
+    async def _cut(self, reset: bool) -> None:
+        for writer in list(self._writers):
+            if reset:
+                raw = writer.get_extra_info("socket")
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+    async def _half_close(self) -> None:
+        for writer in list(self._writers):
+            with contextlib.suppress(OSError):
+                writer.write_eof()
+
+    async def _end_tasks(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        self.accepted += 1
+        try:
+            if (target := await self._connect()) is None:
+                return
+            self._writers.add(target[1])
+            try:
+                await asyncio.gather(
+                    self._pass_on(reader, target[1], self.to_target),
+                    self._pass_on(target[0], writer, self.to_client),
+                )
+            finally:
+                self._writers.discard(target[1])
+                target[1].close()
+        except (OSError, asyncio.CancelledError):
+            pass  # asyncio would log them
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _connect(self) -> Streams | None:
+        turn = next(self._turn) % len(self._targets)
+        for target in self._targets[turn:] + self._targets[:turn]:
+            with contextlib.suppress(OSError):
+                if isinstance(target, Path):
+                    return await asyncio.open_unix_connection(str(target))
+                return await asyncio.open_connection("127.0.0.1", target)
+        return None
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: Line
+    ) -> None:
+        while data := await reader.read(65536):
+            if line.delay:
+                await asyncio.sleep(line.delay)
+            if line.black_hole:
+                continue
+            data = line.change(data)
+            if line.cut_after is not None:
+                writer.write(data[: line.cut_after])
+                await writer.drain()
+                raise ConnectionResetError
+            for part in [data[i : i + 1] for i in range(len(data))] if line.drip else [data]:
+                writer.write(part)
+                await asyncio.sleep(line.drip)
+            await writer.drain()
+        if not line.black_hole:
+            writer.close()

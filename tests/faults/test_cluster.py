@@ -1,0 +1,122 @@
+"""A cluster of real nodes: the counter's is found, from whichever node the way is asked."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis.crc import key_slot
+
+from tests.conftest import Program, wait_until
+from tests.faults.driven import BUSY, driven
+from tests.faults.nodes import Node
+
+Start = Callable[..., Program]
+
+SLOT = key_slot(b"counter")
+
+
+class Cluster:
+    """Three primaries, and a replica of the one that has the counter."""
+
+    def __init__(self, folder: Path) -> None:
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "500")
+        options += ("--cluster-replica-validity-factor", "0")
+        self.nodes = [Node(folder, *options) for _ in range(4)]
+        for node in self.nodes:
+            node.start()
+        self.ids = [node.client.cluster("MYID").decode() for node in self.nodes]
+        bounds = [0, 5461, 10923, 16384]
+        for node, low, high in zip(self.nodes, bounds, bounds[1:], strict=False):
+            node.client.execute_command("CLUSTER ADDSLOTSRANGE", low, high - 1)
+            if low <= SLOT < high:
+                self.owner = node
+        for epoch, node in enumerate(self.nodes):
+            node.client.execute_command("CLUSTER SET-CONFIG-EPOCH", epoch + 1)
+            node.client.execute_command("CLUSTER MEET", "127.0.0.1", self.nodes[0].port)
+        wait_until(lambda: all(self.knows_all(node) for node in self.nodes), 20)
+        self.replica = self.nodes[3]
+        self.replica.client.execute_command("CLUSTER REPLICATE", self.id_of(self.owner))
+        wait_until(lambda: self.owner.replicas_in_step() == 1, 20)
+        wait_until(lambda: all(self.is_well(node) for node in self.nodes), 20)
+
+    def id_of(self, node: Node) -> str:
+        return self.ids[self.nodes.index(node)]
+
+    def knows_all(self, node: Node) -> bool:
+        return len(node.client.execute_command("CLUSTER NODES")) == len(self.nodes)
+
+    def is_well(self, node: Node) -> bool:
+        info = node.client.execute_command("CLUSTER INFO")
+        return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "4"
+
+    def others(self) -> list[Node]:
+        return [node for node in self.nodes[:3] if node is not self.owner]
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+
+
+@pytest.fixture
+def cluster(folder: Path) -> Iterator[Cluster]:
+    cluster = Cluster(folder)
+    yield cluster
+    cluster.close()
+
+
+def url(*nodes: Node) -> str:
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+
+
+def test_any_node_leads_to_the_counter(cluster: Cluster, program: Start) -> None:
+    for number, node in enumerate(cluster.nodes, 1):
+        assert program(f"--redis-url={url(node)}").visits() == number
+
+
+def test_a_node_that_is_gone_and_one_that_hangs_cost_nothing(
+    cluster: Cluster, program: Start
+) -> None:
+    gone, hung = cluster.others()
+    hung.hang()
+    server = program(f"--redis-url={url(gone, hung, cluster.owner)}")
+    assert server.visits() == 1
+
+
+@pytest.mark.timeout(120)
+def test_the_counter_is_followed_to_the_replica_that_takes_over(
+    cluster: Cluster, program: Start
+) -> None:
+    server = program(f"--redis-url={url(*cluster.nodes)}", "--redis-wait=1", "--access-log=false")
+    with driven(server.url, rate=200) as load:
+        cluster.owner.kill()
+        wait_until(cluster.replica.is_primary, 20)
+        # It serves once it has told the others; without a replica of its own, no visit counts.
+        cluster.owner.start()
+        wait_until(lambda: cluster.replica.replicas_in_step() == 1, 20)
+        load.wait_counted(load.now)
+    report = load.report()
+    assert report.failed == 0
+    assert report.twice == []
+    assert report.latencies[-1] < 2 + BUSY
+
+
+def test_the_counter_is_followed_to_the_node_that_its_slot_moves_to(
+    cluster: Cluster, program: Start
+) -> None:
+    server = program(f"--redis-url={url(*cluster.nodes)}", "--access-log=false")
+    source, target = cluster.owner, cluster.others()[0]
+    with driven(server.url, rate=200) as load:
+        setslot = ("CLUSTER SETSLOT", SLOT)
+        target.client.execute_command(*setslot, "IMPORTING", cluster.id_of(source))
+        source.client.execute_command(*setslot, "MIGRATING", cluster.id_of(target))
+        source.client.migrate("127.0.0.1", target.port, "counter", 0, 1000)
+        for node in (target, source):
+            node.client.execute_command(*setslot, "NODE", cluster.id_of(target))
+        load.wait_counted(load.now)
+        time.sleep(0.5)
+    report = load.report()
+    assert report.failed == 0
+    assert report.twice == []
+    assert int(target.client.get("counter") or 0) >= report.numbers[-1]
+    assert report.numbers[-1] <= report.made

@@ -1,0 +1,310 @@
+"""Everything that Redis and the network to it do wrong, and what the visitors see meanwhile."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Program, Valkey, wait_until
+from tests.faults.driven import BUSY, driven
+from tests.faults.nodes import Node, free_port
+from tests.faults.proxy import Proxy
+
+Start = Callable[..., Program]
+
+
+@dataclass
+class Stage:
+    """What a fault is done to: the Valkey, and the proxy before it."""
+
+    valkey: Valkey
+    proxy: Proxy
+    folder: Path
+    deadline: float
+
+
+@contextlib.contextmanager
+def line(stage: Stage, **set_to: object) -> Iterator[None]:
+    """Set what the line to the server does."""
+    for name, value in set_to.items():
+        setattr(stage.proxy.to_client, name, value)
+    yield
+    stage.proxy.heal()
+
+
+@contextlib.contextmanager
+def repeatedly(act: Callable[[], object], seconds: float = 0.05) -> Iterator[None]:
+    """Do something over and over."""
+    done = threading.Event()
+
+    def go_on() -> None:
+        while not done.wait(seconds):
+            act()
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def configured(stage: Stage, name: str, value: str, healthy: str) -> Iterator[None]:
+    stage.valkey.client.config_set(name, value)
+    yield
+    stage.valkey.client.config_set(name, healthy)
+
+
+@contextlib.contextmanager
+def refused(stage: Stage) -> Iterator[None]:
+    stage.proxy.refuse()
+    yield
+    stage.proxy.listen()
+
+
+def full_backlog(stage: Stage) -> AbstractContextManager[None]:
+    return stage.proxy.full_backlog()
+
+
+@contextlib.contextmanager
+def black_hole(stage: Stage) -> Iterator[None]:
+    stage.proxy.to_target.black_hole = True
+    yield
+    stage.proxy.heal()
+    stage.proxy.cut()  # what was lost stays so
+
+
+@contextlib.contextmanager
+def hung(stage: Stage) -> Iterator[None]:
+    stage.valkey.hang()
+    yield
+    stage.valkey.go_on()
+
+
+@contextlib.contextmanager
+def killed(stage: Stage) -> Iterator[None]:
+    stage.valkey.kill()
+    yield
+    stage.valkey.start()
+
+
+@contextlib.contextmanager
+def emptied(stage: Stage) -> Iterator[None]:
+    stage.valkey.kill()
+    yield
+    stage.valkey.start(appendonly="no")  # its append-only file stays unread
+
+
+def clients_killed(stage: Stage) -> AbstractContextManager[None]:
+    kill = stage.valkey.client.client_kill_filter
+    return repeatedly(lambda: kill(_type="normal", skipme=True))
+
+
+@contextlib.contextmanager
+def paused(stage: Stage) -> Iterator[None]:
+    stage.valkey.client.client_pause(2000)  # its end is the fault's
+    yield
+    stage.valkey.client.ping()
+
+
+@contextlib.contextmanager
+def failed_over(stage: Stage) -> Iterator[None]:
+    """``FAILOVER`` to a replica, and back."""
+    primary = stage.valkey.client
+    other = Node(stage.folder)
+    other.start()
+    port = free_port()  # for its replica
+    primary.config_set("bind", "127.0.0.1")
+    primary.config_set("port", port)
+    other.client.replicaof("127.0.0.1", port)
+    wait_until(lambda: primary.info("replication").get("connected_slaves") == 1)
+    wait_until(lambda: primary.info("replication")["slave0"]["state"] == "online")
+    primary.execute_command("FAILOVER", "TIMEOUT", 5000)
+    wait_until(other.is_primary)
+    yield
+    wait_until(lambda: other.replicas_in_step() == 1)
+    other.client.execute_command("FAILOVER", "TIMEOUT", 5000)
+    wait_until(lambda: primary.role()[0] == b"master")
+    other.close()
+
+
+@contextlib.contextmanager
+def password_changed(stage: Stage) -> Iterator[None]:
+    with configured(stage, "requirepass", "secret", ""):
+        stage.proxy.cut()
+        yield
+
+
+def memory_full(stage: Stage) -> AbstractContextManager[None]:
+    return configured(stage, "maxmemory", "1", "0")
+
+
+@contextlib.contextmanager
+def made_replica(stage: Stage) -> Iterator[None]:
+    stage.valkey.client.replicaof("127.0.0.1", 1)
+    yield
+    stage.valkey.client.replicaof("NO", "ONE")
+
+
+def slow_by(seconds: float) -> Callable[[Stage], AbstractContextManager[None]]:
+    return lambda stage: line(stage, delay=seconds)
+
+
+def later_than_the_deadline(stage: Stage) -> AbstractContextManager[None]:
+    return line(stage, delay=stage.deadline + 0.3)
+
+
+def cut_in_the_middle(stage: Stage) -> AbstractContextManager[None]:
+    return line(stage, cut_after=2)
+
+
+def corrupted(stage: Stage) -> AbstractContextManager[None]:
+    return line(stage, change=lambda data: data.replace(b":", b"?"))
+
+
+def dripping(stage: Stage) -> AbstractContextManager[None]:
+    return line(stage, drip=stage.deadline / 3)
+
+
+@contextlib.contextmanager
+def stalled(stage: Stage) -> Iterator[None]:
+    with line(stage, delay=3600):
+        yield
+    stage.proxy.cut()
+
+
+def reset(stage: Stage) -> AbstractContextManager[None]:
+    return repeatedly(lambda: stage.proxy.cut(reset=True))
+
+
+def half_closed(stage: Stage) -> AbstractContextManager[None]:
+    return repeatedly(stage.proxy.half_close)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row: what is injected, for how long, what the visitor sees, what the counter may do."""
+
+    inject: Callable[[Stage], AbstractContextManager[None]]
+    seconds: float = 1.5
+    #: The visitors see the fallback page, or go on seeing numbers; None where it may be both.
+    counter_off: bool | None = True
+    #: The counter may begin anew.
+    restarts: bool = False
+    deadline: float = 1.0
+
+
+FAULTS = {
+    # name: what is injected, and what differs from a page that shows the fallback at once.
+    "refused": Fault(refused),
+    "black hole on connect": Fault(full_backlog),
+    "black hole after connect": Fault(black_hole, seconds=2),
+    "hung for 3 s": Fault(hung, seconds=3),
+    "killed and restarted": Fault(killed),
+    "restarted empty": Fault(emptied, restarts=True),
+    "every client killed every 50 ms": Fault(clients_killed, counter_off=None),
+    "paused": Fault(paused, seconds=2),
+    "failed over and back": Fault(failed_over),
+    "password changed": Fault(password_changed),
+    "memory full": Fault(memory_full),
+    "turned into a replica": Fault(made_replica),
+    "replies 50 ms late": Fault(slow_by(0.05), counter_off=False, deadline=2),
+    "replies 500 ms late": Fault(slow_by(0.5), counter_off=False, deadline=2, seconds=3),
+    "replies 1.9 s late": Fault(slow_by(1.9), deadline=2, seconds=5),
+    "replies after the deadline": Fault(later_than_the_deadline, seconds=3),
+    "replies cut in the middle": Fault(cut_in_the_middle),
+    "replies corrupted": Fault(corrupted),
+    "replies byte by byte": Fault(dripping, seconds=2.5),
+    "replies stalled": Fault(stalled, seconds=2),
+    "connections reset every 50 ms": Fault(reset, counter_off=None),
+    "connections half-closed every 50 ms": Fault(half_closed, counter_off=None),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=[name.replace(" ", "-") for name in FAULTS])
+def test_no_visitor_waits_and_no_visit_counts_twice(
+    fault: Fault, valkey: Valkey, program: Start, folder: Path
+) -> None:
+    with Proxy([valkey.path]) as proxy:
+        stage = Stage(valkey, proxy, folder, fault.deadline)
+        server = program(
+            f"--redis-url=redis://127.0.0.1:{proxy.port}",
+            f"--redis-timeout={fault.deadline}",
+            "--access-log=false",
+        )
+        with driven(server.url) as load:
+            with fault.inject(stage):
+                began = load.now
+                time.sleep(fault.seconds)
+                ended = load.now
+            healed = load.now
+            load.wait_counted(healed)
+        report = load.report()
+
+        assert report.failed == 0, report.as_text()
+        assert report.latencies[-1] < fault.deadline + BUSY
+        if not fault.restarts:
+            assert report.twice == []
+        counter = valkey.counter()
+        assert counter is not None
+        assert counter <= report.made
+        uncounted = [one for one in load.visits if one.number is None and one.failure is None]
+        assert fault.counter_off in (None, bool(uncounted))
+        if uncounted:
+            first = min(visit.end for visit in uncounted)
+            assert first > began - fault.deadline
+            pages = sorted(v.seconds for v in load.visits if max(first, began) < v.at < ended)
+            assert pages, "the fault was over before the first page without a number"
+            assert pages[int(len(pages) * 0.99)] < 0.05
+
+
+def test_a_visit_whose_reply_was_lost_is_not_counted_again(valkey: Valkey, program: Start) -> None:
+    with Proxy([valkey.path]) as proxy:
+        server = program(
+            f"--redis-url=redis://127.0.0.1:{proxy.port}", "--redis-timeout=1", "--access-log=false"
+        )
+        made = 0
+        for _ in range(5):
+            wait_until(lambda: '"up"' in server.get("/readyz")[1])
+            proxy.to_client.cut_after = 2
+            assert server.visits() is None
+            made += 1
+            assert valkey.counter() == made
+            proxy.heal()
+        wait_until(lambda: '"up"' in server.get("/readyz")[1])
+        assert server.visits() == made + 1
+
+
+def test_a_redis_that_hangs_for_good_costs_one_deadline_and_stopping_is_quick(
+    valkey: Valkey, program: Start
+) -> None:
+    server = program(f"--redis-url={valkey.url}", "--redis-timeout=1", "--access-log=false")
+    with driven(server.url) as load:
+        valkey.hang()
+        time.sleep(4)
+    report = load.report()
+    assert report.failed == 0
+    slow = [visit for visit in load.visits if visit.seconds > 0.5]
+    assert slow
+    assert max(visit.at for visit in slow) - min(visit.at for visit in slow) < 1 + BUSY
+    assert report.latencies[-1] < 1 + BUSY
+    began = time.monotonic()
+    server.signal()
+    assert server.wait() == 0
+    assert time.monotonic() - began < 1
+
+
+def test_a_name_that_does_not_resolve_costs_nobody_any_time(program: Start) -> None:
+    server = program("--redis-url=redis://no-such-host.invalid", "--access-log=false")
+    with driven(server.url) as load:
+        time.sleep(1)
+    report = load.report()
+    assert (report.failed, report.counted) == (0, 0)
+    assert report.latencies[int(len(report.latencies) * 0.99)] < 0.05

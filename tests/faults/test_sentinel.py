@@ -1,0 +1,160 @@
+"""A primary, its replicas and their sentinels, all real: failovers lose no number shown."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Program, wait_until
+from tests.faults.driven import BUSY, driven
+from tests.faults.nodes import SERVICE, Node, Sentinel
+
+Start = Callable[..., Program]
+
+#: How long until another is the primary, at most: sentinels wait for votes that collide.
+FAILOVER = 20
+
+
+class Group:
+    """Three nodes and three sentinels."""
+
+    def __init__(self, folder: Path, password: str | None = None, own: str | None = None) -> None:
+        self.nodes = [Node(folder, password=password) for _ in range(3)]
+        for node in self.nodes:
+            node.start()
+        for node in self.nodes[1:]:
+            node.follow(self.nodes[0])
+        wait_until(lambda: self.nodes[0].replicas_in_step() == 2)
+        self.sentinels = [Sentinel(folder, password=own) for _ in range(3)]
+        for sentinel in self.sentinels:
+            sentinel.watch(self.nodes[0], quorum=2, password=password)
+        self.wait_settled()
+
+    @property
+    def hosts(self) -> str:
+        return ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://{self.hosts}/{SERVICE}/0"
+
+    def primary(self) -> Node:
+        port = self.sentinels[0].primary()
+        return next(node for node in self.nodes if node.port == port)
+
+    def new_primary(self, old: Node) -> Node:
+        """Wait until another node is the primary, whatever the sentinels say of it yet."""
+        others = [node for node in self.nodes if node is not old]
+        wait_until(lambda: any(node.is_primary() for node in others), FAILOVER)
+        return next(node for node in others if node.is_primary())
+
+    def wait_settled(self) -> None:
+        """Wait until a failover could follow: everyone knows everyone."""
+        wait_until(lambda: all(one.knows(replicas=2, sentinels=3) for one in self.sentinels), 30)
+        wait_until(lambda: self.primary().replicas_in_step() == 2, 30)
+
+    def close(self) -> None:
+        for one in [*self.sentinels, *self.nodes]:
+            one.close()
+
+
+@pytest.fixture
+def group(folder: Path) -> Iterator[Group]:
+    group = Group(folder)
+    yield group
+    group.close()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("round", range(4))
+def test_twenty_failovers_show_no_number_twice_when_a_replica_acknowledges_each(
+    round: int, group: Group, program: Start
+) -> None:
+    server = program(f"--redis-url={group.url}", "--redis-wait=1", "--access-log=false")
+    found = []
+    with driven(server.url, rate=200) as load:
+        for _ in range(5):
+            old = group.primary()
+            old.kill()
+            new = group.new_primary(old)
+            found.append(load.wait_counted(load.now))
+            wait_until(lambda new=new: group.sentinels[0].primary() == new.port)  # type: ignore[misc]
+            old.start("--replicaof", f"127.0.0.1 {new.port}")
+            group.wait_settled()
+    report = load.report()
+    print(f"counting {max(found):.2f} s after the new primary at the latest\n{report.as_text()}")
+    assert report.failed == 0
+    assert report.twice == []
+    assert report.counted > 0
+    assert report.latencies[-1] < 2 + BUSY
+    assert report.numbers[-1] <= report.made
+
+
+@pytest.mark.timeout(120)
+def test_a_hung_primary_is_left_for_the_new_one_before_a_visit_meets_it(
+    group: Group, program: Start
+) -> None:
+    server = program(f"--redis-url={group.url}", "--access-log=false")
+    assert server.visits() == 1
+    old = group.primary()
+    wait_until(lambda: old.client.wait(2, 1000) == 2 or server.visits())
+    old.hang()
+    try:
+        group.new_primary(old)
+        wait_until(lambda: all(one.primary() != old.port for one in group.sentinels))
+        time.sleep(1.5)  # what the server has to notice it, without a visit
+        began = time.monotonic()
+        assert server.visits() is not None
+        assert time.monotonic() - began < 0.5
+    finally:
+        old.go_on()
+
+
+def test_a_sentinel_that_hangs_and_one_that_is_gone_cost_nothing(
+    group: Group, program: Start
+) -> None:
+    group.sentinels[0].hang()
+    group.sentinels[1].kill()
+    server = program(f"--redis-url={group.url}", "--access-log=false")
+    wait_until(lambda: '"up"' in server.get("/readyz")[1], 2)
+    assert server.visits() == 1
+
+
+def test_visits_that_no_replica_acknowledges_show_no_number(group: Group, program: Start) -> None:
+    server = program(f"--redis-url={group.url}", "--redis-wait=1", "--redis-timeout=1")
+    assert server.visits() == 1
+    replicas = [node for node in group.nodes if node is not group.primary()]
+    for sentinel in group.sentinels:
+        sentinel.kill()
+    for replica in replicas:
+        replica.hang()
+    began = time.monotonic()
+    assert server.visits() is None
+    assert time.monotonic() - began < 1 + BUSY
+    began = time.monotonic()
+    assert server.visits() is None
+    assert time.monotonic() - began < 0.5
+    for replica in replicas:
+        replica.go_on()
+    server.wait_for(rb"counter off: 0 of 1 replicas acknowledged")
+
+
+def test_passwords_of_the_nodes_and_of_the_sentinels_are_their_own(
+    folder: Path, program: Start
+) -> None:
+    group = Group(folder, password="of-the-nodes", own="of-the-sentinels")
+    try:
+        (folder / "nodes").write_text("of-the-nodes\n")
+        (folder / "sentinels").write_text("of-the-sentinels\n")
+        server = program(
+            f"--redis-url={group.url}",
+            f"--redis-password-file={folder}/nodes",
+            f"--redis-sentinel-password-file={folder}/sentinels",
+        )
+        assert server.visits() == 1
+        wrong = program(f"--redis-url={group.url}", f"--redis-password-file={folder}/nodes")
+        assert wrong.visits() is None
+        assert b"of-the" not in server.log + wrong.log
+    finally:
+        group.close()

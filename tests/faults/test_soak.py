@@ -1,0 +1,76 @@
+"""Faults of all kinds, one after the other, on one server that stays up."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Program, Valkey
+from tests.faults.driven import BUSY, driven
+from tests.faults.proxy import Proxy
+from tests.faults.test_redis_faults import FAULTS, Stage
+
+Start = Callable[..., Program]
+
+DEADLINE = 1.0
+
+#: Those that fit one deadline and leave Redis its data.
+MIXED = {
+    name: fault
+    for name, fault in FAULTS.items()
+    if fault.deadline == DEADLINE and not fault.restarts
+}
+
+#: What the server may take more at the end than after its first second.
+MOST_GROWTH, MOST_DESCRIPTORS = 16_384, 4  # kB
+
+
+def memory(server: Program) -> int:
+    """Return the memory of a process in kB."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
+
+
+def descriptors(server: Program) -> int:
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+@pytest.mark.timeout(4000)
+def test_a_server_that_has_seen_every_fault_is_as_it_was(
+    valkey: Valkey, program: Start, folder: Path, request: pytest.FixtureRequest
+) -> None:
+    seconds = 60 * float(request.config.getoption("--soak"))
+    chance = random.Random(1)
+    seen: dict[str, float] = {}
+    with Proxy([valkey.path]) as proxy:
+        stage = Stage(valkey, proxy, folder, DEADLINE)
+        server = program(
+            f"--redis-url=redis://127.0.0.1:{proxy.port}",
+            f"--redis-timeout={DEADLINE}",
+            "--access-log=false",
+        )
+        with driven(server.url, rate=200) as load:
+            time.sleep(1)
+            before = memory(server), descriptors(server)
+            while load.now < seconds or not seen:
+                name, fault = chance.choice(list(MIXED.items()))
+                with fault.inject(stage):
+                    time.sleep(chance.uniform(0.2, 2))
+                seen[name] = max(seen.get(name, 0), load.wait_counted(load.now))
+                time.sleep(0.3)
+            after = memory(server), descriptors(server)
+        report = load.report()
+    print(report.as_text())
+    print(f"memory {before[0]:,} kB, at the end {after[0]:,} kB")
+    print(f"descriptors {before[1]}, at the end {after[1]}")
+    print("counting again at the latest after, in s:")
+    for name, latest in sorted(seen.items()):
+        print(f"  {name:40} {latest:.2f}")
+    assert report.failed == 0
+    assert report.twice == []
+    assert report.latencies[-1] < DEADLINE + BUSY
+    assert (valkey.counter() or 0) <= report.made
+    assert after[0] < before[0] + MOST_GROWTH
+    assert after[1] <= before[1] + MOST_DESCRIPTORS
