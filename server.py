@@ -6,24 +6,14 @@ and drains: what is in flight is finished, everything else is closed.
 
 import asyncio
 import contextlib
-import functools
 import http.client
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-from tornado.httpserver import HTTPServer
-from tornado.httputil import (
-    HTTPConnection,
-    HTTPHeaders,
-    HTTPMessageDelegate,
-    RequestStartLine,
-    ResponseStartLine,
-)
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
@@ -34,15 +24,12 @@ import workers
 from config import Settings
 from handlers import routes
 from handlers.base import NotFoundHandler
+from httpserver import HTTPServer, Listening
 from visits import Visits
 from workers import STOP_SIGNALS
 
 #: Seconds that the start waits for Redis, so that the first visits are counted too.
 STARTUP_PATIENCE = 0.25
-
-#: Seconds that listening goes on, and then that idle connections stay open: what a client or a
-#: balancer sends before it has heard of the stop is read and answered.
-LINGER = 0.1
 
 log = logging.getLogger("friendlyhello")
 
@@ -65,68 +52,6 @@ def make_app(settings: Settings | None = None, visits: Visits | None = None) -> 
         log_function=logs.log_request if settings.access_log else logs.ignore_request,
         draining=False,
     )
-
-
-class Server(HTTPServer):
-    """Tornado's server, able to finish what is in flight and then stop."""
-
-    def initialize(self, *args: object, **kwargs: object) -> None:
-        """Take the arguments of Tornado's server."""
-        super().initialize(*args, **kwargs)  # type: ignore[arg-type]
-        self._busy: set[object] = set()
-        self._no_longer_busy = asyncio.Event()
-
-    def start_request(
-        self, server_conn: object, request_conn: HTTPConnection
-    ) -> HTTPMessageDelegate:
-        """Wait for a connection's next request: what came before it is answered."""
-        self._not_busy(server_conn)
-        delegate = super().start_request(server_conn, request_conn)
-        return _Noticed(delegate, functools.partial(self._busy.add, server_conn))
-
-    def on_close(self, server_conn: object) -> None:
-        """Forget a connection."""
-        self._not_busy(server_conn)
-        super().on_close(server_conn)
-
-    def _not_busy(self, server_conn: object) -> None:
-        self._busy.discard(server_conn)
-        if not self._busy:
-            self._no_longer_busy.set()
-
-    async def drain(self, grace: float) -> None:
-        """Stop listening, let the requests in flight finish, close every connection.
-
-        :arg grace: seconds that the requests in flight get.
-        """
-        await asyncio.sleep(LINGER)
-        self.stop()
-        await asyncio.sleep(LINGER)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                while self._busy:
-                    self._no_longer_busy.clear()
-                    await self._no_longer_busy.wait()
-        if self._busy:
-            log.warning("%d requests were not finished in %g s", len(self._busy), grace)
-        await self.close_all_connections()
-
-
-class _Noticed(HTTPMessageDelegate):
-    """Passes a request on, and notices when its headers are here."""
-
-    def __init__(self, delegate: HTTPMessageDelegate, notice: Callable[[], None]) -> None:
-        self._notice = notice
-        self._headers_received = delegate.headers_received
-        self.data_received = delegate.data_received  # type: ignore[method-assign]
-        self.finish = delegate.finish  # type: ignore[method-assign]
-        self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
-
-    def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
-    ) -> Awaitable[None] | None:
-        self._notice()
-        return self._headers_received(start_line, headers)
 
 
 async def serve(
@@ -154,7 +79,7 @@ async def serve(
         loop.add_reader(orphaned, stop.set)
 
     app = make_app(settings, visits)
-    server = Server(app, **limits.HTTP)
+    server = HTTPServer(app, **limits.HTTP)
     await visits.start(STARTUP_PATIENCE)
     server.add_sockets(sockets)
     await stop.wait()
@@ -188,11 +113,12 @@ def listen(settings: Settings) -> list[socket.socket]:
     :raises StartError: when the port is taken or not permitted, or the address not to be had.
     """
     try:
-        return bind_sockets(settings.port, settings.address, backlog=limits.BACKLOG)
+        sockets = bind_sockets(settings.port, settings.address, backlog=limits.BACKLOG)
     except OSError as error:
         where = f"port {settings.port}" + (f" of {settings.address}" if settings.address else "")
         hint = "; try --port=4000" if isinstance(error, PermissionError) else ""
         raise StartError(f"cannot listen on {where}: {error.strerror}{hint}") from None
+    return [Listening(fileno=bound.detach()) for bound in sockets]
 
 
 def healthcheck(settings: Settings) -> str | None:

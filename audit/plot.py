@@ -59,7 +59,7 @@ def draw(visits: Sequence[Visit], seconds: float) -> str:
         _mark(svg, what, colour, Counter(map(slice_of, chosen)), middles)
     for i in range(6):
         anchor = "end" if i == 5 else "middle"
-        _text(svg, x(seconds * i / 5), LATENCY[1] + 18, f"{seconds * i / 5:.3g} s", anchor)
+        _text(svg, x(seconds * i / 5), LATENCY[1] + 18, f"{round(seconds * i / 5, 1):g} s", anchor)
     return ElementTree.tostring(svg, encoding="unicode") + "\n"
 
 
@@ -124,7 +124,7 @@ def _scale(
     for tick in ticks:
         end = {"x1": f"{LEFT}", "x2": f"{WIDTH - RIGHT}", "y1": f"{y(tick):.1f}"}
         SubElement(svg, "line", end | {"y2": end["y1"], "stroke": "#dddddd"})
-        _text(svg, LEFT - 8, y(tick) + 4, f"{tick:,.4g}", "end")
+        _text(svg, LEFT - 8, y(tick) + 4, f"{tick:,.0f}" if tick >= 10 else f"{tick:.3g}", "end")
     _text(svg, LEFT, top - 30 if field is RATE else top - 12, title)
     return y
 

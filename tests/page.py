@@ -10,7 +10,8 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.testing import bind_unused_port
 
 from config import Settings
-from server import Server, make_app
+from httpserver import HTTPServer
+from server import make_app
 from visits import Visits
 
 #: What a busy machine may add to a deadline, as the contract has it.
@@ -69,7 +70,7 @@ class Visitor:
 async def serving(url: str, *, timeout: float = 2.0, start: bool = False) -> AsyncIterator[Visitor]:
     """Serve the page, counting in the Redis at ``url``."""
     visits = Visits(url, timeout=timeout)
-    server = Server(make_app(Settings(access_log=False), visits))
+    server = HTTPServer(make_app(Settings(access_log=False), visits))
     listening, port = bind_unused_port()
     if start:
         await visits.start(0.25)
