@@ -41,7 +41,7 @@ log = logging.getLogger("friendlyhello")
 
 
 class HTTPServer(httpserver.HTTPServer):
-    """Tornado's server, which can finish what is in flight, and reads nothing after a last request."""
+    """Tornado's server, which can drain, and reads nothing after a last request."""
 
     def initialize(self, *args: object, **kwargs: object) -> None:
         """Take the arguments of Tornado's server."""

@@ -96,6 +96,17 @@ BAD = [
             *("unix:", "unix://host/path", "embedded:", "redis://h/0?db=x", "://", "redis://a b"),
         )
     ),
+    *(
+        ("redis-url", value, "redis://")
+        for value in (
+            *("redis+sentinel://h", "redis+sentinel://h/", "redis+sentinel:///m", "redis+x://h"),
+            *("redis+sentinel://h,/m", "redis+sentinel://h:x/m", "redis+sentinel://h/m/x"),
+            *("redis+sentinel://h/m/0/1", "redis+cluster://h/0", "redis+cluster://h,,h"),
+            *("redis+cluster://", "redis+cluster://h:0", "unix+cluster://h"),
+        )
+    ),
+    ("redis-url", "redis+cluster://h?ssl_ca_certs=ca.pem", "'?'"),
+    *(("redis-wait", value, "0 to 1000") for value in ("-1", "one", "1001")),
     ("redis-url", "redis://h?db", "redis://"),
     ("redis-url", "redis://h?socket_timeout=9", "'?'"),
     ("redis-url", "redis://h?retry_on_timeout=true", "'?'"),
