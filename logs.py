@@ -1,5 +1,6 @@
 """How log lines look: text for a terminal, or one JSON object a line."""
 
+import encodings.unicode_escape  # noqa: F401  now: without descriptors it is not found
 import logging
 
 from pythonjsonlogger.json import JsonFormatter

@@ -152,8 +152,8 @@ class Proxy:
             finally:
                 self._writers.discard(target[1])
                 target[1].close()
-        except (OSError, asyncio.CancelledError):
-            pass  # asyncio would log them
+        except (OSError, RuntimeError, asyncio.CancelledError):
+            pass  # RuntimeError: written to after half_close(). asyncio would log them
         finally:
             self._writers.discard(writer)
             writer.close()
