@@ -121,8 +121,8 @@ class Proxy:
 
     async def _cut(self, reset: bool) -> None:
         for writer in list(self._writers):
-            if reset:
-                raw = writer.get_extra_info("socket")
+            raw = writer.get_extra_info("socket")
+            if reset and raw.fileno() != -1:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 
