@@ -1,5 +1,6 @@
 """How the program stops: what is in flight is finished, everything else is closed."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -8,7 +9,11 @@ from collections.abc import Callable
 from http.client import HTTPConnection, RemoteDisconnected
 
 import pytest
+from tornado.testing import bind_unused_port
 
+import httpserver
+from httpserver import HTTPServer
+from server import make_app
 from tests.conftest import Program, Valkey, wait_until
 
 Start = Callable[..., Program]
@@ -255,3 +260,21 @@ def test_connection_that_answers_while_draining_is_closed_after_the_answer(
     valkey.go_on()
     assert read(visitor)[0] == 200
     assert server.wait() == 0
+
+
+@pytest.mark.gen_test
+async def test_a_request_on_the_connection_accepted_last_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(httpserver, "LINGER", 0.5)  # room for a busy machine
+    server = HTTPServer(make_app())
+    listening, port = bind_unused_port()
+    server.add_socket(listening)
+    draining = asyncio.create_task(server.drain(1))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while listening.fileno() != -1:
+        await asyncio.sleep(0.01)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    await draining

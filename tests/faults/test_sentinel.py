@@ -158,3 +158,20 @@ def test_passwords_of_the_nodes_and_of_the_sentinels_are_their_own(
         assert b"of-the" not in server.log + wrong.log
     finally:
         group.close()
+
+
+def test_a_sentinel_that_is_behind_the_times_does_not_decide(
+    group: Group, folder: Path, program: Start
+) -> None:
+    other = Node(folder)
+    other.start()
+    stale = Sentinel(folder)
+    stale.watch(other, quorum=1)
+    try:
+        url = f"redis+sentinel://127.0.0.1:{stale.port},{group.hosts}/{SERVICE}"
+        for number in range(1, 6):
+            assert program(f"--redis-url={url}").visits() == number
+        assert other.client.get("counter") is None
+    finally:
+        stale.close()
+        other.close()
