@@ -15,6 +15,7 @@ import httpserver
 from httpserver import HTTPServer
 from server import make_app
 from tests.conftest import Program, Valkey, wait_until
+from tests.page import eventually
 
 Start = Callable[..., Program]
 Connect = Callable[[Program], HTTPConnection]
@@ -272,8 +273,7 @@ async def test_a_request_on_the_connection_accepted_last_is_answered(
     server.add_socket(listening)
     draining = asyncio.create_task(server.drain(1))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while listening.fileno() != -1:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: listening.fileno() == -1)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
     assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
     writer.close()
