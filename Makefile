@@ -49,5 +49,6 @@ clean:  ## remove what the other targets made, but for ./data
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	  || { echo "friendlyhello needs Python 3.11 or newer with venv; $(PYTHON) is not (PYTHON=… names another)"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	  -r requirements-dev.txt
 	@touch $@
