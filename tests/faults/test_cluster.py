@@ -1,7 +1,7 @@
 """A cluster of real nodes: the counter's is found, from whichever node the way is asked."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,16 +53,10 @@ class Cluster:
     def others(self) -> list[Node]:
         return [node for node in self.nodes[:3] if node is not self.owner]
 
-    def close(self) -> None:
-        for node in self.nodes:
-            node.close()
-
 
 @pytest.fixture
-def cluster(folder: Path) -> Iterator[Cluster]:
-    cluster = Cluster(folder)
-    yield cluster
-    cluster.close()
+def cluster(folder: Path) -> Cluster:
+    return Cluster(folder)
 
 
 def url(*nodes: Node) -> str:

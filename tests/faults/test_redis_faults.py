@@ -132,7 +132,7 @@ def failed_over(stage: Stage) -> Iterator[None]:
     wait_until(lambda: other.replicas_in_step() == 1)
     other.client.execute_command("FAILOVER", "TIMEOUT", 5000)
     wait_until(lambda: primary.role()[0] == b"master")
-    other.close()
+    other.close()  # the soak does this again
 
 
 @contextlib.contextmanager

@@ -1,14 +1,17 @@
 """A primary, its replicas and their sentinels, all real: failovers lose no number shown."""
 
+import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.conftest import Program, wait_until
 from tests.faults.driven import BUSY, driven
 from tests.faults.nodes import SERVICE, Node, Sentinel
+from tests.faults.proxy import Proxy
 
 Start = Callable[..., Program]
 
@@ -54,16 +57,10 @@ class Group:
         wait_until(lambda: all(one.knows(replicas=2, sentinels=3) for one in self.sentinels), 30)
         wait_until(lambda: self.primary().replicas_in_step() == 2, 30)
 
-    def close(self) -> None:
-        for one in [*self.sentinels, *self.nodes]:
-            one.close()
-
 
 @pytest.fixture
-def group(folder: Path) -> Iterator[Group]:
-    group = Group(folder)
-    yield group
-    group.close()
+def group(folder: Path) -> Group:
+    return Group(folder)
 
 
 @pytest.mark.timeout(300)
@@ -144,20 +141,17 @@ def test_passwords_of_the_nodes_and_of_the_sentinels_are_their_own(
     folder: Path, program: Start
 ) -> None:
     group = Group(folder, password="of-the-nodes", own="of-the-sentinels")
-    try:
-        (folder / "nodes").write_text("of-the-nodes\n")
-        (folder / "sentinels").write_text("of-the-sentinels\n")
-        server = program(
-            f"--redis-url={group.url}",
-            f"--redis-password-file={folder}/nodes",
-            f"--redis-sentinel-password-file={folder}/sentinels",
-        )
-        assert server.visits() == 1
-        wrong = program(f"--redis-url={group.url}", f"--redis-password-file={folder}/nodes")
-        assert wrong.visits() is None
-        assert b"of-the" not in server.log + wrong.log
-    finally:
-        group.close()
+    (folder / "nodes").write_text("of-the-nodes\n")
+    (folder / "sentinels").write_text("of-the-sentinels\n")
+    server = program(
+        f"--redis-url={group.url}",
+        f"--redis-password-file={folder}/nodes",
+        f"--redis-sentinel-password-file={folder}/sentinels",
+    )
+    assert server.visits() == 1
+    wrong = program(f"--redis-url={group.url}", f"--redis-password-file={folder}/nodes")
+    assert wrong.visits() is None
+    assert b"of-the" not in server.log + wrong.log
 
 
 def test_a_sentinel_that_is_behind_the_times_does_not_decide(
@@ -167,11 +161,26 @@ def test_a_sentinel_that_is_behind_the_times_does_not_decide(
     other.start()
     stale = Sentinel(folder)
     stale.watch(other, quorum=1)
-    try:
-        url = f"redis+sentinel://127.0.0.1:{stale.port},{group.hosts}/{SERVICE}"
-        for number in range(1, 6):
-            assert program(f"--redis-url={url}").visits() == number
-        assert other.client.get("counter") is None
-    finally:
-        stale.close()
-        other.close()
+    url = f"redis+sentinel://127.0.0.1:{stale.port},{group.hosts}/{SERVICE}"
+    for number in range(1, 6):
+        assert program(f"--redis-url={url}").visits() == number
+    assert other.client.get("counter") is None
+
+
+def test_sentinels_and_the_primary_are_spoken_to_over_tls(
+    folder: Path, group: Group, program: Start
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    plain = group.primary().port
+    with Proxy([plain], tls) as primary, Proxy([group.sentinels[0].port], tls) as sentinel:
+        # This Valkey has no TLS of its own, so its sentinels cannot name such a port.
+        sentinel.to_client.change = lambda data: data.replace(b"%d" % plain, b"%d" % primary.port)
+        place = f"127.0.0.1:{sentinel.port}/{SERVICE}"
+        trusting = program(f"--redis-url=rediss+sentinel://{place}?ssl_ca_certs={folder}/ca.pem")
+        assert trusting.visits() == 1
+        assert primary.accepted == 1
+        assert program(f"--redis-url=rediss+sentinel://{place}").visits() is None
+        assert program(f"--redis-url=redis+sentinel://{place}").visits() is None
