@@ -7,6 +7,7 @@ the node that serves the key.
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 import threading
 from collections import Counter
@@ -100,7 +101,7 @@ class Connector:
             return False
         try:
             return await self._named() != self._place
-        except (RedisError, OSError):
+        except Exception:  # whatever a server may send, counting goes on
             return False
 
     async def _connect_to_primary(self) -> Redis:
@@ -126,7 +127,7 @@ class Connector:
             for task in asyncio.as_completed(tasks, timeout=SENTINEL_PATIENCE):
                 try:
                     votes[await task] += 1
-                except (RedisError, OSError) as failure:
+                except Exception as failure:
                     error = failure
                 if votes and votes.most_common(1)[0][1] * 2 > len(tasks):
                     break
@@ -244,7 +245,7 @@ async def _first(ways: Sequence[Coroutine[Any, Any, Redis]]) -> Redis:
             try:
                 found = await task
                 return found
-            except (RedisError, OSError) as failure:
+            except Exception as failure:
                 error = failure
         raise error
     finally:
@@ -296,6 +297,8 @@ async def _look_up(host: str) -> list[str]:
 
     :raises OSError: when the name does not resolve.
     """
+    with contextlib.suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[str]] = loop.create_future()
 

@@ -9,6 +9,7 @@ import pytest
 import trustme
 
 from tests.conftest import Program, wait_until
+from tests.fake_redis import FakeRedis
 from tests.faults.driven import BUSY, driven
 from tests.faults.nodes import SERVICE, Node, Sentinel
 from tests.faults.proxy import Proxy
@@ -184,3 +185,21 @@ def test_sentinels_and_the_primary_are_spoken_to_over_tls(
         assert primary.accepted == 1
         assert program(f"--redis-url=rediss+sentinel://{place}").visits() is None
         assert program(f"--redis-url=redis+sentinel://{place}").visits() is None
+
+
+def test_a_server_that_is_no_sentinel_does_not_end_the_counter(
+    group: Group, fake: FakeRedis, program: Start
+) -> None:
+    url = f"redis+sentinel://127.0.0.1:{fake.port},{group.hosts}/{SERVICE}"
+    server = program(f"--redis-url={url}", "--access-log=false")
+    assert server.visits() == 1
+    with Proxy([group.sentinels[0].port]) as odd:
+        odd.to_client.change = lambda data: b"*1\r\n:1\r\n"  # no host, no port
+        alone = program(f"--redis-url=redis+sentinel://127.0.0.1:{odd.port}/{SERVICE}")
+        assert alone.visits() is None
+        odd.heal()
+        wait_until(lambda: alone.visits() is not None, 2 + BUSY)
+        odd.to_client.change = lambda data: b"*1\r\n:1\r\n"
+        made = odd.accepted
+        wait_until(lambda: odd.accepted > made + 2)  # it goes on asking
+        assert alone.visits() is not None
