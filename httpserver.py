@@ -98,7 +98,7 @@ class HTTPServer(httpserver.HTTPServer):
 
 def _is_last(version: str, headers: HTTPHeaders) -> bool:
     """Tell whether nothing may be read after a request (RFC 9112, 9.3 and 6.1)."""
-    options = headers.get("Connection", "").lower().replace(" ", "").split(",")
+    options = [option.strip(" \t") for option in headers.get("Connection", "").lower().split(",")]
     if version == "HTTP/1.0" and ("keep-alive" not in options or "Transfer-Encoding" in headers):
         return True
     return "close" in options

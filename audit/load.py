@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
 from tornado.httputil import (
     HTTPHeaders,
-    HTTPInputError,
     HTTPMessageDelegate,
     RequestStartLine,
     ResponseStartLine,
@@ -170,7 +169,7 @@ class Load:
             if first:
                 raise
             visit = Visit(at, self.now - at, failure=str(error))
-        except (OSError, HTTPInputError) as error:
+        except OSError as error:
             visit = Visit(at, self.now - at, failure=_kind(error))
         self.visits.append(visit)
         if stream is not None and not (self._keep_alive and answer.reusable):
@@ -192,6 +191,8 @@ class Load:
         connection.finish()
         await written
         await connection.read_response(answer)
+        if answer.foreign:
+            raise NotFriendlyhello("not friendlyhello's JSON")
         if not answer.whole:
             raise StreamClosedError(stream.error)
         # Notices, while the connection is idle, that the server closes it.
@@ -204,6 +205,7 @@ class _Answer(HTTPMessageDelegate):
     def __init__(self) -> None:
         self.whole = False
         self.reusable = False
+        self.foreign = False
         self._status = 0
         self._body = b""
 
@@ -213,6 +215,8 @@ class _Answer(HTTPMessageDelegate):
         assert isinstance(start_line, ResponseStartLine)
         self._status = start_line.code
         self._closing = headers.get("Connection", "").lower() == "close"
+        # Told from the headers, as a body that is too large is not read.
+        self.foreign = self._status == 200 and headers.get("Content-Type") != "application/json"
 
     def data_received(self, chunk: bytes) -> None:
         self._body += chunk
@@ -251,7 +255,6 @@ def _kind(error: BaseException) -> str:
         (socket.gaierror, "name not resolved"),
         (ssl.SSLCertVerificationError, "certificate not trusted"),
         (ssl.SSLError, "TLS failed"),
-        (HTTPInputError, "not HTTP"),
     ):
         if isinstance(error, kind):
             return name

@@ -1,6 +1,7 @@
 """The judgement of a load's visits, as text and as JSON."""
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class Report:
         """
         if not self.latencies:
             return None
-        return self.latencies[max(0, -int(-share * len(self.latencies) // 1) - 1)]
+        return self.latencies[max(1, math.ceil(share * len(self.latencies))) - 1]
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as one object; times in seconds, latencies in milliseconds."""

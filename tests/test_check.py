@@ -50,6 +50,9 @@ def answering() -> Iterator[Callable[[Answer], str]]:
                 status, body = answer(next(numbers))
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
+                self.send_header(
+                    "Content-Type", "application/json" if body[:1] in "[{" else "text/html"
+                )
                 self.end_headers()
                 self.wfile.write(body.encode())
 
@@ -92,7 +95,7 @@ def test_a_connection_serves_one_visit_unless_asked_to_keep_it(
             assert proxy.accepted == made
 
 
-def test_replicas_behind_a_balancer_are_told_apart_and_a_killed_one_is_seen(
+def test_replicas_behind_a_balancer_are_told_apart(
     answering: Callable[[Answer], str],
 ) -> None:
     url = answering(lambda n: page(n, "abc"[n % 3]))
@@ -169,7 +172,15 @@ def test_each_kind_of_failure_is_named(folder: Path, answering: Callable[[Answer
 
 
 @pytest.mark.parametrize(
-    "answer", [(404, "nothing"), (200, "<html>"), (200, "[]"), (200, '{"visits": 1}')]
+    "answer",
+    [
+        (404, "nothing"),
+        (200, "<html>"),
+        (200, "<html>" + 100_000 * "x"),
+        (200, "[]"),
+        (200, '{"visits": 1}'),
+    ],
+    ids=["404", "HTML", "large", "list", "other JSON"],
 )
 def test_what_is_not_friendlyhello_is_said_in_one_line(
     answer: tuple[int, str], answering: Callable[[Answer], str]
@@ -223,6 +234,25 @@ def test_ctrl_c_ends_early_and_still_reports(valkey: Valkey, program: Start) -> 
         out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (0, "")
     assert f"lowest to highest    1 to {valkey.counter():,}" in out
+
+
+def test_a_second_ctrl_c_ends_while_a_visit_hangs(answering: Callable[[Answer], str]) -> None:
+    asked, release = threading.Event(), threading.Event()
+    url = answering(lambda n: (asked.set(), release.wait(30), page(n))[2])
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "check.py"), url, "--timeout=60"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert asked.wait(10)
+        while process.poll() is None:  # the first of them waits for the visit
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        out, err = process.communicate(timeout=20)
+        release.set()
+    assert (process.returncode, out) == (130, "")
+    assert err == "check.py: interrupted, no report\n"
 
 
 def test_a_duration_ends_the_load(answering: Callable[[Answer], str]) -> None:

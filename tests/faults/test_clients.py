@@ -211,6 +211,7 @@ ROWS = [
         TOO_LARGE),
     Row("a request after two lengths", length(b"5", b"6") + VISIT),
     Row("a request after close in a list", get(b"Connection: x, close", body=VISIT), TAKEN, 1),
+    Row("a request after close and a tab", get(b"Connection: x,\tclose", body=VISIT), TAKEN, 1),
     Row("a request after close and another", get(b"Connection: close, x", body=VISIT), TAKEN, 1),
     Row("a request after close on a second line", get(b"Connection: keep-alive",
         b"Connection: close", body=VISIT), TAKEN, 1),
