@@ -1,82 +1,119 @@
-"""Tornado's HTTP server, with what it leaves open.
+"""An HTTP/1.1 server for Tornado applications: a faster `tornado.httpserver.HTTPServer`.
 
-It drains; it refuses a malformed Host, and whatever follows a connection's last request; and
-it rests, instead of spinning, while there are no descriptors to accept connections with.
+It takes the same options and has the same methods; `http1` reads and writes. Beyond Tornado's,
+it drains, and gives a request's headers a limit in time of their own.
 """
 
 import asyncio
 import contextlib
-import errno
-import functools
 import logging
-import re
 import socket
-from collections.abc import Awaitable, Callable
+import ssl
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from tornado import httpserver
-from tornado.http1connection import HTTP1Connection
-from tornado.httputil import (
-    HTTPConnection,
-    HTTPHeaders,
-    HTTPInputError,
-    HTTPMessageDelegate,
-    RequestStartLine,
-    ResponseStartLine,
-)
-from tornado.ioloop import IOLoop
+from tornado.httpserver import _HTTPRequestContext
+from tornado.log import gen_log
+from tornado.netutil import add_accept_handler, ssl_options_to_context
+
+from http1 import Connection, Limits
 
 #: Seconds that listening goes on, and then that idle connections stay open: what a client or a
 #: balancer sends before it has heard of the stop is read and answered.
 LINGER = 0.1
 
-#: What accept(2) fails with for lack of descriptors or memory, and the seconds until the next try.
-EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-REST = 0.5
-
-#: uri-host and port (RFC 9110, 7.2; RFC 3986, 3.2.2). Tornado refuses no Host, and two.
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|([\w.~!$&'()*+,;=-]|%[0-9a-f]{2})*)(:[0-9]*)?", re.I | re.A)
+#: Bytes of a body that Tornado takes when it is given no limit.
+MAX_BODY_SIZE = 100 * 1024 * 1024
 
 log = logging.getLogger("friendlyhello")
 
 
 class HTTPServer(httpserver.HTTPServer):
-    """Tornado's server, which can drain, and reads nothing after a last request."""
+    """Serves a Tornado application, as `tornado.httpserver.HTTPServer` does.
 
-    def initialize(self, *args: object, **kwargs: object) -> None:
-        """Take the arguments of Tornado's server."""
-        super().initialize(*args, **kwargs)  # type: ignore[arg-type]
-        self._busy: set[object] = set()
-        self._ending: set[object] = set()
-        self._no_longer_busy = asyncio.Event()
+    :arg header_timeout: seconds for a request's headers, from their first byte on.
+    :arg refusal: headers of the answers that the server gives without the application.
 
-    def start_request(
-        self, server_conn: object, request_conn: HTTPConnection
-    ) -> HTTPMessageDelegate:
-        """Wait for a connection's next request: what came before it is answered."""
-        self._not_busy(server_conn)
-        if server_conn in self._ending:
-            return _Unread(request_conn)
-        delegate = super().start_request(server_conn, request_conn)
-        return _Noticed(delegate, functools.partial(self._begin, server_conn))
+    The other arguments are Tornado's.
+    """
 
-    def _begin(self, server_conn: object, version: str, headers: HTTPHeaders) -> None:
-        self._busy.add(server_conn)
-        if not _HOST.fullmatch(headers.get("Host", "")):
-            raise HTTPInputError("invalid Host header")
-        if _is_last(version, headers):
-            self._ending.add(server_conn)
+    def initialize(
+        self,
+        *args: Any,
+        header_timeout: float | None = None,
+        refusal: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take the arguments; Tornado's way of constructing."""
+        super().initialize(*args, **kwargs)
+        size = self.conn_params.max_body_size
+        self._limits = Limits(
+            self.conn_params,
+            max_body_size=self.max_buffer_size or MAX_BODY_SIZE if size is None else size,
+            header_timeout=header_timeout,
+            refusal=refusal or {},
+        )
+        self._tls: ssl.SSLContext | None = None
+        if self.ssl_options is not None:
+            self._tls = ssl_options_to_context(self.ssl_options, server_side=True)
+        self._listening: list[tuple[socket.socket, Any]] = []
+        self._opening: set[asyncio.Task[None]] = set()
+        self._open: set[Connection] = set()
+        self._none_open = asyncio.Event()
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections on listening sockets."""
+        for listening in sockets:
+            self._listening.append((listening, add_accept_handler(listening, self._accept)))
+
+    def _accept(self, sock: socket.socket, address: Any) -> None:
+        task = asyncio.get_running_loop().create_task(self._open_connection(sock, address))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _open_connection(self, sock: socket.socket, address: Any) -> None:
+        context = _HTTPRequestContext(
+            SimpleNamespace(socket=sock),  # type: ignore[arg-type]  # all that it asks of a stream
+            address,
+            self.protocol or ("https" if self._tls else "http"),
+            self.trusted_downstream,
+        )
+        connection = Connection(self, self._limits, context, sock)
+        self._open.add(connection)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, sock, ssl=self._tls
+            )
+        except BaseException as error:
+            self.on_close(connection)
+            sock.close()
+            if isinstance(error, ssl.SSLError):
+                gen_log.warning("SSL Error on %s: %s", address, error)
+            elif not isinstance(error, OSError):  # the client has gone
+                raise
 
     def on_close(self, server_conn: object) -> None:
         """Forget a connection."""
-        self._not_busy(server_conn)
-        self._ending.discard(server_conn)
-        super().on_close(server_conn)
+        self._open.discard(server_conn)
+        if not self._open:
+            self._none_open.set()
 
-    def _not_busy(self, server_conn: object) -> None:
-        self._busy.discard(server_conn)
-        if not self._busy:
-            self._no_longer_busy.set()
+    def stop(self) -> None:
+        """Stop listening."""
+        while self._listening:
+            listening, remove_handler = self._listening.pop()
+            remove_handler()
+            listening.close()
+
+    async def close_all_connections(self) -> None:
+        """Close every connection at once, and wait until they are closed."""
+        for task in self._opening:
+            task.cancel()
+        for connection in list(self._open):
+            connection.close()
+        await self._wait_until_none_is_open()
 
     async def drain(self, grace: float) -> None:
         """Stop listening, let the requests in flight finish, close every connection.
@@ -86,76 +123,16 @@ class HTTPServer(httpserver.HTTPServer):
         await asyncio.sleep(LINGER)
         self.stop()
         await asyncio.sleep(LINGER)
+        for connection in list(self._open):
+            connection.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                while self._busy:
-                    self._no_longer_busy.clear()
-                    await self._no_longer_busy.wait()
-        if self._busy:
-            log.warning("%d requests were not finished in %g s", len(self._busy), grace)
+                await self._wait_until_none_is_open()
+        if self._open:
+            log.warning("%d requests were not finished in %g s", len(self._open), grace)
         await self.close_all_connections()
 
-
-def _is_last(version: str, headers: HTTPHeaders) -> bool:
-    """Tell whether nothing may be read after a request (RFC 9112, 9.3 and 6.1)."""
-    options = [option.strip(" \t") for option in headers.get("Connection", "").lower().split(",")]
-    if version == "HTTP/1.0" and ("keep-alive" not in options or "Transfer-Encoding" in headers):
-        return True
-    return "close" in options
-
-
-class _Noticed(HTTPMessageDelegate):
-    """Passes a request on, and notices when its headers are here."""
-
-    def __init__(
-        self, delegate: HTTPMessageDelegate, notice: Callable[[str, HTTPHeaders], None]
-    ) -> None:
-        self._notice = notice
-        self._headers_received = delegate.headers_received
-        self.data_received = delegate.data_received  # type: ignore[method-assign]
-        self.finish = delegate.finish  # type: ignore[method-assign]
-        self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
-
-    def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
-    ) -> Awaitable[None] | None:
-        assert isinstance(start_line, RequestStartLine)
-        self._notice(start_line.version, headers)
-        return self._headers_received(start_line, headers)
-
-
-class _Unread(HTTPMessageDelegate):
-    """What follows a connection's last request; Tornado alone would count it."""
-
-    def __init__(self, connection: HTTPConnection) -> None:
-        assert isinstance(connection, HTTP1Connection)
-        self._connection = connection
-
-    def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
-    ) -> None:
-        self._connection.close()
-
-
-class Listening(socket.socket):
-    """Listens, and rests while no connection can be had, where Tornado would spin and log."""
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        """Accept a connection.
-
-        :raises BlockingIOError: when there is none.
-        """
-        try:
-            return super().accept()
-        except OSError as error:
-            if error.errno not in EXHAUSTED:
-                raise
-            log.warning("accepting no connections for %g s: %s", REST, error.strerror)
-            loop = IOLoop.current()
-            loop.update_handler(self.fileno(), 0)
-            loop.call_later(REST, self._go_on, loop)
-            raise BlockingIOError from None
-
-    def _go_on(self, loop: IOLoop) -> None:
-        if self.fileno() != -1:  # it was not closed meanwhile
-            loop.update_handler(self.fileno(), IOLoop.READ)
+    async def _wait_until_none_is_open(self) -> None:
+        while self._open:
+            self._none_open.clear()
+            await self._none_open.wait()

@@ -8,9 +8,10 @@ HTTP = {
     "max_body_size": 64 * 1024,
     # Seconds for such a body: one packet, or a few over a bad line.
     "body_timeout": 10.0,
-    # Seconds until a request's headers are here, from the connection's start or its last answer
-    # on. Balancers keep connections for 60; one that closes first must not be the server, or a
-    # request may meet the close on its way.
+    # Seconds for a request's headers, from their first byte on: as long for them.
+    "header_timeout": 10.0,
+    # Seconds that a connection may be idle. Balancers keep theirs for 60; one that closes first
+    # must not be the server, or a request may meet the close on its way.
     "idle_connection_timeout": 75.0,
 }
 

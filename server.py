@@ -23,8 +23,9 @@ import logs
 import workers
 from config import Settings
 from handlers import routes
-from handlers.base import NotFoundHandler
-from httpserver import HTTPServer, Listening
+from handlers.base import COMMON_HEADERS, NotFoundHandler
+from httpserver import HTTPServer
+from listening import Listening
 from visits import Visits
 from workers import STOP_SIGNALS
 
@@ -79,7 +80,8 @@ async def serve(
         loop.add_reader(orphaned, stop.set)
 
     app = make_app(settings, visits)
-    server = HTTPServer(app, **limits.HTTP)
+    refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
+    server = HTTPServer(app, refusal=refusal, **limits.HTTP)
     await visits.start(STARTUP_PATIENCE)
     server.add_sockets(sockets)
     await stop.wait()

@@ -13,6 +13,13 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+#: What every answer carries, one that the HTTP server gives by itself too.
+COMMON_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+}
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}", re.ASCII)
 
 
@@ -22,9 +29,8 @@ class BaseHandler(RequestHandler):
     def set_default_headers(self) -> None:
         """Set the headers of every answer, errors included."""
         self.clear_header("Server")  # it names the server's version
-        self.set_header("Cache-Control", "no-store")
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        for name, value in COMMON_HEADERS.items():
+            self.set_header(name, value)
         self.set_header("X-Request-ID", self.request_id)
         if self.draining:
             self.set_header("Connection", "close")
