@@ -1,6 +1,8 @@
 """Real Valkeys over TCP: nodes that replicate, the sentinels that watch them, a cluster."""
 
 import contextlib
+import itertools
+import os
 import signal
 import socket
 import subprocess
@@ -20,11 +22,19 @@ SERVICE = "mymaster"
 DOWN_AFTER = 2000
 
 
+# Below what the system hands out, as are the nodes' cluster ports, 10,000 higher. Each of the
+# workers that share the tests has its own, and gives none out twice before all of them.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = itertools.cycle(range(12_000 + 1000 * (_WORKER % 10), 13_000 + 1000 * (_WORKER % 10)))
+
+
 def free_port() -> int:
-    # Below what the system hands out, and not its cluster port, which is 10,000 higher.
+    return next(port for port in _PORTS if _is_free(port))
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1]) % 20_000 + 12_000
+        return one.connect_ex(("127.0.0.1", port)) != 0
 
 
 class Node:
