@@ -3,7 +3,7 @@
 from tornado.routing import URLSpec
 
 from handlers.health import HealthHandler, ReadyHandler
-from handlers.hello import HelloHandler
+from handlers.hello import Greeting, HelloHandler
 from visits import Visits
 
 
@@ -14,7 +14,7 @@ def routes(name: str, hostname: str, visits: Visits) -> list[URLSpec]:
     :arg hostname: which replica answers.
     :arg visits: the counter.
     """
-    hello = {"name": name, "hostname": hostname, "visits": visits}
+    hello = {"greeting": Greeting(name, hostname), "visits": visits}
     return [
         URLSpec(r"/", HelloHandler, hello),
         URLSpec(r"/healthz", HealthHandler),

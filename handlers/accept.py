@@ -1,5 +1,6 @@
 """Which of the two forms of a page a client prefers (RFC 9110, section 12.5.1)."""
 
+import functools
 import re
 
 _RANGE = re.compile(
@@ -10,6 +11,7 @@ _RANGE = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=64)  # few browsers, and each says the same each time
 def prefers_json(accept: str) -> bool:
     """Tell whether ``application/json`` is preferred over ``text/html``.
 

@@ -1,11 +1,14 @@
 """What every answer has in common: its headers, its request id, its errors."""
 
+import functools
+import random
 import re
-import uuid
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from tornado.escape import json_encode
+from tornado.httputil import HTTPHeaders, format_timestamp
 from tornado.web import RequestHandler
 
 #: The pages load nothing; a handler whose page does says so itself.
@@ -26,23 +29,31 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}", re.ASCII)
 class BaseHandler(RequestHandler):
     """A handler whose answers carry the headers that all of them carry."""
 
-    def set_default_headers(self) -> None:
-        """Set the headers of every answer, errors included."""
-        self.clear_header("Server")  # it names the server's version
-        for name, value in COMMON_HEADERS.items():
-            self.set_header(name, value)
-        self.set_header("X-Request-ID", self.request_id)
-        if self.draining:
-            self.set_header("Connection", "close")
+    #: Headers of every answer of the handler, errors included, as HTTP writes their names.
+    HEADERS: ClassVar[Mapping[str, str]] = COMMON_HEADERS
 
-    @property
+    def clear(self) -> None:
+        """Begin the answer: Tornado's headers but for Server, which names its version, and ours.
+
+        Tornado would set one after the other, and format the date each time: 15 % of a page.
+        """
+        self._headers = HTTPHeaders()
+        self._headers._as_list = {name: [value] for name, value in self.HEADERS.items()} | {
+            "Date": [_date(int(time.time()))],
+            "X-Request-Id": [self.request_id],
+        }
+        if self.draining:
+            self._headers["Connection"] = "close"
+        self._write_buffer = []
+        self.set_status(200)
+
+    @functools.cached_property
     def request_id(self) -> str:
         """The client's ``X-Request-ID`` when it is well formed, else one made for the request."""
-        if not hasattr(self, "_request_id"):
-            ids = self.request.headers.get_list("X-Request-ID")
-            well_formed = len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0])
-            self._request_id = ids[0] if well_formed else uuid.uuid4().hex
-        return self._request_id
+        ids = self.request.headers.get_list("X-Request-ID")
+        if len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0]):
+            return ids[0]
+        return f"{random.getrandbits(128):032x}"  # no secret; uuid.uuid4() takes 3 % of a page
 
     @property
     def draining(self) -> bool:
@@ -54,8 +65,12 @@ class BaseHandler(RequestHandler):
         self.set_header("Content-Type", "application/json")
         self.write(json_encode(value))
 
-    def compute_etag(self) -> None:
-        """Make none: no two pages are alike, and ``If-None-Match: *`` must not give 304."""
+    def set_etag_header(self) -> None:
+        """Make none: no two pages are alike."""
+
+    def check_etag_header(self) -> bool:
+        """Answer ``If-None-Match: *`` with the page, not with 304."""
+        return False
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer an error as one line of text; 405 says what is allowed (RFC 9110, 15.5.6)."""
@@ -72,6 +87,11 @@ class BaseHandler(RequestHandler):
             for method in cls.SUPPORTED_METHODS
             if getattr(cls, method.lower()) is not getattr(RequestHandler, method.lower())
         ]
+
+
+@functools.lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return format_timestamp(second)
 
 
 class NotFoundHandler(BaseHandler):

@@ -1,5 +1,8 @@
 """``GET /``: the page that greets, names its host and counts the visit."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from tornado.escape import xhtml_escape
 
 from handlers.accept import prefers_json
@@ -9,33 +12,55 @@ from visits import Visits
 UNCOUNTED = "cannot connect to Redis, counter disabled"
 
 
+class Greeting:
+    """What the page says, but for the visit's number.
+
+    :arg name: who is greeted.
+    :arg hostname: which replica answers.
+    """
+
+    def __init__(self, name: str, hostname: str) -> None:
+        self._json = {"name": name, "hostname": hostname}
+        self._html = (
+            f"<h3>Hello {xhtml_escape(name)}!</h3>"
+            f"<b>Hostname:</b> {xhtml_escape(hostname)}<br/><b>Visits:</b> "
+        )
+
+    def as_html(self, number: int | None) -> str:
+        """Return the page that shows a visit's number, or that there is none."""
+        return self._html + (f"<i>{UNCOUNTED}</i>" if number is None else str(number))
+
+    def as_json(self, number: int | None) -> dict[str, object]:
+        """Return the same as an object."""
+        page: dict[str, object] = {**self._json, "visits": number}
+        return page if number is not None else page | {"error": UNCOUNTED}
+
+
 class HelloHandler(BaseHandler):
     """Greets, as HTML or JSON. Only GET counts a visit."""
 
-    def initialize(self, name: str, hostname: str, visits: Visits) -> None:
+    HEADERS: ClassVar[Mapping[str, str]] = {
+        **BaseHandler.HEADERS,
+        "Content-Type": "text/html; charset=utf-8",
+        "Vary": "Accept",
+    }
+
+    def initialize(self, greeting: Greeting, visits: Visits) -> None:
         """Take what the page shows.
 
-        :arg name: who is greeted.
-        :arg hostname: which replica answers.
+        :arg greeting: whom and where.
         :arg visits: counts the visit.
         """
-        self.name = name
-        self.hostname = hostname
+        self.greeting = greeting
         self.visits = visits
-
-    def set_default_headers(self) -> None:
-        """Add that the answer depends on Accept."""
-        super().set_default_headers()
-        self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.set_header("Vary", "Accept")
 
     async def get(self) -> None:
         """Count the visit and show its number, or that there is none."""
         number = await self.visits.count()
         if self._wants_json():
-            self.write_json(self._as_json(number))
+            self.write_json(self.greeting.as_json(number))
         else:
-            self.write(self._as_html(number))
+            self.write(self.greeting.as_html(number))
 
     async def head(self) -> None:
         """Answer GET's headers. Its length is left out (RFC 9110, 8.6): no visit, no number."""
@@ -44,16 +69,4 @@ class HelloHandler(BaseHandler):
         await self.flush()
 
     def _wants_json(self) -> bool:
-        return prefers_json(self.request.headers.get("Accept", ""))
-
-    def _as_html(self, number: int | None) -> str:
-        visits = f"<i>{UNCOUNTED}</i>" if number is None else number
-        return (
-            f"<h3>Hello {xhtml_escape(self.name)}!</h3>"
-            f"<b>Hostname:</b> {xhtml_escape(self.hostname)}<br/>"
-            f"<b>Visits:</b> {visits}"
-        )
-
-    def _as_json(self, number: int | None) -> dict[str, object]:
-        page: dict[str, object] = {"name": self.name, "hostname": self.hostname, "visits": number}
-        return page if number is not None else page | {"error": UNCOUNTED}
+        return prefers_json(",".join(self.request.headers.get_list("Accept")))
