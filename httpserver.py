@@ -9,16 +9,16 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 from tornado import httpserver
 from tornado.httpserver import _HTTPRequestContext
 from tornado.log import gen_log
-from tornado.netutil import add_accept_handler, ssl_options_to_context
+from tornado.netutil import ssl_options_to_context
 
-from http1 import Connection, Limits
+from http1 import FAREWELL, Connection, Limits
 
 #: Seconds that listening goes on, and then that idle connections stay open: what a client or a
 #: balancer sends before it has heard of the stop is read and answered.
@@ -55,21 +55,21 @@ class HTTPServer(httpserver.HTTPServer):
             header_timeout=header_timeout,
             refusal=refusal or {},
         )
-        self._tls: ssl.SSLContext | None = None
+        self._tls: dict[str, Any] = {}
         if self.ssl_options is not None:
-            self._tls = ssl_options_to_context(self.ssl_options, server_side=True)
-        self._listening: list[tuple[socket.socket, Any]] = []
+            self._tls = {
+                "ssl": ssl_options_to_context(self.ssl_options, server_side=True),
+                "ssl_handshake_timeout": self.conn_params.header_timeout or None,
+                "ssl_shutdown_timeout": FAREWELL,
+            }
+        self.is_draining = False
         self._opening: set[asyncio.Task[None]] = set()
         self._open: set[Connection] = set()
         self._none_open = asyncio.Event()
 
-    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept connections on listening sockets."""
-        for listening in sockets:
-            self._listening.append((listening, add_accept_handler(listening, self._accept)))
-
-    def _accept(self, sock: socket.socket, address: Any) -> None:
-        task = asyncio.get_running_loop().create_task(self._open_connection(sock, address))
+    def _handle_connection(self, connection: socket.socket, address: Any) -> None:
+        """Take a connection that was accepted; Tornado's hook."""
+        task = asyncio.get_running_loop().create_task(self._open_connection(connection, address))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
@@ -84,7 +84,7 @@ class HTTPServer(httpserver.HTTPServer):
         self._open.add(connection)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, sock, ssl=self._tls
+                lambda: connection, sock, **self._tls
             )
         except BaseException as error:
             self.on_close(connection)
@@ -100,13 +100,6 @@ class HTTPServer(httpserver.HTTPServer):
         if not self._open:
             self._none_open.set()
 
-    def stop(self) -> None:
-        """Stop listening."""
-        while self._listening:
-            listening, remove_handler = self._listening.pop()
-            remove_handler()
-            listening.close()
-
     async def close_all_connections(self) -> None:
         """Close every connection at once, and wait until they are closed."""
         for task in self._opening:
@@ -120,11 +113,14 @@ class HTTPServer(httpserver.HTTPServer):
 
         :arg grace: seconds that the requests in flight get.
         """
+        self.is_draining = True
         await asyncio.sleep(LINGER)
         self.stop()
         await asyncio.sleep(LINGER)
+        for task in self._opening:  # a client that does not go on with its TLS handshake
+            task.cancel()
         for connection in list(self._open):
-            connection.drain()
+            connection.close_if_idle()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._wait_until_none_is_open()

@@ -42,8 +42,6 @@ class BaseHandler(RequestHandler):
             "Date": [_date(int(time.time()))],
             "X-Request-Id": [self.request_id],
         }
-        if self.draining:
-            self._headers["Connection"] = "close"
         self._write_buffer = []
         self.set_status(200)
 

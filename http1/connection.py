@@ -1,0 +1,468 @@
+"""One client's HTTP/1.1 connection, for Tornado applications.
+
+A request is read when the one before it has been answered, and handed to the application through
+the interfaces that Tornado publishes in `tornado.httputil`. A head is parsed when it is whole, and
+what follows belongs to the body as far as the head says: nothing carries over from one request to
+the next but the bytes that are not read yet.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from tornado import gen
+from tornado.http1connection import (
+    HTTP1ConnectionParameters,
+    _GzipMessageDelegate,
+    is_transfer_encoding_chunked,
+    parse_int,
+)
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPInputError,
+    HTTPMessageDelegate,
+    RequestStartLine,
+)
+from tornado.iostream import IOStream
+from tornado.log import app_log, gen_log
+
+from http1 import relay
+from http1.body import Body, ChunkedBody, FixedBody
+from http1.exchange import Exchange, failed
+from http1.head import check_beginning, parse_head
+
+#: Seconds that a client which still sends gets to read its last answer; closed at once, TCP
+#: would take the answer back (RFC 9112, 9.6).
+FAREWELL = 1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a connection may take.
+
+    :arg parameters: Tornado's own; their ``header_timeout`` is the seconds that a connection
+        may be idle, or a client may not read what is sent.
+    :arg max_body_size: bytes.
+    :arg header_timeout: seconds for a request's headers, from their first byte on; when None,
+        they have to be there before the connection has been idle for too long.
+    :arg refusal: headers of the answers that the server gives without the application.
+    """
+
+    parameters: HTTP1ConnectionParameters
+    max_body_size: int
+    header_timeout: float | None = None
+    refusal: Mapping[str, str] = field(default_factory=dict)
+
+
+class Server(Protocol):
+    """An `.HTTPServerConnectionDelegate` that tells when it is about to end."""
+
+    is_draining: bool
+    """Whether each connection ends with the answer to the request that is under way."""
+
+    def start_request(
+        self, server_conn: object, request_conn: HTTPConnection
+    ) -> HTTPMessageDelegate:
+        """Take a request."""
+
+    def on_close(self, server_conn: object) -> None:
+        """Forget a connection."""
+
+
+class Connection(asyncio.Protocol):
+    """Reads one request after the other, and writes their answers.
+
+    :arg server: is given each request, and told when the connection is closed.
+    :arg limits: what the client may take.
+    :arg context: whatever requests are to carry as ``connection.context``.
+    :arg sock: the client's socket; the transport owns it.
+    """
+
+    def __init__(
+        self, server: Server, limits: Limits, context: object, sock: socket.socket
+    ) -> None:
+        # The connection's own.
+        self.context = context
+        self.socket: Any = sock
+        self._limits = limits
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._input = b""
+        self._at = 0  # where the input goes on that is not parsed yet
+        self._half_closed = False  # the client sends no more
+        self._leaving = False  # nothing more is read; the last answer is on its way
+
+        # Its one timer, which closes it.
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0  # on the loop's clock; 0 for none
+        self._seconds = 0.0  # that the deadline was set to
+        self._unsent = 0  # bytes, then
+
+        # Flow control: an application that lets us wait, and a client that reads slowly.
+        self._held = False
+        self._reading_paused = False
+        self._write_waiters: list[asyncio.Future[None]] | None = None
+        self._writable: asyncio.Future[None] = self._loop.create_future()
+        self._writable.set_result(None)
+
+        self._expect_request()
+
+    def _expect_request(self) -> None:
+        # The request's own, in the order in which they come to be.
+        self._step: Callable[[], bool] = self._read_head
+        self._blank = 0  # bytes of empty lines before it
+        self._is_late = False  # its head has begun to arrive, and has a deadline
+        self._exchange: Exchange | None = None
+        self._delegate: HTTPMessageDelegate | None = None
+        self._body: Body | None = None
+        self._is_handed_over = False
+
+    # The client comes and goes.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for a request."""
+        self._transport = cast(asyncio.Transport, transport)
+        if (tls := transport.get_extra_info("ssl_object")) is not None:
+            self.socket = tls  # it has the client's certificate
+        self._be_idle()
+
+    def data_received(self, data: bytes) -> None:
+        """Read a request, or keep what has arrived until it is its turn."""
+        if self._leaving:
+            return
+        if self._at < len(self._input):
+            data = self._input[self._at :] + data
+        self._input, self._at = data, 0
+        if not self._held:
+            self._read()
+        elif not self._reading_paused:
+            self._reading_paused = True
+            self._open_transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Answer a client that has closed its side after its request (RFC 9112, 9.6).
+
+        It may as well have gone, so the application is told; what it then writes is sent.
+        """
+        self._half_closed = True
+        if self._leaving or not self._held:
+            return False
+        if self._exchange is not None and self._is_handed_over:
+            self._exchange.on_close()
+        return self._open_transport.can_write_eof()  # not so with TLS
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the application, and whoever waits for something to be sent."""
+        self._transport = None
+        self._stop_timer()
+        self._held = True
+        for waiter in self._write_waiters or []:
+            failed(waiter)
+        self._write_waiters = None
+        self._drop_request()
+        self._server.on_close(self)
+
+    def close(self) -> None:
+        """Close the connection at once, whatever is under way."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def closed(self) -> bool:
+        """Tell whether nothing can be sent any more."""
+        return self._transport is None or self._transport.is_closing()
+
+    def close_if_idle(self) -> None:
+        """Close the connection, unless a request is under way."""
+        if self._transport is not None and (self._exchange is None or self._leaving):
+            self._transport.close()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the connection ends with the answer to the request that is under way."""
+        return self._server.is_draining
+
+    @property
+    def _open_transport(self) -> asyncio.Transport:
+        assert self._transport is not None
+        return self._transport
+
+    # One timer a connection: a limit is moved far more often than it is met.
+
+    def _limit(self, seconds: float | None) -> None:
+        if not seconds or self._transport is None:
+            self._deadline = 0.0
+            return
+        self._seconds = seconds
+        self._unsent = self._transport.get_write_buffer_size()
+        self._deadline = self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._stop_timer()
+            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+
+    def _be_idle(self) -> None:
+        self._limit(self._limits.parameters.header_timeout)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if not self._deadline:
+            return
+        if self._deadline - self._loop.time() > 0.001:
+            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+        elif self._open_transport.get_write_buffer_size() < self._unsent:
+            self._limit(self._seconds)  # the client reads, if slowly
+        else:
+            if self._body is not None and not self._leaving:
+                gen_log.info("Timeout reading body from %s", self.context)
+            self.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # Reading: a step does one thing with what has arrived, tells whether there may be more to
+    # do, and names the next one. They stand in the order of a request.
+
+    def _read(self, waited_for: "asyncio.Future[None] | None" = None) -> None:
+        try:
+            if waited_for is not None:
+                waited_for.result()
+            while not self._held and self._step():
+                pass
+        except HTTPInputError as error:
+            self._refuse("400 Bad Request", "Malformed HTTP message", error)
+        except (Exception, asyncio.CancelledError):
+            app_log.error("Uncaught exception", exc_info=True)
+            self._leaving = self._held = True
+            self.close()
+        if self._held or self._transport is None:
+            return
+        if self._reading_paused:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        if self._half_closed:
+            self._leave()
+
+    def _read_head(self) -> bool:
+        if self._at == len(self._input):
+            return False
+        if self._input.startswith(b"\r\n", self._at):  # is ignored (RFC 9112, 2.2)
+            self._at += 2
+            self._blank += 2
+            self._be_late()
+            return self._fits(self._blank)
+        found = self._input.find(b"\r\n\r\n", self._at)
+        end = found + 4 if found >= 0 else len(self._input)
+        if not self._fits(self._blank + end - self._at):
+            return False
+        head = self._input[self._at : end]
+        if found < 0:
+            check_beginning(head)
+            self._be_late()
+            return False
+        self._at = end
+        self._begin(*parse_head(head))
+        return True
+
+    def _fits(self, size: int) -> bool:
+        """Tell whether a head is not too large; if it is, refuse it."""
+        most = self._limits.parameters.max_header_size
+        if size > most:
+            why = f"headers of more than {most} bytes"
+            self._refuse("431 Request Header Fields Too Large", "Unsatisfiable read", why)
+        return size <= most
+
+    def _be_late(self) -> None:
+        if not self._is_late and self._limits.header_timeout:
+            self._is_late = True
+            self._limit(self._limits.header_timeout)
+
+    def _begin(self, start_line: RequestStartLine, headers: HTTPHeaders) -> None:
+        """Hand the head to the application."""
+        is_chunked = is_transfer_encoding_chunked(headers)  # refuses every other encoding
+        has_body = is_chunked or "Content-Length" in headers
+        self._step = self._begin_body if has_body else self._hand_over
+        self._limit(None)
+        parameters = self._limits.parameters
+        self._exchange = Exchange(
+            self,
+            start_line,
+            headers,
+            max_body_size=self._limits.max_body_size,
+            body_timeout=parameters.body_timeout,
+            no_keep_alive=parameters.no_keep_alive,
+        )
+        self._delegate = self._server.start_request(self, self._exchange)
+        if parameters.decompress:
+            self._delegate = _GzipMessageDelegate(
+                self._delegate, parameters.chunk_size, self._limits.max_body_size
+            )
+        self._wait_for(self._delegate.headers_received(start_line, headers))
+
+    def _begin_body(self) -> bool:
+        """Expect the body, within the limits that the application may have set."""
+        assert self._exchange is not None
+        headers, most = self._exchange.headers, self._exchange.max_body_size
+        if "Content-Length" in headers:
+            length = parse_int(headers["Content-Length"])
+            if length > most:
+                raise HTTPInputError("Content-Length too long")
+            self._body = FixedBody(length)
+        else:
+            self._body = ChunkedBody(most, self._limits.parameters.max_header_size)
+        if self._at == len(self._input) and not self._body.is_whole:
+            self._exchange.send_continue()
+        self._limit(self._exchange.body_timeout)
+        self._step = self._read_body
+        return True
+
+    def _read_body(self) -> bool:
+        assert self._body is not None
+        assert self._delegate is not None
+        begun = self._at
+        part, self._at = self._body.read(self._input, self._at, self._limits.parameters.chunk_size)
+        if self._body.is_whole:
+            self._step = self._hand_over
+        if part:
+            self._wait_for(self._delegate.data_received(part))
+        return self._body.is_whole or self._at > begun
+
+    def _hand_over(self) -> bool:
+        """Tell the application that it has the whole request; its answer is waited for."""
+        assert self._delegate is not None
+        self._limit(None)
+        self._body = None
+        self._is_handed_over = self._held = True
+        try:
+            self._delegate.finish()
+        except BaseException:
+            self._is_handed_over = False
+            raise
+        return False
+
+    def _wait_for(self, awaitable: Awaitable[None] | None) -> None:
+        if awaitable is not None:
+            self._held = True
+            gen.convert_yielded(awaitable).add_done_callback(self._go_on)
+
+    def _go_on(self, waited_for: "asyncio.Future[None] | None" = None) -> None:
+        if self._transport is not None and not self._leaving:
+            self._held = False
+            self._read(waited_for)
+
+    # Answering.
+
+    def write(self, data: bytes) -> "asyncio.Future[None]":
+        """Send bytes.
+
+        :return: done when more may be sent.
+        """
+        if self._transport is None or self._transport.is_closing():
+            return failed(self._loop.create_future())
+        self._transport.write(data)
+        if self._write_waiters is None:
+            return self._writable
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._write_waiters.append(waiter)
+        return waiter
+
+    def pause_writing(self) -> None:
+        """Let the application wait for the client, which has to read some of it in time."""
+        self._write_waiters = []
+        if self._is_handed_over:
+            self._be_idle()
+
+    def resume_writing(self) -> None:
+        """Let the application go on."""
+        waiters, self._write_waiters = self._write_waiters or [], None
+        if self._is_handed_over and not self._leaving:
+            self._limit(None)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._is_handed_over and self._exchange is None and not self._leaving:
+            self._read_next()
+
+    def answered(self, is_last: bool) -> None:
+        """Go on to the next request, now that the application has answered this one.
+
+        :arg is_last: whether nothing more may be read.
+        """
+        self._exchange = self._delegate = None
+        if is_last or self.is_draining or not self._is_handed_over:
+            self._leave()
+        elif self._write_waiters is None:
+            self._read_next()
+        # Else when the client has read it.
+
+    def _read_next(self) -> None:
+        self._expect_request()
+        self._be_idle()
+        self._held = self._at < len(self._input) or self._half_closed
+        if self._held:  # other connections first
+            self._loop.call_soon(self._go_on)
+
+    def _refuse(self, status: str, what: str, why: object) -> None:
+        gen_log.info("%s from %s: %s", what, self.context, why)
+        if self._exchange is None or not self._exchange.has_begun:
+            headers = "".join(
+                f"{name}: {value}\r\n" for name, value in self._limits.refusal.items()
+            )
+            self.write(f"HTTP/1.1 {status}\r\n{headers}\r\n".encode("latin1"))
+        self._drop_request()
+        self._leave()
+
+    def _drop_request(self) -> None:
+        """Tell the application that its answer is not wanted any more."""
+        exchange, self._exchange = self._exchange, None
+        delegate, self._delegate = self._delegate, None
+        if exchange is None or delegate is None:
+            return
+        try:
+            if self._is_handed_over:
+                exchange.on_close()
+            else:
+                delegate.on_connection_close()
+        except Exception:
+            app_log.error("Uncaught exception", exc_info=True)
+        exchange.let_go()
+
+    def _leave(self) -> None:
+        """Send what is written, and close."""
+        if self._leaving or self._transport is None:
+            return
+        self._leaving = self._held = True
+        # A lone line end after a body is ignored (RFC 9112, 2.2).
+        is_read = self._is_handed_over and self._input[self._at :] in (b"", b"\r\n")
+        self._input, self._at = b"", 0
+        if is_read or self._half_closed or not self._transport.can_write_eof():
+            self._transport.close()
+            self._be_idle()
+            return
+        self._limit(FAREWELL)
+        if self._reading_paused:
+            self._transport.resume_reading()
+        with contextlib.suppress(OSError):  # the client has gone, of which reading tells
+            self._transport.write_eof()
+
+    # Another protocol.
+
+    def switched(self) -> None:
+        """Wait for being detached, but not for ever."""
+        self._be_idle()
+
+    def detach(self) -> IOStream:
+        """Give the connection away, to speak another protocol than HTTP on it."""
+        client = self._open_transport
+        client.pause_reading()
+        self._exchange = self._delegate = None
+        self._held = self._leaving = True
+        self._stop_timer()
+        self._server.on_close(self)
+        stream, self._relaying = relay.hand_over(client, self._input[self._at :])
+        return stream

@@ -1,0 +1,226 @@
+"""One request and its answer, as a Tornado application sees them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from tornado.http1connection import parse_int
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPOutputError,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.iostream import IOStream, StreamClosedError
+
+from http1.head import connection_options, format_head, is_last
+
+
+class Wire(Protocol):
+    """What an answer is written on."""
+
+    context: object
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the connection ends with this answer."""
+
+    def write(self, data: bytes) -> "asyncio.Future[None]":
+        """Send bytes; the future is done when more may be sent."""
+
+    def answered(self, is_last: bool) -> None:
+        """Go on to the next request, if this one was not the last."""
+
+    def switched(self) -> None:
+        """Wait for being detached."""
+
+    def detach(self) -> IOStream:
+        """Give the connection away."""
+
+    def close(self) -> None:
+        """Close it at once."""
+
+    def closed(self) -> bool:
+        """Tell whether nothing can be sent any more."""
+
+
+class Exchange(HTTPConnection):
+    """One request and its answer.
+
+    :arg wire: the connection on which they are exchanged.
+    :arg start_line: the request's.
+    :arg headers: the request's.
+    :arg max_body_size: bytes.
+    :arg body_timeout: seconds; None for no limit.
+    :arg no_keep_alive: whether the connection ends with the answer.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        start_line: RequestStartLine,
+        headers: HTTPHeaders,
+        *,
+        max_body_size: int,
+        body_timeout: float | None,
+        no_keep_alive: bool,
+    ) -> None:
+        self.context = wire.context
+        self.headers = headers
+        self.max_body_size = max_body_size
+        self.body_timeout = body_timeout
+        self.has_begun = False  # the answer has
+        self._wire: Wire | None = wire
+        self._method = start_line.method
+        self._is_http_1_0 = start_line.version == "HTTP/1.0"
+        self._is_last = no_keep_alive or is_last(start_line.version, headers)
+        self._switches = False  # to another protocol (RFC 9110, 15.2.2)
+        self._is_chunked = False
+        self._left: int | None = None  # bytes of the answer; None when it does not say
+        self._close_callback: Callable[[], None] | None = None
+
+    @property
+    def stream(self) -> Wire:
+        """What stands in for an `.IOStream`: ``write``, ``close``, ``closed``, ``socket``.
+
+        :raises StreamClosedError: after the answer.
+        """
+        if self._wire is None:
+            raise StreamClosedError
+        return self._wire
+
+    def set_max_body_size(self, max_body_size: int) -> None:
+        """Replace the limit, in bytes, for this request."""
+        self.max_body_size = max_body_size
+
+    def set_body_timeout(self, timeout: float) -> None:
+        """Replace the limit, in seconds, for this request."""
+        self.body_timeout = timeout
+
+    def set_close_callback(self, callback: Callable[[], None] | None) -> None:
+        """Set what is called when the client goes before it is answered."""
+        self._close_callback = callback
+
+    def on_close(self) -> None:
+        """Call what was set for it, once."""
+        callback, self._close_callback = self._close_callback, None
+        if callback is not None:
+            callback()
+
+    def let_go(self) -> None:
+        """Write nothing any more."""
+        self._wire = self._close_callback = None
+
+    def detach(self) -> IOStream:
+        """Give the connection away, to speak another protocol than HTTP on it.
+
+        :raises StreamClosedError: after the answer.
+        """
+        stream = self.stream.detach()
+        self.let_go()
+        return stream
+
+    def send_continue(self) -> None:
+        """Ask for the body, if the client waits to be asked (RFC 9110, 10.1.1)."""
+        expected = self.headers.get("Expect", "").lower() == "100-continue"
+        if expected and not self._is_http_1_0 and not self.has_begun:
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def write_headers(
+        self,
+        start_line: RequestStartLine | ResponseStartLine,
+        headers: HTTPHeaders,
+        chunk: bytes | None = None,
+    ) -> "asyncio.Future[None]":
+        """Write the answer's head, and perhaps the beginning of its body.
+
+        :return: done when more may be written.
+        :raises ValueError: when a header is malformed.
+        """
+        assert isinstance(start_line, ResponseStartLine)
+        code, reason = start_line.code, start_line.reason
+        if 100 <= code < 200 and code != 101:  # another one follows (RFC 9110, 15.2)
+            return self._write(format_head(code, reason, headers))
+        self._frame(code, headers)
+        data = format_head(code, reason, headers)
+        self.has_begun = True
+        return self._write(data + self._framed(chunk) if chunk else data)
+
+    def _frame(self, code: int, headers: HTTPHeaders) -> None:
+        """Decide how the client finds the answer's end (RFC 9112, 6.3), and say so."""
+        self._switches = code == 101
+        has_body = self._method != "HEAD" and code not in (101, 204, 304)
+        length = headers.get("Content-Length")
+        self._is_chunked = has_body and length is None and not self._is_http_1_0
+        if self._is_chunked:
+            headers["Transfer-Encoding"] = "chunked"
+        ends_by_closing = has_body and length is None and self._is_http_1_0
+        if ends_by_closing or "close" in connection_options(headers):
+            self._is_last = True
+        if self._wire is not None and self._wire.is_draining and not self._switches:
+            self._is_last = True
+        if self._is_last and not self._is_http_1_0:
+            headers["Connection"] = "close"
+        elif self._is_http_1_0 and not self._is_last:
+            headers["Connection"] = "Keep-Alive"
+        self._left = None
+        if not has_body:
+            self._left = 0
+        elif length is not None:
+            self._left = parse_int(length)
+
+    def write(self, chunk: bytes) -> "asyncio.Future[None]":
+        """Write some of the answer's body.
+
+        :return: done when more may be written.
+        :raises HTTPOutputError: when it is more than ``Content-Length`` says.
+        """
+        self.has_begun = True
+        return self._write(self._framed(chunk))
+
+    def _framed(self, chunk: bytes) -> bytes:
+        if self._left is not None:
+            self._left -= len(chunk)
+            if self._left < 0:
+                self._close()
+                raise HTTPOutputError("Tried to write more data than Content-Length")
+        if self._is_chunked and chunk:  # an empty one would be the end
+            return b"%x\r\n%b\r\n" % (len(chunk), chunk)
+        return chunk
+
+    def _write(self, data: bytes) -> "asyncio.Future[None]":
+        if self._wire is None:
+            return failed(asyncio.get_running_loop().create_future())
+        return self._wire.write(data)
+
+    def finish(self) -> None:
+        """End the answer.
+
+        :raises HTTPOutputError: when it is less than ``Content-Length`` says.
+        """
+        wire = self._wire
+        if wire is None:
+            return
+        if self._switches:
+            wire.switched()
+            return
+        if self._left and not wire.closed():
+            self._close()
+            raise HTTPOutputError(f"Tried to write {self._left} bytes less than Content-Length")
+        if self._is_chunked:
+            self._write(b"0\r\n\r\n")
+        self.let_go()
+        wire.answered(self._is_last)
+
+    def _close(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+
+
+def failed(future: "asyncio.Future[None]") -> "asyncio.Future[None]":
+    """Make a future fail that nobody may be waiting for, and return it."""
+    if not future.done():
+        future.set_exception(StreamClosedError())
+        future.exception()
+    return future

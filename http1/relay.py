@@ -1,0 +1,52 @@
+"""A connection that is given away, to speak another protocol than HTTP on it."""
+
+import asyncio
+import socket
+from typing import Any
+
+from tornado.iostream import IOStream
+
+
+def hand_over(client: asyncio.Transport, read_ahead: bytes) -> tuple[IOStream, asyncio.Task[None]]:
+    """Give a client's connection away as the stream that Tornado's handlers expect.
+
+    The stream is one end of a pair of sockets and the client has the other, so that TLS, what is
+    being sent and what was read ahead are as they should be.
+
+    :arg client: whose reading is paused.
+    :arg read_ahead: what was received from it already.
+    :return: the stream, and the task that connects it; it has to be kept until it is done.
+    """
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    return IOStream(theirs), asyncio.create_task(_connect(client, ours, read_ahead))
+
+
+async def _connect(client: asyncio.Transport, ours: socket.socket, read_ahead: bytes) -> None:
+    loop = asyncio.get_running_loop()
+    pair: Any
+    pair, _ = await loop.connect_accepted_socket(lambda: _Relay(client), ours)
+    pair.write(read_ahead)
+    client.set_protocol(_Relay(pair))
+    if client.is_closing():
+        pair.close()
+    else:
+        client.resume_reading()
+
+
+class _Relay(asyncio.Protocol):
+    """Sends what one transport receives on another, as fast as that one takes it."""
+
+    def __init__(self, to: asyncio.Transport) -> None:
+        self._to = to
+        self.data_received = to.write  # type: ignore[method-assign]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._to.close()
+
+    def pause_writing(self) -> None:
+        self._to.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self._to.is_closing():
+            self._to.resume_reading()
