@@ -1,7 +1,9 @@
 """How log lines look: text for a terminal, or one JSON object a line."""
 
 import encodings.unicode_escape  # noqa: F401  now: without descriptors it is not found
+import functools
 import logging
+import time
 
 from pythonjsonlogger.json import JsonFormatter
 from tornado.log import LogFormatter, access_log
@@ -16,7 +18,7 @@ def configure(log_format: str) -> None:
     handler = logging.StreamHandler()
     handler.addFilter(_escape)
     handler.setFormatter(
-        LogFormatter()
+        _TextFormatter()
         if log_format == "text"
         else JsonFormatter(
             ["levelname", "name", "message"],
@@ -25,6 +27,18 @@ def configure(log_format: str) -> None:
         )
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class _TextFormatter(LogFormatter):
+    """Tornado's format, its time written once a second: 3 % of a page."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        return _time(int(record.created), datefmt)
+
+
+@functools.lru_cache(maxsize=1)
+def _time(second: int, datefmt: str | None) -> str:
+    return time.strftime(datefmt or "%c", time.localtime(second))
 
 
 def one_line(text: str) -> str:
@@ -45,14 +59,17 @@ def log_request(handler: RequestHandler) -> None:
     request, status = handler.request, handler.get_status()
     milliseconds = 1000 * request.request_time()
     level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
-    access_log.log(
+    if not access_log.isEnabledFor(level):
+        return
+    # Not access_log.log(), which looks for its caller on the stack: 5 % of a page.
+    record = access_log.makeRecord(
+        access_log.name,
         level,
+        __file__,
+        log_request.__code__.co_firstlineno,
         "%d %s %s (%s) %.2fms",
-        status,
-        request.method,
-        request.uri,
-        request.remote_ip,
-        milliseconds,
+        (status, request.method, request.uri, request.remote_ip, milliseconds),
+        None,
         extra={
             "method": request.method,
             "path": request.path,
@@ -62,6 +79,7 @@ def log_request(handler: RequestHandler) -> None:
             "request_id": getattr(handler, "request_id", None),
         },
     )
+    access_log.handle(record)
 
 
 def ignore_request(handler: RequestHandler) -> None:

@@ -7,7 +7,6 @@ import functools
 import re
 
 import httptools
-from tornado.escape import native_str
 from tornado.httputil import (
     HTTPHeaders,
     HTTPInputError,
@@ -110,13 +109,12 @@ def format_head(code: int, reason: str, headers: HTTPHeaders) -> bytes:
 
     :raises ValueError: when a line end in it would end it, or begin another header.
     """
-    lines = [f"HTTP/1.1 {code} {reason}"]
-    lines += [f"{native_str(name)}: {native_str(value)}" for name, value in headers.get_all()]
+    lines = [f"HTTP/1.1 {code} {reason}", *map(": ".join, headers.get_all())]
     head = "\r\n".join(lines)
     if not head.count("\r") == head.count("\n") == len(lines) - 1:
         [bad, *_] = [line for line in lines if "\r" in line or "\n" in line]
         raise ValueError(f"Illegal characters (CR or LF) in header: {bad!r}")
-    return head.encode("latin1") + b"\r\n\r\n"
+    return f"{head}\r\n\r\n".encode("latin1")
 
 
 def is_last(version: str, headers: HTTPHeaders) -> bool:
