@@ -16,7 +16,7 @@ _handling: set[asyncio.Task[None]] = set()
 
 def _handle(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Run a coroutine; Tornado asks first whether it is anything else: 4 % of a page."""
-    task = asyncio.get_running_loop().create_task(coroutine)
+    task = asyncio.ensure_future(coroutine)
     _handling.add(task)
     task.add_done_callback(_handling.discard)
     return task
