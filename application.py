@@ -15,8 +15,11 @@ _handling: set[asyncio.Task[None]] = set()
 
 
 def _handle(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Run a coroutine; Tornado asks first whether it is anything else: 4 % of a page."""
-    task = asyncio.ensure_future(coroutine)
+    """Run a coroutine; Tornado asks first whether it is anything else: 6 % of a page."""
+    try:
+        task = asyncio.get_running_loop().create_task(coroutine)
+    except RuntimeError:  # before the loop runs
+        task = asyncio.ensure_future(coroutine)
     _handling.add(task)
     task.add_done_callback(_handling.discard)
     return task

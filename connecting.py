@@ -7,6 +7,7 @@ the node that serves the key.
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import socket
 import threading
@@ -209,6 +210,28 @@ async def close(redis: Redis) -> None:
     if redis.connection is not None:
         await redis.connection.disconnect(nowait=True)
     await redis.aclose(close_connection_pool=True)
+
+
+async def send(redis: Redis, *command: str | int) -> Any:
+    """Send a command, once, and return its reply.
+
+    The client's own way leads through retries, locks and hooks that are of no use here: at one
+    visit at a time, a third of what it costs.
+
+    :raises RedisError: when Redis answers with an error, or the connection is gone.
+    """
+    connection = redis.connection
+    if connection is None:
+        raise ConnectionError("the connection is closed")
+    await connection.send_packed_command([_packed(*command)], check_health=False)
+    return await connection.read_response()
+
+
+@functools.lru_cache(maxsize=1024)
+def _packed(*command: str | int) -> bytes:
+    """Write a command as an array of bulk strings (https://redis.io/topics/protocol)."""
+    words = [str(word).encode() for word in command]
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)
 
 
 async def is_readable(redis: Redis) -> bool:

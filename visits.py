@@ -13,7 +13,7 @@ import logging
 from redis.asyncio import Redis
 
 import limits
-from connecting import Connector, close, is_readable
+from connecting import Connector, close, is_readable, send
 
 KEY = "counter"
 
@@ -249,7 +249,7 @@ class Visits:
         :raises ConnectionError: when too few replicas have acknowledged it.
         """
         command = ("INCR", KEY) if visits == 1 else ("INCRBY", KEY, visits)
-        reply = await redis.execute_command(*command)
+        reply = await send(redis, *command)
         if type(reply) is not int or not -LAST_NUMBER <= reply <= LAST_NUMBER:
             raise ValueError(f"{command[0]} was answered with {repr(reply)[:100]}")
         if self._wait:

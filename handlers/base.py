@@ -11,6 +11,8 @@ from tornado.escape import json_encode
 from tornado.httputil import HTTPHeaders, format_timestamp
 from tornado.web import RequestHandler
 
+from headers import CheckedHeaders
+
 #: The pages load nothing; a handler whose page does says so itself.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -41,11 +43,9 @@ class BaseHandler(RequestHandler):
         Tornado would set one after the other, and format the date each time: 15 % of a page.
         """
         self.request_id = self.request_id or _request_id(self.request.headers)
-        self._headers = HTTPHeaders()
-        self._headers._as_list = {name: [value] for name, value in self.HEADERS.items()} | {
-            "Date": [_date(int(time.time()))],
-            "X-Request-Id": [self.request_id],
-        }
+        self._headers = CheckedHeaders({name: [value] for name, value in self.HEADERS.items()})
+        self._headers["Date"] = _date(int(time.time()))
+        self._headers["X-Request-Id"] = self.request_id
         self._write_buffer = []
         self.set_status(200)
 

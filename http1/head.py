@@ -15,6 +15,8 @@ from tornado.httputil import (
     parse_request_start_line,
 )
 
+from headers import CheckedHeaders
+
 #: What a request line may begin with (RFC 9112, 3): what cannot become one is not waited for.
 _LINE_BEGINNING = re.compile(
     rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+( ([\x21-\x7e\x80-\xff]+( [HTP]{0,4}(/[0-9.]{0,3})?\r?)?)?)?"
@@ -81,13 +83,11 @@ def _parse_headers(lines: bytes) -> HTTPHeaders:
         pass  # asked for, and not wanted here (RFC 9110, 7.8)
     except httptools.HttpParserError as error:
         raise HTTPInputError(str(error)) from None
-    headers = HTTPHeaders()
-    headers._as_list = fields.by_name
-    return headers
+    return CheckedHeaders(fields.by_name)
 
 
 def _check_host(headers: HTTPHeaders) -> None:
-    if "Host" in headers and not _HOST.fullmatch(headers["Host"]):
+    if not _HOST.fullmatch(headers.get("Host", "")):
         raise HTTPInputError("Invalid Host header")
 
 
