@@ -1,0 +1,146 @@
+"""What is measured: one table of friendlyhello and its peers.
+
+A server is known by its command line alone. Its environment holds ``NAME``, ``PORT`` and
+``REDIS_URL``; it serves on 127.0.0.1, and logs to its standard output and error.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PEERS = HERE / "peers"
+PYTHON = HERE / ".venv/bin/python"
+
+#: Debian keeps nginx where users who are not root do not look.
+PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin"
+
+OURS = "friendlyhello"
+
+
+@dataclass(frozen=True)
+class Server:
+    """How to run a server, and what that takes."""
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    """``{port}`` and ``{redis}``, a URL, are filled in."""
+    quiet: tuple[str, ...] | None = ()
+    """What the command ends with so that requests are not logged; None: they always are."""
+    logged: tuple[str, ...] | None = None
+    """What it ends with so that they are; None: this is not measured."""
+    python: bool = True
+    """Whether it is one of those that a Python user would choose from."""
+    needs: tuple[str, ...] = ()
+    """Programs, or absolute paths of files."""
+    package: str = ""
+    """How to get what it needs."""
+    build: tuple[str, ...] = ()
+    """The command that makes it ready, run in the folder of its name in `PEERS`."""
+
+    @property
+    def variants(self) -> dict[bool, tuple[str, ...]]:
+        """What the command ends with, by whether requests are logged; the main one first."""
+        both = {False: self.quiet, True: self.logged}
+        return {log: flags for log, flags in both.items() if flags is not None}
+
+
+def _python(script: str, *flags: str) -> tuple[str, ...]:
+    return (str(PYTHON), str(PEERS / script), *flags)
+
+
+def _uvicorn(app: str) -> tuple[str, ...]:
+    options = ("--host=127.0.0.1", "--port={port}", "--loop=uvloop", "--http=httptools")
+    return (str(PYTHON), "-m", "uvicorn", f"--app-dir={PEERS}", *options, app)
+
+
+_GUNICORN = (
+    *(str(PYTHON), "-m", "gunicorn", f"--chdir={PEERS}", "--bind=127.0.0.1:{port}"),
+    *("--threads=8", "flask_app:app"),
+)
+_OURS = (
+    *(str(ROOT / ".venv/bin/python"), str(ROOT / "server.py")),
+    *("--address=127.0.0.1", "--port={port}", "--redis-url={redis}"),
+)
+
+SERVERS = (
+    Server(OURS, "friendlyhello", _OURS, ("--access-log=false",), ()),
+    Server("flask", "Flask, its own server", _python("flask_app.py"), None, ()),
+    Server("gunicorn", "Flask on gunicorn, 8 threads", _GUNICORN, (), ("--access-logfile=-",)),
+    Server("tornado", "Tornado", _python("tornado_app.py"), ("--logging=warning",), ()),
+    Server("fastapi", "FastAPI on uvicorn", _uvicorn("fastapi_app:app"), ("--no-access-log",), ()),
+    Server(
+        "starlette", "Starlette on uvicorn", _uvicorn("starlette_app:app"), ("--no-access-log",), ()
+    ),
+    Server("aiohttp", "aiohttp on uvloop", _python("aiohttp_app.py"), (), ("--log",)),
+    Server("sanic", "Sanic", _python("sanic_app.py"), (), ("--log",)),
+    Server(
+        "node",
+        "Node.js",
+        ("node", str(PEERS / "node/server.js")),
+        python=False,
+        needs=("node", "npm"),
+        package="apt-get install nodejs npm",
+        build=("npm", "ci", "--silent", "--no-audit", "--no-fund"),
+    ),
+    Server(
+        "go",
+        "Go net/http with redigo",
+        (str(PEERS / "go/hello"),),
+        python=False,
+        needs=("go", "/usr/share/gocode/src/github.com/gomodule/redigo"),
+        package="apt-get install golang-go golang-github-gomodule-redigo-dev",
+        build=("env", "GO111MODULE=off", "GOPATH=/usr/share/gocode", "go", "build", "hello.go"),
+    ),
+    Server(
+        "nginx",
+        "nginx with Lua",
+        (str(PEERS / "nginx/start.sh"),),
+        python=False,
+        needs=(
+            "nginx",
+            "/usr/lib/nginx/modules/ngx_http_lua_module.so",
+            "/usr/share/lua/5.1/nginx/redis.lua",
+        ),
+        package="apt-get install nginx-light libnginx-mod-http-lua lua-nginx-redis",
+    ),
+)
+
+BY_NAME = {server.name: server for server in SERVERS}
+
+
+def lacks(programs: Iterable[str]) -> str:
+    """Name the first of some programs, or files, that is not there; empty when all are."""
+    for name in programs:
+        there = Path(name).exists() if name.startswith("/") else shutil.which(name, path=PATH)
+        if not there:
+            return Path(name).name
+    return ""
+
+
+def prepare(servers: Iterable[Server]) -> dict[str, str]:
+    """Build what is to be built.
+
+    :return: for each server that cannot run here, by its name, why, and what to do about it.
+    """
+    missing = {}
+    for server in servers:
+        if lacking := lacks(server.needs):
+            missing[server.name] = f"{lacking} is not installed: {server.package}"
+        elif server.build:
+            built = subprocess.run(
+                server.build,
+                cwd=PEERS / server.name,
+                env=os.environ | {"PATH": PATH},
+                capture_output=True,
+                text=True,
+            )
+            if built.returncode:
+                said = (built.stderr or built.stdout).strip().splitlines() or ["no reason given"]
+                missing[server.name] = f"it could not be built: {said[-1]}"
+    return missing
