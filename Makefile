@@ -21,6 +21,14 @@ SOAK ?= 0.2
 test-faults: .venv/installed  ## do to Redis, network and clients all that goes wrong (SOAK=10 minutes)
 	$(BIN)/pytest -n 3 tests/faults --soak=$(SOAK)
 
+.PHONY: bench
+bench: bench/.venv/installed  ## measure it beside its peers, in under 10 minutes (BENCH='--rounds 1')
+	@bench/.venv/bin/python -m bench $(BENCH)
+
+.PHONY: profile
+profile: bench/.venv/installed  ## draw bench/profile.svg, a flame graph of the server under load
+	@bench/.venv/bin/python -m bench profile
+
 .PHONY: lint
 lint: .venv/installed  ## check format, style and types
 	$(BIN)/ruff format --check .
@@ -36,13 +44,16 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock'
 
 .PHONY: lock
-lock: .venv/installed  ## compile the lock files anew from requirements*.in
+lock: .venv/installed  ## compile the lock files anew from *requirements*.in
 	$(LOCK) --upgrade requirements.in -o requirements.txt
 	$(LOCK) --upgrade -c requirements.txt requirements-dev.in -o requirements-dev.txt
+	$(LOCK) --upgrade -c requirements-dev.txt bench/requirements.in -o bench/requirements.txt
+	cd bench/peers/node && npm update --package-lock-only --no-audit --no-fund
 
 .PHONY: clean
 clean:  ## remove what the other targets made, but for ./data
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
+	rm -rf bench/.venv bench/peers/node/node_modules bench/peers/go/hello bench/profile.svg
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: requirements.txt requirements-dev.txt
@@ -51,4 +62,10 @@ clean:  ## remove what the other targets made, but for ./data
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
 	  -r requirements-dev.txt
+	@touch $@
+
+bench/.venv/installed: .venv/installed bench/requirements.txt
+	$(BIN)/python -m venv --clear bench/.venv
+	bench/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	  -r bench/requirements.txt
 	@touch $@

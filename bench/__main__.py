@@ -1,0 +1,148 @@
+"""``python -m bench``: measure friendlyhello beside its peers. Run it as ``make bench``."""
+
+import argparse
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from bench import report, results, scale
+from bench.results import Results
+from bench.servers import BY_NAME, HERE, SERVERS, lacks, prepare
+
+#: Exit status when a check failed or something is missing, when arguments are bad, on Ctrl-C.
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        _fail(USAGE, message)
+
+
+def _positive(text: str) -> float:
+    if not 0 < (value := float(text)) <= 3600:
+        raise ValueError
+    return value
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in BY_NAME]:
+        raise argparse.ArgumentTypeError(f"no {unknown[0]!r} among {', '.join(BY_NAME)}")
+    return names
+
+
+def _rounds(text: str) -> int:
+    if not 0 < (value := int(text)) <= 1000:
+        raise ValueError
+    return value
+
+
+_positive.__name__, _rounds.__name__ = "seconds", "rounds"  # as argparse says "invalid … value"
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(prog="python -m bench", description="Measure friendlyhello beside its peers.")
+    add = parser.add_argument
+    add("what", nargs="?", choices=["compare", "profile"], default="compare")
+    add("--rounds", type=_rounds, default=5, help="how often each is measured (default 5)")
+    add("--seconds", type=_positive, default=0.8, help="of a measurement (default 0.8)")
+    add(
+        "--only",
+        type=_names,
+        metavar="NAME,…",
+        help=f"print the figures of these alone, and write nothing: {', '.join(BY_NAME)}",
+    )
+    return parser.parse_args(arguments)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    """Measure, then print or write."""
+    from bench import run  # here, as it needs what only bench/.venv holds
+
+    servers = [BY_NAME[name] for name in options.only] if options.only else list(SERVERS)
+    missing = prepare(servers)
+    for name, why in missing.items():
+        print(f"bench: {BY_NAME[name].title} is left out: {why}", file=sys.stderr)
+    servers = [server for server in servers if server.name not in missing]
+    found = Results(rounds=options.rounds, seconds=options.seconds, missing=missing)
+    with tempfile.TemporaryDirectory() as folder, run.bench(options.seconds, Path(folder)) as now:
+        run.main_rounds(now, servers, options.rounds, found)
+        if not options.only:
+            found.machine, found.versions = run.machine(), run.versions(now.redis)
+            for measure in (run.growth, run.distance, run.many_servers):
+                print(measure.__name__.replace("_", " "), flush=True)
+                measure(now, found)
+    if options.only:
+        print("\n".join(report.figures(found)))
+    else:
+        _write(found)
+    if found.problems:
+        _fail(FAILED, f"{len(found.problems)} checks failed: {found.problems[0]}")
+
+
+def _write(found: Results) -> None:
+    """Write the results, compared with the committed ones."""
+    from bench import plot
+
+    found.dump(HERE / "results.json")
+    (HERE / "results.md").write_text(report.write(found, _committed()))
+    (HERE / "SCALE.md").write_text(scale.write(found))
+    plot.draw(found, HERE / "results.svg")
+    print("\n".join(report.goals(found)))
+    print("\nbench/results.md, bench/results.svg and bench/SCALE.md hold the rest.")
+
+
+def _committed() -> Results | None:
+    """Return the results that were committed last; None when there are none."""
+    show = ("git", "show", "HEAD:./results.json")
+    try:
+        shown = subprocess.run(show, cwd=HERE, capture_output=True, text=True, check=True)
+        return results.load(shown.stdout)
+    except (OSError, subprocess.CalledProcessError, ValueError, TypeError, KeyError):
+        return None  # none yet, no git, or another version's
+
+
+def _profile(options: argparse.Namespace) -> None:
+    from bench import run
+
+    output = HERE / "profile.svg"
+    with tempfile.TemporaryDirectory() as folder, run.bench(options.seconds, Path(folder)) as now:
+        run.profile(now, max(options.seconds, 6), output)
+    print("bench/profile.svg is the flame graph.")
+
+
+def _end(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program: exit status 2 for bad arguments, 1 when a check failed."""
+    options = _arguments(arguments)
+    if lacks(["wrk"]):
+        _fail(FAILED, "wrk makes the load, and is not installed: apt-get install wrk")
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        from bench.measure import BenchError
+    except ImportError as error:
+        _fail(FAILED, f"{error.name} is not installed here: use bench/.venv, `make bench` makes it")
+    try:
+        (_profile if options.what == "profile" else _compare)(options)
+    except BenchError as error:
+        _fail(FAILED, str(error))
+    except KeyboardInterrupt:
+        _fail(INTERRUPTED, "interrupted")
+
+
+def _fail(status: int, message: str) -> NoReturn:
+    print(f"bench: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

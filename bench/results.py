@@ -1,0 +1,211 @@
+"""The figures of a run, and what they say about each other. Nothing here measures."""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+#: Share of the busiest of the load's cores above which the load may have been the limit.
+SATURATED = 0.9
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement of one server, or of several of the same kind together."""
+
+    server: str
+    log: bool
+    """Whether it logged each request."""
+    round: int
+    connections: int
+    rate: float
+    """Answers per second."""
+    p50: float
+    """Milliseconds."""
+    p99: float
+    """Milliseconds."""
+    cpu: float
+    """Microseconds of the server's CPU time per visit, its children's included."""
+    commands: float
+    """INCR and INCRBY commands per visit."""
+    memory: float
+    """MiB, resident, children included."""
+    busy: float
+    """Share of the time that the busiest core of the load and Redis was busy, from 0 to 1."""
+    command_rate: float
+    """Commands per second, as for `commands`."""
+    command_cpu: float
+    """Microseconds of Redis's CPU time per command."""
+    problem: str = ""
+    """What a check found: failed answers, or a counter that does not fit them."""
+    servers: int = 1
+    """How many shared the connections."""
+    distance: float = 0.0
+    """Milliseconds of round trip to Redis that were added."""
+    round_trip: float = 0.0
+    """Milliseconds of a round trip to Redis as measured, when there was a distance."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of a server."""
+
+    server: str
+    log: bool
+    round: int
+    ms: float
+    """Milliseconds from the command to the first page."""
+
+
+@dataclass
+class Results:
+    """Everything that one run found."""
+
+    machine: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    rounds: int = 0
+    seconds: float = 0.0
+    missing: dict[str, str] = field(default_factory=dict)
+    """Why a server was not measured, by its name."""
+    traffic: dict[str, int] = field(default_factory=dict)
+    """Bytes of a ``request`` and of its ``answer``, headers included."""
+    rows: list[Row] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
+    growth: list[Row] = field(default_factory=list)
+    """With more and more connections."""
+    distance: list[Row] = field(default_factory=list)
+    """With Redis further and further away."""
+    servers: list[Row] = field(default_factory=list)
+    """With more and more servers on one Redis."""
+
+    def figures(self, figure: str, server: str, log: bool, connections: int) -> list[float]:
+        """Return one figure, a field of `Row`, of every round; empty when not measured."""
+        wanted = (server, log, connections)
+        return [
+            getattr(row, figure)
+            for row in self.rows
+            if (row.server, row.log, row.connections) == wanted
+        ]
+
+    def first_pages(self, server: str, log: bool) -> list[float]:
+        """Return the milliseconds to the first page of every round."""
+        return [one.ms for one in self.starts if (one.server, one.log) == (server, log)]
+
+    def saturated(self, server: str, log: bool, connections: int) -> bool:
+        """Whether the load may have been the limit, so that the rate is a lower bound."""
+        busy = self.figures("busy", server, log, connections)
+        return bool(busy) and statistics.median(busy) > SATURATED
+
+    @property
+    def problems(self) -> list[str]:
+        """What the checks found, one line each."""
+        every = [*self.rows, *self.growth, *self.distance, *self.servers]
+        return [
+            f"{row.server}, {row.connections} connections: {row.problem}"
+            for row in every
+            if row.problem
+        ]
+
+    def dump(self, path: Path) -> None:
+        """Write as JSON, a measurement a line, so that a change of it can be read."""
+        parts = []
+        for key, value in asdict(self).items():
+            text = json.dumps(value, ensure_ascii=False)
+            if isinstance(value, list):
+                text = "[\n" + ",\n".join(f"  {json.dumps(_rounded(one))}" for one in value) + "\n]"
+            parts.append(f"{json.dumps(key)}: {text}")
+        path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def load(text: str) -> Results:
+    """Return the results that `Results.dump` wrote."""
+    found = json.loads(text)
+    for key in ("rows", "growth", "distance", "servers"):
+        found[key] = [Row(**row) for row in found[key]]
+    found["starts"] = [Start(**start) for start in found["starts"]]
+    return Results(**found)
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: float(f"{value:.5g}") if isinstance(value, float) else value
+        for key, value in row.items()
+    }
+
+
+class Spread(NamedTuple):
+    """A figure over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """From the lowest to the highest."""
+        return self.high - self.low
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the median, the lowest and the highest of a round's figures."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Divide round by round: what was slow for one in a round was slow for the other."""
+    return [a / b for a, b in zip(ours, theirs, strict=True)]
+
+
+def lowest(figures: Iterable[Sequence[float]]) -> list[float]:
+    """Return the lowest of several servers' figures, round by round."""
+    return [min(of_round) for of_round in zip(*figures, strict=True)]
+
+
+class Moved(NamedTuple):
+    """A figure that differs by more than its spread."""
+
+    what: str
+    before: Spread
+    now: Spread
+
+
+#: The figures that are looked at for moves, and their units.
+WATCHED = {
+    "rate": "requests/s",
+    "p50": "p50, ms",
+    "p99": "p99, ms",
+    "cpu": "CPU, µs per visit",
+    "commands": "Redis commands per visit",
+    "memory": "memory, MiB",
+}
+
+
+def same_machine(before: Results, now: Results) -> bool:
+    """Whether the figures of two runs can be compared."""
+    return all(before.machine.get(key) == now.machine.get(key) for key in ("cpu", "cores"))
+
+
+def moved(before: Results, now: Results) -> list[Moved]:
+    """Return the figures whose medians differ by more than either run's spread."""
+    found = []
+    for what, figures in _watched(now).items():
+        if (earlier := _watched(before).get(what)) is None:
+            continue
+        old, new = spread(earlier), spread(figures)
+        if abs(new.median - old.median) > max(old.width, new.width):
+            found.append(Moved(what, old, new))
+    return found
+
+
+def _watched(results: Results) -> dict[str, list[float]]:
+    figures: dict[str, list[float]] = {}
+    for row in results.rows:
+        which = f"{row.server}{', log on' if row.log else ''}, {row.connections} connections"
+        for name, unit in WATCHED.items():
+            figures.setdefault(f"{which}: {unit}", []).append(getattr(row, name))
+    for start in results.starts:
+        which = f"{start.server}{', log on' if start.log else ''}: first page, ms"
+        figures.setdefault(which, []).append(start.ms)
+    return figures

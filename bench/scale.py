@@ -1,0 +1,258 @@
+"""SCALE.md: from the figures of a run, what a million visits a second take."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.report import number, shown, table
+from bench.results import SATURATED, Results, Row, spread
+from bench.servers import BY_NAME, OURS
+
+VISITS = 1_000_000
+"""Per second."""
+
+# What the machine of a run cannot tell, and is assumed.
+BUSY = 0.7
+"""Share of a core's most that it is planned to do, so that a burst does not make visitors wait."""
+ROUND_TRIP = 0.5
+"""Milliseconds from a server to Redis and back, in one data centre."""
+FRAMING = 66
+"""Bytes of Ethernet, IPv4 and TCP around each packet, timestamps included."""
+LINK = 10
+"""Gbit/s of a machine's network, each way."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `VISITS` take. Rates are per second."""
+
+    connections: int
+    rate: float
+    """Visits of one core at its most, with that many connections."""
+    processes: int
+    """Server processes, one to a core, each planned at `BUSY`."""
+    each: float
+    """Visits of one process."""
+    offered: float
+    """Commands if every process sends one in each round trip."""
+    command_cpu: float
+    """Microseconds of Redis for one command."""
+    capacity: float
+    """Commands that one Redis can do."""
+    commands: float
+    """Commands that are sent: no more than Redis can do."""
+    group: float
+    """Visits in one command."""
+    out_gbit: float
+    in_gbit: float
+
+
+def plan(results: Results) -> Plan:
+    """Compute what `VISITS` take from what was measured."""
+    at_most = _by(results.growth, "connections", "rate")
+    connections, rate = max(at_most.items(), key=lambda item: item[1])
+    processes = math.ceil(VISITS / (rate * BUSY))
+    offered = min(VISITS, processes * 1000 / ROUND_TRIP)
+    # The run with the most commands tells best what one costs, as idling costs something too.
+    # Commands sent one by one, as they come from many servers: Node.js sends many together.
+    single = [row for row in results.rows if row.server != "node" and row.commands > 0.99]
+    top = max(single or results.growth, key=lambda row: row.command_rate)
+    command_cpu = top.command_cpu
+    capacity = 1e6 / command_cpu
+    commands = min(offered, capacity)
+    return Plan(
+        connections=int(connections),
+        rate=rate,
+        processes=processes,
+        each=VISITS / processes,
+        offered=offered,
+        command_cpu=command_cpu,
+        capacity=capacity,
+        commands=commands,
+        group=VISITS / commands,
+        out_gbit=VISITS * (results.traffic["answer"] + FRAMING) * 8 / 1e9,
+        in_gbit=VISITS * (results.traffic["request"] + FRAMING) * 8 / 1e9,
+    )
+
+
+def _by(rows: Sequence[Row], key: str, figure: str) -> dict[float, float]:
+    """Return the medians of a figure over the rounds, by another."""
+    found: dict[float, list[float]] = {}
+    for row in rows:
+        found.setdefault(getattr(row, key), []).append(getattr(row, figure))
+    return {at: statistics.median(values) for at, values in found.items()}
+
+
+def _table(rows: Sequence[Row], key: str, head: str, figures: dict[str, str]) -> list[str]:
+    """Return a table of figures, a line for each value of a key."""
+    keys = sorted({getattr(row, key) for row in rows})
+    lines = []
+    for at in keys:
+        of_key = [row for row in rows if getattr(row, key) == at]
+        busy = statistics.median(row.busy for row in of_key) > SATURATED
+        cells = [
+            ("≥ " if busy and figure == "rate" else "")
+            + shown(spread([getattr(row, figure) for row in of_key]))
+            for figure in figures
+        ]
+        lines.append([f"{at:,.0f}", *cells])
+    return table([head, *figures.values()], lines)
+
+
+def write(results: Results) -> str:
+    """Return SCALE.md."""
+    lines = [
+        "# A million visits a second",
+        "",
+        "`make bench` wrote this from the figures of [its run](results.md), whose machine and "
+        "versions stand there.",
+        "",
+        *_growth(results),
+        *_distance(results),
+        *_servers(results),
+        *_arithmetic(plan(results)),
+        *_limits(plan(results), results),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _growth(results: Results) -> list[str]:
+    figures = {"rate": "visits/s", "cpu": "CPU, µs per visit", "commands": "commands per visit"}
+    figures |= {"p50": "p50, ms", "p99": "p99, ms"}
+    return [
+        "## As load grows",
+        "",
+        "One server process on one core, log off. The more visits come at once, the more of them "
+        "one command counts.",
+        "",
+        *_table(results.growth, "connections", "connections", figures),
+        "",
+    ]
+
+
+def _distance(results: Results) -> list[str]:
+    names = list(dict.fromkeys(row.server for row in results.distance))
+    by_name = {name: [row for row in results.distance if row.server == name] for name in names}
+    measured = _by(by_name[OURS], "distance", "round_trip")
+    connections = results.distance[0].connections
+    lines = [
+        "## As Redis moves away",
+        "",
+        f"{connections:,} connections, so that visitors enough wait at once; a proxy holds Redis's "
+        "replies back. Measured round trips, the proxy's own time included: "
+        + ", ".join(f"{number(value)} ms" for value in measured.values())
+        + ".",
+        "",
+    ]
+    figures = {"rate": "visits/s", "command_rate": "commands/s", "p50": "p50, ms", "p99": "p99, ms"}
+    for name, rows in by_name.items():
+        rates = _by(rows, "distance", "rate")
+        near, far = min(rates), max(rates)
+        lines += [
+            *_table(rows, "distance", f"{BY_NAME[name].title}: ms to Redis", figures),
+            "",
+            f"At {far:g} ms, {rates[far] / rates[near]:.0%} of the throughput at {near:g} ms.",
+            "",
+        ]
+    return lines
+
+
+def _servers(results: Results) -> list[str]:
+    row = results.servers[0]
+    trip = row.round_trip
+    commands = _by(results.servers, "servers", "command_rate")
+    rows = [
+        [
+            f"{servers:.0f}",
+            number(rate),
+            f"{servers:.0f} × 1,000 / {trip:.2f} = {number(servers * 1000 / trip)}",
+            f"{rate / (servers * 1000 / trip):.0%}",
+            number(_by(results.servers, "servers", "rate")[servers]),
+        ]
+        for servers, rate in commands.items()
+    ]
+    head = ["servers", "commands/s", "one per round trip and server", "of that", "visits/s"]
+    return [
+        "## As servers are added",
+        "",
+        f"They share one core and {row.connections} connections, {trip:.2f} ms from one Redis. "
+        "Each has at most one command under way, so Redis gets no more than one per round trip and "
+        "server.",
+        "",
+        *table(head, rows),
+        "",
+    ]
+
+
+def _arithmetic(plan: Plan) -> list[str]:
+    capped = plan.offered > plan.capacity
+    return [
+        "## The arithmetic",
+        "",
+        f"Assumed: a core is planned at {BUSY:.0%} of its most, Redis is {ROUND_TRIP:g} ms away, "
+        "connections are kept alive.",
+        "",
+        "```",
+        f"visits of a core at its most   {plan.rate:,.0f}/s, measured at {plan.connections:,} "
+        "connections",
+        f"server processes               {VISITS:,} / ({plan.rate:,.0f} × {BUSY:g}) = "
+        f"{plan.processes:,}, each on a core of its own",
+        f"visits of each                 {VISITS:,} / {plan.processes:,} = {plan.each:,.0f}/s",
+        f"commands they send at most     {plan.processes:,} × 1,000 / {ROUND_TRIP:g} ms = "
+        f"{plan.processes * 1000 / ROUND_TRIP:,.0f}/s",
+        f"a command costs Redis          {plan.command_cpu:.1f} µs, measured with commands that "
+        "come one by one",
+        f"commands Redis can do          1,000,000 / {plan.command_cpu:.1f} = "
+        f"{plan.capacity:,.0f}/s",
+        f"commands that are sent         min({plan.offered:,.0f}, {plan.capacity:,.0f}) = "
+        f"{plan.commands:,.0f}/s",
+        f"visits in a command            {VISITS:,} / {plan.commands:,.0f} = {plan.group:.1f}",
+        f"without grouping               {VISITS:,} / {plan.capacity:,.0f} = "
+        f"{VISITS / plan.capacity:.1f} times what one Redis can do",
+        "```",
+        "",
+        (
+            "The servers could send more than Redis can do, and it does not matter: a server sends "
+            "its next command when it has the last one's reply, so a busy Redis makes the round "
+            f"trip {plan.processes:,} / {plan.capacity:,.0f} = "
+            f"{plan.processes / plan.capacity * 1000:.1f} ms long, and the groups larger."
+            if capped
+            else f"Redis can do that, at {plan.commands / plan.capacity:.0%} of its one thread. "
+            "Were it busier, the round trip would grow, and with it the groups: a server sends "
+            "its next command when it has the last one's reply."
+        ),
+        "",
+    ]
+
+
+def _limits(plan: Plan, results: Results) -> list[str]:
+    answer, request = results.traffic["answer"], results.traffic["request"]
+    links = math.ceil(plan.out_gbit / (LINK * BUSY))
+    years = 2**63 / VISITS / (365.25 * 86400)
+    longest = plan.processes / plan.capacity * 1000
+    slow = plan.capacity / 100  # processes that make a round trip 10 ms long
+    return [
+        "## Where the next limit is",
+        "",
+        f"- **Cores** come first: {plan.processes:,} of them. They share nothing but Redis, so "
+        "twice the visits take twice the cores.",
+        f"- **The network.** An answer is {answer} bytes, a request {request} (wrk's; a browser "
+        f"sends some 500), each in a packet with {FRAMING} around it: "
+        f"{VISITS:,} × ({answer} + {FRAMING}) × 8 = {plan.out_gbit:.1f} Gbit/s out, "
+        f"{VISITS:,} × ({request} + {FRAMING}) × 8 = {plan.in_gbit:.1f} Gbit/s in. That fills "
+        f"{links} link{'' if links == 1 else 's'} of {LINK} Gbit/s at {BUSY:.0%}; for the "
+        f"servers it is {plan.out_gbit * 1000 / plan.processes:.0f} Mbit/s each.",
+        "- **The load balancer.** A million packets a second each way, and the acknowledgements, "
+        "are work for one that forwards packets (LVS, or ECMP by the routers). One that speaks "
+        "HTTP does for each visit what the server does, and needs as many cores as its own "
+        "benchmark says.",
+        f"- **Redis** needs {plan.processes:,} connections and no more commands than it can do. "
+        f"With every process waiting its turn a round trip is {longest:.1f} ms. At 10 ms it would "
+        f"have {slow:,.0f} processes, good for {slow * plan.rate * BUSY:,.0f} visits a second. "
+        "Past that, count in one Redis per region, and give up that there is one number.",
+        f"- **The number** itself: 2⁶³ / {VISITS:,} per second is {years:,.0f} years.",
+        "",
+        "Not measured here: new connections (each costs a handshake), TLS, a real network, and a "
+        "failover at this rate.",
+    ]
