@@ -279,7 +279,8 @@ def write(results: Results, before: Results | None) -> str:
         "The server has one core to itself, load and Redis the others. "
         f"Rounds: {results.rounds}, of {results.seconds:g} s a measurement. Shown is the median, "
         "and in brackets the lowest and the highest. Ratios are of one round each. "
-        "≥: the load's busiest core was busy for more than 90 % of the time, so the server might do more. Commands are INCR and INCRBY.",
+        "≥: the load's busiest core was busy for more than 90 % of the time, so the server "
+        "might do more. Commands are INCR and INCRBY.",
         "",
         "![Requests per second, and latency](results.svg)",
         "",

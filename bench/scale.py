@@ -145,7 +145,8 @@ def _distance(results: Results) -> list[str]:
         + ".",
         "",
     ]
-    figures = {"rate": "visits/s", "command_rate": "commands/s", "p50": "p50, ms", "p99": "p99, ms"}
+    figures = {"rate": "visits/s", "cpu": "CPU, µs per visit", "command_rate": "commands/s"}
+    figures |= {"p50": "p50, ms", "p99": "p99, ms"}
     for name, rows in by_name.items():
         rates = _by(rows, "distance", "rate")
         near, far = min(rates), max(rates)
