@@ -7,7 +7,6 @@ the node that serves the key.
 
 import asyncio
 import contextlib
-import functools
 import ipaddress
 import socket
 import threading
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, MovedError, ReadOnlyError, RedisError
+from redis.exceptions import ConnectionError, MovedError, ReadOnlyError
 
 _OPTIONS = {
     # redis-py would retry each command ten times, on timeouts too: a visit would count again.
@@ -108,7 +107,7 @@ class Connector:
     async def _connect_to_primary(self) -> Redis:
         place = await self._named()
         redis = await self._open_at(place)
-        async with _closed_on_error(redis):
+        async with closed_on_error(redis):
             # https://redis.io/docs/latest/develop/reference/sentinel-clients/, step 3
             if (await redis.execute_command("ROLE"))[:1] != [b"master"]:
                 raise ReadOnlyError(f"{place[0]}:{place[1]} is no primary")
@@ -166,7 +165,7 @@ class Connector:
 
     async def _open_cluster_node(self, place: Place) -> Redis:
         redis = await self._open_at(place)
-        async with _closed_on_error(redis):
+        async with closed_on_error(redis):
             await redis.exists(self._key)
         return redis
 
@@ -191,7 +190,7 @@ class Connector:
             options = options | {"host": address}
         pool = ConnectionPool(connection_class=connection_class, **options)
         redis = Redis(connection_pool=pool, single_connection_client=True)
-        async with _closed_on_error(redis):
+        async with closed_on_error(redis):
             return await redis.initialize()
 
     def _check_certificates(self) -> None:
@@ -212,42 +211,9 @@ async def close(redis: Redis) -> None:
     await redis.aclose(close_connection_pool=True)
 
 
-async def send(redis: Redis, *command: str | int) -> Any:
-    """Send a command, once, and return its reply.
-
-    The client's own way leads through retries, locks and hooks that are of no use here: at one
-    visit at a time, a third of what it costs.
-
-    :raises RedisError: when Redis answers with an error, or the connection is gone.
-    """
-    connection = redis.connection
-    if connection is None:
-        raise ConnectionError("the connection is closed")
-    await connection.send_packed_command([_packed(*command)], check_health=False)
-    return await connection.read_response()
-
-
-@functools.lru_cache(maxsize=1024)
-def _packed(*command: str | int) -> bytes:
-    """Write a command as an array of bulk strings (https://redis.io/topics/protocol)."""
-    words = [str(word).encode() for word in command]
-    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)
-
-
-async def is_readable(redis: Redis) -> bool:
-    """Tell whether an idle connection holds what it should not: its end, or a stray reply."""
-    connection = redis.connection
-    # can_read() takes a connection that was reset for one with nothing to read.
-    if connection is None or connection._reader is None or connection._reader.exception():
-        return True
-    try:
-        return bool(await connection.can_read())
-    except RedisError:
-        return True
-
-
 @contextlib.asynccontextmanager
-async def _closed_on_error(redis: Redis) -> AsyncIterator[None]:
+async def closed_on_error(redis: Redis) -> AsyncIterator[None]:
+    """Close a connection when what is done with it fails."""
     try:
         yield
     except BaseException:

@@ -10,10 +10,9 @@ import asyncio
 import contextlib
 import logging
 
-from redis.asyncio import Redis
-
 import limits
-from connecting import Connector, close, is_readable, send
+from connecting import Connector, closed_on_error
+from line import Command, Line
 
 KEY = "counter"
 
@@ -76,13 +75,15 @@ class Visits:
         self._wait = wait
         self._most_waiting = most_waiting
 
-        self._redis: Redis | None = None
+        self._line: Line | None = None
         self._moved = False  # another Redis is the primary than the one connected to
         self._off = False
         self._queue: list[Waiter] = []
         self._under_way: list[Waiter] = []  # those that the command under way counts
         self._deadline = 0.0  # of the first visit in the queue, so of all of them
-        self._sender: asyncio.Task[None] | None = None
+        self._is_sending = False  # or is about to
+        self._timer: asyncio.TimerHandle | None = None  # ends the command under way
+        self._connecting: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -98,21 +99,22 @@ class Visits:
         self._keep()
         try:
             async with asyncio.timeout(patience):
-                self._redis = await self._connector.connect()
-                await self._redis.ping()
+                redis = await self._connector.connect()
+                async with closed_on_error(redis):
+                    await redis.ping()
+                self._line = Line(redis)
             log.info("counter on")
         except Exception as error:
-            await self._turn_off(error)
+            self._turn_off(error)
 
     async def close(self) -> None:
         """Stop looking for Redis and close the connection; visits that wait get no number."""
-        tasks = [task for task in (self._keeper, self._sender) if task]
+        tasks = [task for task in (self._keeper, self._connecting) if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._off = True
-        self._answer_without_number()
-        await self._drop()
+        self._end_sending()
 
     async def count(self) -> int | None:
         """Count one visit.
@@ -127,56 +129,97 @@ class Visits:
             self._deadline = loop.time() + self._timeout
         self._queue.append(waiter)
         self._keep()
-        self._send_soon()
+        if not self._is_sending:
+            self._is_sending = True
+            loop.call_soon(self._send)  # those that arrive in this turn of the loop go along
         return await waiter
 
     # Sending: one command at a time, for all that wait.
 
-    def _send_soon(self) -> None:
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send())
+    def _send(self) -> None:
+        if self._line is None or self._is_unsound:
+            self._connecting = asyncio.create_task(self._connect())
+            return
+        batch, self._queue = self._queue, []
+        self._is_sending = bool(batch)
+        if batch:
+            self._under_way = batch
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(self._deadline, self._turn_off, TimeoutError())
+            self._line.send(self._commands(len(batch), self._deadline), self._on_replies)
 
-    async def _send(self) -> None:
+    async def _connect(self) -> None:
         try:
-            while True:
-                async with asyncio.timeout_at(self._deadline):
-                    redis = await self._sound_connection()
-                    batch, self._queue = self._queue, []
-                    if not batch:  # woken for the connection's sake alone
-                        return
-                    self._under_way = batch
-                    last = await self._raise_counter(redis, len(batch), self._deadline)
-                for number, waiter in enumerate(batch, last - len(batch) + 1):
-                    _answer(waiter, number)
-                if not self._queue:
-                    return
+            self._drop()
+            async with asyncio.timeout_at(self._deadline):
+                self._line = Line(await self._connector.connect())
+            self._send()
         except Exception as error:
             # Not only Redis's errors: whatever a server may send, a page is answered.
-            await self._turn_off(error)
-        finally:
-            self._sender = None
+            self._turn_off(error)
 
-    async def _sound_connection(self) -> Redis:
-        """Return a connection on which every command has had its reply, and nothing else."""
-        if await self._is_unsound():
-            await self._drop()
-        if self._redis is None:
-            self._redis = await self._connector.connect()
-        return self._redis
+    def _commands(self, visits: int, deadline: float) -> list[Command]:
+        """Return what raises the counter (https://redis.io/commands/incrby).
+
+        :arg deadline: on the loop's clock; replicas have until a little before it.
+        """
+        commands: list[Command] = [("INCR", KEY) if visits == 1 else ("INCRBY", KEY, visits)]
+        if self._wait:
+            left = deadline - asyncio.get_running_loop().time()
+            seconds = left - min(WAIT_MARGIN, left / 4)
+            # 0 would wait for ever.
+            commands.append(("WAIT", self._wait, max(1, int(seconds * 1000))))
+        return commands
+
+    def _raised_to(self, replies: list[int]) -> int:
+        """Return what the counter holds.
+
+        :raises ConnectionError: when too few replicas have acknowledged it.
+        """
+        number, *acknowledged = replies
+        if not -LAST_NUMBER <= number <= LAST_NUMBER:
+            raise ValueError(f"Redis answered with {number}, which has more than 64 bits")
+        if acknowledged and acknowledged[0] < self._wait:
+            raise ConnectionError(
+                f"{acknowledged[0]} of {self._wait} replicas acknowledged the visits"
+            )
+        return number
+
+    def _on_replies(self, replies: list[int] | Exception) -> None:
+        try:
+            if isinstance(replies, Exception):
+                raise replies
+            last = self._raised_to(replies)
+        except Exception as error:
+            self._turn_off(error)
+            return
+        self._stop_timer()
+        batch, self._under_way = self._under_way, []
+        for number, waiter in enumerate(batch, last - len(batch) + 1):
+            _answer(waiter, number)
+        self._send()
 
     # On and off.
 
-    async def _turn_off(self, error: Exception) -> None:
+    def _turn_off(self, error: Exception) -> None:
         self._off = True
-        self._answer_without_number()
         log.warning("counter off: %s", _reason(error))
-        await self._drop()
+        self._end_sending()
 
-    def _answer_without_number(self) -> None:
+    def _end_sending(self) -> None:
+        """Answer all that wait without a number; a reply that still comes is for nobody."""
+        self._stop_timer()
+        self._drop()
+        self._is_sending = False
         waiters = self._under_way + self._queue
         self._under_way, self._queue = [], []
         for waiter in waiters:
             _answer(waiter, None)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _keep(self) -> None:
         if self._keeper is None:
@@ -187,29 +230,31 @@ class Visits:
         while True:
             await asyncio.sleep(PROBE_EVERY)
             if self._off:
-                self._redis = await self._find()
+                self._line = await self._find()
                 self._off = False
                 log.info("counter on")
             else:
                 self._moved = await self._connector.has_moved()
-                if self._sender is None and not self._off and await self._is_unsound():
+                if self._is_unsound and not self._is_sending:
+                    self._is_sending = True
                     self._deadline = asyncio.get_running_loop().time() + self._timeout
-                    self._send_soon()
+                    self._send()
 
-    async def _is_unsound(self) -> bool:
-        return self._redis is not None and (self._moved or await is_readable(self._redis))
+    @property
+    def _is_unsound(self) -> bool:
+        return self._line is not None and (self._moved or not self._line.is_sound)
 
-    async def _find(self) -> Redis:
+    async def _find(self) -> Line:
         """Try until Redis counts again; a fresh try at each tick, as a stuck one may stay so."""
-        found: asyncio.Future[Redis] = asyncio.get_running_loop().create_future()
+        found: asyncio.Future[Line] = asyncio.get_running_loop().create_future()
 
         async def attempt() -> None:
             with contextlib.suppress(Exception):
-                redis = await self._probe()
+                line = await self._probe()
                 if found.done():
-                    await close(redis)
+                    line.close()
                 else:
-                    found.set_result(redis)
+                    found.set_result(line)
 
         tries: set[asyncio.Task[None]] = set()
         try:
@@ -225,48 +270,28 @@ class Visits:
                 task.cancel()
             await asyncio.gather(*tries, return_exceptions=True)
 
-    async def _probe(self) -> Redis:
+    async def _probe(self) -> Line:
         """Connect, and ask just what a visit asks, adding nothing.
 
         A visit may have to wait for the command under way and then for its own, so a Redis
         that takes more than half the deadline to reply cannot serve.
         """
-        redis = await self._connector.connect()
+        line = Line(await self._connector.connect())
         try:
-            seconds = min(self._timeout, PATIENCE) / 2
-            async with asyncio.timeout(seconds) as limit:
-                if await self._raise_counter(redis, 0, limit.when()) == LAST_NUMBER:
-                    raise OverflowError("the counter is at its 64-bit end")
+            deadline = asyncio.get_running_loop().time() + min(self._timeout, PATIENCE) / 2
+            async with asyncio.timeout_at(deadline):
+                replies = await line.ask(self._commands(0, deadline))
+            if self._raised_to(replies) == LAST_NUMBER:
+                raise OverflowError("the counter is at its 64-bit end")
         except BaseException:
-            await close(redis)
+            line.close()
             raise
-        return redis
+        return line
 
-    async def _raise_counter(self, redis: Redis, visits: int, deadline: float | None) -> int:
-        """Send one command (https://redis.io/commands/incrby) and return what the counter holds.
-
-        :arg deadline: on the loop's clock, kept by the caller; replicas have until then.
-        :raises ConnectionError: when too few replicas have acknowledged it.
-        """
-        command = ("INCR", KEY) if visits == 1 else ("INCRBY", KEY, visits)
-        reply = await send(redis, *command)
-        if type(reply) is not int or not -LAST_NUMBER <= reply <= LAST_NUMBER:
-            raise ValueError(f"{command[0]} was answered with {repr(reply)[:100]}")
-        if self._wait:
-            left = (deadline or 0.0) - asyncio.get_running_loop().time()
-            seconds = left - min(WAIT_MARGIN, left / 4)
-            # 0 would wait for ever.
-            acknowledged = await redis.wait(self._wait, max(1, int(seconds * 1000)))
-            if acknowledged < self._wait:
-                raise ConnectionError(
-                    f"{acknowledged} of {self._wait} replicas acknowledged the visits"
-                )
-        return reply
-
-    async def _drop(self) -> None:
-        redis, self._redis, self._moved = self._redis, None, False
-        if redis is not None:
-            await close(redis)
+    def _drop(self) -> None:
+        line, self._line, self._moved = self._line, None, False
+        if line is not None:
+            line.close()
 
 
 def _answer(waiter: Waiter, number: int | None) -> None:
