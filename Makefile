@@ -29,6 +29,12 @@ bench: bench/.venv/installed  ## measure it beside its peers, in under 10 minute
 profile: bench/.venv/installed  ## draw bench/profile.svg, a flame graph of the server under load
 	@bench/.venv/bin/python -m bench profile
 
+MINUTES ?= 20
+
+.PHONY: fuzz
+fuzz: .venv/installed  ## send the HTTP server what nobody thought of (MINUTES=20)
+	$(BIN)/python -m tests.fuzz $(MINUTES)
+
 .PHONY: lint
 lint: .venv/installed  ## check format, style and types
 	$(BIN)/ruff format --check .

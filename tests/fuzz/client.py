@@ -1,0 +1,235 @@
+"""Drives one `http1.Connection` without a network: transport, time and client are ours."""
+
+import asyncio
+import enum
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tornado.http1connection import HTTP1ConnectionParameters
+
+from http1 import Connection, Limits
+from tests.fuzz.application import Application, Request
+
+#: Small, so that short inputs meet the limits; the times differ, to be told apart.
+LIMITS = Limits(
+    HTTP1ConnectionParameters(
+        chunk_size=64, max_header_size=1024, header_timeout=75.0, body_timeout=20.0
+    ),
+    max_body_size=600,
+    header_timeout=10.0,
+    refusal={"Connection": "close", "Content-Length": "0"},
+)
+
+#: Seconds after which each of these times is over.
+LONG = 100.0
+
+#: Turns of the loop in which something has to happen, where it is not a time that is waited for.
+PATIENCE = 12
+
+#: Bytes that a transport keeps for a client before and after the application waits for it.
+HIGH, LOW = 256, 64
+
+
+class Hang(AssertionError):
+    """Nothing happens any more, and something should."""
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """asyncio's, whose time passes when it is told, and whose timers can be counted."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.timers: weakref.WeakSet[asyncio.TimerHandle] = weakref.WeakSet()
+        self.failures: list[str] = []
+        super().__init__()
+        self.set_exception_handler(lambda _, context: self.failures.append(str(context)))
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        timer = super().call_at(*args, **kwargs)
+        self.timers.add(timer)
+        return timer
+
+    def timers_left(self) -> int:
+        return sum(not timer.cancelled() and timer.when() > self.now for timer in self.timers)
+
+
+class End(enum.Enum):
+    """What a client does when it has sent everything."""
+
+    STAY = enum.auto()
+    HALF_CLOSE = enum.auto()
+    RESET = enum.auto()
+
+
+class Manner(NamedTuple):
+    """How a client goes about it."""
+
+    end: End = End.STAY
+    turns: int = 1  # of the loop, before each piece that it sends
+    reads: int = 1 << 20  # bytes a turn
+
+
+class Outcome(NamedTuple):
+    """What came of it."""
+
+    requests: list[Request]  # those that the application was to answer
+    received: bytes  # by the client
+
+
+class Transport(asyncio.Transport):
+    """As asyncio's are, but that the client takes only what it is told to."""
+
+    def __init__(self, loop: Loop, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self.received = bytearray()
+        self.is_reading_paused = False
+        self.is_lost = False
+        self._loop = loop
+        self._protocol = protocol
+        self._buffer = bytearray()
+        self._high, self._low = HIGH, LOW
+        self._is_closing = self._has_eof = self._is_writing_paused = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self._has_eof, "written after the end"
+        assert not self._is_closing, "written after close"
+        self._buffer += data
+        self._pause_if_full()
+
+    def _pause_if_full(self) -> None:
+        if len(self._buffer) > self._high and not self._is_writing_paused:
+            self._is_writing_paused = True
+            self._protocol.pause_writing()
+
+    def read(self, size: int) -> None:
+        """Let the client read."""
+        self.received += self._buffer[:size]
+        del self._buffer[:size]
+        if self._is_writing_paused and len(self._buffer) <= self._low:
+            self._is_writing_paused = False
+            self._protocol.resume_writing()
+        if self._is_closing and not self._buffer:
+            self._lose()
+
+    def has_more(self) -> bool:
+        return bool(self._buffer)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert (high, low) == (0, None)
+        self._high = self._low = 0
+        self._pause_if_full()
+
+    def write_eof(self) -> None:
+        self._has_eof = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._is_closing = True
+
+    def abort(self, error: Exception | None = None) -> None:
+        self._is_closing = True
+        self._buffer.clear()
+        self._loop.call_soon(self._lose, error)
+
+    def _lose(self, error: Exception | None = None) -> None:
+        if not self.is_lost:
+            self.is_lost = True
+            self._protocol.connection_lost(error)
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def get_write_buffer_size(self) -> int:
+        return len(self._buffer)
+
+    def pause_reading(self) -> None:
+        self.is_reading_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_reading_paused = False
+
+    def can_be_sent_to(self) -> bool:
+        return self._is_closing or not self.is_reading_paused
+
+
+class Client:
+    """Sends to a connection of its own, and reads."""
+
+    def __init__(self, loop: Loop, reads: int) -> None:
+        self._loop = loop
+        self._reads = reads
+        self._application = Application()
+        self.connection = Connection(self._application, LIMITS, None, None)  # type: ignore[arg-type]
+        self.transport = Transport(loop, self.connection)
+        self.connection.connection_made(self.transport)
+
+    async def send(self, data: bytes) -> None:
+        await self._until(self.transport.can_be_sent_to)
+        if not self.transport.is_closing():
+            self.connection.data_received(data)
+
+    async def end(self, end: End) -> None:
+        if end is End.RESET:
+            self.transport.abort(ConnectionResetError())
+        elif end is End.HALF_CLOSE:
+            await self._until(self.transport.can_be_sent_to)
+            if not self.transport.is_closing() and not self.connection.eof_received():
+                self.transport.close()
+
+    async def turn(self) -> None:
+        await asyncio.sleep(0)
+        self.transport.read(self._reads)
+
+    async def settle(self) -> None:
+        """Wait until nothing goes on but time."""
+        quiet = 0
+        while quiet < PATIENCE:
+            before = len(self.transport.received), self._application.steps
+            await self.turn()
+            is_same = before == (len(self.transport.received), self._application.steps)
+            quiet = quiet + 1 if is_same and not self.transport.has_more() else 0
+
+    async def outlast(self) -> None:
+        """Let the time go on until the connection is closed."""
+        for _ in range(3):
+            if not self.transport.is_lost:
+                self._loop.now += LONG
+                await self.settle()
+        if not self.transport.is_lost:
+            raise Hang("no timer closes the connection")
+
+    def outcome(self) -> Outcome:
+        self._application.check_ended()
+        return Outcome(self._application.requests, bytes(self.transport.received))
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(10 * PATIENCE):
+            if condition():
+                return
+            await self.turn()
+        raise Hang("reading is paused for good")
+
+
+async def drive(pieces: list[bytes], manner: Manner, alive: "weakref.WeakSet[object]") -> Outcome:
+    """Send pieces on a connection until it is closed.
+
+    :arg alive: gets the connection.
+    """
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Loop)
+    client = Client(loop, manner.reads)
+    alive.add(client.connection)
+    for piece in pieces:
+        for _ in range(manner.turns):
+            await client.turn()
+        await client.send(piece)
+    await client.end(manner.end)
+    await client.settle()
+    await client.outlast()
+    return client.outcome()

@@ -1,0 +1,52 @@
+"""What the fuzzer has found stays mended, and some seconds of it find nothing new."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.faults.test_clients import ROWS
+from tests.fuzz.client import End, Manner
+from tests.fuzz.messages import Input, inputs
+from tests.fuzz.oracles import trying
+
+CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.http"))
+SENT = {path.stem: path.read_bytes() for path in CORPUS} | {
+    row.name: row.sent for row in ROWS if isinstance(row.sent, bytes)
+}
+
+
+def manners(length: int) -> Iterator[tuple[list[int], Manner]]:
+    """Every way to cut in two, and byte by byte, in every manner."""
+    places = range(1, length, 1 + length // 300)
+    cuts = [[], list(range(length)), *([place] for place in places)]
+    for turns, reads in (0, 1 << 20), (1, 50), (7, 1 << 20):
+        for end in End:
+            yield from ((cut, Manner(end, turns, reads)) for cut in cuts)
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_input_comes_to_the_same_however_it_is_cut(name: str) -> None:
+    data = SENT[name]
+    assert isinstance(data, bytes)
+    with trying() as tried:
+        tried.check(data, list(manners(len(data))))
+
+
+def test_nothing_new_is_found_in_some_seconds() -> None:
+    with trying() as tried:
+
+        @settings(
+            max_examples=400,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(inputs())
+        def check(one: Input) -> None:
+            tried.check(one.data, one.manners, one.is_valid)
+
+        check()
