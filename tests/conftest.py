@@ -276,9 +276,15 @@ def fake() -> Iterator[FakeRedis]:
 
 
 @pytest.fixture
-def io_loop() -> Iterator[IOLoop]:
+def new_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Make the event loop of a test; a module may have its tests run on others too."""
+    return asyncio.new_event_loop
+
+
+@pytest.fixture
+def io_loop(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[IOLoop]:
     """Replace pytest-tornado's, which calls what Tornado deprecates; tasks end with the test."""
-    loop = IOLoop(make_current=False)
+    loop = IOLoop(make_current=False, asyncio_loop=new_loop())
     asyncio_loop = loop.asyncio_loop  # type: ignore[attr-defined]
     asyncio.set_event_loop(asyncio_loop)
     yield loop
