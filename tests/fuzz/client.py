@@ -3,7 +3,7 @@
 import asyncio
 import enum
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any, NamedTuple
 
 from tornado.http1connection import HTTP1ConnectionParameters
@@ -53,8 +53,8 @@ class Loop(asyncio.SelectorEventLoop):
         self.timers.add(timer)
         return timer
 
-    def timers_left(self) -> int:
-        return sum(not timer.cancelled() and timer.when() > self.now for timer in self.timers)
+    def timers_left(self) -> list[asyncio.TimerHandle]:
+        return [one for one in self.timers if not one.cancelled() and one.when() > self.now]
 
 
 class End(enum.Enum):
@@ -134,6 +134,7 @@ class Transport(asyncio.Transport):
 
     def abort(self, error: Exception | None = None) -> None:
         self._is_closing = True
+        self._is_writing_paused = False  # nobody is told to go on any more
         self._buffer.clear()
         self._loop.call_soon(self._lose, error)
 
@@ -216,15 +217,17 @@ class Client:
         raise Hang("reading is paused for good")
 
 
-async def drive(pieces: list[bytes], manner: Manner, alive: "weakref.WeakSet[object]") -> Outcome:
+async def drive(
+    pieces: list[bytes], manner: Manner, alive: MutableMapping[object, object]
+) -> Outcome:
     """Send pieces on a connection until it is closed.
 
-    :arg alive: gets the connection.
+    :arg alive: gets the connection, and what is sent on it.
     """
     loop = asyncio.get_running_loop()
     assert isinstance(loop, Loop)
     client = Client(loop, manner.reads)
-    alive.add(client.connection)
+    alive[client.connection] = pieces, manner
     for piece in pieces:
         for _ in range(manner.turns):
             await client.turn()

@@ -32,7 +32,7 @@ class Tried:
     def _start(self) -> None:
         self._loop = client.Loop()
         self._log.errors.clear()
-        self._alive: weakref.WeakSet[object] = weakref.WeakSet()
+        self._alive: weakref.WeakKeyDictionary[object, object] = weakref.WeakKeyDictionary()
 
     def check(
         self, data: bytes, manners: Sequence[tuple[list[int], Manner]], is_valid: bool = False
@@ -71,16 +71,16 @@ class Tried:
         self.connections += 1
         assert not self._log.errors, self._log.errors
         assert not self._loop.failures, self._loop.failures
+        assert not (tasks := asyncio.all_tasks(self._loop)), f"tasks are left: {tasks}"
+        assert not (timers := self._loop.timers_left()), f"timers are left: {timers}"
         if self.connections % ROUND == 0:
             self.check_nothing_is_left()
         return outcome
 
     def check_nothing_is_left(self) -> None:
-        """Assert that no connection, task or timer outlives its client."""
+        """Assert that no connection outlives its client, and say how that one was used."""
         gc.collect()
-        assert not list(self._alive)
-        assert not asyncio.all_tasks(self._loop)
-        assert not self._loop.timers_left()
+        assert not (alive := list(self._alive.values())), f"not freed: {alive}"
 
     def close(self) -> None:
         for task in asyncio.all_tasks(self._loop):

@@ -18,9 +18,10 @@ SENT = {path.stem: path.read_bytes() for path in CORPUS} | {
 
 
 def manners(length: int) -> Iterator[tuple[list[int], Manner]]:
-    """Every way to cut in two, and byte by byte, in every manner."""
+    """Every way to cut in two, and into the smallest pieces, in every manner."""
     places = range(1, length, 1 + length // 300)
-    cuts = [[], list(range(length)), *([place] for place in places)]
+    steps = [list(range(0, length, step)) for step in (1, 2, 3)]
+    cuts = [[], *steps, *([place] for place in places)]
     for turns, reads in (0, 1 << 20), (1, 50), (7, 1 << 20):
         for end in End:
             yield from ((cut, Manner(end, turns, reads)) for cut in cuts)
