@@ -15,7 +15,7 @@ import coverage
 import hypothesis
 
 # Started before http1 is imported, so that its lines which run but once are covered too.
-covered = coverage.Coverage(branch=True, source_pkgs=["http1"], data_file=None)
+covered = coverage.Coverage(branch=True, source_pkgs=["http1"], data_file=None, config_file=False)
 covered.start()
 
 from tests.fuzz.messages import Input, inputs  # noqa: E402
