@@ -178,7 +178,8 @@ class Connection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """Close the connection, unless a request is under way."""
-        if self._transport is not None and (self._exchange is None or self._leaving):
+        is_idle = self._exchange is None and not self._held
+        if self._transport is not None and (is_idle or self._leaving):
             self._transport.close()
 
     @property
@@ -254,7 +255,6 @@ class Connection(asyncio.Protocol):
         if self._input.startswith(b"\r\n", self._at):  # is ignored (RFC 9112, 2.2)
             self._at += 2
             self._blank += 2
-            self._be_late()
             return self._fits(self._blank)
         found = self._input.find(b"\r\n\r\n", self._at)
         end = found + 4 if found >= 0 else len(self._input)
@@ -385,8 +385,8 @@ class Connection(asyncio.Protocol):
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        if self._is_handed_over and self._exchange is None and not self._leaving:
-            self._read_next()
+        if self._is_handed_over and self._exchange is None:
+            self.answered(is_last=False)
 
     def answered(self, is_last: bool) -> None:
         """Go on to the next request, now that the application has answered this one.

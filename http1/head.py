@@ -19,13 +19,14 @@ from headers import CheckedHeaders
 
 #: What a request line may begin with (RFC 9112, 3): what cannot become one is not waited for.
 _LINE_BEGINNING = re.compile(
-    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+( ([\x21-\x7e\x80-\xff]+( [HTP]{0,4}(/[0-9.]{0,3})?\r?)?)?)?"
+    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+( ([\x21-\x7e\x80-\xff]+"
+    rb"( (H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.|HTTP/1\.[0-9]\r?)?)?)?)?"
 )
 
 #: uri-host and port (RFC 9110, 7.2; RFC 3986, 3.2.2). Tornado takes some that are none.
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|([\w.~!$&'()*+,;=-]|%[0-9a-f]{2})*)(:[0-9]*)?", re.I | re.A)
 
-_ABSOLUTE_FORM = re.compile(r"https?://([^/?#]+)(.*)", re.I)
+_ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)(.*)", re.I)
 
 
 def parse_head(head: bytes) -> tuple[RequestStartLine, HTTPHeaders]:
@@ -96,6 +97,8 @@ def _in_origin_form(line: RequestStartLine, headers: HTTPHeaders) -> RequestStar
     if line.path.startswith("/") or not (target := _ABSOLUTE_FORM.fullmatch(line.path)):
         return line
     host, path = target.groups()
+    if not host or host.startswith(":"):
+        raise HTTPInputError("No host in the target")  # RFC 9110, 4.2.1
     hosts = len(headers.get_list("Host"))
     if hosts > 1 or (hosts == 0 and line.version != "HTTP/1.0"):
         return line  # Tornado refuses it

@@ -48,6 +48,8 @@ class Request(NamedTuple):
 class Application(HTTPServerConnectionDelegate):
     """Keeps the requests that it was to answer, in the order in which they came."""
 
+    is_draining = False
+
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.steps = 0  # grows whenever something goes on
