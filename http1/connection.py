@@ -241,12 +241,12 @@ class Connection(asyncio.Protocol):
             app_log.error("Uncaught exception", exc_info=True)
             self._leaving = self._held = True
             self.close()
-        if self._held or self._transport is None:
+        if self._leaving or self._transport is None:
             return
-        if self._reading_paused:
+        if self._reading_paused and (not self._held or self._at == len(self._input)):
             self._reading_paused = False
             self._transport.resume_reading()
-        if self._half_closed:
+        if self._half_closed and not self._held:
             self._leave()
 
     def _read_head(self) -> bool:

@@ -85,7 +85,7 @@ def _request(head: h11.Request, target: str, body: bytes | None) -> Request:
 def _is_kept(head: h11.Request) -> bool:
     values = b",".join(value for name, value in head.headers if name == b"connection")
     options = [option.strip(b" \t") for option in values.lower().split(b",")]
-    if head.http_version >= b"1.1":
+    if b"close" in options or head.http_version >= b"1.1":
         return b"close" not in options
     # It knows no chunks: who sends them may mean something else (RFC 9112, 6.1).
     has_chunks = any(name == b"transfer-encoding" for name, _ in head.headers)
