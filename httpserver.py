@@ -9,7 +9,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +23,9 @@ from http1 import FAREWELL, Connection, Limits
 #: Seconds that listening goes on, and then that idle connections stay open: what a client or a
 #: balancer sends before it has heard of the stop is read and answered.
 LINGER = 0.1
+
+#: Seconds between two looks at the sockets of other processes.
+RELIEF = 0.1
 
 #: Bytes of a body that Tornado takes when it is given no limit.
 MAX_BODY_SIZE = 100 * 1024 * 1024
@@ -99,6 +102,24 @@ class HTTPServer(httpserver.HTTPServer):
         self._open.discard(server_conn)
         if not self._open:
             self._none_open.set()
+
+    async def relieve(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept what other processes on the same port leave waiting, until it is cancelled.
+
+        A process that hangs keeps its share of the connections in the queue of its own socket.
+
+        :arg sockets: theirs, listening; closed in the end.
+        """
+        try:
+            while sockets:
+                await asyncio.sleep(RELIEF)
+                for listening in sockets:
+                    with contextlib.suppress(OSError):  # no more, or no more descriptors
+                        while True:
+                            self._handle_connection(*socket.socket.accept(listening))
+        finally:
+            for listening in sockets:
+                listening.close()
 
     async def close_all_connections(self) -> None:
         """Close every connection at once, and wait until they are closed."""

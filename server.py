@@ -6,6 +6,7 @@ and drains: what is in flight is finished, everything else is closed.
 
 import asyncio
 import contextlib
+import functools
 import gc
 import http.client
 import logging
@@ -13,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from tornado.netutil import bind_sockets
@@ -58,13 +60,18 @@ def make_app(settings: Settings | None = None, visits: Visits | None = None) -> 
 
 
 async def serve(
-    settings: Settings, visits: Visits, sockets: list[socket.socket], orphaned: int | None = None
+    settings: Settings,
+    visits: Visits,
+    sockets: list[socket.socket],
+    others: Sequence[socket.socket] = (),
+    orphaned: int | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once.
 
     :arg settings: `config.Settings`.
     :arg visits: the counter; it is closed at the end.
     :arg sockets: listening.
+    :arg others: those of other processes on the same port.
     :arg orphaned: a descriptor that becomes readable when the parent process is gone, which
         then counts as a signal.
     """
@@ -79,7 +86,13 @@ async def serve(
     for signum in STOP_SIGNALS:
         loop.add_signal_handler(signum, on_signal, signum)
     if orphaned is not None:
-        loop.add_reader(orphaned, stop.set)
+        parent_gone = orphaned
+
+        def on_orphaned() -> None:
+            loop.remove_reader(parent_gone)  # it stays readable
+            stop.set()
+
+        loop.add_reader(parent_gone, on_orphaned)
 
     app = make_app(settings, visits)
     refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
@@ -90,7 +103,9 @@ async def serve(
     gc.freeze()
     gc.set_threshold(10_000, 50, 50)
     server.add_sockets(sockets)
+    relieving = loop.create_task(server.relieve(others))
     await stop.wait()
+    relieving.cancel()
     log.info("stopping")
     app.settings["draining"] = True
     await server.drain(settings.grace)
@@ -115,18 +130,30 @@ def exit_on_signals() -> None:
         signal.signal(signum, lambda *_: sys.exit(0))
 
 
-def listen(settings: Settings) -> list[socket.socket]:
+def listen(settings: Settings, processes: int = 1) -> list[list[socket.socket]]:
     """Return listening sockets for the address and port of the settings.
 
+    :arg processes: how many there are to share the port.
+    :return: those of each process. On Linux each has its own, among which the system spreads the
+        connections (SO_REUSEPORT, socket(7)); elsewhere it would not, and they share the same.
     :raises StartError: when the port is taken or not permitted, or the address not to be had.
     """
+    bind = functools.partial(bind_sockets, address=settings.address, backlog=limits.BACKLOG)
     try:
-        sockets = bind_sockets(settings.port, settings.address, backlog=limits.BACKLOG)
+        bound = [bind(settings.port)]
+        if processes > 1 and sys.platform == "linux":
+            # Bound once to see that the port is free: with SO_REUSEPORT it never seems taken.
+            port = bound[0][0].getsockname()[1]
+            for one in bound[0]:
+                one.close()
+            bound = [bind(port, reuse_port=True) for _ in range(processes)]
     except OSError as error:
         where = f"port {settings.port}" + (f" of {settings.address}" if settings.address else "")
         hint = "; try --port=4000" if isinstance(error, PermissionError) else ""
         raise StartError(f"cannot listen on {where}: {error.strerror}{hint}") from None
-    return [Listening(fileno=bound.detach()) for bound in sockets]
+    sockets: list[list[socket.socket]]
+    sockets = [[Listening(fileno=one.detach()) for one in those] for those in bound]
+    return sockets if len(sockets) == processes else sockets * processes
 
 
 def healthcheck(settings: Settings) -> str | None:
@@ -156,7 +183,8 @@ def run(settings: Settings) -> None:
         try:
             password = config.read_password(settings, "redis_password_file")
             sentinel_password = config.read_password(settings, "redis_sentinel_password_file")
-            sockets = listen(settings)
+            processes = settings.processes or os.cpu_count() or 1
+            sockets = listen(settings, processes)
             if folder := config.embedded_folder(url):
                 import embedded  # here, as it does not import on Windows
 
@@ -171,19 +199,19 @@ def run(settings: Settings) -> None:
         except (config.SettingError, RuntimeError, OSError) as error:
             raise StartError(str(error)) from None
 
-        host, port = settings.address or "localhost", sockets[0].getsockname()[1]
+        host, port = settings.address or "localhost", sockets[0][0].getsockname()[1]
         log.info("listening on http://%s:%d/", f"[{host}]" if ":" in host else host, port)
-        number = settings.processes or os.cpu_count() or 1
 
-        def work(orphaned: int | None = None) -> None:
+        def work(slot: int, orphaned: int | None = None) -> None:
+            others = [one for those in sockets for one in those if one not in sockets[slot]]
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                runner.run(serve(settings, visits, sockets, orphaned))
+                runner.run(serve(settings, visits, sockets[slot], others, orphaned))
             exit_on_signals()  # the loop has taken its handlers along
 
-        if number == 1:
-            work()
+        if processes == 1:
+            work(0)
         else:
-            workers.run(number, work, sockets)
+            workers.run(processes, work, [one for those in sockets for one in those])
 
 
 def main() -> None:

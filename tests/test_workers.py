@@ -16,6 +16,7 @@ from tests.conftest import (
     children,
     is_running,
     processes_in,
+    run_to_end,
     wait_until,
 )
 
@@ -74,6 +75,34 @@ def test_each_worker_serves_while_the_other_hangs(program: Start, valkey: Valkey
             assert server.visits()
         finally:
             os.kill(worker, signal.SIGCONT)
+
+
+def sockets_of(pid: int) -> int:
+    fds = Path(f"/proc/{pid}/fd").iterdir()
+    return sum(os.readlink(fd).startswith("socket:") for fd in fds)
+
+
+def test_connections_are_spread_over_the_workers(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", "--processes=2")
+    before = {worker: sockets_of(worker) for worker in workers_of(server, 2)}
+    for visitor in [connect(server) for _ in range(64)]:
+        visitor.request("GET", "/healthz")
+        assert visitor.getresponse().read()
+    opened = [sockets_of(worker) - before[worker] for worker in before]
+    assert sum(opened) >= 64
+    assert min(opened) >= 8  # by chance fewer once in 10^10
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_port_of_other_workers_is_taken(processes: str, program: Start, valkey: Valkey) -> None:
+    server = program(f"--redis-url={valkey.url}", "--processes=2")
+    other = run_to_end(f"--port={server.port}", f"--processes={processes}")
+    assert other.returncode == 1
+    assert other.stderr == (
+        f"server.py: cannot listen on port {server.port}: Address already in use\n"
+    )
 
 
 def test_worker_that_died_is_replaced(program: Start, valkey: Valkey) -> None:
