@@ -13,7 +13,8 @@ run: .venv/installed  ## serve http://localhost:4000/, counting in ./data (PORT=
 
 .PHONY: test
 test: .venv/installed  ## run the tests, against a real Valkey
-	$(BIN)/pytest -n 3 --cov --cov-report=term-missing --ignore=tests/faults
+	$(BIN)/pytest -n 3 --cov --cov-report=term-missing \
+	  --ignore=tests/faults --ignore=tests/test_bench.py
 
 SOAK ?= 0.2
 
@@ -24,6 +25,10 @@ test-faults: .venv/installed  ## do to Redis, network and clients all that goes 
 .PHONY: bench
 bench: bench/.venv/installed  ## measure it beside its peers, in under 10 minutes (BENCH='--rounds 1')
 	@bench/.venv/bin/python -m bench $(BENCH)
+
+.PHONY: test-bench
+test-bench: bench/.venv/installed  ## test the benchmark, which needs wrk
+	$(BIN)/pytest tests/test_bench.py
 
 .PHONY: profile
 profile: bench/.venv/installed  ## draw bench/profile.svg, a flame graph of the server under load

@@ -15,7 +15,7 @@ _handling: set[asyncio.Task[None]] = set()
 
 
 def _handle(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Run a coroutine; Tornado asks first whether it is anything else: 6 % of a page."""
+    """Run a coroutine; Tornado asks first whether it is anything else: 5 % of a page."""
     try:
         task = asyncio.get_running_loop().create_task(coroutine)
     except RuntimeError:  # before the loop runs
@@ -36,7 +36,7 @@ class PathApplication(Application):
         self._by_path = {rule.regex.pattern.removesuffix("$"): rule for rule in rules}
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
-        """Return what handles a request; Tornado tries one rule after the other: 6 % of a page."""
+        """Return what handles a request; Tornado tries one rule after the other: 8 % of a page."""
         rule = self._by_path.get(request.path)
         if rule is None:
             return super().find_handler(request, **kwargs)

@@ -40,7 +40,7 @@ class BaseHandler(RequestHandler):
     def clear(self) -> None:
         """Begin the answer: Tornado's headers but for Server, which names its version, and ours.
 
-        Tornado would set one after the other, and format the date each time: 15 % of a page.
+        Tornado would check one after the other, and format the date each time: 29 % of a page.
         """
         self.request_id = self.request_id or _request_id(self.request.headers)
         self._headers = CheckedHeaders({name: [value] for name, value in self.HEADERS.items()})
@@ -87,7 +87,7 @@ def _request_id(headers: HTTPHeaders) -> str:
     ids = headers.get_list("X-Request-ID")
     if len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0]):
         return ids[0]
-    return f"{random.getrandbits(128):032x}"  # no secret; uuid.uuid4() takes 3 % of a page
+    return f"{random.getrandbits(128):032x}"  # no secret; uuid.uuid4() takes 8 % of a page
 
 
 @functools.lru_cache(maxsize=1)

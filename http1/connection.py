@@ -385,7 +385,9 @@ class Connection(asyncio.Protocol):
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        if self._is_handed_over and self._exchange is None:
+        if self._leaving and not self.closed():
+            self._limit(FAREWELL)
+        elif self._is_handed_over and self._exchange is None and not self._leaving:
             self.answered(is_last=False)
 
     def answered(self, is_last: bool) -> None:
@@ -440,15 +442,17 @@ class Connection(asyncio.Protocol):
         # A lone line end after a body is ignored (RFC 9112, 2.2).
         is_read = self._is_handed_over and self._input[self._at :] in (b"", b"\r\n")
         self._input, self._at = b"", 0
+        self._be_idle()
         if is_read or self._half_closed or not self._transport.can_write_eof():
             self._transport.close()
-            self._be_idle()
             return
-        self._limit(FAREWELL)
         if self._reading_paused:
             self._transport.resume_reading()
         with contextlib.suppress(OSError):  # the client has gone, of which reading tells
             self._transport.write_eof()
+        self._transport.set_write_buffer_limits(0)  # to be told when all is sent
+        if self._write_waiters is None:
+            self._limit(FAREWELL)
 
     # Another protocol.
 

@@ -123,12 +123,6 @@ def test_each_server_is_in_the_table_once_and_its_peer_is_there() -> None:
                 assert Path(part).exists()
 
 
-real = pytest.mark.skipif(
-    bool(lacks(["wrk", str(PYTHON)])), reason="needs wrk, and `make bench/.venv/installed`"
-)
-
-
-@real
 def test_a_short_run_measures_the_server_and_leaves_nothing_behind(tmp_path: Path) -> None:
     arguments = (f"--only={OURS}", "--rounds=1", "--seconds=0.2")
     status, out, err = run(*arguments, python=PYTHON, TMPDIR=str(tmp_path))
@@ -137,7 +131,6 @@ def test_a_short_run_measures_the_server_and_leaves_nothing_behind(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-@real
 def test_ctrl_c_is_one_line_and_leaves_no_process_behind(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [str(PYTHON), "-m", "bench", f"--only={OURS}"],

@@ -524,7 +524,7 @@ async def test_pipeline_is_answered_after_the_client_has_half_closed(serve: Serv
 async def test_slow_reader_gets_the_whole_last_answer(
     beyond: bytes, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("http1.FAREWELL", 0.2)
+    monkeypatch.setattr("http1.connection.FAREWELL", 0.2)
     served = serve()
     client = await served.connect(limit=1024)
     client.send(b"GET /whole HTTP/1.1\r\nHost: a\r\n\r\n" + beyond)

@@ -79,7 +79,7 @@ def fuzz(seconds: float) -> None:
             if took >= seconds:
                 break
     percent = covered.report(file=io.StringIO())
-    print(f"nothing found; the first {ROUND} inputs covered {percent:.0f} % of http1.py")
+    print(f"nothing found; the first {ROUND} inputs covered {percent:.0f} % of http1")
 
 
 if __name__ == "__main__":
