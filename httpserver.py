@@ -1,7 +1,7 @@
 """An HTTP/1.1 server for Tornado applications: a faster `tornado.httpserver.HTTPServer`.
 
 It takes the same options and has the same methods; `http1` reads and writes. Beyond Tornado's,
-it drains, and gives a request's headers a limit in time of their own.
+it drains, gives a request's headers a limit in time of their own, and relieves other processes.
 """
 
 import asyncio
@@ -24,8 +24,9 @@ from http1 import FAREWELL, Connection, Limits
 #: balancer sends before it has heard of the stop is read and answered.
 LINGER = 0.1
 
-#: Seconds between two looks at the sockets of other processes.
+#: Seconds between two looks at the sockets of other processes, and connections taken at a look.
 RELIEF = 0.1
+MOST_RELIEVED = 128
 
 #: Bytes of a body that Tornado takes when it is given no limit.
 MAX_BODY_SIZE = 100 * 1024 * 1024
@@ -115,7 +116,7 @@ class HTTPServer(httpserver.HTTPServer):
                 await asyncio.sleep(RELIEF)
                 for listening in sockets:
                     with contextlib.suppress(OSError):  # no more, or no more descriptors
-                        while True:
+                        for _ in range(MOST_RELIEVED):
                             self._handle_connection(*socket.socket.accept(listening))
         finally:
             for listening in sockets:
