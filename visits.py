@@ -137,16 +137,20 @@ class Visits:
     # Sending: one command at a time, for all that wait.
 
     def _send(self) -> None:
-        if self._line is None or self._is_unsound:
-            self._connecting = asyncio.create_task(self._connect())
+        self._is_sending = bool(self._queue)
+        if not self._queue:
             return
-        batch, self._queue = self._queue, []
-        self._is_sending = bool(batch)
-        if batch:
-            self._under_way = batch
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(self._deadline, self._turn_off, TimeoutError())
-            self._line.send(self._commands(len(batch), self._deadline), self._on_replies)
+        if self._line is None or self._is_unsound:
+            self._reconnect()
+            return
+        self._under_way, self._queue = self._queue, []
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(self._deadline, self._turn_off, TimeoutError())
+        self._line.send(self._commands(len(self._under_way), self._deadline), self._on_replies)
+
+    def _reconnect(self) -> None:
+        self._is_sending = True
+        self._connecting = asyncio.create_task(self._connect())
 
     async def _connect(self) -> None:
         try:
@@ -236,9 +240,8 @@ class Visits:
             else:
                 self._moved = await self._connector.has_moved()
                 if self._is_unsound and not self._is_sending:
-                    self._is_sending = True
                     self._deadline = asyncio.get_running_loop().time() + self._timeout
-                    self._send()
+                    self._reconnect()
 
     @property
     def _is_unsound(self) -> bool:
