@@ -506,6 +506,17 @@ async def test_application_is_told_that_the_client_has_left(
 
 
 @gen_test
+async def test_nothing_is_left_of_a_client_that_goes_after_it_was_answered(serve: Serve) -> None:
+    served = serve(idle_connection_timeout=60.0)
+    client = await served.connect()
+    client.send(b"GET /waiting HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + GET)
+    await eventually(lambda: served.state.begun)
+    client.reset()
+    served.state.go_on.set()
+    await eventually(lambda: not served.server._open)
+
+
+@gen_test
 async def test_pipeline_is_answered_after_the_client_has_half_closed(serve: Serve) -> None:
     served = serve()
     client = await served.connect()
@@ -546,8 +557,13 @@ async def test_slow_reader_gets_the_whole_last_answer(
         (POST + CHUNKED + b"12D\r\n" + b"x" * 301, 400),
         (POST + CHUNKED + b"5;" + b"x" * 300, 400),
         (POST + CHUNKED + b"0\r\nX: " + b"x" * 300, 400),
+        (POST + CHUNKED + b"1\r\nx\r\n" * 99 + b"0\r\nX: " + b"x" * 300, 400),
+        (b"\r\n" * 150, 431),
     ],
-    ids=["headers", "request line", "length", "chunk", "chunk extension", "trailer"],
+    ids=[
+        *("headers", "request line", "length", "chunk", "chunk extension", "trailer"),
+        *("trailer after small chunks", "empty lines"),
+    ],
 )  # fmt: skip
 async def test_what_is_too_large_is_refused_before_it_ends(
     sent: bytes, status: int, serve: Serve
@@ -664,6 +680,7 @@ async def test_every_form_of_target_is_answered(line: bytes, status: int, serve:
 # What is refused, beyond the table of `tests/faults/test_clients.py`.
 
 REFUSED = {
+    "absolute form with a Host that is none": b"GET http://a/ HTTP/1.1\r\nHost: a b\r\n\r\n",
     "absolute form with a port alone": b"GET http://:80/ HTTP/1.1\r\nHost: a\r\n\r\n",
     "absolute form without a host": b"GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n",
     "codings chunked, identity": b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
@@ -806,6 +823,12 @@ async def test_client_that_speaks_no_tls_is_closed(serve: Serve, tls: Contexts) 
 
 
 @gen_test
+async def test_handshake_that_does_not_end_is_closed(serve: Serve, tls: Contexts) -> None:
+    client = await serve(ssl_options=tls.server, idle_connection_timeout=0.1).connect()
+    assert b"HTTP" not in await client.send(TLS_HELLO[:9]).rest()
+
+
+@gen_test
 async def test_unix_socket_is_served(serve: Serve, folder: Path) -> None:
     served = serve()
     served.server.add_socket(bind_unix_socket(str(folder / "http.sock")))
@@ -874,7 +897,8 @@ async def test_draining_closes_what_is_idle_and_finishes_what_is_not(serve: Serv
         await served.connect()
     assert not drained.done()
     served.state.go_on.set()
-    assert (await busy.answer()).body == b"at last"
+    answer = await busy.answer()
+    assert (answer.body, answer.headers["connection"]) == (b"at last", "close")
     assert await busy.rest() == b""
     await drained
 
