@@ -187,14 +187,18 @@ class Client:
         await asyncio.sleep(0)
         self.transport.read(self._reads)
 
+    async def goes_on(self) -> bool:
+        """Let a turn pass, and tell whether something has gone on but time."""
+        before = len(self.transport.received), self._application.steps
+        await self.turn()
+        after = len(self.transport.received), self._application.steps
+        return before != after or self.transport.has_more()
+
     async def settle(self) -> None:
-        """Wait until nothing goes on but time."""
+        """Wait until nothing goes on."""
         quiet = 0
         while quiet < PATIENCE:
-            before = len(self.transport.received), self._application.steps
-            await self.turn()
-            is_same = before == (len(self.transport.received), self._application.steps)
-            quiet = quiet + 1 if is_same and not self.transport.has_more() else 0
+            quiet = 0 if await self.goes_on() else quiet + 1
 
     async def outlast(self) -> None:
         """Let the time go on until the connection is closed."""
@@ -210,10 +214,11 @@ class Client:
         return Outcome(self._application.requests, bytes(self.transport.received))
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        for _ in range(10 * PATIENCE):
+        quiet = 0
+        while quiet < PATIENCE:
             if condition():
                 return
-            await self.turn()
+            quiet = 0 if await self.goes_on() else quiet + 1
         raise Hang("reading is paused for good")
 
 
