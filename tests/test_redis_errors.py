@@ -207,6 +207,23 @@ async def test_a_second_reply_is_never_the_next_visits_number(
 
 
 @pytest.mark.gen_test(timeout=20)
+async def test_a_second_reply_is_never_a_number_of_those_that_waited_for_the_first(
+    fake: FakeRedis,
+) -> None:
+    async def twice(connection: fake_redis.Connection, sound: bytes) -> None:
+        await asyncio.sleep(0.1)
+        connection.writer.write(sound + b":99\r\n")
+
+    async with serving(fake.url, timeout=TIMEOUT) as visitor:
+        fake.answer = twice
+        first = asyncio.create_task(visitor.visit())
+        await eventually(lambda: len(fake.visits()) == 1)
+        rest = [asyncio.create_task(visitor.visit()) for _ in range(2)]
+        assert await asyncio.gather(first, *rest) == [1, 2, 3]
+        assert len({command.connection.number for command in fake.visits()}) == 2
+
+
+@pytest.mark.gen_test(timeout=20)
 async def test_bytes_nobody_asked_for_are_never_a_visits_number(fake: FakeRedis) -> None:
     async with serving(fake.url, timeout=TIMEOUT) as visitor:
         assert await visitor.visit() == 1
