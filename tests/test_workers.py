@@ -86,13 +86,17 @@ def test_connections_are_spread_over_the_workers(
     program: Start, connect: Connect, valkey: Valkey
 ) -> None:
     server = program(f"--redis-url={valkey.url}", "--processes=2")
-    before = {worker: sockets_of(worker) for worker in workers_of(server, 2)}
-    for visitor in [connect(server) for _ in range(64)]:
-        visitor.request("GET", "/healthz")
-        assert visitor.getresponse().read()
-    opened = [sockets_of(worker) - before[worker] for worker in before]
-    assert sum(opened) >= 64
-    assert min(opened) >= 8  # by chance fewer once in 10^10
+    workers = workers_of(server, 2)
+
+    def fewest_of_64() -> int:
+        before = {worker: sockets_of(worker) for worker in workers}
+        for visitor in [connect(server) for _ in range(64)]:
+            visitor.request("GET", "/healthz")
+            assert visitor.getresponse().read()
+        return min(sockets_of(worker) - before[worker] for worker in workers)
+
+    # Of a worker that a busy machine keeps from accepting at once, the other takes them over.
+    assert any(fewest_of_64() >= 16 for _ in range(5))
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
