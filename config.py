@@ -192,6 +192,11 @@ class Settings:
     grace: float = _setting("5", _seconds(0), "seconds that requests in flight get after SIGTERM")
     access_log: bool = _setting("true", _boolean, "one log line a request")
     log_format: str = _setting("text", _choice("text", "json"), "text or json")
+    log_level: str = _setting(
+        "info",
+        _choice("debug", "info", "warning", "error"),
+        "debug, info, warning or error: the least that is logged; probes are at debug",
+    )
     healthcheck: bool = dataclasses.field(
         default=False,
         metadata={

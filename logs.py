@@ -3,17 +3,27 @@
 import encodings.unicode_escape  # noqa: F401  now: without descriptors it is not found
 import functools
 import logging
+import re
 import time
 
 from pythonjsonlogger.json import JsonFormatter
+from tornado.httputil import HTTPHeaders
 from tornado.log import LogFormatter, access_log
 from tornado.web import RequestHandler
 
+#: ``version-trace-parent-flags`` (https://www.w3.org/TR/trace-context/#traceparent-header). What
+#: versions after 00 append is theirs to say; neither id is all zeros, and ff is no version.
+_TRACEPARENT = re.compile(
+    r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    r"(-[!-~]{0,200})?"
+)
 
-def configure(log_format: str) -> None:
-    """Send everything from INFO up to standard error.
+
+def configure(log_format: str, level: str = "info") -> None:
+    """Send everything from a level up to standard error.
 
     :arg log_format: ``text`` or ``json``.
+    :arg level: ``debug``, ``info``, ``warning`` or ``error``.
     """
     handler = logging.StreamHandler()
     handler.addFilter(_escape)
@@ -26,7 +36,7 @@ def configure(log_format: str) -> None:
             timestamp="time",
         )
     )
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 class _TextFormatter(LogFormatter):
@@ -58,7 +68,7 @@ def log_request(handler: RequestHandler) -> None:
     """Log one answered request; Tornado's ``log_function``."""
     request, status = handler.request, handler.get_status()
     milliseconds = 1000 * request.request_time()
-    level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
+    level = getattr(handler, "LOG_LEVEL", None) or _level(status)
     if not access_log.isEnabledFor(level):
         return
     # Not access_log.log(), which looks for its caller on the stack: 5 % of a page.
@@ -77,9 +87,19 @@ def log_request(handler: RequestHandler) -> None:
             "duration_ms": round(milliseconds, 3),
             "remote": request.remote_ip,
             "request_id": getattr(handler, "request_id", None),
+            **_trace(request.headers),
         },
     )
     access_log.handle(record)
+
+
+def _level(status: int) -> int:
+    return logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
+
+
+def _trace(headers: HTTPHeaders) -> dict[str, str]:
+    given = headers.get_list("Traceparent")
+    return {"traceparent": given[0]} if len(given) == 1 and _TRACEPARENT.fullmatch(given[0]) else {}
 
 
 def ignore_request(handler: RequestHandler) -> None:

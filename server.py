@@ -249,7 +249,7 @@ def main() -> None:
             _fail(1, wrong)
         return
     exit_on_signals()
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, settings.log_level)
     try:
         run(settings)
     except StartError as error:

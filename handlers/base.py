@@ -34,6 +34,9 @@ class BaseHandler(RequestHandler):
     #: Headers of every answer of the handler, errors included, as HTTP writes their names.
     HEADERS: ClassVar[Mapping[str, str]] = COMMON_HEADERS
 
+    LOG_LEVEL: ClassVar[int | None] = None
+    """That of the handler's requests in the log; None: their status decides."""
+
     request_id = ""
     """The client's ``X-Request-ID`` when it is well formed, else one made for the request."""
 

@@ -1,5 +1,6 @@
 """``GET /metrics``: what Prometheus is told."""
 
+import logging
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from metrics import Metrics
 class MetricsHandler(BaseHandler):
     """Tells what has been counted, in the form that the scraper prefers."""
 
+    LOG_LEVEL = logging.DEBUG
     HEADERS: ClassVar[Mapping[str, str]] = {**BaseHandler.HEADERS, "Vary": "Accept"}
 
     def initialize(self, metrics: Metrics) -> None:

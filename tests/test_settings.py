@@ -32,6 +32,7 @@ SETTINGS = {
     "grace": 5,
     "access-log": True,
     "log-format": "text",
+    "log-level": "info",
 }
 
 GOOD = [
@@ -68,6 +69,7 @@ GOOD = [
     ("access-log", "0", False),
     ("access-log", "1", True),
     ("log-format", "json", "json"),
+    ("log-level", "debug", "debug"),
 ]
 
 #: Each with a word of what is allowed.
@@ -87,6 +89,7 @@ BAD = [
     ),
     *(("access-log", value, "true or false") for value in ("maybe", "2", "tru", "truee")),
     *(("log-format", value, "text or json") for value in ("xml", "JSON", "text,json")),
+    *(("log-level", value, "debug or info") for value in ("DEBUG", "trace", "10")),
     *(("address", value, "IP address") for value in ("a b", "-x", "1.2.3.4/8", "http://h", "a..b")),
     *(
         ("redis-url", value, "redis://")
@@ -207,8 +210,8 @@ def test_running_program_heeds_flag_then_variable_then_default(
 
 def test_bare_boolean_flag_is_true(program: Start) -> None:
     server = program("--redis-url=unix:/nowhere/redis.sock", "--access-log", ACCESS_LOG="false")
-    server.get("/healthz")
-    assert any("200 GET /healthz" in line for line in stop(server))
+    server.get("/nothing")
+    assert any("404 GET /nothing" in line for line in stop(server))
 
 
 def test_bad_variable_that_a_good_flag_overrides_is_no_error() -> None:
