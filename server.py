@@ -56,7 +56,7 @@ def make_app(
     :arg metrics: what is counted, besides; new ones when None.
     """
     settings = settings or Settings()
-    metrics = metrics or Metrics()
+    metrics = metrics or Metrics(settings.version_label or "")
     visits = visits or Visits(settings.redis_url, timeout=settings.redis_timeout, metrics=metrics)
     log = logs.log_request if settings.access_log else logs.ignore_request
 
@@ -65,10 +65,18 @@ def make_app(
         log(handler)
 
     app = PathApplication(
-        routes(settings.name, socket.gethostname(), visits, metrics),
+        routes(
+            settings.name,
+            socket.gethostname(),
+            visits,
+            metrics,
+            version=settings.version_label,
+            faults=settings.faults,
+        ),
         default_handler_class=NotFoundHandler,
         log_function=on_answer,
         draining=False,
+        version_label=settings.version_label,
     )
     metrics.know_routes(app.routes, app.route_of)
     metrics.gauge("redis_up", lambda: visits.up)
@@ -114,6 +122,8 @@ async def serve(
 
     app = make_app(settings, visits, metrics)
     refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
+    if settings.version_label:
+        refusal["X-App-Version"] = settings.version_label
     server = HTTPServer(app, refusal=refusal, **limits.HTTP)
     metrics.gauge("connections", lambda: server.connections)
     await visits.start(STARTUP_PATIENCE)
@@ -210,7 +220,7 @@ def run(settings: Settings) -> None:
                 import embedded  # here, as it does not import on Windows
 
                 url = stack.enter_context(embedded.running(folder))
-            metrics = Metrics(processes=processes)
+            metrics = Metrics(settings.version_label or "", processes)
             visits = Visits(
                 url,
                 password=password,

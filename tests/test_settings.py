@@ -33,6 +33,8 @@ SETTINGS = {
     "access-log": True,
     "log-format": "text",
     "log-level": "info",
+    "version-label": None,
+    "faults": False,
 }
 
 GOOD = [
@@ -70,6 +72,10 @@ GOOD = [
     ("access-log", "1", True),
     ("log-format", "json", "json"),
     ("log-level", "debug", "debug"),
+    ("version-label", "v1.2.3-4-gabc+dirty", "v1.2.3-4-gabc+dirty"),
+    ("version-label", "blue", "blue"),
+    ("version-label", "registry/app@sha256:" + "f" * 64, "registry/app@sha256:" + "f" * 64),
+    ("faults", "true", True),
 ]
 
 #: Each with a word of what is allowed.
@@ -89,6 +95,11 @@ BAD = [
     ),
     *(("access-log", value, "true or false") for value in ("maybe", "2", "tru", "truee")),
     *(("log-format", value, "text or json") for value in ("xml", "JSON", "text,json")),
+    *(
+        ("version-label", value, "letters, digits")
+        for value in ("a b", "v1;", "gr\u00fcn", '"', "1,2")
+    ),
+    *(("faults", value, "true or false") for value in ("maybe", "2", "off")),
     *(("log-level", value, "debug or info") for value in ("DEBUG", "trace", "10")),
     *(("address", value, "IP address") for value in ("a b", "-x", "1.2.3.4/8", "http://h", "a..b")),
     *(
@@ -121,7 +132,7 @@ BAD = [
 
 
 def variable(setting: str) -> str:
-    return setting.upper().replace("-", "_")
+    return "VERSION" if setting == "version-label" else setting.upper().replace("-", "_")
 
 
 def refused(result: subprocess.CompletedProcess[str], status: int) -> str:
@@ -284,6 +295,12 @@ def test_what_is_no_flag_or_has_no_value_is_one_line_and_status_2(argument: str,
     assert f": {part}:" in refused(run_to_end(argument), 2)
 
 
+def test_version_label_is_128_characters_at_the_most() -> None:
+    assert config.load([], {"VERSION": "x" * 128}).version_label == "x" * 128
+    with pytest.raises(config.SettingError):
+        config.load([], {"VERSION": "x" * 129})
+
+
 def test_name_that_is_not_utf_8_is_refused() -> None:
     for result, source in (
         (run_to_end(NAME=os.fsdecode(b"a\xffb")), "NAME"),
@@ -301,7 +318,7 @@ def test_help_lists_every_setting_on_standard_output() -> None:
         about = re.search(rf"(?ms)^  --{setting} .*?(?=^  --)", result.stdout)
         assert about, setting
         if default is not None:
-            shown = str(default).lower() if default is True else str(default)
+            shown = str(default).lower() if isinstance(default, bool) else str(default)
             assert f"default {shown})" in " ".join(about[0].split())
     listed = re.findall("(?m)^  --([a-z-]+) ", result.stdout)
     assert listed == [*SETTINGS, "healthcheck", "help"]
