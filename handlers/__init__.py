@@ -6,6 +6,7 @@ from handlers.faults import FaultyHelloHandler
 from handlers.health import HealthHandler, ReadyHandler
 from handlers.hello import Greeting, HelloHandler
 from handlers.metrics import MetricsHandler
+from handlers.openapi import OpenAPIHandler
 from metrics import Metrics
 from visits import Visits
 
@@ -34,4 +35,5 @@ def routes(
         URLSpec(r"/healthz", HealthHandler),
         URLSpec(r"/readyz", ReadyHandler, {"visits": visits}),
         URLSpec(r"/metrics", MetricsHandler, {"metrics": metrics}),
+        URLSpec(r"/openapi.yaml", OpenAPIHandler),
     ]
