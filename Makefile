@@ -14,7 +14,7 @@ run: .venv/installed  ## serve http://localhost:4000/, counting in ./data (PORT=
 .PHONY: test
 test: .venv/installed  ## run the tests, against a real Valkey
 	$(BIN)/pytest -n 3 --cov --cov-report=term-missing \
-	  --ignore=tests/faults --ignore=tests/test_bench.py
+	  --ignore=tests/faults --ignore=tests/test_bench.py --ignore=tests/test_promtool.py
 
 SOAK ?= 0.2
 
@@ -29,6 +29,10 @@ bench: bench/.venv/installed  ## measure it beside its peers, in under 10 minute
 .PHONY: test-bench
 test-bench: bench/.venv/installed  ## test the benchmark, which needs wrk
 	$(BIN)/pytest tests/test_bench.py
+
+.PHONY: test-promtool
+test-promtool: .venv/installed  ## let Prometheus's own tool check metrics and alerts
+	$(BIN)/pytest tests/test_promtool.py
 
 .PHONY: profile
 profile: bench/.venv/installed  ## draw bench/profile.svg, a flame graph of the server under load
