@@ -152,6 +152,15 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+def visits_class() -> type[Visits]:
+    """Return `Visits`, with spans where OpenTelemetry is installed."""
+    try:
+        from tracing import TracedVisits
+    except ImportError:
+        return Visits
+    return TracedVisits
+
+
 def exit_on_signals() -> None:
     """Make SIGTERM and SIGINT end the program where nothing has to be drained.
 
@@ -221,7 +230,7 @@ def run(settings: Settings) -> None:
 
                 url = stack.enter_context(embedded.running(folder))
             metrics = Metrics(settings.version_label or "", processes)
-            visits = Visits(
+            visits = visits_class()(
                 url,
                 password=password,
                 sentinel_password=sentinel_password,
