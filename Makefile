@@ -14,7 +14,8 @@ run: .venv/installed  ## serve http://localhost:4000/, counting in ./data (PORT=
 .PHONY: test
 test: .venv/installed  ## run the tests, against a real Valkey
 	$(BIN)/pytest -n 3 --cov --cov-report=term-missing \
-	  --ignore=tests/faults --ignore=tests/test_bench.py
+	  --ignore=tests/faults --ignore=tests/test_bench.py \
+	  --ignore=tests/test_promtool.py --ignore=tests/test_otel.py
 
 SOAK ?= 0.2
 
@@ -29,6 +30,14 @@ bench: bench/.venv/installed  ## measure it beside its peers, in under 10 minute
 .PHONY: test-bench
 test-bench: bench/.venv/installed  ## test the benchmark, which needs wrk
 	$(BIN)/pytest tests/test_bench.py
+
+.PHONY: test-promtool
+test-promtool: .venv/installed  ## let Prometheus's own tool check metrics and alerts
+	$(BIN)/pytest tests/test_promtool.py
+
+.PHONY: test-otel
+test-otel: .venv/installed .venv-otel/installed  ## test the traces, with OpenTelemetry's own packages
+	$(BIN)/pytest tests/test_otel.py
 
 .PHONY: profile
 profile: bench/.venv/installed  ## draw bench/profile.svg, a flame graph of the server under load
@@ -58,12 +67,13 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 lock: .venv/installed  ## compile the lock files anew from *requirements*.in
 	$(LOCK) --upgrade requirements.in -o requirements.txt
 	$(LOCK) --upgrade -c requirements.txt requirements-dev.in -o requirements-dev.txt
+	$(LOCK) --upgrade -c requirements.txt requirements-otel.in -o requirements-otel.txt
 	$(LOCK) --upgrade -c requirements-dev.txt bench/requirements.in -o bench/requirements.txt
 	cd bench/peers/node && npm update --package-lock-only --no-audit --no-fund
 
 .PHONY: clean
 clean:  ## remove what the other targets made, but for ./data
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
+	rm -rf .venv .venv-otel .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
 	rm -rf bench/.venv bench/peers/node/node_modules bench/peers/go/hello bench/profile.svg
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -79,4 +89,10 @@ bench/.venv/installed: .venv/installed bench/requirements.txt
 	$(BIN)/python -m venv --clear bench/.venv
 	bench/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
 	  -r bench/requirements.txt
+	@touch $@
+
+.venv-otel/installed: .venv/installed requirements-otel.txt
+	$(BIN)/python -m venv --clear .venv-otel
+	.venv-otel/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	  -r requirements-otel.txt
 	@touch $@

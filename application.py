@@ -94,7 +94,19 @@ class PathApplication(Application):
 
     def __init__(self, rules: list[URLSpec], **settings: Any) -> None:
         super().__init__(rules, **settings)
-        self._by_path = {rule.regex.pattern.removesuffix("$"): rule for rule in rules}
+        self._rules = rules
+        self._by_path = {_pattern(rule): rule for rule in rules}
+
+    @property
+    def routes(self) -> list[str]:
+        """The paths of the routing table, as it has them."""
+        return [_pattern(rule) for rule in self._rules]
+
+    def route_of(self, path: str) -> str | None:
+        """Return which of the routes a path belongs to."""
+        if path in self._by_path:
+            return path
+        return next((_pattern(rule) for rule in self._rules if rule.regex.match(path)), None)
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """Return what handles a request; Tornado tries one rule after the other: 8 % of a page."""
@@ -108,3 +120,7 @@ class PathApplication(Application):
     ) -> HTTPMessageDelegate:
         """Take a request, as Tornado does."""
         return _PathDelegate(self, server_conn, request_conn)
+
+
+def _pattern(rule: URLSpec) -> str:
+    return str(rule.regex.pattern).removesuffix("$")

@@ -79,6 +79,13 @@ def _boolean(text: str) -> bool:
     return words[word]
 
 
+def _label(text: str) -> str:
+    # It is part of a header, of a log line and of a metric's label.
+    if not re.fullmatch(r"[A-Za-z0-9._+~:/@-]{1,128}", text):
+        raise ValueError("1 to 128 letters, digits and ._+~:/@-")
+    return text
+
+
 def _choice(*words: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         if text not in words:
@@ -153,11 +160,16 @@ def _is_address(text: str) -> bool:
         return False
 
 
-def _setting(default: str | None, check: Callable[[str], Any], help: str) -> Any:
-    """A field of `Settings`: its default as a user would write it, its check, its help."""
+def _setting(
+    default: str | None, check: Callable[[str], Any], help: str, variable: str | None = None
+) -> Any:
+    """A field of `Settings`: its default as a user would write it, its check, its help.
+
+    :arg variable: the environment variable, where it has another name.
+    """
     return dataclasses.field(
         default=None if default is None else check(default),
-        metadata={"default": default, "check": check, "help": help},
+        metadata={"default": default, "check": check, "help": help, "variable": variable},
     )
 
 
@@ -192,6 +204,20 @@ class Settings:
     grace: float = _setting("5", _seconds(0), "seconds that requests in flight get after SIGTERM")
     access_log: bool = _setting("true", _boolean, "one log line a request")
     log_format: str = _setting("text", _choice("text", "json"), "text or json")
+    log_level: str = _setting(
+        "info",
+        _choice("debug", "info", "warning", "error"),
+        "debug, info, warning or error: the least that is logged; probes are at debug",
+    )
+    version_label: str | None = _setting(
+        None,
+        _label,
+        "which version runs, for JSON and the header X-App-Version (environment: VERSION)",
+        variable="VERSION",
+    )
+    faults: bool = _setting(
+        "false", _boolean, "let clients ask for faults: /?wait=250ms and /?status=503"
+    )
     healthcheck: bool = dataclasses.field(
         default=False,
         metadata={
@@ -269,7 +295,8 @@ def load(
     for name, field in _FIELDS.items():
         source, text = _flag(name), flags.get(name)
         if text is None and not field.metadata.get("flag_only"):
-            source, text = name.upper(), environment.get(name.upper()) or None
+            source = field.metadata["variable"] or name.upper()
+            text = environment.get(source) or None
         if text is None:
             continue
         try:

@@ -98,6 +98,11 @@ class HTTPServer(httpserver.HTTPServer):
             elif not isinstance(error, OSError):  # the client has gone
                 raise
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
     def on_close(self, server_conn: object) -> None:
         """Forget a connection."""
         self._open.discard(server_conn)

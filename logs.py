@@ -4,19 +4,29 @@ import asyncio
 import encodings.unicode_escape  # noqa: F401  now: without descriptors it is not found
 import functools
 import logging
+import re
 import sys
 import time
 from typing import TextIO
 
 from pythonjsonlogger.json import JsonFormatter
+from tornado.httputil import HTTPHeaders
 from tornado.log import LogFormatter, access_log
 from tornado.web import RequestHandler
 
+#: ``version-trace-parent-flags`` (https://www.w3.org/TR/trace-context/#traceparent-header). What
+#: versions after 00 append is theirs to say; neither id is all zeros, and ff is no version.
+_TRACEPARENT = re.compile(
+    r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    r"(-[!-~]{0,200})?"
+)
 
-def configure(log_format: str) -> None:
-    """Send everything from INFO up to standard error.
+
+def configure(log_format: str, level: str = "info") -> None:
+    """Send everything from a level up to standard error.
 
     :arg log_format: ``text`` or ``json``.
+    :arg level: ``debug``, ``info``, ``warning`` or ``error``.
     """
     handler = _TurnHandler(_standard_error())
     handler.addFilter(_escape)
@@ -29,7 +39,7 @@ def configure(log_format: str) -> None:
             timestamp="time",
         )
     )
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 def _standard_error() -> TextIO | None:
@@ -92,7 +102,7 @@ def log_request(handler: RequestHandler) -> None:
     """Log one answered request; Tornado's ``log_function``."""
     request, status = handler.request, handler.get_status()
     milliseconds = 1000 * request.request_time()
-    level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
+    level = getattr(handler, "LOG_LEVEL", None) or _level(status)
     if not access_log.isEnabledFor(level):
         return
     now = time.time()
@@ -110,6 +120,7 @@ def log_request(handler: RequestHandler) -> None:
         duration_ms=round(milliseconds, 3),
         remote=request.remote_ip,
         request_id=getattr(handler, "request_id", None),
+        **_trace(request.headers),
     )
     access_log.handle(record)
 
@@ -119,6 +130,15 @@ def _common(level: int) -> dict[str, object]:
     """Return what the records of requests have alike."""
     line = log_request.__code__.co_firstlineno
     return vars(access_log.makeRecord(access_log.name, level, __file__, line, "", (), None))
+
+
+def _level(status: int) -> int:
+    return logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
+
+
+def _trace(headers: HTTPHeaders) -> dict[str, str]:
+    given = headers.get_list("Traceparent")
+    return {"traceparent": given[0]} if len(given) == 1 and _TRACEPARENT.fullmatch(given[0]) else {}
 
 
 def ignore_request(handler: RequestHandler) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from tornado.netutil import bind_sockets
-from tornado.web import Application
+from tornado.web import RequestHandler
 
 import config
 import limits
@@ -30,6 +30,7 @@ from handlers import routes
 from handlers.base import COMMON_HEADERS, NotFoundHandler
 from httpserver import HTTPServer
 from listening import Listening
+from metrics import Metrics
 from visits import Visits
 from workers import STOP_SIGNALS
 
@@ -43,25 +44,49 @@ class StartError(RuntimeError):
     """The server cannot start; the message is one line, fit for the user."""
 
 
-def make_app(settings: Settings | None = None, visits: Visits | None = None) -> Application:
+def make_app(
+    settings: Settings | None = None,
+    visits: Visits | None = None,
+    metrics: Metrics | None = None,
+) -> PathApplication:
     """Return the application, as the server and the tests run it.
 
     :arg settings: `config.Settings`; every default when None.
     :arg visits: the counter; one made from the settings when None.
+    :arg metrics: what is counted, besides; new ones when None.
     """
     settings = settings or Settings()
-    visits = visits or Visits(settings.redis_url, timeout=settings.redis_timeout)
-    return PathApplication(
-        routes(settings.name, socket.gethostname(), visits),
+    metrics = metrics or Metrics(settings.version_label or "")
+    visits = visits or Visits(settings.redis_url, timeout=settings.redis_timeout, metrics=metrics)
+    log = logs.log_request if settings.access_log else logs.ignore_request
+
+    def on_answer(handler: RequestHandler) -> None:
+        metrics.answered(handler)
+        log(handler)
+
+    app = PathApplication(
+        routes(
+            settings.name,
+            socket.gethostname(),
+            visits,
+            metrics,
+            version=settings.version_label,
+            faults=settings.faults,
+        ),
         default_handler_class=NotFoundHandler,
-        log_function=logs.log_request if settings.access_log else logs.ignore_request,
+        log_function=on_answer,
         draining=False,
+        version_label=settings.version_label,
     )
+    metrics.know_routes(app.routes, app.route_of)
+    metrics.gauge("redis_up", lambda: visits.up)
+    return app
 
 
 async def serve(
     settings: Settings,
     visits: Visits,
+    metrics: Metrics,
     sockets: list[socket.socket],
     others: Sequence[socket.socket] = (),
     orphaned: int | None = None,
@@ -70,6 +95,7 @@ async def serve(
 
     :arg settings: `config.Settings`.
     :arg visits: the counter; it is closed at the end.
+    :arg metrics: what is counted, besides; the process has taken its slot.
     :arg sockets: listening.
     :arg others: those of other processes on the same port.
     :arg orphaned: a descriptor that becomes readable when the parent process is gone, which
@@ -94,9 +120,12 @@ async def serve(
 
         loop.add_reader(parent_gone, on_orphaned)
 
-    app = make_app(settings, visits)
+    app = make_app(settings, visits, metrics)
     refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
+    if settings.version_label:
+        refusal["X-App-Version"] = settings.version_label
     server = HTTPServer(app, refusal=refusal, **limits.HTTP)
+    metrics.gauge("connections", lambda: server.connections)
     await visits.start(STARTUP_PATIENCE)
     # What is here by now stays. Looked at again and again, it would cost 5 % of a page.
     gc.collect()
@@ -104,11 +133,13 @@ async def serve(
     gc.set_threshold(10_000, 50, 50)
     server.add_sockets(sockets)
     relieving = loop.create_task(server.relieve(others))
+    looking = loop.create_task(metrics.keep_looking())
     await stop.wait()
     relieving.cancel()
     log.info("stopping")
     app.settings["draining"] = True
     await server.drain(settings.grace)
+    looking.cancel()
     await visits.close()
 
 
@@ -119,6 +150,15 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:  # on Windows
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+def visits_class() -> type[Visits]:
+    """Return `Visits`, with spans where OpenTelemetry is installed."""
+    try:
+        from tracing import TracedVisits
+    except ImportError:
+        return Visits
+    return TracedVisits
 
 
 def exit_on_signals() -> None:
@@ -189,12 +229,14 @@ def run(settings: Settings) -> None:
                 import embedded  # here, as it does not import on Windows
 
                 url = stack.enter_context(embedded.running(folder))
-            visits = Visits(
+            metrics = Metrics(settings.version_label or "", processes)
+            visits = visits_class()(
                 url,
                 password=password,
                 sentinel_password=sentinel_password,
                 timeout=settings.redis_timeout,
                 wait=settings.redis_wait,
+                metrics=metrics,
             )
         except (config.SettingError, RuntimeError, OSError) as error:
             raise StartError(str(error)) from None
@@ -204,8 +246,9 @@ def run(settings: Settings) -> None:
 
         def work(slot: int, orphaned: int | None = None) -> None:
             others = [one for those in sockets for one in those if one not in sockets[slot]]
+            metrics.take(slot)
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                runner.run(serve(settings, visits, sockets[slot], others, orphaned))
+                runner.run(serve(settings, visits, metrics, sockets[slot], others, orphaned))
             exit_on_signals()  # the loop has taken its handlers along
 
         if processes == 1:
@@ -225,7 +268,7 @@ def main() -> None:
             _fail(1, wrong)
         return
     exit_on_signals()
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, settings.log_level)
     try:
         run(settings)
     except StartError as error:

@@ -9,10 +9,12 @@ the counter is off: visits are answered at once while a background task looks fo
 import asyncio
 import contextlib
 import logging
+import time
 
 import limits
 from connecting import Connector, closed_on_error
 from line import Command, Line
+from metrics import Metrics
 
 KEY = "counter"
 
@@ -50,6 +52,7 @@ class Visits:
     :arg wait: replicas that must have acknowledged a number before it is shown
         (https://redis.io/commands/wait).
     :arg most_waiting: visits that may wait at once; those past it get no number.
+    :arg metrics: are told how many visits get a number, how fast, and how many do not.
     :raises ValueError: when the URL cannot be read.
     :raises OSError: when a certificate that the URL names cannot be loaded.
     """
@@ -63,6 +66,7 @@ class Visits:
         timeout: float = 2.0,
         wait: int = 0,
         most_waiting: int = limits.WAITING_VISITS,
+        metrics: Metrics | None = None,
     ) -> None:
         self._connector = Connector(
             url,
@@ -74,6 +78,7 @@ class Visits:
         self._timeout = timeout
         self._wait = wait
         self._most_waiting = most_waiting
+        self._metrics = metrics or Metrics()
 
         self._line: Line | None = None
         self._moved = False  # another Redis is the primary than the one connected to
@@ -82,6 +87,7 @@ class Visits:
         self._under_way: list[Waiter] = []  # those that the command under way counts
         self._deadline = 0.0  # of the first visit in the queue, so of all of them
         self._is_sending = False  # or is about to
+        self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None  # ends the command under way
         self._connecting: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -114,7 +120,7 @@ class Visits:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._off = True
-        self._end_sending()
+        self._end_sending("stopping")
 
     async def count(self) -> int | None:
         """Count one visit.
@@ -122,6 +128,7 @@ class Visits:
         :return: its number, or None when Redis did not give one in time.
         """
         if self._off or len(self._queue) >= self._most_waiting:
+            self._metrics.uncounted(1, "off" if self._off else "crowded")
             return None
         loop = asyncio.get_running_loop()
         waiter: Waiter = loop.create_future()
@@ -146,6 +153,7 @@ class Visits:
         self._under_way, self._queue = self._queue, []
         loop = asyncio.get_running_loop()
         self._timer = loop.call_at(self._deadline, self._turn_off, TimeoutError())
+        self._sent_at = time.perf_counter()  # the loop's own clock is too coarse
         self._line.send(self._commands(len(self._under_way), self._deadline), self._on_replies)
 
     def _reconnect(self) -> None:
@@ -199,6 +207,7 @@ class Visits:
             return
         self._stop_timer()
         batch, self._under_way = self._under_way, []
+        self._metrics.counted(len(batch), time.perf_counter() - self._sent_at)
         for number, waiter in enumerate(batch, last - len(batch) + 1):
             _answer(waiter, number)
         self._send()
@@ -208,15 +217,16 @@ class Visits:
     def _turn_off(self, error: Exception) -> None:
         self._off = True
         log.warning("counter off: %s", _reason(error))
-        self._end_sending()
+        self._end_sending("timeout" if isinstance(error, TimeoutError) else "error")
 
-    def _end_sending(self) -> None:
+    def _end_sending(self, reason: str) -> None:
         """Answer all that wait without a number; a reply that still comes is for nobody."""
         self._stop_timer()
         self._drop()
         self._is_sending = False
         waiters = self._under_way + self._queue
         self._under_way, self._queue = [], []
+        self._metrics.uncounted(len(waiters), reason)
         for waiter in waiters:
             _answer(waiter, None)
 

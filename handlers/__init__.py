@@ -2,21 +2,38 @@
 
 from tornado.routing import URLSpec
 
+from handlers.faults import FaultyHelloHandler
 from handlers.health import HealthHandler, ReadyHandler
 from handlers.hello import Greeting, HelloHandler
+from handlers.metrics import MetricsHandler
+from handlers.openapi import OpenAPIHandler
+from metrics import Metrics
 from visits import Visits
 
 
-def routes(name: str, hostname: str, visits: Visits) -> list[URLSpec]:
+def routes(
+    name: str,
+    hostname: str,
+    visits: Visits,
+    metrics: Metrics,
+    *,
+    version: str | None = None,
+    faults: bool = False,
+) -> list[URLSpec]:
     """Return every path with its handler and what the handler needs.
 
     :arg name: who is greeted.
     :arg hostname: which replica answers.
     :arg visits: the counter.
+    :arg metrics: what is counted, besides.
+    :arg version: the label of the version that runs.
+    :arg faults: whether the page lets clients ask for faults.
     """
-    hello = {"greeting": Greeting(name, hostname), "visits": visits}
+    hello = {"greeting": Greeting(name, hostname, version), "visits": visits}
     return [
-        URLSpec(r"/", HelloHandler, hello),
+        URLSpec(r"/", FaultyHelloHandler if faults else HelloHandler, hello),
         URLSpec(r"/healthz", HealthHandler),
         URLSpec(r"/readyz", ReadyHandler, {"visits": visits}),
+        URLSpec(r"/metrics", MetricsHandler, {"metrics": metrics}),
+        URLSpec(r"/openapi.yaml", OpenAPIHandler),
     ]

@@ -34,6 +34,9 @@ class BaseHandler(RequestHandler):
     #: Headers of every answer of the handler, errors included, as HTTP writes their names.
     HEADERS: ClassVar[Mapping[str, str]] = COMMON_HEADERS
 
+    LOG_LEVEL: ClassVar[int | None] = None
+    """That of the handler's requests in the log; None: their status decides."""
+
     request_id = ""
     """The client's ``X-Request-ID`` when it is well formed, else one made for the request."""
 
@@ -46,6 +49,8 @@ class BaseHandler(RequestHandler):
         self._headers = CheckedHeaders({name: [value] for name, value in self.HEADERS.items()})
         self._headers["Date"] = _date(int(time.time()))
         self._headers["X-Request-Id"] = self.request_id
+        if version := self.settings.get("version_label"):
+            self._headers["X-App-Version"] = version
         self._write_buffer = []
         self.set_status(200)
 
@@ -67,11 +72,15 @@ class BaseHandler(RequestHandler):
         return False
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer an error as one line of text; 405 says what is allowed (RFC 9110, 15.5.6)."""
+        """Answer an error as one line of text; 405 says what is allowed (RFC 9110, 15.5.6).
+
+        :arg why: what the client has to know besides.
+        """
         if status_code == 405:
             self.set_header("Allow", ", ".join(self.allowed_methods()))
         self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(f"{status_code} {self._reason}\n")
+        why = f": {kwargs['why']}" if "why" in kwargs else ""
+        self.finish(f"{status_code} {self._reason}{why}\n")
 
     @classmethod
     def allowed_methods(cls) -> list[str]:

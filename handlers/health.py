@@ -1,11 +1,15 @@
 """``GET /healthz`` and ``GET /readyz``: what an orchestrator asks."""
 
+import logging
+
 from handlers.base import BaseHandler
 from visits import Visits
 
 
 class HealthHandler(BaseHandler):
     """Alive: the event loop turns. Never touches Redis."""
+
+    LOG_LEVEL = logging.DEBUG
 
     def get(self) -> None:
         """Answer 200."""
@@ -16,6 +20,8 @@ class HealthHandler(BaseHandler):
 
 class ReadyHandler(BaseHandler):
     """Ready for visits until the server is asked to stop, with Redis or without."""
+
+    LOG_LEVEL = logging.DEBUG
 
     def initialize(self, visits: Visits) -> None:
         """Take the counter, whose state is shown."""

@@ -17,10 +17,13 @@ class Greeting:
 
     :arg name: who is greeted.
     :arg hostname: which replica answers.
+    :arg version: the label of its version; JSON shows it, if there is one.
     """
 
-    def __init__(self, name: str, hostname: str) -> None:
+    def __init__(self, name: str, hostname: str, version: str | None = None) -> None:
         self._json = {"name": name, "hostname": hostname}
+        if version:
+            self._json["version"] = version
         self._html = (
             f"<h3>Hello {xhtml_escape(name)}!</h3>"
             f"<b>Hostname:</b> {xhtml_escape(hostname)}<br/><b>Visits:</b> "

@@ -13,9 +13,10 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import IO
 
 import pytest
 import redis
@@ -119,12 +120,21 @@ def valkey(folder: Path) -> Iterator[Valkey]:
 class Program:
     """``python server.py`` as a process, with the page it serves and the log it writes."""
 
-    def __init__(self, *flags: str, wait: bool = True, cwd: Path = ROOT, **env: str) -> None:
+    def __init__(
+        self,
+        *flags: str,
+        wait: bool = True,
+        cwd: Path = ROOT,
+        python: Sequence[str] = (sys.executable,),
+        stdout: IO[str] | None = None,
+        **env: str,
+    ) -> None:
         clean = {k: v for k, v in os.environ.items() if k not in _SETTINGS}
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "server.py"), "--port=0", *flags],
+            [*python, str(ROOT / "server.py"), "--port=0", *flags],
             cwd=cwd,
             env=clean | env,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
@@ -194,7 +204,7 @@ class Program:
 _SETTINGS = {
     *("NAME", "ADDRESS", "PORT", "REDIS_URL", "REDIS_PASSWORD_FILE", "REDIS_TIMEOUT"),
     *("REDIS_SENTINEL_PASSWORD_FILE", "REDIS_WAIT"),
-    *("PROCESSES", "GRACE", "ACCESS_LOG", "LOG_FORMAT"),
+    *("PROCESSES", "GRACE", "ACCESS_LOG", "LOG_FORMAT", "LOG_LEVEL", "VERSION", "FAULTS"),
 }
 
 

@@ -1,12 +1,15 @@
 """What the log is: one line a request, each of them whole, whatever a client sends."""
 
+import datetime
 import json
 import re
 import socket
 from collections.abc import Callable
 
 import pytest
+from tornado.httputil import HTTPHeaders
 
+import logs
 from tests.conftest import Program, Valkey
 
 Start = Callable[..., Program]
@@ -104,7 +107,7 @@ def requests_in(lines: list[str], log_format: str) -> list[str]:
 def test_no_byte_of_a_request_breaks_a_line_and_each_has_one(
     log_format: str, program: Start, valkey: Valkey
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", f"--log-format={log_format}")
+    server = program(f"--redis-url={valkey.url}", f"--log-format={log_format}", "--log-level=debug")
     host = b"Host: a\r\nConnection: close\r\n"
     for start, header in WELL_FORMED:
         request = start + b" HTTP/1.1\r\n" + host + header + b"\r\n"
@@ -129,7 +132,7 @@ def test_no_byte_of_a_request_breaks_a_line_and_each_has_one(
 def test_no_byte_of_what_is_no_request_breaks_a_line(
     log_format: str, program: Start, valkey: Valkey
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", f"--log-format={log_format}")
+    server = program(f"--redis-url={valkey.url}", f"--log-format={log_format}", "--log-level=debug")
     server.wait_for(b"counter on")
     for request in MALFORMED:
         assert b"200 OK" not in talk(server, request, end=True), request
@@ -147,7 +150,7 @@ def test_no_byte_of_what_is_no_request_breaks_a_line(
 def test_answered_requests_have_one_line_each(
     log_format: str, program: Start, valkey: Valkey
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", f"--log-format={log_format}")
+    server = program(f"--redis-url={valkey.url}", f"--log-format={log_format}", "--log-level=debug")
     for path in ("/", "/healthz", "/nothing"):
         server.get(path, X_Request_ID="id-of-mine")
     server.get("/?query=1", method="POST")
@@ -158,14 +161,17 @@ def test_answered_requests_have_one_line_each(
         fields = [json.loads(line) for line in answered]
         assert [(one["level"], one["method"], one["path"], one["status"]) for one in fields] == [
             ("INFO", "GET", "/", 200),
-            ("INFO", "GET", "/healthz", 200),
+            ("DEBUG", "GET", "/healthz", 200),
             ("WARNING", "GET", "/nothing", 404),
             ("WARNING", "POST", "/", 405),
         ]
         assert [one["request_id"] for one in fields[:3]] == ["id-of-mine"] * 3
         assert re.fullmatch("[0-9a-f]{32}", fields[3]["request_id"])
         assert all(one["remote"] == "127.0.0.1" and one["duration_ms"] > 0 for one in fields)
-        assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", one["time"]) for one in fields)
+        times = [datetime.datetime.fromisoformat(one["time"]) for one in fields]
+        assert all(one.utcoffset() == datetime.timedelta(0) for one in times)
+        assert times == sorted(times)
+        assert all(one["logger"] == "tornado.access" and one["message"] for one in fields)
     else:
         assert [re.sub(r".*\] | \([^()]*\) [\d.]+ms$", "", line) for line in answered] == [
             "200 GET /",
@@ -173,7 +179,66 @@ def test_answered_requests_have_one_line_each(
             "404 GET /nothing",
             "405 POST /?query=1",
         ]
-        assert [line[1] for line in answered] == ["I", "I", "W", "W"]
+        assert [line[1] for line in answered] == ["I", "D", "W", "W"]
+
+
+def test_probes_and_scrapes_are_logged_at_debug_alone(program: Start, valkey: Valkey) -> None:
+    asked = ("/healthz", "/readyz", "/metrics")
+    for level, expected in (("info", []), ("debug", ["D", "D", "D"])):
+        server = program(f"--redis-url={valkey.url}", f"--log-level={level}")
+        for path in asked:
+            assert server.get(path)[0] == 200
+        server.get("/")
+        server.signal()
+        assert server.wait() == 0
+        lines = requests_in(whole_lines(server.log, "text"), "text")
+        assert [line[1] for line in lines] == [*expected, "I"]
+
+
+ID, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    ("traceparents", "is_logged"),
+    [
+        ([f"00-{ID}-{PARENT}-01"], True),
+        ([f"00-{ID}-{PARENT}-00"], True),
+        ([f"cc-{ID}-{PARENT}-01-what-comes-next"], True),
+        ([f"cc-{ID}-{PARENT}-01"], True),
+        ([], False),
+        ([f"00-{ID}-{PARENT}-01"] * 2, False),
+        ([f"00-{ID}-{PARENT}-01-more"], False),
+        ([f"cc-{ID}-{PARENT}-01."], False),
+        ([f"ff-{ID}-{PARENT}-01"], False),
+        ([f"00-{'0' * 32}-{PARENT}-01"], False),
+        ([f"00-{ID}-{'0' * 16}-01"], False),
+        ([f"00-{ID.upper()}-{PARENT}-01"], False),
+        ([f"00-{ID}-{PARENT}"], False),
+        ([f"00-{ID}-{PARENT}-01, b"], False),
+        (['"},{"\\x85'], False),
+    ],
+)
+def test_traceparent_is_logged_when_it_is_well_formed(
+    traceparents: list[str], is_logged: bool
+) -> None:
+    headers = HTTPHeaders()
+    for one in traceparents:
+        headers.add("traceparent", one)
+    given = logs._trace(headers)
+    assert given == ({"traceparent": traceparents[0]} if is_logged else {})
+
+
+def test_traceparent_stands_beside_the_request_id(program: Start, valkey: Valkey) -> None:
+    server = program(f"--redis-url={valkey.url}", "--log-format=json")
+    server.get("/", traceparent=f"00-{ID}-{PARENT}-01")
+    server.get("/", traceparent="00-\x85")
+    server.signal()
+    assert server.wait() == 0
+    first, second = map(json.loads, requests_in(whole_lines(server.log, "json"), "json"))
+    assert first["traceparent"] == f"00-{ID}-{PARENT}-01"
+    assert "traceparent" not in second
+    assert {"time", "level", "logger", "message", "method", "path", "status"} < first.keys()
+    assert {"duration_ms", "remote", "request_id"} < first.keys()
 
 
 @pytest.mark.parametrize("log_format", FORMATS)

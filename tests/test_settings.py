@@ -32,6 +32,9 @@ SETTINGS = {
     "grace": 5,
     "access-log": True,
     "log-format": "text",
+    "log-level": "info",
+    "version-label": None,
+    "faults": False,
 }
 
 GOOD = [
@@ -68,6 +71,11 @@ GOOD = [
     ("access-log", "0", False),
     ("access-log", "1", True),
     ("log-format", "json", "json"),
+    ("log-level", "debug", "debug"),
+    ("version-label", "v1.2.3-4-gabc+dirty", "v1.2.3-4-gabc+dirty"),
+    ("version-label", "blue", "blue"),
+    ("version-label", "registry/app@sha256:" + "f" * 64, "registry/app@sha256:" + "f" * 64),
+    ("faults", "true", True),
 ]
 
 #: Each with a word of what is allowed.
@@ -87,6 +95,12 @@ BAD = [
     ),
     *(("access-log", value, "true or false") for value in ("maybe", "2", "tru", "truee")),
     *(("log-format", value, "text or json") for value in ("xml", "JSON", "text,json")),
+    *(
+        ("version-label", value, "letters, digits")
+        for value in ("a b", "v1;", "gr\u00fcn", '"', "1,2")
+    ),
+    *(("faults", value, "true or false") for value in ("maybe", "2", "off")),
+    *(("log-level", value, "debug or info") for value in ("DEBUG", "trace", "10")),
     *(("address", value, "IP address") for value in ("a b", "-x", "1.2.3.4/8", "http://h", "a..b")),
     *(
         ("redis-url", value, "redis://")
@@ -118,7 +132,7 @@ BAD = [
 
 
 def variable(setting: str) -> str:
-    return setting.upper().replace("-", "_")
+    return "VERSION" if setting == "version-label" else setting.upper().replace("-", "_")
 
 
 def refused(result: subprocess.CompletedProcess[str], status: int) -> str:
@@ -207,8 +221,8 @@ def test_running_program_heeds_flag_then_variable_then_default(
 
 def test_bare_boolean_flag_is_true(program: Start) -> None:
     server = program("--redis-url=unix:/nowhere/redis.sock", "--access-log", ACCESS_LOG="false")
-    server.get("/healthz")
-    assert any("200 GET /healthz" in line for line in stop(server))
+    server.get("/nothing")
+    assert any("404 GET /nothing" in line for line in stop(server))
 
 
 def test_bad_variable_that_a_good_flag_overrides_is_no_error() -> None:
@@ -281,6 +295,12 @@ def test_what_is_no_flag_or_has_no_value_is_one_line_and_status_2(argument: str,
     assert f": {part}:" in refused(run_to_end(argument), 2)
 
 
+def test_version_label_is_128_characters_at_the_most() -> None:
+    assert config.load([], {"VERSION": "x" * 128}).version_label == "x" * 128
+    with pytest.raises(config.SettingError):
+        config.load([], {"VERSION": "x" * 129})
+
+
 def test_name_that_is_not_utf_8_is_refused() -> None:
     for result, source in (
         (run_to_end(NAME=os.fsdecode(b"a\xffb")), "NAME"),
@@ -298,7 +318,7 @@ def test_help_lists_every_setting_on_standard_output() -> None:
         about = re.search(rf"(?ms)^  --{setting} .*?(?=^  --)", result.stdout)
         assert about, setting
         if default is not None:
-            shown = str(default).lower() if default is True else str(default)
+            shown = str(default).lower() if isinstance(default, bool) else str(default)
             assert f"default {shown})" in " ".join(about[0].split())
     listed = re.findall("(?m)^  --([a-z-]+) ", result.stdout)
     assert listed == [*SETTINGS, "healthcheck", "help"]
