@@ -139,7 +139,3 @@ def _level(status: int) -> int:
 def _trace(headers: HTTPHeaders) -> dict[str, str]:
     given = headers.get_list("Traceparent")
     return {"traceparent": given[0]} if len(given) == 1 and _TRACEPARENT.fullmatch(given[0]) else {}
-
-
-def ignore_request(handler: RequestHandler) -> None:
-    """Log nothing; Tornado's ``log_function`` without an access log."""

@@ -43,7 +43,7 @@ SECONDS = (
 )
 VISITS = tuple(2.0**power for power in range(14))
 
-#: Seconds between two looks at the gauges, for the other processes' sake.
+#: Seconds between two looks, for the other processes' sake.
 LOOK_EVERY = 1.0
 
 GAUGES = ("connections", "live_watchers", "redis_up")
@@ -77,7 +77,8 @@ class Metrics:
         self._version = version
         self._routes: tuple[str, ...] = (OTHER,)
         self._match: Callable[[str], str | None] = lambda path: None
-        self._cells: dict[tuple[str, str | None, int], tuple[int, int]] = {}
+        self._answers: dict[tuple[str, str, str], list[float]] = {}
+        self._known: dict[tuple[str, str | None, int], list[float]] = {}
         self._gauges: dict[str, Callable[[], float]] = {"live_watchers": lambda: self.live_watchers}
         self.take(0)
 
@@ -119,35 +120,37 @@ class Metrics:
         self._row[_UNCOUNTED + REASONS.index(reason)] += visits
 
     def answered(self, handler: RequestHandler) -> None:
-        """Count a request that the application has answered."""
+        """Count a request that the application has answered; Tornado's ``log_function``."""
         request = handler.request
         asked = (request.path, request.method, handler.get_status())
-        cell, seconds_at = self._cells.get(asked) or self._find(*asked)
+        durations = self._known.get(asked) or self._find(*asked)
         seconds = request.request_time()
-        row = self._row
-        row[cell] += 1
-        row[seconds_at + bisect_left(SECONDS, seconds)] += 1
-        row[seconds_at + len(SECONDS) + 1] += max(seconds, 0.0)  # the clock may be set back
+        # A list of our own, until the next look: half as much as in shared memory.
+        durations[bisect_left(SECONDS, seconds)] += 1
+        durations[-1] += seconds
 
-    def _find(self, path: str, method: str | None, code: int) -> tuple[int, int]:
-        """Return the cell that counts such requests, and the first one of their durations."""
+    def _find(self, path: str, method: str | None, code: int) -> list[float]:
+        """Return where the durations of such requests go."""
         route = self._match(path) or OTHER
-        methods = METHODS.index(method if method in METHODS else OTHER)
-        codes = CODES.index(str(code) if str(code) in CODES else OTHER)
-        begin = _REQUESTS + self._routes.index(route) * _ROUTE
-        cells = begin + methods * len(CODES) + codes, begin + _CODES_OF_A_ROUTE
+        labels = (
+            route,
+            method if method in METHODS else OTHER,
+            str(code) if str(code) in CODES else OTHER,
+        )
+        durations = self._answers.setdefault(labels, [0.0] * (len(SECONDS) + 2))
         if route == path:  # a client cannot fill the memory with paths of its own
-            self._cells[path, METHODS[methods], code] = cells
-        return cells
+            self._known[path, labels[1], code] = durations
+        return durations
 
-    # Gauges: looked at, and not kept up to date where they change.
+    # What the other processes are to know, from time to time: gauges, which are looked at and not
+    # kept up to date where they change, and the requests.
 
     def gauge(self, name: str, look: Callable[[], float]) -> None:
         """Take the way to one of the `GAUGES`."""
         self._gauges[name] = look
 
     async def keep_looking(self) -> None:
-        """Let the other processes know the gauges of this one, until it is cancelled."""
+        """Let the other processes know of this one, until it is cancelled."""
         while True:
             self._look()
             await asyncio.sleep(LOOK_EVERY)
@@ -155,6 +158,14 @@ class Metrics:
     def _look(self) -> None:
         for at, name in enumerate(GAUGES, _GAUGES):
             self._row[at] = self._gauges[name]() if name in self._gauges else 0
+        for (route, method, code), durations in self._answers.items():
+            begin = _REQUESTS + self._routes.index(route) * _ROUTE
+            cell = begin + METHODS.index(method) * len(CODES) + CODES.index(code)
+            self._row[cell] += sum(durations[:-1])
+            durations[-1] = max(durations[-1], 0.0)  # the clock may be set back
+            for at, number in enumerate(durations, begin + _CODES_OF_A_ROUTE):
+                self._row[at] += number
+            durations[:] = [0.0] * len(durations)
 
     # Telling.
 

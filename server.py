@@ -58,11 +58,10 @@ def make_app(
     settings = settings or Settings()
     metrics = metrics or Metrics(settings.version_label or "")
     visits = visits or Visits(settings.redis_url, timeout=settings.redis_timeout, metrics=metrics)
-    log = logs.log_request if settings.access_log else logs.ignore_request
 
-    def on_answer(handler: RequestHandler) -> None:
+    def count_and_log(handler: RequestHandler) -> None:
         metrics.answered(handler)
-        log(handler)
+        logs.log_request(handler)
 
     app = PathApplication(
         routes(
@@ -74,7 +73,7 @@ def make_app(
             faults=settings.faults,
         ),
         default_handler_class=NotFoundHandler,
-        log_function=on_answer,
+        log_function=count_and_log if settings.access_log else metrics.answered,
         draining=False,
         version_label=settings.version_label,
     )
