@@ -8,11 +8,14 @@ the counter is off: visits are answered at once while a background task looks fo
 
 import asyncio
 import contextlib
+import functools
 import logging
+import socket
 
 import limits
 from connecting import Connector, closed_on_error
 from line import Command, Line
+from replicas import Reader, Tally
 
 KEY = "counter"
 
@@ -50,6 +53,7 @@ class Visits:
     :arg wait: replicas that must have acknowledged a number before it is shown
         (https://redis.io/commands/wait).
     :arg most_waiting: visits that may wait at once; those past it get no number.
+    :arg hostname: which replica's figures the visits are added to; this host's when None.
     :raises ValueError: when the URL cannot be read.
     :raises OSError: when a certificate that the URL names cannot be loaded.
     """
@@ -63,14 +67,19 @@ class Visits:
         timeout: float = 2.0,
         wait: int = 0,
         most_waiting: int = limits.WAITING_VISITS,
+        hostname: str | None = None,
     ) -> None:
-        self._connector = Connector(
+        self._new_connector = functools.partial(
+            Connector,
             url,
             key=KEY,
             password=password,
             sentinel_password=sentinel_password,
             patience=min(timeout, PATIENCE),
         )
+        self._connector = self._new_connector()
+        self._tally = Tally(KEY, hostname or socket.gethostname())
+        self._figures_refused = False
         self._timeout = timeout
         self._wait = wait
         self._most_waiting = most_waiting
@@ -90,6 +99,10 @@ class Visits:
     def up(self) -> bool:
         """Whether visits are being counted, as far as is known."""
         return not self._off and self._keeper is not None
+
+    def reader(self) -> Reader:
+        """Return what reads the figures of all replicas, from where these visits are counted."""
+        return Reader(self._new_connector(), KEY)
 
     async def start(self, patience: float) -> None:
         """Find Redis before the first visit asks for it; not found, the counter starts off.
@@ -146,7 +159,9 @@ class Visits:
         self._under_way, self._queue = self._queue, []
         loop = asyncio.get_running_loop()
         self._timer = loop.call_at(self._deadline, self._turn_off, TimeoutError())
-        self._line.send(self._commands(len(self._under_way), self._deadline), self._on_replies)
+        visits = len(self._under_way)
+        commands = self._commands(visits, self._deadline)
+        self._line.send(commands, self._on_replies, beside=self._tally.commands(visits))
 
     def _reconnect(self) -> None:
         self._is_sending = True
@@ -198,10 +213,17 @@ class Visits:
             self._turn_off(error)
             return
         self._stop_timer()
+        self._note_refusal()
         batch, self._under_way = self._under_way, []
         for number, waiter in enumerate(batch, last - len(batch) + 1):
             _answer(waiter, number)
         self._send()
+
+    def _note_refusal(self) -> None:
+        """Log, once, that the replica's figures cannot be kept; the visits count all the same."""
+        if not self._figures_refused and self._line is not None and self._line.refused:
+            self._figures_refused = True
+            log.warning("not all that /live shows can be kept: %s", self._line.refused)
 
     # On and off.
 
