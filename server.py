@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from tornado.netutil import bind_sockets
@@ -30,6 +31,7 @@ from handlers import routes
 from handlers.base import COMMON_HEADERS, NotFoundHandler
 from httpserver import HTTPServer
 from listening import Listening
+from live import Live
 from visits import Visits
 from workers import STOP_SIGNALS
 
@@ -43,17 +45,21 @@ class StartError(RuntimeError):
     """The server cannot start; the message is one line, fit for the user."""
 
 
-def make_app(settings: Settings | None = None, visits: Visits | None = None) -> Application:
+def make_app(
+    settings: Settings | None = None, visits: Visits | None = None, live: Live | None = None
+) -> Application:
     """Return the application, as the server and the tests run it.
 
     :arg settings: `config.Settings`; every default when None.
     :arg visits: the counter; one made from the settings when None.
+    :arg live: tells those who watch; one that reads what the counter writes when None.
     """
     settings = settings or Settings()
     visits = visits or Visits(settings.redis_url, timeout=settings.redis_timeout)
     return PathApplication(
-        routes(settings.name, socket.gethostname(), visits),
+        routes(settings.name, socket.gethostname(), visits, live or Live(visits.reader())),
         default_handler_class=NotFoundHandler,
+        template_path=str(Path(__file__).parent / "templates"),
         log_function=logs.log_request if settings.access_log else logs.ignore_request,
         draining=False,
     )
@@ -94,7 +100,8 @@ async def serve(
 
         loop.add_reader(parent_gone, on_orphaned)
 
-    app = make_app(settings, visits)
+    live = Live(visits.reader())
+    app = make_app(settings, visits, live)
     refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
     server = HTTPServer(app, refusal=refusal, **limits.HTTP)
     await visits.start(STARTUP_PATIENCE)
@@ -108,6 +115,7 @@ async def serve(
     relieving.cancel()
     log.info("stopping")
     app.settings["draining"] = True
+    await live.close()  # streams have no end to wait for
     await server.drain(settings.grace)
     await visits.close()
 
