@@ -165,7 +165,7 @@ function drawChart() {
   const { width, height } = chart.getBoundingClientRect();
   const now = samples.at(-1)?.time;
   if (!width || now === undefined) return;
-  const edge = { left: 44, right: 12, top: 12, bottom: 26 };
+  const edge = { left: 44, right: 12, top: 12, bottom: 26 }; // pixels, for the labels
   const [lines, away] = pieces();
   const most = Math.max(0, ...lines.flat().map(([, rate]) => rate));
   const top = ceiling(most);
@@ -182,7 +182,7 @@ function drawChart() {
   }
   for (let minutes = 5; minutes >= 0; minutes--) {
     const anchor = minutes === 0 ? "end" : minutes === 5 ? "start" : "middle";
-    const label = minutes === 0 ? "now" : minutes === 5 ? "5 min ago" : `${minutes}`;
+    const label = minutes === 0 ? "now" : minutes === 5 ? "−5 min" : `−${minutes}`;
     drawn.push(svg("text", { x: x(now - 60 * minutes), y: height - 8, "text-anchor": anchor }, label));
   }
   for (const [from, to] of away) {

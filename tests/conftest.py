@@ -119,10 +119,17 @@ def valkey(folder: Path) -> Iterator[Valkey]:
 class Program:
     """``python server.py`` as a process, with the page it serves and the log it writes."""
 
-    def __init__(self, *flags: str, wait: bool = True, cwd: Path = ROOT, **env: str) -> None:
+    def __init__(
+        self,
+        *flags: str,
+        wait: bool = True,
+        cwd: Path = ROOT,
+        script: Path = ROOT / "server.py",
+        **env: str,
+    ) -> None:
         clean = {k: v for k, v in os.environ.items() if k not in _SETTINGS}
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "server.py"), "--port=0", *flags],
+            [sys.executable, str(script), "--port=0", *flags],
             cwd=cwd,
             env=clean | env,
             stderr=subprocess.PIPE,
