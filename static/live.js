@@ -21,14 +21,20 @@ const numbers = new Intl.NumberFormat("en");
 const rates = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
 const shares = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
 
+const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
+const narrow = matchMedia("(max-width: 36rem)");
+
+const showVisits = (visits) =>
+  (narrow.matches && visits >= 100_000 ? short : numbers).format(visits);
+
 const showRate = (rate) =>
   rate === null ? "–" : rate < 10 ? rates.format(rate) : numbers.format(Math.round(rate));
 
 function showSeen(seconds) {
   if (seconds < 2) return "now";
-  if (seconds < 60) return `${Math.round(seconds)} s ago`;
-  if (seconds < 3600) return `${Math.round(seconds / 60)} min ago`;
-  return `${Math.round(seconds / 3600)} h ago`;
+  if (seconds < 60) return `${Math.round(seconds)}\u00a0s ago`;
+  if (seconds < 3600) return `${Math.round(seconds / 60)}\u00a0min ago`;
+  return `${Math.round(seconds / 3600)}\u00a0h ago`;
 }
 
 // What came in between, a second. A counter that was set back, as by FLUSHALL, adds nothing.
@@ -111,7 +117,7 @@ function drawTable() {
     const [head, visits, share, rate, seen] = one.row.cells;
     const part = sum ? one.visits / sum : 0;
     head.lastChild.textContent = one.version ?? "";
-    visits.textContent = numbers.format(one.visits);
+    visits.textContent = showVisits(one.visits);
     share.firstChild.firstChild.style.width = `${100 * part}%`;
     share.lastChild.textContent = shares.format(part);
     rate.textContent = showRate(rateOf(one.samples));
@@ -133,11 +139,11 @@ function svg(name, attributes, text) {
   return element;
 }
 
-// The least of 1, 2 or 5 times a power of ten, times two, that is not below.
+// Twice a round number, so that the line in the middle has one, too; not below.
 function ceiling(most) {
-  const power = 10 ** Math.floor(Math.log10(Math.max(most, 1) / 2));
-  const step = [1, 2, 5, 10].find((one) => 2 * one * power >= most);
-  return 2 * step * power;
+  const half = Math.max(most, 2) / 2;
+  const power = 10 ** Math.floor(Math.log10(half));
+  return 2 * power * [1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10].find((one) => one * power >= half);
 }
 
 // Pieces of line, each a list of [time, rate], and stretches [from, to] without Redis.
@@ -180,7 +186,7 @@ function drawChart() {
     drawn.push(svg("text", { x: edge.left - 8, y: y(rate) + 4, "text-anchor": "end" },
       numbers.format(rate)));
   }
-  for (let minutes = 5; minutes >= 0; minutes--) {
+  for (const minutes of width < 480 ? [5, 3, 2, 1, 0] : [5, 4, 3, 2, 1, 0]) {
     const anchor = minutes === 0 ? "end" : minutes === 5 ? "start" : "middle";
     const label = minutes === 0 ? "now" : minutes === 5 ? "−5 min" : `−${minutes}`;
     drawn.push(svg("text", { x: x(now - 60 * minutes), y: height - 8, "text-anchor": anchor }, label));

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import select
@@ -172,6 +173,14 @@ class Program:
         if match is None:
             assert page.endswith("<i>cannot connect to Redis, counter disabled</i>")
         return match and int(match[1])
+
+    def event(self) -> dict[str, object]:
+        """Return what one who begins to watch is told first."""
+        with urllib.request.urlopen(f"{self.url}/live/events", timeout=10) as stream:
+            for line in stream:
+                if line.startswith(b'data: {"time"'):
+                    return dict(json.loads(line.removeprefix(b"data: ")))
+        raise AssertionError("the stream ended without an event")
 
     def signal(self, signum: int = signal.SIGTERM) -> None:
         self.process.send_signal(signum)

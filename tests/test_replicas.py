@@ -270,12 +270,16 @@ async def test_a_look_that_takes_too_long_is_given_up_and_the_next_one_succeeds(
     monkeypatch.setattr(replicas, "PATIENCE", 0.3)
     async with counting(valkey.url) as visits, reading(visits) as reader:
         await reader.read()
+        kept = reader._redis
+        await reader.read()
+        assert reader._redis is kept
         valkey.hang()
         for _ in range(2):
             before = time.monotonic()
             with pytest.raises(TimeoutError):
                 await reader.read()
             assert time.monotonic() - before < 0.3 + BUSY
+            assert reader._redis is None, "the way to Redis is asked anew"
         valkey.go_on()
         monkeypatch.setattr(replicas, "PATIENCE", 5)
         assert (await reader.read()).total == 0
