@@ -14,7 +14,7 @@ run: .venv/installed  ## serve http://localhost:4000/, counting in ./data (PORT=
 .PHONY: test
 test: .venv/installed  ## run the tests, against a real Valkey
 	$(BIN)/pytest -n 3 --cov --cov-report=term-missing \
-	  --ignore=tests/faults --ignore=tests/test_bench.py \
+	  --ignore=tests/faults --ignore=tests/browser --ignore=tests/test_bench.py \
 	  --ignore=tests/test_promtool.py --ignore=tests/test_otel.py
 
 SOAK ?= 0.2
@@ -22,6 +22,10 @@ SOAK ?= 0.2
 .PHONY: test-faults
 test-faults: .venv/installed  ## do to Redis, network and clients all that goes wrong (SOAK=10 minutes)
 	$(BIN)/pytest -n 3 tests/faults --soak=$(SOAK)
+
+.PHONY: test-browser
+test-browser: .venv/installed  ## look at /live with Chromium, which it needs; writes screenshots/
+	$(BIN)/pytest tests/browser
 
 .PHONY: bench
 bench: bench/.venv/installed  ## measure it beside its peers, in under 10 minutes (BENCH='--rounds 1')
@@ -74,7 +78,7 @@ lock: .venv/installed  ## compile the lock files anew from *requirements*.in
 .PHONY: clean
 clean:  ## remove what the other targets made, but for ./data
 	rm -rf .venv .venv-otel .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
-	rm -rf bench/.venv bench/peers/node/node_modules bench/peers/go/hello bench/profile.svg
+	rm -rf screenshots bench/.venv bench/peers/node/node_modules bench/peers/go/hello bench/profile.svg
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: requirements.txt requirements-dev.txt

@@ -99,14 +99,14 @@ class PathApplication(Application):
 
     @property
     def routes(self) -> list[str]:
-        """The paths of the routing table, as it has them."""
-        return [_pattern(rule) for rule in self._rules]
+        """The routing table's names: a path, or what stands for several."""
+        return [rule.name or _pattern(rule) for rule in self._rules]
 
     def route_of(self, path: str) -> str | None:
         """Return which of the routes a path belongs to."""
         if path in self._by_path:
             return path
-        return next((_pattern(rule) for rule in self._rules if rule.regex.match(path)), None)
+        return next((rule.name for rule in self._rules if rule.regex.match(path)), None)
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """Return what handles a request; Tornado tries one rule after the other: 8 % of a page."""

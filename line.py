@@ -33,6 +33,8 @@ class Line(asyncio.Protocol):
     def __init__(self, redis: Redis) -> None:
         self.is_sound = True
         """Whether every command has had its reply, and nothing else has come."""
+        self.refused: ResponseError | None = None
+        """Why Redis last refused a command that was sent beside others."""
         connection, redis.connection = redis.connection, None
         assert connection is not None
         reader, connection._reader = connection._reader, None
@@ -48,15 +50,22 @@ class Line(asyncio.Protocol):
         self._input = b""
         self._replies: list[int] = []
         self._expected = 0
+        self._beside = 0  # replies that are still to come after the first, and are not given
         self._on_replies: OnReplies | None = None
 
-    def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
+    def send(
+        self, commands: Sequence[Command], on_replies: OnReplies, beside: Sequence[Command] = ()
+    ) -> None:
         """Send commands, once.
 
         :arg on_replies: is called once; not at all after ``close()``.
+        :arg beside: sent along, after the first. It does no harm to the others when Redis refuses
+            one, and the replies are not given.
         """
         self._replies, self._expected, self._on_replies = [], len(commands), on_replies
-        self._transport.write(b"".join([_packed(*command) for command in commands]))
+        self._beside = len(beside)
+        in_order = (*commands[:1], *beside, *commands[1:])
+        self._transport.write(b"".join([_packed(*command) for command in in_order]))
 
     async def ask(self, commands: Sequence[Command]) -> list[int]:
         """Send commands, and return their replies.
@@ -88,15 +97,25 @@ class Line(asyncio.Protocol):
         while self._on_replies is not None and (end := self._input.find(b"\r\n")) >= 0:
             line, self._input = self._input[:end], self._input[end + 2 :]
             try:
-                self._replies.append(_integer(line))
+                self._take(line)
             except (ResponseError, ValueError) as error:
                 self._give(error)
-            if len(self._replies) == self._expected:
+            if len(self._replies) == self._expected and not self._beside:
                 self._give(self._replies)
         if self._on_replies is None:
             self.is_sound = self.is_sound and not self._input
         elif len(self._input) > LONGEST_REPLY:
             self._give(ConnectionError("Redis sent a reply without an end"))
+
+    def _take(self, line: bytes) -> None:
+        if not self._replies or not self._beside:
+            self._replies.append(_integer(line))
+            return
+        self._beside -= 1
+        try:
+            _integer(line)
+        except ResponseError as error:
+            self.refused = error
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits for a reply."""

@@ -70,8 +70,6 @@ class Metrics:
     """
 
     def __init__(self, version: str = "", processes: int = 1) -> None:
-        self.live_watchers = 0
-        """Those who have ``/live/events`` open; raised and lowered by what serves them."""
         memory = memoryview(mmap.mmap(-1, processes * _END * 8)).cast("d")
         self._rows = [memory[at : at + _END] for at in range(0, processes * _END, _END)]
         self._version = version
@@ -79,7 +77,7 @@ class Metrics:
         self._match: Callable[[str], str | None] = lambda path: None
         self._answers: dict[tuple[str, str, str], list[float]] = {}
         self._known: dict[tuple[str, str | None, int], list[float]] = {}
-        self._gauges: dict[str, Callable[[], float]] = {"live_watchers": lambda: self.live_watchers}
+        self._gauges: dict[str, Callable[[], float]] = {}
         self.take(0)
 
     def take(self, slot: int) -> None:

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from tornado.netutil import bind_sockets
@@ -30,6 +31,7 @@ from handlers import routes
 from handlers.base import COMMON_HEADERS, NotFoundHandler
 from httpserver import HTTPServer
 from listening import Listening
+from live import Live
 from metrics import Metrics
 from visits import Visits
 from workers import STOP_SIGNALS
@@ -47,17 +49,25 @@ class StartError(RuntimeError):
 def make_app(
     settings: Settings | None = None,
     visits: Visits | None = None,
+    live: Live | None = None,
     metrics: Metrics | None = None,
 ) -> PathApplication:
     """Return the application, as the server and the tests run it.
 
     :arg settings: `config.Settings`; every default when None.
     :arg visits: the counter; one made from the settings when None.
+    :arg live: tells those who watch; one that reads what the counter writes when None.
     :arg metrics: what is counted, besides; new ones when None.
     """
     settings = settings or Settings()
     metrics = metrics or Metrics(settings.version_label or "")
-    visits = visits or Visits(settings.redis_url, timeout=settings.redis_timeout, metrics=metrics)
+    visits = visits or Visits(
+        settings.redis_url,
+        timeout=settings.redis_timeout,
+        metrics=metrics,
+        version=settings.version_label,
+    )
+    live = live or Live(visits.reader())
 
     def count_and_log(handler: RequestHandler) -> None:
         metrics.answered(handler)
@@ -68,17 +78,20 @@ def make_app(
             settings.name,
             socket.gethostname(),
             visits,
+            live,
             metrics,
             version=settings.version_label,
             faults=settings.faults,
         ),
         default_handler_class=NotFoundHandler,
+        template_path=str(Path(__file__).parent / "templates"),
         log_function=count_and_log if settings.access_log else metrics.answered,
         draining=False,
         version_label=settings.version_label,
     )
     metrics.know_routes(app.routes, app.route_of)
     metrics.gauge("redis_up", lambda: visits.up)
+    metrics.gauge("live_watchers", lambda: len(live.watchers))
     return app
 
 
@@ -119,7 +132,8 @@ async def serve(
 
         loop.add_reader(parent_gone, on_orphaned)
 
-    app = make_app(settings, visits, metrics)
+    live = Live(visits.reader())
+    app = make_app(settings, visits, live, metrics)
     refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
     if settings.version_label:
         refusal["X-App-Version"] = settings.version_label
@@ -137,6 +151,7 @@ async def serve(
     relieving.cancel()
     log.info("stopping")
     app.settings["draining"] = True
+    await live.close()  # streams have no end to wait for
     await server.drain(settings.grace)
     looking.cancel()
     await visits.close()
@@ -236,6 +251,7 @@ def run(settings: Settings) -> None:
                 timeout=settings.redis_timeout,
                 wait=settings.redis_wait,
                 metrics=metrics,
+                version=settings.version_label,
             )
         except (config.SettingError, RuntimeError, OSError) as error:
             raise StartError(str(error)) from None

@@ -8,13 +8,16 @@ the counter is off: visits are answered at once while a background task looks fo
 
 import asyncio
 import contextlib
+import functools
 import logging
+import socket
 import time
 
 import limits
 from connecting import Connector, closed_on_error
 from line import Command, Line
 from metrics import Metrics
+from replicas import Reader, Tally
 
 KEY = "counter"
 
@@ -53,6 +56,8 @@ class Visits:
         (https://redis.io/commands/wait).
     :arg most_waiting: visits that may wait at once; those past it get no number.
     :arg metrics: are told how many visits get a number, how fast, and how many do not.
+    :arg hostname: which replica's figures the visits are added to; this host's when None.
+    :arg version: the label of the version that the replica runs, if it has one.
     :raises ValueError: when the URL cannot be read.
     :raises OSError: when a certificate that the URL names cannot be loaded.
     """
@@ -67,14 +72,20 @@ class Visits:
         wait: int = 0,
         most_waiting: int = limits.WAITING_VISITS,
         metrics: Metrics | None = None,
+        hostname: str | None = None,
+        version: str | None = None,
     ) -> None:
-        self._connector = Connector(
+        self._new_connector = functools.partial(
+            Connector,
             url,
             key=KEY,
             password=password,
             sentinel_password=sentinel_password,
             patience=min(timeout, PATIENCE),
         )
+        self._connector = self._new_connector()
+        self._tally = Tally(KEY, hostname or socket.gethostname(), version or "")
+        self._figures_refused = False
         self._timeout = timeout
         self._wait = wait
         self._most_waiting = most_waiting
@@ -96,6 +107,10 @@ class Visits:
     def up(self) -> bool:
         """Whether visits are being counted, as far as is known."""
         return not self._off and self._keeper is not None
+
+    def reader(self) -> Reader:
+        """Return what reads the figures of all replicas, from where these visits are counted."""
+        return Reader(self._new_connector(), KEY)
 
     async def start(self, patience: float) -> None:
         """Find Redis before the first visit asks for it; not found, the counter starts off.
@@ -154,7 +169,9 @@ class Visits:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_at(self._deadline, self._turn_off, TimeoutError())
         self._sent_at = time.perf_counter()  # the loop's own clock is too coarse
-        self._line.send(self._commands(len(self._under_way), self._deadline), self._on_replies)
+        visits = len(self._under_way)
+        commands = self._commands(visits, self._deadline)
+        self._line.send(commands, self._on_replies, beside=self._tally.commands(visits))
 
     def _reconnect(self) -> None:
         self._is_sending = True
@@ -206,11 +223,18 @@ class Visits:
             self._turn_off(error)
             return
         self._stop_timer()
+        self._note_refusal()
         batch, self._under_way = self._under_way, []
         self._metrics.counted(len(batch), time.perf_counter() - self._sent_at)
         for number, waiter in enumerate(batch, last - len(batch) + 1):
             _answer(waiter, number)
         self._send()
+
+    def _note_refusal(self) -> None:
+        """Log, once, that the replica's figures cannot be kept; the visits count all the same."""
+        if not self._figures_refused and self._line is not None and self._line.refused:
+            self._figures_refused = True
+            log.warning("not all that /live shows can be kept: %s", self._line.refused)
 
     # On and off.
 

@@ -5,8 +5,11 @@ from tornado.routing import URLSpec
 from handlers.faults import FaultyHelloHandler
 from handlers.health import HealthHandler, ReadyHandler
 from handlers.hello import Greeting, HelloHandler
+from handlers.live import EventsHandler, LiveHandler
 from handlers.metrics import MetricsHandler
 from handlers.openapi import OpenAPIHandler
+from handlers.static import FOLDER, PATHS, StaticHandler
+from live import Live
 from metrics import Metrics
 from visits import Visits
 
@@ -15,6 +18,7 @@ def routes(
     name: str,
     hostname: str,
     visits: Visits,
+    live: Live,
     metrics: Metrics,
     *,
     version: str | None = None,
@@ -25,6 +29,7 @@ def routes(
     :arg name: who is greeted.
     :arg hostname: which replica answers.
     :arg visits: the counter.
+    :arg live: tells those who watch.
     :arg metrics: what is counted, besides.
     :arg version: the label of the version that runs.
     :arg faults: whether the page lets clients ask for faults.
@@ -34,6 +39,9 @@ def routes(
         URLSpec(r"/", FaultyHelloHandler if faults else HelloHandler, hello),
         URLSpec(r"/healthz", HealthHandler),
         URLSpec(r"/readyz", ReadyHandler, {"visits": visits}),
+        URLSpec(r"/live", LiveHandler),
+        URLSpec(r"/live/events", EventsHandler, {"live": live}),
+        URLSpec(PATHS, StaticHandler, {"path": FOLDER}, name="/static/{file}"),
         URLSpec(r"/metrics", MetricsHandler, {"metrics": metrics}),
         URLSpec(r"/openapi.yaml", OpenAPIHandler),
     ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import select
@@ -126,12 +127,13 @@ class Program:
         wait: bool = True,
         cwd: Path = ROOT,
         python: Sequence[str] = (sys.executable,),
+        script: Path = ROOT / "server.py",
         stdout: IO[str] | None = None,
         **env: str,
     ) -> None:
         clean = {k: v for k, v in os.environ.items() if k not in _SETTINGS}
         self.process = subprocess.Popen(
-            [*python, str(ROOT / "server.py"), "--port=0", *flags],
+            [*python, str(script), "--port=0", *flags],
             cwd=cwd,
             env=clean | env,
             stdout=stdout,
@@ -175,6 +177,14 @@ class Program:
         if match is None:
             assert page.endswith("<i>cannot connect to Redis, counter disabled</i>")
         return match and int(match[1])
+
+    def event(self) -> dict[str, object]:
+        """Return what one who begins to watch is told first."""
+        with urllib.request.urlopen(f"{self.url}/live/events", timeout=10) as stream:
+            for line in stream:
+                if line.startswith(b'data: {"time"'):
+                    return dict(json.loads(line.removeprefix(b"data: ")))
+        raise AssertionError("the stream ended without an event")
 
     def signal(self, signum: int = signal.SIGTERM) -> None:
         self.process.send_signal(signum)

@@ -19,6 +19,8 @@ class Connection:
     opened: float
     writer: asyncio.StreamWriter
     closed: bool = False
+    beside: int = 0
+    """Commands that came after one that counts, whose replies go with its own."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
@@ -41,7 +43,10 @@ class Command:
         return 0
 
 
-#: How INCR and INCRBY are answered; it is given the reply that a sound Redis would give.
+#: What a replica's figures are written with, beside the visits.
+FIGURES = ("HINCRBY", "HSET", "EXPIRE", "ZADD", "ZREMRANGEBYSCORE")
+
+#: How INCR and INCRBY are answered, with the figures beside; it is given the sound replies.
 Answer = Callable[[Connection, bytes], Awaitable[None]]
 
 
@@ -93,7 +98,8 @@ def drip(seconds: float) -> Answer:
 class FakeRedis:
     """Speaks RESP2 on a port of its own, in a thread of its own; use it as a context.
 
-    ``answer`` replaces the reply to INCR and INCRBY, those that add nothing included;
+    ``answer`` replaces the reply to INCR and INCRBY, those that add nothing included, and to the
+    figures beside, each of which has ``figure`` as its own; ``figures`` are not in ``commands``;
     ``silent`` answers no command at all; ``hanging_up`` closes every connection at once.
     """
 
@@ -101,6 +107,7 @@ class FakeRedis:
         self.password = password
         self.counter = 0
         self.commands: list[Command] = []
+        self.figures: list[Command] = []
         self.connections: list[Connection] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fake Redis")
@@ -112,6 +119,7 @@ class FakeRedis:
     def heal(self) -> None:
         """Behave; a port that was closed stays so."""
         self.answer: Answer | None = None
+        self.figure = b":1\r\n"
         self.silent = False
         self.hanging_up = False
 
@@ -217,6 +225,10 @@ class FakeRedis:
                     length = int((await reader.readuntil(b"\r\n"))[1:])
                     words.append((await reader.readexactly(length + 2))[:-2].decode())
                 command = Command(connection, tuple(words), time.monotonic())
+                if words[0] in FIGURES:  # in the same packet, so before the task below runs
+                    self.figures.append(command)
+                    connection.beside += 1
+                    continue
                 self.commands.append(command)
                 # Beside the reading, so that the client's closing is seen meanwhile.
                 task = asyncio.create_task(self._answer(command))
@@ -245,7 +257,8 @@ class FakeRedis:
         match command.words:
             case ("INCR", _) | ("INCRBY", _, _):
                 self.counter += command.visits
-                return b":%d\r\n" % self.counter
+                beside, command.connection.beside = command.connection.beside, 0
+                return b":%d\r\n" % self.counter + self.figure * beside
             case ("AUTH", *credentials):
                 right = credentials[-1] == self.password
                 return b"+OK\r\n" if right else b"-WRONGPASS invalid password\r\n"

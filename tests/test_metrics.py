@@ -246,18 +246,19 @@ def test_a_worker_that_dies_takes_its_gauges_along_and_no_counts(
 
 def test_watchers_of_all_processes_are_summed_and_a_new_process_has_none() -> None:
     metrics = Metrics(processes=2)
-    metrics.live_watchers += 3
+    watchers = 3
+    metrics.gauge("live_watchers", lambda: watchers)
     metrics.take(1)  # as another process does, which has none
 
     def told() -> float:
         (family,) = (one for one in metrics.collect() if one.name.endswith("live_watchers"))
         return float(family.samples[0].value)
 
-    metrics.live_watchers = 4
+    watchers = 4
     assert told() == 4  # of slot 0, nothing had been looked at
     metrics.take(0)
     assert told() == 8
-    metrics.live_watchers = 0
+    watchers = 0
     metrics.take(0)
     assert told() == 4
 

@@ -61,7 +61,7 @@ async def test_visits_one_by_one_are_one_incr_each(
         seen = []
         while not (command := monitor.next_command()["command"]).startswith("ECHO"):
             seen.append(command)
-    assert [one for one in seen if "counter" in one] == ["INCR counter"] * 10
+    assert [one for one in seen if one.endswith(" counter")] == ["INCR counter"] * 10
 
 
 @pytest.mark.gen_test
@@ -287,7 +287,7 @@ async def test_database_and_password_on_a_real_valkey(valkey: Valkey) -> None:
     async with serving(url) as visitor:
         assert [await visitor.visit() for _ in range(3)] == [1, 2, 3]
     assert valkey.counter() is None
-    assert valkey.client.info("keyspace")["db3"]["keys"] == 1
+    assert list(valkey.client.info("keyspace")) == ["db3"]
 
 
 @pytest.mark.gen_test(timeout=20)

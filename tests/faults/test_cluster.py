@@ -95,6 +95,33 @@ def test_the_counter_is_followed_to_the_replica_that_takes_over(
     assert report.latencies[-1] < 2 + BUSY
 
 
+def test_what_the_live_page_shows_is_followed_to_the_replica_that_takes_over(
+    cluster: Cluster, program: Start
+) -> None:
+    server = program(f"--redis-url={url(*cluster.nodes)}")
+    assert [server.visits() for _ in range(3)] == [1, 2, 3]
+    assert counted(server) == (3, 3)
+    wait_until(lambda: int(cluster.owner.client.wait(1, 1000)) == 1 and in_step(cluster))
+    cluster.owner.kill()
+    wait_until(lambda: server.visits() == 4, 20)
+    assert counted(server) == (4, 4)
+
+
+def in_step(cluster: Cluster) -> bool:
+    node = cluster.owner.client
+    info = node.info("replication")
+    return bool(info["slave0"]["offset"] == info["master_repl_offset"])
+
+
+def counted(server: Program) -> tuple[object, int]:
+    """The total, and the replicas' sum, as the live page shows them."""
+    wait_until(lambda: server.event()["redis"] == "up")
+    event = server.event()
+    replicas = event["replicas"]
+    assert isinstance(replicas, list)
+    return event["total"], sum(one["visits"] for one in replicas)
+
+
 def test_the_counter_is_followed_to_the_node_that_its_slot_moves_to(
     cluster: Cluster, program: Start
 ) -> None:
