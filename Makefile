@@ -14,13 +14,17 @@ run: .venv/installed  ## serve http://localhost:4000/, counting in ./data (PORT=
 .PHONY: test
 test: .venv/installed  ## run the tests, against a real Valkey
 	$(BIN)/pytest -n 3 --cov --cov-report=term-missing \
-	  --ignore=tests/faults --ignore=tests/test_bench.py
+	  --ignore=tests/faults --ignore=tests/container --ignore=tests/test_bench.py
 
 SOAK ?= 0.2
 
 .PHONY: test-faults
 test-faults: .venv/installed  ## do to Redis, network and clients all that goes wrong (SOAK=10 minutes)
 	$(BIN)/pytest -n 3 tests/faults --soak=$(SOAK)
+
+.PHONY: test-container
+test-container: .venv/installed  ## build, run, stop, scale and update it, on a Docker Engine
+	$(BIN)/pytest tests/container --timeout=300
 
 .PHONY: bench
 bench: bench/.venv/installed  ## measure it beside its peers, in under 10 minutes (BENCH='--rounds 1')
