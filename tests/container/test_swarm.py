@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT, wait_until
 from tests.container.conftest import Figure, Run
-from tests.container.engine import RUN, docker, get, inspect, logs
+from tests.container.engine import RUN, docker, get, inspect, logs, succeeds
 
 REPLICAS = 5
 WEB = f"{RUN}_web"
@@ -57,7 +57,8 @@ def stack(swarm: None, image: str, redis_image: str) -> Iterator[None]:
         | {"IMAGE": image, "REDIS_IMAGE": redis_image, "HELLO_PORT": "0", "SECRET": RUN},
     )
     yield
-    docker("stack", "rm", RUN)
+    # Said again while a task that is ending keeps the network.
+    wait_until(lambda: succeeds("docker", "stack", "rm", RUN), seconds=30)
     wait_until(lambda: not docker("ps", "--all", "--quiet", STACK_LABEL), seconds=30)
     wait_until(lambda: not docker("network", "ls", "--quiet", STACK_LABEL), seconds=30)
     docker("volume", "rm", *docker("volume", "ls", "--quiet", STACK_LABEL).split())
