@@ -14,8 +14,8 @@ run: .venv/installed  ## serve http://localhost:4000/, counting in ./data (PORT=
 .PHONY: test
 test: .venv/installed  ## run the tests, against a real Valkey
 	$(BIN)/pytest -n 3 --cov --cov-report=term-missing \
-	  --ignore=tests/faults --ignore=tests/browser --ignore=tests/test_bench.py \
-	  --ignore=tests/test_promtool.py --ignore=tests/test_otel.py
+	  --ignore=tests/faults --ignore=tests/browser --ignore=tests/container \
+	  --ignore=tests/test_bench.py --ignore=tests/test_promtool.py --ignore=tests/test_otel.py
 
 SOAK ?= 0.2
 
@@ -26,6 +26,10 @@ test-faults: .venv/installed  ## do to Redis, network and clients all that goes 
 .PHONY: test-browser
 test-browser: .venv/installed  ## look at /live with Chromium, which it needs; writes screenshots/
 	$(BIN)/pytest tests/browser
+
+.PHONY: test-container
+test-container: .venv/installed  ## build, run, stop, scale and update it, on a Docker Engine
+	$(BIN)/pytest tests/container --timeout=300
 
 .PHONY: bench
 bench: bench/.venv/installed  ## measure it beside its peers, in under 10 minutes (BENCH='--rounds 1')

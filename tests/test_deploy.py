@@ -49,6 +49,7 @@ def test_each_metric_and_label_that_is_named_exists(
     source: str, program: Start, valkey: Valkey
 ) -> None:
     server = program(f"--redis-url={valkey.url}", "--version-label=v1")
+    server.wait_for(b"counter on")
     assert server.visits() == 1
     samples = scrape(server)
     had: dict[str, set[str]] = {}

@@ -1,0 +1,216 @@
+"""The Docker Engine, by the command line that users have, and what the suite starts on it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from tests.conftest import wait_until
+
+#: What everything that a run makes is called by, so that two runs do not meet.
+RUN = f"friendlyhello-test-{uuid.uuid4().hex[:8]}"
+
+HOW_TO_GET_IT = (
+    "apt-get install docker.io docker-compose mmdebstrap, and start dockerd (or set DOCKER_HOST)"
+)
+
+
+def command(*arguments: str, seconds: float = 60, **options: Any) -> str:
+    """Run a command, and return what it printed; fail with what it said when it fails."""
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=seconds, check=False, **options
+    )
+    assert done.returncode == 0, (
+        f"{' '.join(arguments)}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+    )
+    return done.stdout.strip()
+
+
+def docker(*arguments: str, seconds: float = 60, **options: Any) -> str:
+    """Run a docker command, and return what it printed."""
+    return command("docker", *arguments, seconds=seconds, **options)
+
+
+def succeeds(*arguments: str, seconds: float = 60) -> bool:
+    """Whether a command exits with 0 in time."""
+    try:
+        return subprocess.run(arguments, capture_output=True, timeout=seconds).returncode == 0
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False
+
+
+def missing() -> str | None:
+    """Return what the suite needs and does not find, in one line; None when all is there."""
+    if not succeeds("docker", "version", seconds=20):
+        where = os.environ.get("DOCKER_HOST", "the default socket")
+        return f"no Docker Engine answers at {where}: {HOW_TO_GET_IT}"
+    if not composes():
+        return f"neither `docker compose` nor `docker-compose` is here: {HOW_TO_GET_IT}"
+    return None
+
+
+def composes() -> list[tuple[str, ...]]:
+    """Return the ways there are to say ``docker compose`` here: version 2, version 1, or both."""
+    ways = [("docker", "compose"), ("docker-compose",)]
+    return [way for way in ways if shutil.which(way[0]) and succeeds(*way, "version")]
+
+
+def inspect(kind: str, name: str) -> dict[str, Any]:
+    """Return what the engine knows of a container, an image, a service."""
+    return json.loads(docker(kind, "inspect", name))[0]
+
+
+def logs(container: str, *flags: str) -> str:
+    """Return what a container printed, as output and as errors."""
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    listing = ["docker", "logs", *flags, container]
+    return subprocess.run(listing, **both, text=True, check=True, timeout=60).stdout
+
+
+def build(context: Path, tag: str, python_image: str) -> str:
+    """Build an image as the README has it, and return its name.
+
+    It shares the host's network, as the engine's own may not reach a package index, and the
+    variables of a proxy, which Docker keeps out of the image.
+    """
+    proxy = [n for n in os.environ if n.lower() in ("http_proxy", "https_proxy", "no_proxy")]
+    docker(
+        *("build", "--network=host", f"--build-arg=PYTHON_IMAGE={python_image}"),
+        *(f"--build-arg={name}" for name in proxy),
+        *(f"--tag={RUN}/{tag}", str(context)),
+        seconds=300,
+    )
+    return f"{RUN}/{tag}"
+
+
+def free_ports(number: int = 1) -> int:
+    """Return the first of some ports in a row that nobody listens on."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            first = probe.getsockname()[1]
+        try:
+            for port in range(first, first + number):
+                with socket.socket() as probe:
+                    probe.bind(("", port))
+        except (OSError, OverflowError):
+            continue
+        return first
+
+
+class Container:
+    """A container that runs in the background."""
+
+    def __init__(self, image: str, *flags: str, command: tuple[str, ...] = ()) -> None:
+        self.id = docker("run", "-d", f"--label={RUN}", *flags, image, *command)
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return inspect("container", self.id)["State"]
+
+    @property
+    def health(self) -> str:
+        return self.state["Health"]["Status"]
+
+    @property
+    def address(self) -> str:
+        """The address on its first network."""
+        networks = inspect("container", self.id)["NetworkSettings"]["Networks"]
+        return next(iter(networks.values()))["IPAddress"]
+
+    @property
+    def url(self) -> str:
+        """Where its port 80 is published."""
+        return "http://" + docker("port", self.id, "80/tcp").splitlines()[0]
+
+    def exec(self, *arguments: str) -> str:
+        return docker("exec", self.id, *arguments)
+
+    def logs(self) -> str:
+        return logs(self.id)
+
+    def stop(self) -> float:
+        """``docker stop``; return the seconds it took."""
+        began = time.monotonic()
+        docker("stop", self.id)
+        return time.monotonic() - began
+
+    def remove(self) -> None:
+        docker("rm", "--force", "--volumes", self.id)
+
+
+def get(url: str, seconds: float = 10.0) -> str:
+    """Return the page at a URL, which must answer 200."""
+    with urlopen(url, timeout=seconds) as answer:
+        assert answer.status == 200
+        return answer.read().decode()
+
+
+def first_page(url: str, seconds: float = 20.0) -> str:
+    """Return the page at a URL as soon as it is there."""
+    pages: list[str] = []
+
+    def answers() -> bool:
+        try:
+            pages.append(get(url))
+        except (URLError, HTTPException, OSError):  # nobody listens yet, behind the proxy
+            return False
+        return True
+
+    wait_until(answers, seconds)
+    return pages[0]
+
+
+def image_ids() -> set[str]:
+    """Return the ids of all images, those between a Dockerfile's steps too."""
+    return set(docker("image", "ls", "--all", "--quiet", "--no-trunc").split())
+
+
+def clear(images_before: set[str], base: str) -> None:
+    """Remove what the run has made and not removed: all but the base images.
+
+    :arg base: the image that those of the run stand on.
+    :arg images_before: ids of images that were there before the run.
+    """
+    for listed, removed in (
+        (("ps", "-aq"), ("rm", "-f", "-v")),
+        (("volume", "ls", "-q"), ("volume", "rm", "-f")),
+        (("network", "ls", "-q"), ("network", "rm")),
+    ):
+        if found := docker(*listed, f"--filter=label={RUN}").split():
+            docker(*removed, *found)
+    if tags := docker("image", "ls", "--format={{.Repository}}:{{.Tag}}", f"{RUN}/*").split():
+        docker("image", "rm", "--force", *tags)
+    # What the steps of a build stage left has no name; it goes from the last to the first.
+    while [one for one in image_ids() - images_before if _is_a_step(one, base) and _removed(one)]:
+        pass
+
+
+def layers(image: str) -> list[str]:
+    """Return the digests of an image's layers, the base's first."""
+    return inspect("image", image)["RootFS"]["Layers"]
+
+
+def _is_a_step(image: str, base: str) -> bool:
+    """Whether an image has no name and stands on a base; False for one that has gone."""
+    try:
+        unnamed = not inspect("image", image)["RepoTags"]
+        return unnamed and layers(image)[: len(layers(base))] == layers(base)
+    except AssertionError:
+        return False
+
+
+def _removed(image: str) -> bool:
+    return succeeds("docker", "image", "rm", image)

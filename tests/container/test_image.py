@@ -1,0 +1,90 @@
+"""What the image is made of."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.container.conftest import Figure, Run
+from tests.container.engine import build, docker, inspect, layers
+
+#: Bytes that the image may add to its base.
+MOST_ADDED = 45_000_000
+
+#: Prints what a user finds in the image as JSON: files that are not root's among the program's,
+#: and whatever anybody but root may write to.
+LOOK = """
+import json, os, shutil
+ours, foreign, writable = [], [], []
+for top in os.listdir("/"):
+    if top in ("proc", "sys", "dev"):
+        continue
+    for folder, _, files in os.walk("/" + top):
+        for path in [folder, *(os.path.join(folder, file) for file in files)]:
+            if folder.startswith(("/app", "/opt/venv")):
+                ours.append(path)
+                if os.lstat(path).st_uid or os.lstat(path).st_gid:
+                    foreign.append(path)
+            if not os.path.islink(path) and os.access(path, os.W_OK):
+                writable.append(path)
+tools = [one for one in ("cc", "gcc", "g++", "clang", "make", "ld", "cargo") if shutil.which(one)]
+print(json.dumps({"ours": ours, "foreign": foreign, "writable": writable, "tools": tools}))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(image: str) -> dict[str, list[str]]:
+    """What `LOOK` finds, as the user that the image runs as."""
+    return json.loads(docker("run", "--rm", image, "python", "-c", LOOK))
+
+
+def test_it_adds_little_to_its_base(image: str, python_image: str, figure: Figure) -> None:
+    size, base = (inspect("image", one)["Size"] for one in (image, python_image))
+    figure("image", f"{(size - base) / 1e6:.1f} MB on a base of {base / 1e6:.0f} MB")
+    assert size - base <= MOST_ADDED
+
+
+def test_it_holds_the_program_and_nothing_to_make_or_test_it(found: dict[str, list[str]]) -> None:
+    assert "/app/server.py" in found["ours"]
+    assert "/app/check.py" in found["ours"]
+    parts = {part for path in found["ours"] for part in Path(path).relative_to("/").parts[1:3]}
+    assert not parts & {".git", ".ci", "tests", "bench", "deploy", "Makefile", "Dockerfile"}
+    assert not found["tools"]
+
+
+def test_it_holds_no_pip_and_no_pip_cache(image: str, python_image: str) -> None:
+    look = "ls -A /root /tmp /var/tmp; ls /opt/venv/bin; du -sk /root/.cache 2>&1 | cut -f1"
+    ours, base = (
+        docker("run", "--rm", "--user=0", one, "sh", "-c", look).splitlines()
+        for one in (image, python_image)
+    )
+    assert "pip" not in ours
+    assert ".cache" not in set(ours) - set(base)
+
+
+def test_files_are_roots_and_the_user_cannot_write_them(found: dict[str, list[str]]) -> None:
+    assert found["foreign"] == []
+    assert set(found["writable"]) <= {"/tmp", "/var/tmp", "/run/lock"}  # for everybody, in Debian
+
+
+def test_it_runs_as_a_user_that_has_no_name_and_no_rights(image: str, run: Run) -> None:
+    assert inspect("image", image)["Config"]["User"] == "10001:10001"
+    status = run(image).exec("cat", "/proc/1/status")
+    assert "Uid:\t10001\t10001\t10001\t10001" in status
+    assert "Gid:\t10001\t10001\t10001\t10001" in status
+
+
+def test_another_build_after_a_change_of_a_handler_reuses_the_dependencies(
+    image: str, checkout: Path, python_image: str
+) -> None:
+    handler = checkout / "handlers" / "health.py"
+    before = handler.read_text()
+    try:
+        handler.write_text(before + "\n# changed\n")
+        changed = build(checkout, "changed", python_image)
+    finally:
+        handler.write_text(before)
+    base = len(layers(python_image))
+    one, other = layers(image), layers(changed)
+    assert one[: base + 1] == other[: base + 1], "the layer with the dependencies was made anew"
+    assert one != other

@@ -1,0 +1,185 @@
+"""One container: the page, Redis on its network, its limits, its health, its end."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.conftest import ROOT, wait_until
+from tests.container.conftest import Figure, Run
+from tests.container.engine import Container, docker, first_page, free_ports, get
+from tests.page import BUSY, OFF, number_on
+
+#: As the README has it, on a port that the engine picks.
+PUBLISH = "--publish=127.0.0.1::80"
+
+#: What the program runs under in compose.yaml, too.
+HARDENED = (
+    *("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
+    *("--memory=96m", "--pids-limit=64"),
+)
+
+
+def redis(run: Run, image: str, network: str, *flags: str) -> Container:
+    """Start Redis as the README has it, under a name of this run's."""
+    flags = (f"--network={network}", "--network-alias=redis", *flags)
+    return run(image, *flags, command=("redis-server", "--appendonly", "yes"))
+
+
+def number(url: str) -> int | None:
+    """Visit, and return the number."""
+    return number_on(get(url).encode())
+
+
+def timed(url: str) -> tuple[int | None, float]:
+    """Visit, and return the number and how long it took."""
+    began = time.monotonic()
+    return number(url), time.monotonic() - began
+
+
+def test_without_redis_it_greets_at_once_and_names_its_container(image: str, run: Run) -> None:
+    web = run(image, PUBLISH)
+    page = first_page(web.url)
+    assert page == f"<h3>Hello World!</h3><b>Hostname:</b> {web.short_id}<br/><b>Visits:</b> {OFF}"
+    assert max(timed(web.url)[1] for _ in range(5)) < 0.5
+    assert "counter off: cannot resolve redis" in web.logs()
+
+
+def test_it_greets_whom_it_is_told_to(image: str, run: Run) -> None:
+    assert "<h3>Hello Ada &lt;3!</h3>" in first_page(run(image, PUBLISH, "--env=NAME=Ada <3").url)
+
+
+def test_it_counts_through_a_restart_of_redis_under_another_address(
+    image: str, redis_image: str, run: Run, network: str, volume: str, figure: Figure
+) -> None:
+    database = redis(run, redis_image, network, f"--volume={volume}:/data")
+    web = run(image, PUBLISH, f"--network={network}")
+    first_page(web.url)
+    wait_until(lambda: number(web.url))
+    last = number(web.url)
+    assert last is not None
+    assert [number(web.url) for _ in range(5)] == [*range(last + 1, last + 6)]
+
+    address = database.address
+    docker("stop", database.id)
+    found, seconds = timed(web.url)  # it looks for Redis once more, while it looks the name up
+    assert found is None
+    assert seconds < 2 + BUSY
+    assert [timed(web.url) for _ in range(5)] == [(None, pytest.approx(0, abs=0.5))] * 5
+    run(redis_image, f"--network={network}", command=("sleep", "600"))  # takes its address
+    docker("start", database.id)
+    began = time.monotonic()
+    assert database.address != address
+    seen: list[int | None] = []
+    wait_until(lambda: seen.append(number(web.url)) or seen[-1], seconds=2 + BUSY)
+    figure("Redis back, counting again after", f"{time.monotonic() - began:.1f} s")
+    assert seen[-1] == last + 6
+
+
+def test_it_holds_64_connections_read_only_without_rights_in_96_mb(
+    image: str, redis_image: str, run: Run, network: str, figure: Figure
+) -> None:
+    redis(run, redis_image, network)
+    web = run(image, PUBLISH, f"--network={network}", *HARDENED)
+    first_page(web.url)
+    wait_until(lambda: number(web.url))
+    report = audit(web.url, "--requests=5000", "--concurrency=64", "--keep-alive", "--exclusive")
+    assert report["holds"], report
+    assert report["replicas"] == {web.short_id: 5000}
+    used = docker("stats", "--no-stream", "--format={{.MemUsage}}", web.id)
+    figure("memory after 5,000 visits on 64 connections", used)
+    status = web.exec("cat", "/proc/1/status")
+    assert re.search(r"^CapEff:\s0+$", status, re.MULTILINE)
+    assert re.search(r"^CapBnd:\s0+$", status, re.MULTILINE)
+    assert re.search(r"^NoNewPrivs:\s1$", status, re.MULTILINE)
+    assert not web.state["OOMKilled"]
+    assert web.state["Running"]
+
+
+def audit(url: str, *flags: str) -> dict[str, object]:
+    """Run check.py, and return its report."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "check.py"), url, "--json", *flags],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return json.loads(done.stdout)
+
+
+def test_it_turns_healthy_and_unhealthy_when_it_hangs(image: str, run: Run, figure: Figure) -> None:
+    web = run(image)
+    began = time.monotonic()
+    wait_until(lambda: web.health == "healthy", seconds=5 + BUSY)
+    figure("healthy after", f"{time.monotonic() - began:.1f} s")
+    docker("kill", "--signal=STOP", web.id)
+    began = time.monotonic()
+    wait_until(lambda: web.health == "unhealthy", seconds=30)
+    figure("unhealthy, when it hangs, after", f"{time.monotonic() - began:.1f} s")
+    docker("kill", "--signal=CONT", web.id)
+
+
+def test_an_idle_one_stops_at_once_where_the_guides_app_is_killed(
+    image: str, guide_image: str, run: Run, figure: Figure
+) -> None:
+    ours, guides = run(image, PUBLISH), run(guide_image, PUBLISH)
+    for one in (ours, guides):
+        first_page(one.url)
+    with ThreadPoolExecutor() as pool:
+        theirs = pool.submit(guides.stop)
+        seconds = ours.stop()
+    assert ours.state["ExitCode"] == 0, ours.logs()
+    assert seconds < 1.5
+    figure("docker stop", f"{seconds:.2f} s, status 0")
+    status = guides.state["ExitCode"]
+    figure("docker stop of the guide's app", f"{theirs.result():.2f} s, status {status}")
+    assert status == 137
+
+
+def test_requests_in_flight_are_answered_when_it_stops(
+    image: str, redis_image: str, run: Run, network: str
+) -> None:
+    database = redis(run, redis_image, network)
+    web = run(image, PUBLISH, f"--network={network}", "--env=REDIS_TIMEOUT=10")
+    first_page(web.url)
+    wait_until(lambda: number(web.url))
+    last = number(web.url)
+    assert last is not None
+    docker("pause", database.id)
+    with ThreadPoolExecutor(10) as pool:
+        visits = [pool.submit(number, web.url) for _ in range(8)]
+        wait_until(lambda: connections(web) == 8)
+        stopping = pool.submit(web.stop)
+        wait_until(lambda: "stopping" in web.logs())
+        assert not any(visit.done() for visit in visits)
+        docker("unpause", database.id)
+        assert sorted(visit.result() for visit in visits) == [*range(last + 1, last + 9)]
+        stopping.result()
+    assert web.state["ExitCode"] == 0, web.logs()
+
+
+def connections(container: Container) -> int:
+    """How many clients are connected to its port 80."""
+    rows = container.exec("cat", "/proc/net/tcp", "/proc/net/tcp6").splitlines()
+    return sum(row.split()[1].endswith(":0050") and row.split()[3] == "01" for row in rows)
+
+
+def test_the_first_page_comes_before_that_of_the_guides_app(
+    image: str, guide_image: str, run: Run, figure: Figure
+) -> None:
+    def cold_start(of: str) -> float:
+        port = free_ports()
+        began = time.monotonic()
+        run(of, f"--publish=127.0.0.1:{port}:80")
+        first_page(f"http://127.0.0.1:{port}/")
+        return time.monotonic() - began
+
+    names = {"docker run to the first page": image, "the same, the guide's app": guide_image}
+    seconds = {name: [cold_start(of) for _ in range(3)] for name, of in names.items()}
+    for name, times in seconds.items():
+        figure(name, ", ".join(f"{one:.2f} s" for one in times))

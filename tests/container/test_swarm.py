@@ -1,0 +1,207 @@
+"""deploy/stack.yaml on a swarm of one node, visited through its network."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, wait_until
+from tests.container.conftest import Figure, Run
+from tests.container.engine import RUN, docker, get, inspect, logs, succeeds
+
+REPLICAS = 5
+WEB = f"{RUN}_web"
+STACK_LABEL = f"--filter=label=com.docker.stack.namespace={RUN}"
+
+#: Visits under way at once.
+CONCURRENCY = 16
+
+StartAudit = Callable[..., Callable[[], dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def swarm() -> Iterator[None]:
+    """A swarm with a node for Redis and the secret; the engine's own when it is a manager."""
+    networks = docker("network", "ls", "--format={{.Name}}").split()
+    state = docker("info", "--format={{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}")
+    assert state in ("inactive false", "active true"), f"the engine's swarm is {state}"
+    if state == "inactive false":
+        docker("swarm", "init", "--advertise-addr=127.0.0.1", "--listen-addr=127.0.0.1")
+    labelled = docker("node", "ls", "--quiet", "--filter=node.label=friendlyhello.redis=true")
+    node = docker("info", "--format={{.Swarm.NodeID}}")
+    if not labelled:
+        docker("node", "update", "--label-add=friendlyhello.redis=true", node)
+    docker("secret", "create", RUN, "-", input=os.urandom(32).hex() + "\n")
+    yield
+    docker("secret", "rm", RUN)
+    if not labelled:
+        docker("node", "update", "--label-rm=friendlyhello.redis", node)
+    if state == "inactive false":
+        docker("swarm", "leave", "--force")
+        if "docker_gwbridge" not in networks:
+            docker("network", "rm", "docker_gwbridge")
+
+
+@pytest.fixture(scope="module")
+def stack(swarm: None, image: str, redis_image: str) -> Iterator[None]:
+    """The stack as deployed."""
+    files = ("deploy/stack.yaml", "tests/container/stack.yaml")
+    docker(
+        *("stack", "deploy", "--resolve-image=never"),
+        *(f"--compose-file={ROOT / file}" for file in files),
+        RUN,
+        env=os.environ
+        | {"IMAGE": image, "REDIS_IMAGE": redis_image, "HELLO_PORT": "0", "SECRET": RUN},
+    )
+    yield
+    # Said again while a task that is ending keeps the network.
+    wait_until(lambda: succeeds("docker", "stack", "rm", RUN), seconds=30)
+    wait_until(lambda: not docker("ps", "--all", "--quiet", STACK_LABEL), seconds=30)
+    wait_until(lambda: not docker("network", "ls", "--quiet", STACK_LABEL), seconds=30)
+    docker("volume", "rm", *docker("volume", "ls", "--quiet", STACK_LABEL).split())
+
+
+@pytest.fixture
+def replicas(stack: None) -> list[str]:
+    """The ids of the replicas' containers, once all of them are running and Redis is."""
+    wait_for_all(f"{RUN}_redis", 1)
+    return wait_for_all(WEB, REPLICAS)
+
+
+def wait_for_all(service: str, number: int) -> list[str]:
+    """Return the ids of a service's containers, once there are as many and all are healthy."""
+    try:
+        wait_until(lambda: len(running(service)) == number, seconds=60)
+    except AssertionError:
+        seen = docker("service", "ps", "--no-trunc", service) + "\n" + docker("ps", "--all")
+        raise AssertionError(f"not {number} of {service} after 60 s:\n{seen}") from None
+    return running(service)
+
+
+def running(service: str) -> list[str]:
+    """Return the ids of a service's containers that are healthy."""
+    return docker("ps", "-q", f"--filter=name={service}", "--filter=health=healthy").split()
+
+
+@pytest.fixture
+def start_audit(image: str, run: Run, replicas: list[str]) -> StartAudit:
+    """Begin an audit from inside the network; calling what it returns ends it with its report."""
+
+    def start(*flags: str) -> Callable[[], dict[str, Any]]:
+        flags = (*flags, f"--concurrency={CONCURRENCY}", "--exclusive", "--json")
+        auditor = run(
+            image, f"--network={RUN}_default", command=("python", "check.py", "http://web", *flags)
+        )
+
+        since = f"--since={auditor.state['StartedAt']}"
+        wait_until(lambda: "GET / (" in logs(replicas[0], since))
+
+        def end() -> dict[str, Any]:
+            if "--duration=600" in flags:
+                docker("stop", "--time=20", auditor.id)
+            docker("wait", auditor.id)
+            return json.loads(docker("logs", auditor.id))
+
+        return end
+
+    return start
+
+
+def another(image: str, tag: str, line: str) -> str:
+    """Make an image that differs from another one by a line of its Dockerfile."""
+    docker("build", f"--tag={RUN}/{tag}", "-", input=f"FROM {image}\n{line}\n")
+    return f"{RUN}/{tag}"
+
+
+def update(image: str) -> str:
+    """Give the service another image; return the state that this ended in."""
+    docker(
+        *("service", "update", "--detach=false", "--quiet", "--no-resolve-image"),
+        *(f"--image={image}", WEB),
+        seconds=180,
+    )
+    return inspect("service", WEB)["UpdateStatus"]["State"]
+
+
+def images_of(containers: list[str]) -> set[str]:
+    return {
+        inspect("container", one)["Config"]["Image"].removesuffix(":latest") for one in containers
+    }
+
+
+def test_2000_visits_get_consecutive_numbers_from_all_replicas(
+    replicas: list[str], start_audit: StartAudit, figure: Figure
+) -> None:
+    report = start_audit("--requests=2000")()
+    figure("swarm, 2,000 visits", ", ".join(f"{n}" for n in report["replicas"].values()))
+    assert report["holds"], report
+    assert report["replicas"].keys() == {one[:12] for one in replicas}
+    numbers = report["numbers"]
+    assert numbers["highest"] - numbers["lowest"] == 1999
+
+
+def test_each_replica_is_published_limited_and_has_the_password(replicas: list[str]) -> None:
+    for one in replicas:
+        page = get("http://" + docker("port", one, "80/tcp").splitlines()[0])
+        assert f"<b>Hostname:</b> {one[:12]}<br/>" in page
+        assert page.rpartition(" ")[2].isdigit()
+        host = inspect("container", one)["HostConfig"]
+        assert (host["ReadonlyRootfs"], host["CapDrop"]) == (True, ["ALL"])
+        assert (host["Memory"], host["PidsLimit"]) == (96 << 20, 64)
+
+
+def test_a_rolling_update_loses_no_visit_and_repeats_no_number(
+    replicas: list[str], image: str, start_audit: StartAudit, figure: Figure
+) -> None:
+    newer = another(images_of(replicas).pop(), "newer", f"LABEL made={time.time()}")
+    end = start_audit("--duration=600", "--rate=300")
+    began = time.monotonic()
+    assert update(newer) == "completed"
+    seconds = time.monotonic() - began
+    report = end()
+    figure(
+        "swarm, rolling update",
+        f"{seconds:.0f} s, {report['visits']['made']} visits, {report['visits']['failed']} failed",
+    )
+    assert report["holds"], report
+    assert report["visits"]["uncounted"] == 0
+    now = running(WEB)
+    assert images_of(now) == {newer}
+    assert not set(now) & set(replicas)
+    assert report["replicas"].keys() == {one[:12] for one in (*replicas, *now)}
+
+
+def test_an_update_that_does_not_become_healthy_is_rolled_back(
+    replicas: list[str], start_audit: StartAudit, figure: Figure
+) -> None:
+    sick = "HEALTHCHECK --interval=1s --timeout=1s --retries=1 CMD false"
+    bad = another(images_of(replicas).pop(), "bad", sick)
+    end = start_audit("--duration=600", "--rate=300")
+    assert update(bad) == "rollback_completed"
+    report = end()
+    figure("swarm, update rolled back", f"{report['visits']['failed']} failed")
+    assert report["holds"], report
+    assert set(running(WEB)) == set(replicas)
+
+
+def test_killed_replicas_lose_only_the_connections_that_were_on_them(
+    replicas: list[str], start_audit: StartAudit, figure: Figure
+) -> None:
+    end = start_audit("--duration=600", "--rate=300")
+    killed = replicas[:2]
+    for one in killed:
+        docker("kill", one)
+        wait_for_all(WEB, REPLICAS)
+    report = end()
+    figure("swarm, visits lost on 2 killed replicas", json.dumps(report["failures"]))
+    assert report["numbers"]["twice"] == []
+    assert report["visits"]["uncounted"] == 0
+    # Its network goes with a replica, so some wait for it in vain. None was refused, or unanswered
+    # by a replica that lives: these would be more than can be under way at once.
+    assert report["failures"].keys() <= {"reset", "closed without an answer", "timeout"}
+    assert report["visits"]["failed"] <= len(killed) * CONCURRENCY
+    assert report["numbers"]["missing"] <= report["visits"]["failed"]
+    assert not set(running(WEB)) & set(killed)
