@@ -1,4 +1,4 @@
-"""What Prometheus is told: numbers that every worker process raises, and any of them can sum.
+"""What is counted besides visits: numbers that every process raises, and any of them can sum.
 
 They are cells of memory that the processes share, a row for each slot of `workers.run`. Only the
 process that has taken a slot writes its row, so that nothing is locked. The counters of a process
@@ -6,22 +6,13 @@ that died stay, since they must not go down; its gauges go.
 """
 
 import asyncio
-import functools
 import http
 import mmap
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from prometheus_client import Metric, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-)
-from prometheus_client.utils import floatToGoString
 from tornado.web import RequestHandler
 
 #: Why a visit got no number: the counter was off, too many waited, Redis did not answer in time,
@@ -62,8 +53,40 @@ _ROUTE = _CODES_OF_A_ROUTE + len(SECONDS) + 2
 _END = _REQUESTS + MOST_ROUTES * _ROUTE
 
 
+@dataclass(frozen=True)
+class Sums:
+    """What all processes have counted.
+
+    Of a histogram there is what each bucket has got, one past the last bound, and the sum.
+
+    :arg version: the label of the version that runs.
+    :arg visits: those that got a number.
+    :arg uncounted: those that got none, by reason.
+    :arg round_trip: histogram, by `SECONDS`.
+    :arg per_command: histogram, by `VISITS`.
+    :arg requests: by route, method and code.
+    :arg request_seconds: histograms by `SECONDS`, by route.
+    :arg redis_up: whether the counter is on, in every process.
+    :arg connections: of clients, open.
+    :arg live_watchers: of ``/live/events``.
+    :arg pids: the processes'.
+    """
+
+    version: str
+    visits: float
+    uncounted: Mapping[str, float]
+    round_trip: Sequence[float]
+    per_command: Sequence[float]
+    requests: Mapping[tuple[str, str, str], float]
+    request_seconds: Mapping[str, Sequence[float]]
+    redis_up: float
+    connections: float
+    live_watchers: float
+    pids: Sequence[int]
+
+
 class Metrics:
-    """Counts, and tells what all processes have counted; a `prometheus_client` collector.
+    """Counts, and sums what all processes have counted.
 
     :arg version: the label of the version that runs.
     :arg processes: how many there will be; each takes a slot once it has been forked.
@@ -165,113 +188,39 @@ class Metrics:
                 self._row[at] += number
             durations[:] = [0.0] * len(durations)
 
-    # Telling.
-
-    def collect(self) -> Iterator[Metric]:
+    def sums(self) -> Sums:
         """Return what all processes have counted."""
         self._look()
         end = _REQUESTS + len(self._routes) * _ROUTE
         sums = [sum(cells) for cells in zip(*(row[:end] for row in self._rows), strict=True)]
         running = [row for row in self._rows if row[_PID]]
+        requests, request_seconds = self._requests(sums)
+        connections, live_watchers, redis_up = (
+            [row[at] for row in running] for at in range(_GAUGES, _VISITS)
+        )
+        return Sums(
+            version=self._version,
+            visits=sums[_VISITS],
+            uncounted=dict(zip(REASONS, sums[_UNCOUNTED:_ROUND_TRIP], strict=True)),
+            round_trip=sums[_ROUND_TRIP:_PER_COMMAND],
+            per_command=sums[_PER_COMMAND:_REQUESTS],
+            requests=requests,
+            request_seconds=request_seconds,
+            redis_up=min(redis_up),
+            connections=sum(connections),
+            live_watchers=sum(live_watchers),
+            pids=[int(row[_PID]) for row in running],
+        )
 
-        yield InfoMetricFamily(
-            "friendlyhello", "The version's label.", value={"version": self._version}
-        )
-        yield CounterMetricFamily(
-            "friendlyhello_visits", "Visits that got a number of Redis.", value=sums[_VISITS]
-        )
-        uncounted = CounterMetricFamily(
-            "friendlyhello_visits_uncounted", "Visits that got no number.", labels=["reason"]
-        )
-        for at, reason in enumerate(REASONS, _UNCOUNTED):
-            uncounted.add_metric([reason], sums[at])
-        yield uncounted
-        yield GaugeMetricFamily(
-            "friendlyhello_redis_up",
-            "Whether the counter is on, in every process.",
-            value=min(row[_GAUGES + GAUGES.index("redis_up")] for row in running),
-        )
-        yield _histogram(
-            "friendlyhello_redis_roundtrip_seconds",
-            "Seconds from a command that counts to its reply.",
-            SECONDS,
-            {(): sums[_ROUND_TRIP:_PER_COMMAND]},
-        )
-        yield _histogram(
-            "friendlyhello_visits_per_command",
-            "Visits that one command counted.",
-            VISITS,
-            {(): sums[_PER_COMMAND:_REQUESTS]},
-        )
-        yield from self._collect_requests(sums)
-        for name, help in (
-            ("connections", "Connections of clients that are open."),
-            ("live_watchers", "Those who have /live/events open."),
-        ):
-            yield GaugeMetricFamily(
-                f"friendlyhello_{name}", help, value=self._sum_of(name, running)
-            )
-        yield from _of_processes([int(row[_PID]) for row in running])
-
-    def _collect_requests(self, sums: Sequence[float]) -> Iterator[Metric]:
-        requests = CounterMetricFamily(
-            "friendlyhello_requests",
-            "Requests that were answered.",
-            labels=["route", "method", "code"],
-        )
-        durations: dict[tuple[str, ...], Sequence[float]] = {}
-        for at, route in enumerate(self._routes):
-            begin = _REQUESTS + at * _ROUTE
-            durations[(route,)] = sums[begin + _CODES_OF_A_ROUTE : begin + _ROUTE]
+    def _requests(
+        self, sums: Sequence[float]
+    ) -> tuple[dict[tuple[str, str, str], float], dict[str, Sequence[float]]]:
+        requests = {}
+        seconds: dict[str, Sequence[float]] = {}
+        for route, begin in zip(self._routes, range(_REQUESTS, len(sums), _ROUTE), strict=True):
+            seconds[route] = sums[begin + _CODES_OF_A_ROUTE : begin + _ROUTE]
             for cell, number in enumerate(sums[begin : begin + _CODES_OF_A_ROUTE]):
                 if number:
                     method, code = divmod(cell, len(CODES))
-                    requests.add_metric([route, METHODS[method], CODES[code]], number)
-        yield requests
-        yield _histogram(
-            "friendlyhello_request_seconds",
-            "Seconds from a request's head to the end of its answer.",
-            SECONDS,
-            durations,
-            ["route"],
-        )
-
-    @staticmethod
-    def _sum_of(gauge: str, rows: "Sequence[memoryview[float]]") -> float:
-        return sum(row[_GAUGES + GAUGES.index(gauge)] for row in rows)
-
-
-def _histogram(
-    name: str,
-    help: str,
-    bounds: Sequence[float],
-    cells: Mapping[tuple[str, ...], Sequence[float]],
-    labels: Sequence[str] = (),
-) -> Metric:
-    """Return a histogram.
-
-    :arg cells: by the values of the labels, what each bucket has got, and the sum.
-    """
-    family = HistogramMetricFamily(name, help, labels=labels)
-    ends = [floatToGoString(bound) for bound in (*bounds, float("inf"))]
-    for values, (*numbers, total) in cells.items():
-        buckets = zip(ends, accumulate(numbers), strict=True)
-        family.add_metric(values, list(buckets), total)
-    return family
-
-
-def _of_processes(pids: Sequence[int]) -> Iterator[Metric]:
-    """Return what `prometheus_client` tells of a process, for all of them as one.
-
-    That is the sum, but of two things: the first one's start, and what each may open.
-    """
-    collected: dict[str, list[Metric]] = {}
-    for pid in pids:
-        for metric in ProcessCollector(pid=functools.partial(str, pid), registry=None).collect():
-            collected.setdefault(metric.name, []).append(metric)
-    for name, (one, *others) in collected.items():
-        values = [metric.samples[0].value for metric in (one, *others)]
-        only = name in ("process_start_time_seconds", "process_max_fds")
-        total = min(values) if only else sum(values)
-        one.samples = [one.samples[0]._replace(value=total)]
-        yield one
+                    requests[route, METHODS[method], CODES[code]] = number
+        return requests, seconds

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Mapping
 from typing import ClassVar
 
-from prometheus_client.exposition import choose_encoder
-
 from handlers.base import BaseHandler
 from metrics import Metrics
 
@@ -25,11 +23,12 @@ class MetricsHandler(BaseHandler):
 
         https://prometheus.io/docs/instrumenting/exposition_formats/
         """
-        try:
-            encode, content_type = choose_encoder(self.request.headers.get("Accept", ""))
-        except (TypeError, ValueError):  # a version that is no number
-            encode, content_type = choose_encoder("")
+        from exposition import Exposition  # here, as its library takes 10 ms of the start
+
+        text, content_type = Exposition(self.metrics).written(
+            self.request.headers.get("Accept", "")
+        )
         self.set_header("Content-Type", content_type)
-        self.write(encode(self.metrics))
+        self.write(text)
 
     head = get

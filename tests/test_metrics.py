@@ -15,6 +15,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
+from exposition import Exposition
 from metrics import CODES, METHODS, MOST_ROUTES, REASONS, Metrics
 from server import make_app
 from tests.conftest import Program, Valkey, children, wait_until
@@ -79,7 +80,7 @@ def test_buckets_are_cumulative_and_hold_what_they_say() -> None:
         metrics.counted(visits, seconds)
     samples = {
         (sample.name, sample.labels.get("le")): sample.value
-        for family in metrics.collect()
+        for family in Exposition(metrics).collect()
         for sample in family.samples
     }
     trip, visits = "friendlyhello_redis_roundtrip_seconds", "friendlyhello_visits_per_command"
@@ -162,7 +163,7 @@ def test_visits_that_are_too_many_or_meet_the_end_are_counted_so(valkey: Valkey)
         assert await asyncio.gather(*waiting) == [None] * 5
         return {
             (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in metrics.collect()
+            for family in Exposition(metrics).collect()
             for sample in family.samples
         }
 
@@ -251,7 +252,9 @@ def test_watchers_of_all_processes_are_summed_and_a_new_process_has_none() -> No
     metrics.take(1)  # as another process does, which has none
 
     def told() -> float:
-        (family,) = (one for one in metrics.collect() if one.name.endswith("live_watchers"))
+        (family,) = (
+            one for one in Exposition(metrics).collect() if one.name.endswith("live_watchers")
+        )
         return float(family.samples[0].value)
 
     watchers = 4
