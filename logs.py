@@ -1,7 +1,6 @@
 """How log lines look: text for a terminal, or one JSON object a line."""
 
 import asyncio
-import encodings.unicode_escape  # noqa: F401  now: without descriptors it is not found
 import functools
 import logging
 import re
@@ -13,6 +12,8 @@ from pythonjsonlogger.json import JsonFormatter
 from tornado.httputil import HTTPHeaders
 from tornado.log import LogFormatter, access_log
 from tornado.web import RequestHandler
+
+from lines import one_line
 
 #: ``version-trace-parent-flags`` (https://www.w3.org/TR/trace-context/#traceparent-header). What
 #: versions after 00 append is theirs to say; neither id is all zeros, and ff is no version.
@@ -83,13 +84,6 @@ class _TextFormatter(LogFormatter):
 @functools.lru_cache(maxsize=1)
 def _time(second: int, datefmt: str | None) -> str:
     return time.strftime(datefmt or "%c", time.localtime(second))
-
-
-def one_line(text: str) -> str:
-    """Return a text with every character escaped that could end its line or move the cursor."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _escape(record: logging.LogRecord) -> bool:

@@ -4,24 +4,30 @@
 and drains: what is in flight is finished, everything else is closed.
 """
 
+import sys
+
+if __name__ == "__main__" and "--healthcheck" in sys.argv:
+    # Each container runs this every few seconds: half the time when the server is not imported.
+    import healthcheck
+
+    healthcheck.main()
+
 import asyncio
 import contextlib
 import functools
 import gc
-import http.client
 import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from tornado.netutil import bind_sockets
 from tornado.web import RequestHandler
 
 import config
+import healthcheck
 import limits
 import logs
 import workers
@@ -30,6 +36,7 @@ from config import Settings
 from handlers import routes
 from handlers.base import COMMON_HEADERS, NotFoundHandler
 from httpserver import HTTPServer
+from lines import fail
 from listening import Listening
 from live import Live
 from metrics import Metrics
@@ -210,23 +217,6 @@ def listen(settings: Settings, processes: int = 1) -> list[list[socket.socket]]:
     return sockets if len(sockets) == processes else sockets * processes
 
 
-def healthcheck(settings: Settings) -> str | None:
-    """Ask the server of the same settings for ``/healthz``.
-
-    :return: what is wrong with it, or None when it is healthy.
-    """
-    host = {None: "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(
-        settings.address, settings.address
-    )
-    connection = http.client.HTTPConnection(str(host), settings.port, timeout=2)
-    try:
-        connection.request("GET", "/healthz")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        return f"no answer from {host} port {settings.port}: {error}"
-    return None if status == 200 else f"{host} port {settings.port} answered {status}"
-
-
 def run(settings: Settings) -> None:
     """Start, serve and stop.
 
@@ -277,22 +267,15 @@ def main() -> None:
     try:
         settings = config.load()
     except config.SettingError as error:
-        _fail(2, error)
+        fail(2, error)
     if settings.healthcheck:
-        if wrong := healthcheck(settings):
-            _fail(1, wrong)
-        return
+        healthcheck.main()
     exit_on_signals()
     logs.configure(settings.log_format, settings.log_level)
     try:
         run(settings)
     except StartError as error:
-        _fail(1, error)
-
-
-def _fail(status: int, error: object) -> NoReturn:
-    print(logs.one_line(f"server.py: {error}"), file=sys.stderr)
-    sys.exit(status)
+        fail(1, error)
 
 
 if __name__ == "__main__":

@@ -568,6 +568,15 @@ def test_healthcheck_asks_where_its_settings_say(address: str, program: Start) -
     assert f"port {server.port}" in refused(run_to_end(*ask), 1)
 
 
+def test_healthcheck_imports_no_server(program: Start) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock")
+    result = run_to_end("--healthcheck", PORT=str(server.port), PYTHONPROFILEIMPORTTIME="1")
+    assert result.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "config" in imported
+    assert not imported & {"redis", "tornado.web", "uvloop"}
+
+
 def test_healthcheck_without_a_server_is_one_line_and_status_1() -> None:
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))  # taken, but not listened on
