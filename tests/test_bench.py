@@ -133,7 +133,8 @@ def test_a_short_run_measures_the_server_and_leaves_nothing_behind(tmp_path: Pat
 
 def test_ctrl_c_is_one_line_and_leaves_no_process_behind(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [str(PYTHON), "-m", "bench", f"--only={OURS}"],
+        # A shell that runs the tests in the background has them ignore Ctrl-C.
+        ["env", "--default-signal=INT", str(PYTHON), "-m", "bench", f"--only={OURS}"],
         cwd=ROOT,
         env=os.environ | {"TMPDIR": str(tmp_path)},
         stderr=subprocess.PIPE,
