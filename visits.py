@@ -35,6 +35,10 @@ MOST_TRIES = 32
 #: looks at the clock ten times a second.
 WAIT_MARGIN = 0.15
 
+#: Visits that are answered in one turn of the loop; then others get theirs. Answered all at once,
+#: hundreds would come back all at once, and wait for one command with nothing else to do.
+ANSWERED_AT_ONCE = 64
+
 #: Redis refuses to raise an integer past 64 bits (https://redis.io/commands/incrby).
 LAST_NUMBER = 2**63 - 1
 
@@ -226,9 +230,8 @@ class Visits:
         self._note_refusal()
         batch, self._under_way = self._under_way, []
         self._metrics.counted(len(batch), time.perf_counter() - self._sent_at)
-        for number, waiter in enumerate(batch, last - len(batch) + 1):
-            _answer(waiter, number)
         self._send()
+        _answer_in_order(batch, last - len(batch) + 1)
 
     def _note_refusal(self) -> None:
         """Log, once, that the replica's figures cannot be kept; the visits count all the same."""
@@ -329,6 +332,15 @@ class Visits:
         line, self._line, self._moved = self._line, None, False
         if line is not None:
             line.close()
+
+
+def _answer_in_order(waiters: list[Waiter], number: int) -> None:
+    at_once, later = waiters[:ANSWERED_AT_ONCE], waiters[ANSWERED_AT_ONCE:]
+    for waiter in at_once:
+        _answer(waiter, number)
+        number += 1
+    if later:
+        asyncio.get_running_loop().call_soon(_answer_in_order, later, number)
 
 
 def _answer(waiter: Waiter, number: int | None) -> None:

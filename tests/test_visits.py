@@ -22,7 +22,7 @@ from server import make_app
 from tests.conftest import Program, Valkey
 from tests.fake_redis import FakeRedis
 from tests.page import eventually, number_on, serving
-from visits import Visits
+from visits import ANSWERED_AT_ONCE, Visits
 
 # The page over a real Valkey, in pytest-tornado's way.
 
@@ -410,4 +410,32 @@ async def test_past_the_limit_visits_get_the_fallback_at_once_and_the_others_the
         assert visits.up
     assert await under_way == 2
     assert await asyncio.gather(*waiting) == [3, 4, 5]
+    await visits.close()
+
+
+@pytest.mark.gen_test
+async def test_a_large_group_is_answered_in_order_and_lets_others_have_their_turn(
+    fake: FakeRedis,
+) -> None:
+    visits = Visits(fake.url)
+    assert await visits.count() == 1
+    answered: list[int | None] = []
+    begun = asyncio.Event()
+
+    async def visit() -> None:
+        answered.append(await visits.count())
+        if len(answered) > 1:
+            begun.set()
+
+    with fake.held():
+        first = asyncio.create_task(visit())
+        await eventually(lambda: len(fake.visits()) == 2)
+        group = [asyncio.create_task(visit()) for _ in range(10 * ANSWERED_AT_ONCE)]
+        await asyncio.sleep(0)
+    await first
+    await begun.wait()
+    assert len(answered) < 5 * ANSWERED_AT_ONCE
+    assert await visits.count() == len(group) + 3, "it waits for its own command alone"
+    await asyncio.gather(*group)
+    assert answered == list(range(2, len(group) + 3))
     await visits.close()
