@@ -103,19 +103,20 @@ def log_request(handler: RequestHandler) -> None:
     # Not access_log.log(), which asks the system and the stack anew for each record what all of
     # them have alike: 8 % of a logged page.
     record = logging.LogRecord.__new__(logging.LogRecord)
-    vars(record).update(
-        _common(level),
-        created=now,
-        msecs=now % 1 * 1000,
-        msg=f"{status} {request.method} {request.uri} ({request.remote_ip}) {milliseconds:.2f}ms",
-        method=request.method,
-        path=request.path,
-        status=status,
-        duration_ms=round(milliseconds, 3),
-        remote=request.remote_ip,
-        request_id=getattr(handler, "request_id", None),
-        **_trace(request.headers),
+    record.__dict__ = fields = _common(level).copy()
+    fields["created"] = now
+    fields["msecs"] = now % 1 * 1000
+    fields["msg"] = (
+        f"{status} {request.method} {request.uri} ({request.remote_ip}) {milliseconds:.2f}ms"
     )
+    fields["method"] = request.method
+    fields["path"] = request.path
+    fields["status"] = status
+    fields["duration_ms"] = round(milliseconds, 3)
+    fields["remote"] = request.remote_ip
+    fields["request_id"] = getattr(handler, "request_id", None)
+    if traceparent := _traceparent(request.headers):
+        fields["traceparent"] = traceparent
     access_log.handle(record)
 
 
@@ -130,6 +131,6 @@ def _level(status: int) -> int:
     return logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
 
 
-def _trace(headers: HTTPHeaders) -> dict[str, str]:
+def _traceparent(headers: HTTPHeaders) -> str | None:
     given = headers.get_list("Traceparent")
-    return {"traceparent": given[0]} if len(given) == 1 and _TRACEPARENT.fullmatch(given[0]) else {}
+    return given[0] if len(given) == 1 and _TRACEPARENT.fullmatch(given[0]) else None
