@@ -230,8 +230,8 @@ class Visits:
         self._note_refusal()
         batch, self._under_way = self._under_way, []
         self._metrics.counted(len(batch), time.perf_counter() - self._sent_at)
-        self._send()
         _answer_in_order(batch, last - len(batch) + 1)
+        self._send()
 
     def _note_refusal(self) -> None:
         """Log, once, that the replica's figures cannot be kept; the visits count all the same."""
