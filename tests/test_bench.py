@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from bench import report, scale
 from bench.results import Results, Row, load, lowest, moved, ratios, spread
 from bench.servers import BY_NAME, OURS, PYTHON, SERVERS, lacks
-from tests.conftest import ROOT, processes_in
+from tests.conftest import ROOT, processes_in, wait_until
 
 A_ROW = Row(OURS, False, 1, 64, 100.0, 1.0, 2.0, 50.0, 1.0, 30.0, 0.5, 100.0, 10.0)
 MACHINE = {"cpu": "a", "cores": "2"}
@@ -141,14 +140,10 @@ def test_ctrl_c_is_one_line_and_leaves_no_process_behind(tmp_path: Path) -> None
         stdout=subprocess.DEVNULL,
         text=True,
     )
-    deadline = time.monotonic() + 20
-    while not (folders := list(tmp_path.glob(f"*/{OURS}-0"))):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(0.5)
-    assert processes_in(folders[0])
+    wait_until(lambda: any(map(processes_in, tmp_path.glob(f"*/{OURS}-0"))), 20)
+    (folder,) = tmp_path.glob(f"*/{OURS}-0")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "bench: interrupted\n")
-    assert processes_in(folders[0]) == set()
+    assert processes_in(folder) == set()
     assert list(tmp_path.iterdir()) == []
