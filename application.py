@@ -43,7 +43,8 @@ class PlainRequest(HTTPServerRequest):
     Tornado would parse the query that there is none of, copy what it found, and check and take
     apart the host, which is the same as the one before: 8 % of a page.
 
-    :raises HTTPInputError: when the host is missing or malformed.
+    :raises HTTPInputError: when the host is malformed.
+    :raises KeyError: when it is missing.
     """
 
     def __init__(

@@ -212,7 +212,7 @@ class Settings:
     version_label: str | None = _setting(
         None,
         _label,
-        "which version runs, for JSON and the header X-App-Version (environment: VERSION)",
+        "which version runs, for JSON, X-App-Version, /live and /metrics (environment: VERSION)",
         variable="VERSION",
     )
     faults: bool = _setting(
