@@ -120,12 +120,21 @@ class HTTPServer(httpserver.HTTPServer):
             while sockets:
                 await asyncio.sleep(RELIEF)
                 for listening in sockets:
-                    with contextlib.suppress(OSError):  # no more, or no more descriptors
-                        for _ in range(MOST_RELIEVED):
-                            self._handle_connection(*socket.socket.accept(listening))
+                    self._accept(listening, MOST_RELIEVED)
         finally:
             for listening in sockets:
                 listening.close()
+
+    def stop(self) -> None:
+        """Stop listening. Clients that are in the queue are let in: closing would cut them off."""
+        for listening in self._sockets.values():
+            self._accept(listening, socket.SOMAXCONN)
+        super().stop()
+
+    def _accept(self, listening: socket.socket, most: int) -> None:
+        with contextlib.suppress(OSError):  # no more, or no more descriptors
+            for _ in range(most):
+                self._handle_connection(*socket.socket.accept(listening))
 
     async def close_all_connections(self) -> None:
         """Close every connection at once, and wait until they are closed."""

@@ -166,10 +166,11 @@ async def test_visits_that_wait_together_fail_together(fake: FakeRedis, failure:
     async with serving(fake.url, timeout=TIMEOUT) as visitor:
         assert await visitor.visit() == 1
         FAILURES[failure](fake)
-        seen = await asyncio.gather(*(visitor.timed() for _ in range(50)))
+        # Not more: the loop that is measured also has to send and read them.
+        seen = await asyncio.gather(*(visitor.timed() for _ in range(20)))
         assert {number for number, _ in seen} == {None}
         assert max(seconds for _, seconds in seen) < TIMEOUT + BUSY
-        assert sum(command.visits for command in fake.visits()[1:]) <= 50
+        assert sum(command.visits for command in fake.visits()[1:]) <= 20
         fake.heal()
         assert await visitor.counted_again() == fake.counter
 

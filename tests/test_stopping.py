@@ -264,6 +264,20 @@ def test_connection_that_answers_while_draining_is_closed_after_the_answer(
 
 
 @pytest.mark.gen_test
+async def test_a_client_in_the_queue_when_listening_ends_is_answered() -> None:
+    server = HTTPServer(make_app())
+    listening, port = bind_unused_port()
+    server.add_socket(listening)
+    with socket.create_connection(("127.0.0.1", port)) as client:  # nothing has run that accepts
+        server.stop()
+        reader, writer = await asyncio.open_connection(sock=client)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+    await server.close_all_connections()
+
+
+@pytest.mark.gen_test
 async def test_a_request_on_the_connection_accepted_last_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
