@@ -75,15 +75,24 @@ class _TurnHandler(logging.StreamHandler[TextIO]):
 
 
 class _TextFormatter(LogFormatter):
-    """Tornado's format, its time written once a second: 3 % of a page."""
+    """Tornado's format; what stands before the message is written once a second: 5 % of a page."""
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
-        return _time(int(record.created), datefmt)
+    def __init__(self) -> None:
+        super().__init__()
+        self._before = functools.lru_cache(maxsize=16)(self._format_before)
 
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info or record.exc_text:
+            return super().format(record)
+        where = record.module, record.lineno
+        before = self._before(int(record.created), record.levelno, record.levelname, *where)
+        return f"{before}{record.getMessage()}"
 
-@functools.lru_cache(maxsize=1)
-def _time(second: int, datefmt: str | None) -> str:
-    return time.strftime(datefmt or "%c", time.localtime(second))
+    def _format_before(
+        self, second: int, levelno: int, levelname: str, module: str, lineno: int
+    ) -> str:
+        fields = {"levelno": levelno, "levelname": levelname, "module": module, "lineno": lineno}
+        return super().format(logging.makeLogRecord({**fields, "created": second}))
 
 
 def _escape(record: logging.LogRecord) -> bool:

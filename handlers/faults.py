@@ -22,6 +22,8 @@ _WAIT = re.compile(r"(?P<ms>[0-9]{1,4}|10000)ms|(?P<s>[0-9](\.[0-9]{1,3})?|10)s"
 class FaultyHelloHandler(HelloHandler):
     """Greets late, or not at all, when the query says so. Not greeted is not counted."""
 
+    BEGINS_AT_ONCE = False  # it may wait, with a timeout
+
     def initialize(self, greeting: Greeting, visits: Visits) -> None:
         """Take what the page shows."""
         super().initialize(greeting, visits)

@@ -42,6 +42,8 @@ class Greeting:
 class HelloHandler(BaseHandler):
     """Greets, as HTML or JSON. Only GET counts a visit."""
 
+    BEGINS_AT_ONCE = True
+
     HEADERS: ClassVar[Mapping[str, str]] = {
         **BaseHandler.HEADERS,
         "Content-Type": "text/html; charset=utf-8",
@@ -63,7 +65,7 @@ class HelloHandler(BaseHandler):
         if self._wants_json():
             self.write_json(self.greeting.as_json(number))
         else:
-            self.write(self.greeting.as_html(number))
+            self.write_whole(self.greeting.as_html(number))
 
     async def head(self) -> None:
         """Answer GET's headers. Its length is left out (RFC 9110, 8.6): no visit, no number."""

@@ -26,6 +26,9 @@ _LINE_BEGINNING = re.compile(
 #: uri-host and port (RFC 9110, 7.2; RFC 3986, 3.2.2). Tornado takes some that are none.
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|([\w.~!$&'()*+,;=-]|%[0-9a-f]{2})*)(:[0-9]*)?", re.I | re.A)
 
+#: Bytes of a head that is kept.
+SHORT = 1024
+
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)(.*)", re.I)
 
 
@@ -36,11 +39,21 @@ def parse_head(head: bytes) -> tuple[RequestStartLine, HTTPHeaders]:
     :return: the request line, its target in origin form where it can be (3.2.2), and the headers.
     :raises HTTPInputError: when it is malformed.
     """
+    line, by_name = (_parse_known if len(head) <= SHORT else _parse)(head)
+    return line, CheckedHeaders(by_name.copy())
+
+
+def _parse(head: bytes) -> tuple[RequestStartLine, dict[str, list[str]]]:
     end = head.index(b"\r\n")
     line = _parse_line(head[:end])
-    headers = _parse_headers(head[end:])
+    by_name = _parse_headers(head[end:])
+    headers = CheckedHeaders(by_name)
     _check_host(headers)
-    return _in_origin_form(line, headers), headers
+    return _in_origin_form(line, headers), by_name
+
+
+# A browser, a probe and a balancer send the same head again and again.
+_parse_known = functools.lru_cache(maxsize=64)(_parse)
 
 
 def check_beginning(head: bytes) -> None:
@@ -57,8 +70,6 @@ def check_beginning(head: bytes) -> None:
         raise HTTPInputError("Malformed HTTP request line")
 
 
-# Clients ask for few paths: 3 % of a page.
-@functools.lru_cache(maxsize=64)
 def _parse_line(line: bytes) -> RequestStartLine:
     return parse_request_start_line(line.decode("latin1"))
 
@@ -74,7 +85,7 @@ class _Fields:
         self.by_name.setdefault(key, []).append(value.strip(b" \t").decode("latin1"))
 
 
-def _parse_headers(lines: bytes) -> HTTPHeaders:
+def _parse_headers(lines: bytes) -> dict[str, list[str]]:
     fields = _Fields()
     parser = httptools.HttpRequestParser(fields)
     try:
@@ -84,7 +95,7 @@ def _parse_headers(lines: bytes) -> HTTPHeaders:
         pass  # asked for, and not wanted here (RFC 9110, 7.8)
     except httptools.HttpParserError as error:
         raise HTTPInputError(str(error)) from None
-    return CheckedHeaders(fields.by_name)
+    return fields.by_name
 
 
 def _check_host(headers: HTTPHeaders) -> None:
@@ -112,7 +123,10 @@ def format_head(code: int, reason: str, headers: HTTPHeaders) -> bytes:
 
     :raises ValueError: when a line end in it would end it, or begin another header.
     """
-    lines = [f"HTTP/1.1 {code} {reason}", *map(": ".join, headers.get_all())]
+    lines = [f"HTTP/1.1 {code} {reason}"]
+    for name, values in headers._as_list.items():
+        for value in values:
+            lines.append(f"{name}: {value}")
     head = "\r\n".join(lines)
     if not head.count("\r") == head.count("\n") == len(lines) - 1:
         [bad, *_] = [line for line in lines if "\r" in line or "\n" in line]
