@@ -20,10 +20,10 @@ from tornado.web import Application, RequestHandler
 
 
 class PlainRequest(HTTPServerRequest):
-    """A request that is a path alone, without a query or a body.
+    """A request whose target is a path alone.
 
-    Tornado would parse them both, copy what it found, and check and take apart the host, which is
-    the same as the one before: 10 % of a page.
+    Tornado would parse the query that there is none of, copy what it found, and check and take
+    apart the host, which is the same as the one before: 8 % of a page.
 
     :raises HTTPInputError: when the host is malformed.
     :raises KeyError: when it is missing.
@@ -51,14 +51,9 @@ class PlainRequest(HTTPServerRequest):
         self._start_time = time.time()
         self._finish_time = None
 
-    @staticmethod
-    def fits(headers: HTTPHeaders) -> bool:
-        """Tell whether a request with these headers has a host, and no body."""
-        framing = "Content-Length" in headers or "Transfer-Encoding" in headers
-        return "Host" in headers and not framing
-
     def _parse_body(self) -> None:
-        pass
+        if self.body:
+            super()._parse_body()
 
 
 @functools.lru_cache(maxsize=64)
@@ -100,16 +95,25 @@ class _PathDelegate(_RoutingDelegate):
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, RequestStartLine)
         handler = self.router.at_once.get(start_line.path)
-        if handler is None or not PlainRequest.fits(headers):
+        if handler is None or "Host" not in headers:
             return super().headers_received(start_line, headers)
         self._request = PlainRequest(self.request_conn, self.server_conn, start_line, headers)
         self._handler = handler
+        self._chunks: list[bytes] = []
+        return None
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        if self._handler is None:
+            return super().data_received(chunk)
+        self._chunks.append(chunk)
         return None
 
     def finish(self) -> None:
         if self._handler is None:
             super().finish()
             return
+        if self._chunks:
+            self._request.body = b"".join(self._chunks)
         transforms = [transform(self._request) for transform in self.router.transforms]
         _Steps(self._handler(self._request)._execute(transforms))
 

@@ -35,7 +35,7 @@ class BaseHandler(RequestHandler):
     HEADERS: ClassVar[Mapping[str, str]] = COMMON_HEADERS
 
     BEGINS_AT_ONCE: ClassVar[bool] = False
-    """Whether a request without query or body runs in no Task; see `application`."""
+    """Whether a request without query runs in no Task; see `application`."""
 
     LOG_LEVEL: ClassVar[int | None] = None
     """That of the handler's requests in the log; None: their status decides."""

@@ -17,15 +17,12 @@ from tornado import gen
 from tornado.http1connection import (
     HTTP1ConnectionParameters,
     _GzipMessageDelegate,
-    is_transfer_encoding_chunked,
     parse_int,
 )
 from tornado.httputil import (
     HTTPConnection,
-    HTTPHeaders,
     HTTPInputError,
     HTTPMessageDelegate,
-    RequestStartLine,
 )
 from tornado.iostream import IOStream
 from tornado.log import app_log, gen_log
@@ -33,7 +30,7 @@ from tornado.log import app_log, gen_log
 from http1 import relay
 from http1.body import Body, ChunkedBody, FixedBody
 from http1.exchange import Exchange, failed
-from http1.head import check_beginning, parse_head
+from http1.head import Head, check_beginning, parse_head
 
 #: Seconds that a client which still sends gets to read its last answer; closed at once, TCP
 #: would take the answer back (RFC 9112, 9.6).
@@ -266,7 +263,7 @@ class Connection(asyncio.Protocol):
             self._be_late()
             return False
         self._at = end
-        self._begin(*parse_head(head))
+        self._begin(parse_head(head))
         return True
 
     def _fits(self, size: int) -> bool:
@@ -282,17 +279,14 @@ class Connection(asyncio.Protocol):
             self._is_late = True
             self._limit(self._limits.header_timeout)
 
-    def _begin(self, start_line: RequestStartLine, headers: HTTPHeaders) -> None:
+    def _begin(self, head: Head) -> None:
         """Hand the head to the application."""
-        is_chunked = is_transfer_encoding_chunked(headers)  # refuses every other encoding
-        has_body = is_chunked or "Content-Length" in headers
-        self._step = self._begin_body if has_body else self._hand_over
+        self._step = self._begin_body if head.has_body else self._hand_over
         self._limit(None)
         parameters = self._limits.parameters
         self._exchange = Exchange(
             self,
-            start_line,
-            headers,
+            head,
             max_body_size=self._limits.max_body_size,
             body_timeout=parameters.body_timeout,
             no_keep_alive=parameters.no_keep_alive,
@@ -302,7 +296,7 @@ class Connection(asyncio.Protocol):
             self._delegate = _GzipMessageDelegate(
                 self._delegate, parameters.chunk_size, self._limits.max_body_size
             )
-        self._wait_for(self._delegate.headers_received(start_line, headers))
+        self._wait_for(self._delegate.headers_received(head.line, self._exchange.headers))
 
     def _begin_body(self) -> bool:
         """Expect the body, within the limits that the application may have set."""

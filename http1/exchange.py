@@ -14,7 +14,7 @@ from tornado.httputil import (
 )
 from tornado.iostream import IOStream, StreamClosedError
 
-from http1.head import connection_options, format_head, is_last
+from http1.head import Head, connection_options, format_head
 
 
 class Wire(Protocol):
@@ -49,8 +49,7 @@ class Exchange(HTTPConnection):
     """One request and its answer.
 
     :arg wire: the connection on which they are exchanged.
-    :arg start_line: the request's.
-    :arg headers: the request's.
+    :arg head: the request's.
     :arg max_body_size: bytes.
     :arg body_timeout: seconds; None for no limit.
     :arg no_keep_alive: whether the connection ends with the answer.
@@ -59,22 +58,21 @@ class Exchange(HTTPConnection):
     def __init__(
         self,
         wire: Wire,
-        start_line: RequestStartLine,
-        headers: HTTPHeaders,
+        head: Head,
         *,
         max_body_size: int,
         body_timeout: float | None,
         no_keep_alive: bool,
     ) -> None:
         self.context = wire.context
-        self.headers = headers
+        self.headers = head.headers()
         self.max_body_size = max_body_size
         self.body_timeout = body_timeout
         self.has_begun = False  # the answer has
         self._wire: Wire | None = wire
-        self._method = start_line.method
-        self._is_http_1_0 = start_line.version == "HTTP/1.0"
-        self._is_last = no_keep_alive or is_last(start_line.version, headers)
+        self._method = head.line.method
+        self._is_http_1_0 = head.line.version == "HTTP/1.0"
+        self._is_last = no_keep_alive or head.is_last
         self._switches = False  # to another protocol (RFC 9110, 15.2.2)
         self._is_chunked = False
         self._left: int | None = None  # bytes of the answer; None when it does not say
