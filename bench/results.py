@@ -99,13 +99,16 @@ class Results:
         return bool(busy) and statistics.median(busy) > SATURATED
 
     @property
+    def failed(self) -> list[Row]:
+        """The measurements in which a check failed."""
+        every = [*self.rows, *self.growth, *self.distance, *self.servers]
+        return [row for row in every if row.problem]
+
+    @property
     def problems(self) -> list[str]:
         """What the checks found, one line each."""
-        every = [*self.rows, *self.growth, *self.distance, *self.servers]
         return [
-            f"{row.server}, {row.connections} connections: {row.problem}"
-            for row in every
-            if row.problem
+            f"{row.server}, {row.connections} connections: {row.problem}" for row in self.failed
         ]
 
     def dump(self, path: Path) -> None:
