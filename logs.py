@@ -8,7 +8,6 @@ import sys
 import time
 from typing import TextIO
 
-from pythonjsonlogger.json import JsonFormatter
 from tornado.httputil import HTTPHeaders
 from tornado.log import LogFormatter, access_log
 from tornado.web import RequestHandler
@@ -31,16 +30,18 @@ def configure(log_format: str, level: str = "info") -> None:
     """
     handler = _TurnHandler(_standard_error())
     handler.addFilter(_escape)
-    handler.setFormatter(
-        _TextFormatter()
-        if log_format == "text"
-        else JsonFormatter(
-            ["levelname", "name", "message"],
-            rename_fields={"levelname": "level", "name": "logger"},
-            timestamp="time",
-        )
-    )
+    handler.setFormatter(_TextFormatter() if log_format == "text" else _json_formatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def _json_formatter() -> logging.Formatter:
+    from pythonjsonlogger.json import JsonFormatter  # here: importing it takes 2 % of the start
+
+    return JsonFormatter(
+        ["levelname", "name", "message"],
+        rename_fields={"levelname": "level", "name": "logger"},
+        timestamp="time",
+    )
 
 
 def _standard_error() -> TextIO | None:
