@@ -53,7 +53,7 @@ def test_it_holds_the_program_and_nothing_to_make_or_test_it(found: dict[str, li
 
 
 def test_it_holds_no_pip_and_no_pip_cache(image: str, python_image: str) -> None:
-    look = "ls -A ~root /tmp /var/tmp; find /opt -name 'pip*'"
+    look = "ls -A ~root /tmp /var/tmp; find /opt -name pip -o -name 'pip-*' -o -name 'pip[0-9]*'"
     ours, base = (
         docker("run", "--rm", "--user=0", one, "sh", "-c", look).splitlines()
         for one in (image, python_image)
