@@ -128,10 +128,12 @@ def test_the_counter_is_followed_to_the_node_that_its_slot_moves_to(
     server = program(f"--redis-url={url(*cluster.nodes)}", "--access-log=false")
     source, target = cluster.owner, cluster.others()[0]
     with driven(server.url, rate=200) as load:
+        load.wait_counted(load.now)  # so that the replica's own keys are in the slot too
         setslot = ("CLUSTER SETSLOT", SLOT)
         target.client.execute_command(*setslot, "IMPORTING", cluster.id_of(source))
         source.client.execute_command(*setslot, "MIGRATING", cluster.id_of(target))
-        source.client.migrate("127.0.0.1", target.port, "counter", 0, 1000)
+        while keys := source.client.execute_command("CLUSTER GETKEYSINSLOT", SLOT, 10):
+            source.client.migrate("127.0.0.1", target.port, keys, 0, 1000)
         for node in (target, source):
             node.client.execute_command(*setslot, "NODE", cluster.id_of(target))
         load.wait_counted(load.now)
