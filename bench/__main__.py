@@ -83,6 +83,14 @@ def _compare(options: argparse.Namespace) -> None:
         print("\n".join(report.figures(found)))
     else:
         _write(found)
+    judge(found)
+
+
+def judge(found: Results) -> None:
+    """Say which checks failed. A peer's that fails under load is a result, and no failed run.
+
+    :raises SystemExit: with status 1 when one of friendlyhello's failed.
+    """
     for problem in found.problems:
         print(f"bench: check failed: {problem}", file=sys.stderr)
     if any(row.server == OURS for row in found.failed):

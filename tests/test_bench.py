@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import report, scale
+from bench.__main__ import judge
 from bench.results import Results, Row, load, lowest, moved, ratios, spread
 from bench.servers import BY_NAME, OURS, PYTHON, SERVERS, lacks
 from tests.conftest import ROOT, processes_in, wait_until
@@ -48,6 +49,23 @@ def test_a_bad_argument_is_one_line(flags: list[str]) -> None:
     status, out, err = run(*flags)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("bench: ")
+
+
+def test_a_check_that_fails_is_said_and_is_a_failure_when_it_is_ours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = results(1, server="flask")
+    found.rows[0] = replace(found.rows[0], problem="2 answers failed")
+    judge(found)
+    assert (
+        capsys.readouterr().err == "bench: check failed: flask, 64 connections: 2 answers failed\n"
+    )
+
+    found.rows += [replace(A_ROW, problem="1 answer failed")]
+    with pytest.raises(SystemExit) as ended:
+        judge(found)
+    assert ended.value.code == 1
+    assert f"{OURS}, 64 connections: 1 answer failed" in capsys.readouterr().err
 
 
 def test_a_missing_toolchain_is_named_in_the_report() -> None:

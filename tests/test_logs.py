@@ -2,12 +2,14 @@
 
 import datetime
 import json
+import logging
 import re
 import socket
 from collections.abc import Callable
 
 import pytest
 from tornado.httputil import HTTPHeaders
+from tornado.log import LogFormatter
 
 import logs
 from tests.conftest import Program, Valkey
@@ -252,6 +254,21 @@ def test_log_is_whole_where_the_system_writes_ascii_only(log_format: str, progra
     assert server.wait() == 0
     assert server.log.isascii()
     assert len(requests_in(whole_lines(server.log, log_format), log_format)) == 1
+
+
+def test_text_is_what_tornado_would_write() -> None:
+    ours, tornados = logs._TextFormatter(), LogFormatter()
+    texts = set()
+    for created in (1_700_000_000.0, 1_700_000_000.9, 1_700_000_001.0, 1_700_086_400.0):
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+            for path, line in (("/a/web.py", 7), ("/a/web.py", 8), ("/a/visits.py", 7)):
+                for error in (None, (ValueError, ValueError("bad"), None)):
+                    record = logging.LogRecord("a", level, path, line, "%d %s", (200, "GET"), error)
+                    record.created = created
+                    text = ours.format(record)
+                    assert text == tornados.format(record)
+                    texts.add(text)
+    assert len(texts) == 3 * 4 * 3 * 2  # two of the times are in the same second
 
 
 def test_counter_off_and_on_are_a_line_each_however_many_pages(

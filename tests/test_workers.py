@@ -128,6 +128,25 @@ def test_one_process_starts_no_worker(program: Start, valkey: Valkey) -> None:
     assert children(server.process.pid) == set()
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_garbage_is_collected_once_it_serves(
+    processes: int, program: Start, valkey: Valkey, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import gc, os, signal\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: os.write(2, b'gc %d\\n' % gc.isenabled()))\n"
+    )
+    server = program(
+        f"--redis-url={valkey.url}", PYTHONPATH=str(tmp_path), PROCESSES=str(processes)
+    )
+    serving = workers_of(server, processes) if processes > 1 else {server.process.pid}
+    server.visits()
+    for pid in serving:
+        server.log = b""
+        os.kill(pid, signal.SIGUSR1)
+        assert server.wait_for(rb"gc (\d)")[1] == b"1"
+
+
 def test_0_processes_are_one_for_each_core(program: Start, valkey: Valkey) -> None:
     server = program(f"--redis-url={valkey.url}", "--processes=0")
     cores = os.cpu_count()
