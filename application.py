@@ -84,7 +84,7 @@ class _Steps:
 
 
 class _PathDelegate(_RoutingDelegate):
-    """Tornado's, which steps aside for handlers that begin at once."""
+    """Tornado's, but for handlers that begin at once, to which it hands requests by itself."""
 
     router: "PathApplication"
     _handler: Callable[[HTTPServerRequest], RequestHandler] | None = None
@@ -121,9 +121,9 @@ class _PathDelegate(_RoutingDelegate):
 class PathApplication(Application):
     """Tornado's application, with a shorter way to handlers that begin at once.
 
-    These say so by a true ``BEGINS_AT_ONCE``, and have a path that stands for itself alone. They
-    run in no Task, so nothing that they await may ask for one, as `asyncio.timeout` does, or
-    yield to the loop without a future.
+    These say so by a true ``BEGINS_AT_ONCE``, have a path that stands for itself alone, and get
+    a body whole. They run in no Task, so nothing that they await may ask for one, as
+    `asyncio.timeout` does, or yield to the loop without a future.
     """
 
     def __init__(self, rules: list[URLSpec], **settings: Any) -> None:

@@ -34,6 +34,9 @@ class BaseHandler(RequestHandler):
     #: Headers of every answer of the handler, errors included, as HTTP writes their names.
     HEADERS: ClassVar[Mapping[str, str]] = COMMON_HEADERS
 
+    #: The same, as `CheckedHeaders` wants them.
+    _lists: ClassVar[Mapping[str, list[str]]]
+
     BEGINS_AT_ONCE: ClassVar[bool] = False
     """Whether a request without query runs in no Task; see `application`."""
 
@@ -42,9 +45,6 @@ class BaseHandler(RequestHandler):
 
     request_id = ""
     """The client's ``X-Request-ID`` when it is well formed, else one made for the request."""
-
-    _lists: ClassVar[Mapping[str, list[str]]]
-    """The same headers, as `CheckedHeaders` wants them."""
 
     def __init_subclass__(cls) -> None:
         cls._lists = {name: [value] for name, value in cls.HEADERS.items()}
@@ -70,7 +70,10 @@ class BaseHandler(RequestHandler):
         return bool(self.settings.get("draining"))
 
     def write_whole(self, body: str) -> None:
-        """Write a body and its length, which Tornado would find out: 3 % of a page."""
+        """Write all of a body, and its length, which Tornado would find out: 3 % of a page.
+
+        :arg body: what is sent as UTF-8.
+        """
         encoded = body.encode()
         self._headers["Content-Length"] = str(len(encoded))
         self._write_buffer = [encoded]

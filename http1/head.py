@@ -28,7 +28,7 @@ _LINE_BEGINNING = re.compile(
 #: uri-host and port (RFC 9110, 7.2; RFC 3986, 3.2.2). Tornado takes some that are none.
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|([\w.~!$&'()*+,;=-]|%[0-9a-f]{2})*)(:[0-9]*)?", re.I | re.A)
 
-#: Bytes of a head that is kept.
+#: Bytes of the longest head that is kept.
 SHORT = 1024
 
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)(.*)", re.I)
