@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tornado.escape import json_encode
-from tornado.httputil import HTTPHeaders, format_timestamp
+from tornado.httputil import HTTPHeaders, ResponseStartLine, format_timestamp
 from tornado.web import RequestHandler
 
-from headers import CheckedHeaders
+from headers import AnswerHeaders, CommonHeaders
 
 #: The pages load nothing; a handler whose page does says so itself.
 CONTENT_SECURITY_POLICY = (
@@ -34,11 +34,8 @@ class BaseHandler(RequestHandler):
     #: Headers of every answer of the handler, errors included, as HTTP writes their names.
     HEADERS: ClassVar[Mapping[str, str]] = COMMON_HEADERS
 
-    #: The same, as `CheckedHeaders` wants them.
-    _lists: ClassVar[Mapping[str, list[str]]]
-
     BEGINS_AT_ONCE: ClassVar[bool] = False
-    """Whether a request without query runs in no Task; see `application`."""
+    """Whether GET and HEAD without a query take the short way; see `application`."""
 
     LOG_LEVEL: ClassVar[int | None] = None
     """That of the handler's requests in the log; None: their status decides."""
@@ -46,21 +43,15 @@ class BaseHandler(RequestHandler):
     request_id = ""
     """The client's ``X-Request-ID`` when it is well formed, else one made for the request."""
 
-    def __init_subclass__(cls) -> None:
-        cls._lists = {name: [value] for name, value in cls.HEADERS.items()}
-
     def clear(self) -> None:
         """Begin the answer: Tornado's headers but for Server, which names its version, and ours.
 
-        Tornado would check one after the other, and format the date each time: 29 % of a page.
+        Tornado would check one after the other, and format the date each time: 27 % of a page.
         """
         self.request_id = self.request_id or _request_id(self.request.headers)
-        headers = dict(self._lists)
-        headers["Date"] = _date(int(time.time()))
-        headers["X-Request-Id"] = [self.request_id]
-        if version := self.settings.get("version_label"):
-            headers["X-App-Version"] = [version]
-        self._headers = CheckedHeaders(headers)
+        version = self.settings.get("version_label")
+        common = _common_headers(type(self), int(time.time()), version)  # type: ignore[arg-type]
+        self._headers = AnswerHeaders(common, {"X-Request-Id": [self.request_id]})
         self._write_buffer = []
         self.set_status(200)
 
@@ -69,19 +60,30 @@ class BaseHandler(RequestHandler):
         """Whether the server has been asked to stop."""
         return bool(self.settings.get("draining"))
 
-    def write_whole(self, body: str) -> None:
-        """Write all of a body, and its length, which Tornado would find out: 3 % of a page.
+    def finish_whole(self, body: str) -> None:
+        """Finish with a body, as the status allows one and nothing was written or transforms it.
 
-        :arg body: what is sent as UTF-8.
+        Tornado's `finish` does the same, and asks for each of that: 4 % of a page.
+
+        :arg body: what is sent as UTF-8; not to HEAD.
         """
         encoded = body.encode()
         self._headers["Content-Length"] = str(len(encoded))
-        self._write_buffer = [encoded]
+        self._headers_written = self._finished = True
+        connection = self.request.connection
+        assert connection is not None
+        start_line = ResponseStartLine("", self._status_code, self._reason)
+        chunk = encoded if self.request.method != "HEAD" else b""
+        connection.write_headers(start_line, self._headers, chunk)
+        connection.finish()
+        self._log()
+        self.on_finish()
+        self._break_cycles()
 
-    def write_json(self, value: Mapping[str, object]) -> None:
-        """Write an object as ``application/json``, which is UTF-8 (RFC 8259, 8.1)."""
+    def finish_json(self, value: Mapping[str, object]) -> None:
+        """Finish with an object as ``application/json``, which is UTF-8 (RFC 8259, 8.1)."""
         self.set_header("Content-Type", "application/json")
-        self.write_whole(json_encode(value))
+        self.finish_whole(json_encode(value))
 
     def set_etag_header(self) -> None:
         """Make none: no two pages are alike."""
@@ -112,15 +114,20 @@ class BaseHandler(RequestHandler):
 
 
 def _request_id(headers: HTTPHeaders) -> str:
-    ids = headers.get_list("X-Request-ID")
-    if len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0]):
-        return ids[0]
-    return f"{random.getrandbits(128):032x}"  # no secret; uuid.uuid4() takes 8 % of a page
+    given = headers.get("X-Request-Id", "")  # several have a comma between them
+    if _REQUEST_ID.fullmatch(given):
+        return given
+    return random.getrandbits(128).to_bytes(16).hex()  # no secret; uuid4() takes 6 % of a page
 
 
-@functools.lru_cache(maxsize=1)
-def _date(second: int) -> list[str]:
-    return [format_timestamp(second)]
+@functools.lru_cache(maxsize=16)
+def _common_headers(
+    handler_class: type[BaseHandler], second: int, version: str | None
+) -> CommonHeaders:
+    headers = {**handler_class.HEADERS, "Date": format_timestamp(second)}
+    if version:
+        headers["X-App-Version"] = version
+    return CommonHeaders({name: [value] for name, value in headers.items()})
 
 
 class NotFoundHandler(BaseHandler):

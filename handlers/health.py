@@ -13,7 +13,7 @@ class HealthHandler(BaseHandler):
 
     def get(self) -> None:
         """Answer 200."""
-        self.write_json({"status": "ok"})
+        self.finish_json({"status": "ok"})
 
     head = get
 
@@ -32,6 +32,6 @@ class ReadyHandler(BaseHandler):
         if self.draining:
             self.set_status(503)
         status = "draining" if self.draining else "ready"
-        self.write_json({"status": status, "redis": "up" if self.visits.up else "down"})
+        self.finish_json({"status": status, "redis": "up" if self.visits.up else "down"})
 
     head = get

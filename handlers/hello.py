@@ -63,9 +63,9 @@ class HelloHandler(BaseHandler):
         """Count the visit and show its number, or that there is none."""
         number = await self.visits.count()
         if self._wants_json():
-            self.write_json(self.greeting.as_json(number))
+            self.finish_json(self.greeting.as_json(number))
         else:
-            self.write_whole(self.greeting.as_html(number))
+            self.finish_whole(self.greeting.as_html(number))
 
     async def head(self) -> None:
         """Answer GET's headers. Its length is left out (RFC 9110, 8.6): no visit, no number."""
@@ -74,4 +74,4 @@ class HelloHandler(BaseHandler):
         await self.flush()
 
     def _wants_json(self) -> bool:
-        return prefers_json(",".join(self.request.headers.get_list("Accept")))
+        return prefers_json(self.request.headers.get("Accept", ""))

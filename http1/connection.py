@@ -329,8 +329,9 @@ class Connection(asyncio.Protocol):
     def _hand_over(self) -> bool:
         """Tell the application that it has the whole request; its answer is waited for."""
         assert self._delegate is not None
-        self._limit(None)
-        self._body = None
+        if self._body is not None:
+            self._body = None
+            self._limit(None)
         self._is_handed_over = self._held = True
         try:
             self._delegate.finish()
@@ -390,7 +391,7 @@ class Connection(asyncio.Protocol):
         :arg is_last: whether nothing more may be read.
         """
         self._exchange = self._delegate = None
-        if is_last or self.is_draining or not self._is_handed_over:
+        if is_last or self._server.is_draining or not self._is_handed_over:
             self._leave()
         elif self._write_waiters is None:
             self._read_next()

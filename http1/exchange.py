@@ -148,13 +148,17 @@ class Exchange(HTTPConnection):
     def _frame(self, code: int, headers: HTTPHeaders) -> None:
         """Decide how the client finds the answer's end (RFC 9112, 6.3), and say so."""
         self._switches = code == 101
-        has_body = self._method != "HEAD" and code not in (101, 204, 304)
         length = headers.get("Content-Length")
-        self._is_chunked = has_body and length is None and not self._is_http_1_0
-        if self._is_chunked:
+        if self._method == "HEAD" or code in (101, 204, 304):
+            self._left = 0
+        elif length is not None:
+            self._left = parse_int(length)
+        elif self._is_http_1_0:
+            self._is_last = True
+        else:
+            self._is_chunked = True
             headers["Transfer-Encoding"] = "chunked"
-        ends_by_closing = has_body and length is None and self._is_http_1_0
-        if ends_by_closing or "close" in connection_options(headers):
+        if "close" in connection_options(headers):
             self._is_last = True
         if self._wire is not None and self._wire.is_draining and not self._switches:
             self._is_last = True
@@ -162,11 +166,6 @@ class Exchange(HTTPConnection):
             headers["Connection"] = "close"
         elif self._is_http_1_0 and not self._is_last:
             headers["Connection"] = "Keep-Alive"
-        self._left = None
-        if not has_body:
-            self._left = 0
-        elif length is not None:
-            self._left = parse_int(length)
 
     def write(self, chunk: bytes) -> "asyncio.Future[None]":
         """Write some of the answer's body.

@@ -17,7 +17,7 @@ from tornado.httputil import (
     parse_request_start_line,
 )
 
-from headers import CheckedHeaders
+from headers import AnswerHeaders, ByName, CheckedHeaders, as_lines, end_lines
 
 #: What a request line may begin with (RFC 9112, 3): what cannot become one is not waited for.
 _LINE_BEGINNING = re.compile(
@@ -45,7 +45,7 @@ class Head:
     """
 
     line: RequestStartLine
-    by_name: dict[str, list[str]]
+    by_name: ByName
     has_body: bool
     is_last: bool
 
@@ -75,7 +75,7 @@ def _parse(head: bytes) -> Head:
     return Head(line, by_name, has_body, _is_last(line.version, headers))
 
 
-# Browsers, probes and balancers send the same head again and again: 7 % of a page.
+# Browsers, probes and balancers send the same head again and again: 16 % of a page.
 _parse_known = functools.lru_cache(maxsize=64)(_parse)
 
 
@@ -101,14 +101,14 @@ class _Fields:
     """What llhttp finds: the values by name. It has checked both, so Tornado need not."""
 
     def __init__(self) -> None:
-        self.by_name: dict[str, list[str]] = {}
+        self.by_name: ByName = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key = _normalize_header(name.decode("latin1"))
         self.by_name.setdefault(key, []).append(value.strip(b" \t").decode("latin1"))
 
 
-def _parse_headers(lines: bytes) -> dict[str, list[str]]:
+def _parse_headers(lines: bytes) -> ByName:
     fields = _Fields()
     parser = httptools.HttpRequestParser(fields)
     try:
@@ -153,19 +153,17 @@ def format_head(code: int, reason: str, headers: HTTPHeaders) -> bytes:
 
     :raises ValueError: when a line end in it would end it, or begin another header.
     """
-    lines = [f"HTTP/1.1 {code} {reason}"]
-    for name, values in headers._as_list.items():  # get_all() takes 2 % of a page longer
-        for value in values:
-            lines.append(f"{name}: {value}")
-    head = "\r\n".join(lines)
-    if not head.count("\r") == head.count("\n") == len(lines) - 1:
-        [bad, *_] = [line for line in lines if "\r" in line or "\n" in line]
-        raise ValueError(f"Illegal characters (CR or LF) in header: {bad!r}")
-    return f"{head}\r\n\r\n".encode("latin1")
+    status = f"HTTP/1.1 {code} {reason}"
+    if isinstance(headers, AnswerHeaders):
+        common, own = headers.common.lines, headers.own
+    else:
+        common, own = "", headers._as_list
+    return f"{end_lines([status, *as_lines(own)])}{common}\r\n".encode("latin1")
 
 
 def connection_options(headers: HTTPHeaders) -> list[str]:
     """Return the options of ``Connection``, in lower case (RFC 9110, 7.6.1)."""
-    if "Connection" not in headers:
+    options = headers.get("Connection")
+    if options is None:
         return []
-    return [option.strip(" \t") for option in headers["Connection"].lower().split(",")]
+    return [option.strip(" \t") for option in options.lower().split(",")]

@@ -1,7 +1,9 @@
 """Headers that messages have alike are kept once; what is done to one message's is its own."""
 
-from headers import CheckedHeaders
-from http1.head import SHORT, parse_head
+import pytest
+
+from headers import AnswerHeaders, ByName, CheckedHeaders, CommonHeaders
+from http1.head import SHORT, format_head, parse_head
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\nAccept: */*\r\n\r\n"
 
@@ -36,3 +38,56 @@ def test_long_heads_are_not_kept() -> None:
     long = HEAD.replace(b"*/*", b"*" * SHORT)
     assert parse_head(long) is not parse_head(long)
     assert parse_head(HEAD) is parse_head(HEAD)
+
+
+COMMON: ByName = {"Content-Type": ["text/html"], "Vary": ["Accept"]}
+
+
+@pytest.fixture
+def answer() -> AnswerHeaders:
+    return AnswerHeaders(CommonHeaders(COMMON), {"X-Id": ["1"]})
+
+
+def as_sent(headers: AnswerHeaders) -> list[str]:
+    status, *lines, end, after = format_head(200, "OK", headers).decode().split("\r\n")
+    assert (status, end, after) == ("HTTP/1.1 200 OK", "", "")
+    return sorted(lines)
+
+
+def test_an_answer_has_its_own_headers_and_the_common_ones(answer: AnswerHeaders) -> None:
+    answer["content-length"] = "7"
+    assert (answer.get("x-id"), answer.get("VARY"), answer.get("Etag")) == ("1", "Accept", None)
+    assert (answer["Content-Length"], answer.get("Etag", "none")) == ("7", "none")
+    sent = ["Content-Length: 7", "Content-Type: text/html", "Vary: Accept", "X-Id: 1"]
+    assert as_sent(answer) == sent
+    assert sorted(answer) == ["Content-Length", "Content-Type", "Vary", "X-Id"]
+    assert as_sent(answer) == sent  # now that it was looked at
+
+
+def test_a_common_header_that_is_changed_is_changed_in_one_answer(answer: AnswerHeaders) -> None:
+    other = AnswerHeaders(answer.common, {})
+    answer["content-type"] = "application/json"
+    assert as_sent(answer) == ["Content-Type: application/json", "Vary: Accept", "X-Id: 1"]
+    answer.add("Vary", "Cookie")
+    assert as_sent(answer) == [
+        "Content-Type: application/json",
+        "Vary: Accept",
+        "Vary: Cookie",
+        "X-Id: 1",
+    ]
+    assert (answer["Content-Type"], answer.get("Vary")) == ("application/json", "Accept,Cookie")
+    del answer["Vary"]
+    assert "Vary" not in answer
+    assert as_sent(answer) == ["Content-Type: application/json", "X-Id: 1"]
+    assert as_sent(other) == ["Content-Type: text/html", "Vary: Accept"]
+
+
+@pytest.mark.parametrize("value", ["a\rb", "a\nb", "a\r\nb", "\r\n"])
+def test_no_line_end_is_in_a_header(value: str, answer: AnswerHeaders) -> None:
+    with pytest.raises(ValueError, match="Illegal characters"):
+        CommonHeaders({"X-App-Version": [value]})
+    answer["X-Own"] = value
+    with pytest.raises(ValueError, match="Illegal characters"):
+        format_head(200, "OK", answer)
+    with pytest.raises(ValueError, match="Illegal characters"):
+        format_head(200, value, CheckedHeaders({}))

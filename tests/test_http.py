@@ -132,6 +132,19 @@ class Hinting(Handler):
         self.write("hinted")
 
 
+class Overlong(Handler):
+    """Writes more of a body than the answer may have."""
+
+    def get(self, status: str, length: str) -> None:
+        connection = self.request.connection
+        assert connection is not None
+        start_line = ResponseStartLine("HTTP/1.1", int(status), "Reason")
+        connection.write_headers(start_line, HTTPHeaders({"Content-Length": length}))
+        connection.write(b"two")
+
+    head = get
+
+
 @stream_request_body
 class Refusing(Handler):
     """Refuses a body before it is sent."""
@@ -157,6 +170,7 @@ def application(state: State) -> Application:
         (r"/whole", Whole),
         (r"/bare/(\d+)", Bare),
         (r"/hinting", Hinting),
+        (r"/overlong/(\d+)/(\d+)", Overlong),
         (r"/refusing", Refusing),
         (r"/certificate", Certificate),
     ]
@@ -290,6 +304,19 @@ async def test_answer_of_unknown_length_ends_with_the_connection_in_http_1_0(ser
     head, _, body = (await client.rest()).partition(b"\r\n\r\n")
     assert b"Connection" not in head
     assert body == b"x" * MUCH
+
+
+@gen_test
+@pytest.mark.parametrize(
+    "asked", ["GET /overlong/200/2", "GET /overlong/304/3", "HEAD /overlong/200/3"]
+)
+async def test_more_of_a_body_than_the_answer_may_have_is_not_sent(
+    asked: str, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await serve().connect()
+    client.send(f"{asked} HTTP/1.1\r\nHost: a\r\n\r\n".encode() + GET)
+    assert b"two" not in await client.rest()
+    assert "more data than Content-Length" in caplog.text
 
 
 @gen_test
