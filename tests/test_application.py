@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from tornado.httputil import (
     RequestStartLine,
 )
 from tornado.routing import URLSpec
+from tornado.simple_httpclient import HTTPTimeoutError
 from tornado.testing import bind_unused_port
 from tornado.web import RequestHandler
 
@@ -73,8 +75,12 @@ class _AtOnceHandler(RequestHandler):
     """Waits for a future as often as its header says, and tells what it saw."""
 
     BEGINS_AT_ONCE = True
+    prepared = False
 
-    async def post(self) -> None:
+    def prepare(self) -> None:
+        self.prepared = True
+
+    async def get(self) -> None:
         before = seen.get()
         token = seen.set(self.request.headers["X-Waits"])
         loop = asyncio.get_running_loop()
@@ -90,34 +96,73 @@ class _AtOnceHandler(RequestHandler):
                 "seen": set_to,
                 "body": self.request.body.decode(),
                 "field": self.get_argument("field", ""),
+                "at once": not self.prepared,
             }
         )
+
+    post = get
 
     async def put(self) -> None:
         async with asyncio.timeout(60):
             await asyncio.sleep(0)
         self.finish("in a task")
 
+
+class _UnfinishedHandler(RequestHandler):
+    BEGINS_AT_ONCE = True
+
+    async def get(self) -> None:
+        self.write("whole")
+
+    async def head(self) -> None:
+        self.set_header("X-Head", "1")
+
+
+class _FailingHandler(RequestHandler):
+    """Fails in the way that its header asks for."""
+
+    BEGINS_AT_ONCE = True
+
     async def get(self) -> None:
         waited_for = asyncio.get_running_loop().create_future()
-        waited_for.set_exception(ZeroDivisionError())
+        match self.request.headers["X-Fails"]:
+            case "by itself":
+                raise ZeroDivisionError
+            case "waiting":
+                waited_for.set_exception(ZeroDivisionError())
+            case "cancelled":
+                waited_for.cancel()
+            case "in finish":
+                self.finish = self.fail  # type: ignore[method-assign,assignment]
+                return
         await waited_for
 
-    async def delete(self) -> None:
-        waited_for = asyncio.get_running_loop().create_future()
-        waited_for.cancel()
-        await waited_for
+    def fail(self) -> None:
+        del self.finish  # type: ignore[attr-defined]  500 is finished in Tornado's way
+        raise ZeroDivisionError
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        if "X-Fails-Again" in self.request.headers:
+            raise KeyError
+        super().send_error(status_code, **kwargs)
 
 
 class _InTaskHandler(_AtOnceHandler):
     BEGINS_AT_ONCE = False
 
 
+RULES = [
+    URLSpec("/", _AtOnceHandler),
+    URLSpec("/unfinished", _UnfinishedHandler),
+    URLSpec("/fails", _FailingHandler),
+    URLSpec("/in-task", _InTaskHandler),
+]
+
+
 @pytest.fixture(params=[HTTPServer, TornadosServer])
 def url(request: pytest.FixtureRequest, io_loop: Any) -> Any:
     """Serve by our server, and by Tornado's own."""
-    app = PathApplication([URLSpec("/", _AtOnceHandler), URLSpec("/in-task", _InTaskHandler)])
-    server = request.param(app)
+    server = request.param(PathApplication(RULES))
     listening, port = bind_unused_port()
     server.add_socket(listening)
     yield f"http://127.0.0.1:{port}"
@@ -125,7 +170,7 @@ def url(request: pytest.FixtureRequest, io_loop: Any) -> Any:
     io_loop.run_sync(server.close_all_connections)
 
 
-async def ask(url: str, method: str = "POST", **kwargs: Any) -> Any:
+async def ask(url: str, method: str = "GET", **kwargs: Any) -> Any:
     client = AsyncHTTPClient(force_instance=True)
     try:
         return await client.fetch(url, method=method, raise_error=False, **kwargs)
@@ -138,27 +183,59 @@ async def ask(url: str, method: str = "POST", **kwargs: Any) -> Any:
 async def test_a_handler_that_begins_at_once_waits_for_futures_in_a_context_of_its_own(
     url: str, waits: str
 ) -> None:
-    form = {"Content-Type": "application/x-www-form-urlencoded", "X-Waits": waits}
-    answers = await asyncio.gather(*(ask(url, body="field=a", headers=form) for _ in range(5)))
+    answers = await asyncio.gather(*(ask(url, headers={"X-Waits": waits}) for _ in range(5)))
     for answer in answers:
         assert answer.code == 200
         assert json_decode(answer.body) == {
             "before": "nothing",
             "seen": waits,
-            "body": "field=a",
-            "field": "a",
+            "body": "",
+            "field": "",
+            "at once": True,
         }
 
 
 @pytest.mark.gen_test
-async def test_with_a_query_it_is_answered_alike(url: str) -> None:
-    answer = await ask(f"{url}?field=b", body="", headers={"X-Waits": "1"})
+async def test_it_finishes_by_itself(url: str) -> None:
+    assert (await ask(f"{url}/unfinished")).body == b"whole"
+    assert (await ask(f"{url}/unfinished", "HEAD")).headers["X-Head"] == "1"
+
+
+@pytest.mark.gen_test
+async def test_a_body_that_means_nothing_is_passed_over(url: str) -> None:
+    answer = await ask(
+        url, headers={"X-Waits": "1"}, body="x" * 300_000, allow_nonstandard_methods=True
+    )
+    assert json_decode(answer.body)["at once"]
+    assert json_decode(answer.body)["body"] == ""
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("method", "target", "seen"),
+    [
+        ("GET", "?field=b", {"body": "", "field": "b"}),
+        ("POST", "", {"body": "field=a", "field": "a"}),
+    ],
+)
+async def test_what_has_a_query_or_a_body_is_answered_in_tornados_way(
+    url: str, method: str, target: str, seen: dict[str, str]
+) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded", "X-Waits": "1"}
+    answer = await ask(url + target, method, headers=form, body=seen["body"] or None)
     assert json_decode(answer.body) == {
         "before": "nothing",
         "seen": "1",
-        "body": "",
-        "field": "b",
+        "at once": False,
+        **seen,
     }
+
+
+@pytest.mark.gen_test
+async def test_a_large_body_comes_whole(url: str) -> None:
+    body = "x" * 300_000
+    answer = await ask(url, "POST", body=body, headers={"X-Waits": "0"})
+    assert json_decode(answer.body)["body"] == body
 
 
 @pytest.mark.gen_test
@@ -167,16 +244,48 @@ async def test_a_handler_that_does_not_begin_at_once_may_have_a_timeout(url: str
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_method_that_it_has_not_is_405(url: str) -> None:
+    assert (await ask(url, "HEAD")).code == 405
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("fails", ["by itself", "waiting", "cancelled", "in finish"])
 async def test_its_exceptions_are_answered_with_500(
-    url: str, method: str, caplog: pytest.LogCaptureFixture
+    url: str, fails: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert (await ask(url, method)).code == 500
+    assert (await ask(f"{url}/fails", headers={"X-Fails": fails})).code == 500
     assert [record.name for record in caplog.records if record.exc_info] == ["tornado.application"]
 
 
 @pytest.mark.gen_test
-async def test_a_large_body_comes_whole(url: str) -> None:
-    body = "x" * 300_000
-    answer = await ask(url, body=body, headers={"X-Waits": "0"})
-    assert json_decode(answer.body)["body"] == body
+async def test_an_exception_while_one_is_handled_is_logged(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = {"X-Fails": "waiting", "X-Fails-Again": "1"}
+    with pytest.raises(HTTPTimeoutError):  # as with Tornado, nobody answers
+        await ask(f"{url}/fails", headers=headers, request_timeout=0.5)
+    assert "Exception in exception handler" in [record.getMessage() for record in caplog.records]
+
+
+def test_a_handler_that_begins_at_once_is_what_tornado_makes_of_it_but_for_templates() -> None:
+    app = PathApplication(RULES)
+    request: Any = both("a")[0]
+    request.connection.set_close_callback = lambda callback: None
+    ours, theirs = (vars(one) for one in (app.begin(RULES[0], request), _made(app, request)))
+    assert theirs.keys() - ours.keys() == {"ui", "_auto_finish", "_prepared_future"}
+    assert ours.keys() - theirs.keys() == {"_transforms"}
+    for name in ours.keys() & theirs.keys() - {"_headers"}:
+        assert ours[name] == theirs[name]
+
+
+def _made(app: PathApplication, request: HTTPServerRequest) -> RequestHandler:
+    return _AtOnceHandler(app, request)
+
+
+def test_where_tornado_is_instrumented_no_handler_begins_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert PathApplication(RULES).at_once
+    instrumented = functools.wraps(RequestHandler.__init__)(lambda *args: None)
+    monkeypatch.setattr(RequestHandler, "__init__", instrumented)
+    assert not PathApplication(RULES).at_once
