@@ -69,13 +69,13 @@ class BaseHandler(RequestHandler):
         """
         encoded = body.encode()
         self._headers["Content-Length"] = str(len(encoded))
-        self._headers_written = self._finished = True
         connection = self.request.connection
         assert connection is not None
         start_line = ResponseStartLine("", self._status_code, self._reason)
         chunk = encoded if self.request.method != "HEAD" else b""
         connection.write_headers(start_line, self._headers, chunk)
         connection.finish()
+        self._headers_written = self._finished = True
         self._log()
         self.on_finish()
         self._break_cycles()
