@@ -39,7 +39,11 @@ DISTANCES = (0, 1, 5, 20)
 """Milliseconds of round trip to Redis."""
 FAR = ("aiohttp",)
 """Who is measured at a distance beside friendlyhello."""
-FAR_CONNECTIONS = 1024
+FAR_CONNECTIONS = 2048
+"""At the longest distance half of them wait for one reply and half for the next, so that fewer
+could not ask for what a core can do.
+"""
+FAR_ROUNDS = 5
 MANY = (1, 2, 4, 8)
 """Servers on one Redis, which share so many connections, at so many milliseconds from it."""
 MANY_CONNECTIONS, MANY_DISTANCE = 512, 1
@@ -134,18 +138,21 @@ def growth(run: Bench, results: Results) -> None:
 
 
 def distance(run: Bench, results: Results) -> None:
-    """Measure friendlyhello, and a plain peer, with Redis further and further away."""
-    for milliseconds in DISTANCES:
-        with run.far_away(milliseconds) as far:
-            measured = round_trip(far)
+    """Measure friendlyhello, and a plain peer, with Redis further and further away, in turn."""
+    with contextlib.ExitStack() as stack:
+        places = []
+        for milliseconds in DISTANCES:
+            far = stack.enter_context(run.far_away(milliseconds))
+            away = {"distance": float(milliseconds), "round_trip": round_trip(far)}
             for name in (OURS, *FAR):
-                with run.serving(BY_NAME[name], False, far) as site:
-                    run.warm_up([site], FAR_CONNECTIONS)
-                    for round_ in range(1, SCALE_ROUNDS + 1):
-                        row = run.measure([site], FAR_CONNECTIONS, round_)
-                        results.distance.append(
-                            replace(row, distance=float(milliseconds), round_trip=measured)
-                        )
+                site = run.serving(BY_NAME[name], False, far, milliseconds)
+                places.append(([stack.enter_context(site)], away))
+        for sites, _ in places:
+            run.warm_up(sites, FAR_CONNECTIONS)
+        for round_ in range(1, FAR_ROUNDS + 1):
+            for sites, away in places:
+                row = run.measure(sites, FAR_CONNECTIONS, round_)
+                results.distance.append(replace(row, **away))
 
 
 def many_servers(run: Bench, results: Results) -> None:

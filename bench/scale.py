@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.report import number, shown, table
-from bench.results import SATURATED, Results, Row, spread
+from bench.results import SATURATED, Results, Row, ratios, spread
 from bench.servers import BY_NAME, OURS
 
 VISITS = 1_000_000
@@ -140,7 +140,8 @@ def _distance(results: Results) -> list[str]:
         "## As Redis moves away",
         "",
         f"{connections:,} connections, so that visitors enough wait at once; a proxy holds Redis's "
-        "replies back. Measured round trips, the proxy's own time included: "
+        "replies back, and the distances are measured in turn. Measured round trips, the proxy's "
+        "own time included: "
         + ", ".join(f"{number(value)} ms" for value in measured.values())
         + ".",
         "",
@@ -148,12 +149,13 @@ def _distance(results: Results) -> list[str]:
     figures = {"rate": "visits/s", "cpu": "CPU, µs per visit", "command_rate": "commands/s"}
     figures |= {"p50": "p50, ms", "p99": "p99, ms"}
     for name, rows in by_name.items():
-        rates = _by(rows, "distance", "rate")
-        near, far = min(rates), max(rates)
+        near, *further = dict.fromkeys(row.distance for row in rows)
+        rates = {at: [row.rate for row in rows if row.distance == at] for at in (near, *further)}
+        shares = (f"{shown(spread(ratios(rates[at], rates[near])))} at {at:g}" for at in further)
         lines += [
             *_table(rows, "distance", f"{BY_NAME[name].title}: ms to Redis", figures),
             "",
-            f"At {far:g} ms, {rates[far] / rates[near]:.0%} of the throughput at {near:g} ms.",
+            f"Of the throughput at {near:g} ms in the same round: {', '.join(shares)} ms.",
             "",
         ]
     return lines

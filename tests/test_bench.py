@@ -132,6 +132,19 @@ def test_the_plan_for_a_million_visits_adds_up() -> None:
     assert plan.out_gbit == pytest.approx((400 + 66) * 8 / 1000)
 
 
+def test_what_distance_leaves_of_the_throughput_is_of_the_same_round() -> None:
+    found = results(1_000, 2_000, 4_000)
+    near = found.rows
+    far = [
+        replace(row, rate=row.rate * share, distance=20.0)
+        for row, share in zip(near, (0.9, 1.0, 0.8), strict=True)
+    ]
+    found.growth, found.traffic = near, {"request": 41, "answer": 400}
+    found.distance = [row for round_ in zip(near, far, strict=True) for row in round_]
+    found.servers = [replace(row, distance=1.0, round_trip=1.0) for row in near]
+    assert "in the same round: 0.90 (0.80–1.00) at 20 ms." in scale.write(found)
+
+
 def test_each_server_is_in_the_table_once_and_its_peer_is_there() -> None:
     assert len(BY_NAME) == len(SERVERS)
     for server in SERVERS:
