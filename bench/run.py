@@ -143,16 +143,15 @@ def distance(run: Bench, results: Results) -> None:
         places = []
         for milliseconds in DISTANCES:
             far = stack.enter_context(run.far_away(milliseconds))
-            away = {"distance": float(milliseconds), "round_trip": round_trip(far)}
+            measured = round_trip(far)
             for name in (OURS, *FAR):
-                site = run.serving(BY_NAME[name], False, far, milliseconds)
-                places.append(([stack.enter_context(site)], away))
-        for sites, _ in places:
-            run.warm_up(sites, FAR_CONNECTIONS)
+                site = stack.enter_context(run.serving(BY_NAME[name], False, far, milliseconds))
+                run.warm_up([site], FAR_CONNECTIONS)
+                places.append((site, float(milliseconds), measured))
         for round_ in range(1, FAR_ROUNDS + 1):
-            for sites, away in places:
-                row = run.measure(sites, FAR_CONNECTIONS, round_)
-                results.distance.append(replace(row, **away))
+            for site, added, measured in places:
+                row = run.measure([site], FAR_CONNECTIONS, round_)
+                results.distance.append(replace(row, distance=added, round_trip=measured))
 
 
 def many_servers(run: Bench, results: Results) -> None:
