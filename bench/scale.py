@@ -135,15 +135,12 @@ def _distance(results: Results) -> list[str]:
     names = list(dict.fromkeys(row.server for row in results.distance))
     by_name = {name: [row for row in results.distance if row.server == name] for name in names}
     measured = _by(by_name[OURS], "distance", "round_trip")
-    connections = results.distance[0].connections
     lines = [
         "## As Redis moves away",
         "",
-        f"{connections:,} connections, so that visitors enough wait at once; a proxy holds Redis's "
-        "replies back, and the distances are measured in turn. Measured round trips, the proxy's "
-        "own time included: "
-        + ", ".join(f"{number(value)} ms" for value in measured.values())
-        + ".",
+        "A proxy holds Redis's replies back, and the distances are measured in turn, with "
+        "connections enough that no server lacks visitors. Measured round trips, the proxy's own "
+        "time included: " + ", ".join(f"{number(value)} ms" for value in measured.values()) + ".",
         "",
     ]
     figures = {"rate": "visits/s", "cpu": "CPU, µs per visit", "command_rate": "commands/s"}
@@ -152,8 +149,9 @@ def _distance(results: Results) -> list[str]:
         near, *further = dict.fromkeys(row.distance for row in rows)
         rates = {at: [row.rate for row in rows if row.distance == at] for at in (near, *further)}
         shares = (f"{shown(spread(ratios(rates[at], rates[near])))} at {at:g}" for at in further)
+        head = f"{BY_NAME[name].title}, {rows[0].connections:,} connections: ms to Redis"
         lines += [
-            *_table(rows, "distance", f"{BY_NAME[name].title}: ms to Redis", figures),
+            *_table(rows, "distance", head, figures),
             "",
             f"Of the throughput at {near:g} ms in the same round: {', '.join(shares)} ms.",
             "",
