@@ -27,6 +27,8 @@ from bench.servers import HERE, PATH, Server
 #: Seconds that a process gets to be ready; that wrk gets to end, and to wait for an answer.
 START, END, ANSWER = 20.0, 20.0, 15
 
+ENDINGS = {signal.SIGINT, signal.SIGTERM}
+
 #: Descriptors that 4,096 connections, and a server's own to Redis, take.
 DESCRIPTORS = 16_384
 
@@ -87,23 +89,40 @@ def running(
     It is killed at the end, with its children: nothing that it would still do is of interest,
     and nothing may outlive the run. Its output goes to ``log`` in its folder.
     """
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={"PATH": PATH, "HOME": str(folder), "LANG": "C.UTF-8", **(env or {})},
-            preexec_fn=partial(os.sched_setaffinity, 0, cores),
-            start_new_session=True,  # a terminal's Ctrl-C is for this process alone
-            text=True,
-            stdin=subprocess.DEVNULL,
-            **{"stdout": log, "stderr": log} | options,
-        )
+    process: subprocess.Popen[str] | None = None
     try:
+        with (folder / "log").open("w") as log, _held_back():
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={"PATH": PATH, "HOME": str(folder), "LANG": "C.UTF-8", **(env or {})},
+                preexec_fn=partial(_begin, cores),
+                start_new_session=True,  # a terminal's Ctrl-C is for this process alone
+                text=True,
+                stdin=subprocess.DEVNULL,
+                **{"stdout": log, "stderr": log} | options,
+            )
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Let what ends the run wait until a process that is begun is known by its number."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(cores: frozenset[int]) -> None:
+    os.sched_setaffinity(0, cores)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
 
 
 def free_port() -> int:

@@ -264,11 +264,12 @@ def _stat(pid: int) -> list[str]:
 
 
 def processes_in(folder: Path) -> set[int]:
-    """The running processes whose working directory is a folder."""
+    """The running processes whose working directory is a folder, or was before its removal."""
+    places = {str(folder.resolve()), f"{folder.resolve()} (deleted)"}
     found = set()
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and (entry / "cwd").readlink() == folder.resolve():
+            if entry.name.isdigit() and os.readlink(entry / "cwd") in places:
                 found.add(int(entry.name))
     return found
 

@@ -161,6 +161,34 @@ def test_a_short_run_measures_the_server_and_leaves_nothing_behind(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+INTERRUPTED = """
+import os, pathlib, signal, subprocess, sys
+from bench import measure
+
+begin = subprocess.Popen
+
+def interrupted(*arguments, **options):
+    process = begin(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGINT)
+    return process
+
+subprocess.Popen = interrupted
+with measure.running(["sleep", "60"], os.sched_getaffinity(0), pathlib.Path(sys.argv[1])):
+    sys.exit("went on")
+"""
+
+
+def test_ctrl_c_while_a_process_begins_leaves_it_not_behind(tmp_path: Path) -> None:
+    command = ["env", "--default-signal=INT", str(PYTHON), "-c", INTERRUPTED, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+    try:
+        assert "KeyboardInterrupt" in done.stderr
+        assert processes_in(tmp_path) == set()
+    finally:
+        for process in processes_in(tmp_path):
+            os.kill(process, signal.SIGKILL)
+
+
 def test_ctrl_c_is_one_line_and_leaves_no_process_behind(tmp_path: Path) -> None:
     process = subprocess.Popen(
         # A shell that runs the tests in the background has them ignore Ctrl-C.
