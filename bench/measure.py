@@ -27,6 +27,7 @@ from bench.servers import HERE, PATH, Server
 #: Seconds that a process gets to be ready; that wrk gets to end, and to wait for an answer.
 START, END, ANSWER = 20.0, 20.0, 15
 
+#: What ends a run.
 ENDINGS = {signal.SIGINT, signal.SIGTERM}
 
 #: Descriptors that 4,096 connections, and a server's own to Redis, take.

@@ -41,10 +41,9 @@ FAR = {OURS: 2048, "aiohttp": 1024}
 """Who is measured at a distance, with how many connections.
 
 Of friendlyhello's visitors half wait for one reply and half for the next, so that at the longest
-distance fewer could not ask for what a core can do. The peer has a connection to Redis for each
-of its own, and no more than that.
+distance fewer could not ask for what a core can do. The peer's pool of connections to Redis, one
+for each visitor, holds no more than so many.
 """
-FAR_ROUNDS = 5
 MANY = (1, 2, 4, 8)
 """Servers on one Redis, which share so many connections, at so many milliseconds from it."""
 MANY_CONNECTIONS, MANY_DISTANCE = 512, 1
@@ -149,7 +148,7 @@ def distance(run: Bench, results: Results) -> None:
                 site = stack.enter_context(run.serving(BY_NAME[name], False, far, milliseconds))
                 run.warm_up([site], connections)
                 places.append((site, connections, float(milliseconds), measured))
-        for round_ in range(1, FAR_ROUNDS + 1):
+        for round_ in range(1, results.rounds + 1):
             for site, connections, added, measured in places:
                 row = run.measure([site], connections, round_)
                 results.distance.append(replace(row, distance=added, round_trip=measured))

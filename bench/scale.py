@@ -146,7 +146,7 @@ def _distance(results: Results) -> list[str]:
     figures = {"rate": "visits/s", "cpu": "CPU, µs per visit", "command_rate": "commands/s"}
     figures |= {"p50": "p50, ms", "p99": "p99, ms"}
     for name, rows in by_name.items():
-        near, *further = dict.fromkeys(row.distance for row in rows)
+        near, *further = sorted({row.distance for row in rows})
         rates = {at: [row.rate for row in rows if row.distance == at] for at in (near, *further)}
         shares = (f"{shown(spread(ratios(rates[at], rates[near])))} at {at:g}" for at in further)
         head = f"{BY_NAME[name].title}, {rows[0].connections:,} connections: ms to Redis"

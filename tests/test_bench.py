@@ -178,7 +178,7 @@ with measure.running(["sleep", "60"], os.sched_getaffinity(0), pathlib.Path(sys.
 """
 
 
-def test_ctrl_c_while_a_process_begins_leaves_it_not_behind(tmp_path: Path) -> None:
+def test_ctrl_c_while_a_process_begins_does_not_leave_it_behind(tmp_path: Path) -> None:
     command = ["env", "--default-signal=INT", str(PYTHON), "-c", INTERRUPTED, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
     try:
