@@ -132,6 +132,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     for signum in STOP_SIGNALS:
         loop.add_signal_handler(signum, on_signal, signum)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     if orphaned is not None:
         parent_gone = orphaned
 
@@ -254,6 +255,8 @@ def run(settings: Settings) -> None:
         def work(slot: int, orphaned: int | None = None) -> None:
             others = [one for those in sockets for one in those if one not in sockets[slot]]
             metrics.take(slot)
+            # Until the loop handles them, as the exception of one would break its start.
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
                 runner.run(serve(settings, visits, metrics, sockets[slot], others, orphaned))
             exit_on_signals()  # the loop has taken its handlers along

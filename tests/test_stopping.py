@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection, RemoteDisconnected
+from pathlib import Path
 
 import pytest
 from tornado.testing import bind_unused_port
@@ -90,6 +91,27 @@ def test_signal_right_after_the_start_ends_it_with_status_0(
     server = program("--redis-url=unix:/nowhere/redis.sock")
     server.signal(signum)
     assert server.wait() == 0
+    assert b"Traceback" not in server.log
+
+
+@pytest.mark.parametrize("signum", STOP_SIGNALS)
+def test_signal_while_the_event_loop_starts_ends_it_with_status_0(
+    signum: signal.Signals, program: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "real = signal.set_wakeup_fd\n"
+        f"signals = [{signum:d}]\n"
+        "def signalled(*args, **options):\n"
+        "    before = real(*args, **options)\n"
+        "    while signals:\n"
+        "        os.kill(os.getpid(), signals.pop())\n"
+        "    return before\n"
+        "signal.set_wakeup_fd = signalled\n"
+    )
+    server = program("--redis-url=unix:/nowhere/redis.sock", PYTHONPATH=str(tmp_path))
+    assert server.wait() == 0
+    assert b"stopping" in server.log
     assert b"Traceback" not in server.log
 
 
