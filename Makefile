@@ -8,14 +8,15 @@ help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 16
 
 .PHONY: run
-run: .venv/installed  ## serve http://localhost:4000/, counting in ./data (PORT=… for another port)
+run: .venv/running  ## serve http://localhost:4000/, counting in ./data (PORT=… for another port)
 	@exec $(BIN)/python server.py --port=$(PORT) --redis-url=embedded:data
+
+# What has a target of its own, as it takes long or needs more than Python.
+APART = bench browser container faults watch/test_otel.py watch/test_promtool.py
 
 .PHONY: test
 test: .venv/installed  ## run the tests, against a real Valkey
-	$(BIN)/pytest -n 3 --cov --cov-report=term-missing \
-	  --ignore=tests/faults --ignore=tests/browser --ignore=tests/container \
-	  --ignore=tests/test_bench.py --ignore=tests/test_promtool.py --ignore=tests/test_otel.py
+	$(BIN)/pytest -n 3 --cov --cov-report=term-missing $(APART:%=--ignore=tests/%)
 
 SOAK ?= 0.2
 
@@ -37,15 +38,15 @@ bench: bench/.venv/installed  ## measure it beside its peers, in under 10 minute
 
 .PHONY: test-bench
 test-bench: bench/.venv/installed  ## test the benchmark, which needs wrk
-	$(BIN)/pytest tests/test_bench.py
+	$(BIN)/pytest tests/bench
 
 .PHONY: test-promtool
 test-promtool: .venv/installed  ## let Prometheus's own tool check metrics and alerts
-	$(BIN)/pytest tests/test_promtool.py
+	$(BIN)/pytest tests/watch/test_promtool.py
 
 .PHONY: test-otel
 test-otel: .venv/installed .venv-otel/installed  ## test the traces, with OpenTelemetry's own packages
-	$(BIN)/pytest tests/test_otel.py
+	$(BIN)/pytest tests/watch/test_otel.py
 
 .PHONY: profile
 profile: bench/.venv/installed  ## draw bench/profile.svg, a flame graph of the server under load
@@ -58,10 +59,11 @@ fuzz: .venv/installed  ## send the HTTP server what nobody thought of (MINUTES=2
 	$(BIN)/python -m tests.fuzz $(MINUTES)
 
 .PHONY: lint
-lint: .venv/installed  ## check format, style and types
+lint: .venv/installed  ## check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 .PHONY: format
 format: .venv/installed  ## rewrite the code in the one format
@@ -69,12 +71,13 @@ format: .venv/installed  ## rewrite the code in the one format
 	$(BIN)/ruff check --fix .
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock'
+	--no-strip-extras --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock'
 
 .PHONY: lock
 lock: .venv/installed  ## compile the lock files anew from *requirements*.in
 	$(LOCK) --upgrade requirements.in -o requirements.txt
-	$(LOCK) --upgrade -c requirements.txt requirements-dev.in -o requirements-dev.txt
+	$(LOCK) --upgrade -c requirements.txt requirements-run.in -o requirements-run.txt
+	$(LOCK) --upgrade -c requirements-run.txt requirements-dev.in -o requirements-dev.txt
 	$(LOCK) --upgrade -c requirements.txt requirements-otel.in -o requirements-otel.txt
 	$(LOCK) --upgrade -c requirements-dev.txt bench/requirements.in -o bench/requirements.txt
 	cd bench/peers/node && npm update --package-lock-only --no-audit --no-fund
@@ -85,22 +88,25 @@ clean:  ## remove what the other targets made, but for ./data
 	rm -rf screenshots bench/.venv bench/peers/node/node_modules bench/peers/go/hello bench/profile.svg
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/installed: requirements.txt requirements-dev.txt
+PIP_INSTALL = pip install --quiet --disable-pip-version-check --require-hashes -r
+
+.venv/running: requirements-run.txt
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	  || { echo "friendlyhello needs Python 3.11 or newer with venv; $(PYTHON) is not (PYTHON=… names another)"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
-	  -r requirements-dev.txt
+	$(BIN)/$(PIP_INSTALL) requirements-run.txt
+	@touch $@
+
+.venv/installed: .venv/running requirements-dev.txt
+	$(BIN)/$(PIP_INSTALL) requirements-dev.txt
 	@touch $@
 
 bench/.venv/installed: .venv/installed bench/requirements.txt
 	$(BIN)/python -m venv --clear bench/.venv
-	bench/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
-	  -r bench/requirements.txt
+	bench/.venv/bin/$(PIP_INSTALL) bench/requirements.txt
 	@touch $@
 
 .venv-otel/installed: .venv/installed requirements-otel.txt
 	$(BIN)/python -m venv --clear .venv-otel
-	.venv-otel/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
-	  -r requirements-otel.txt
+	.venv-otel/bin/$(PIP_INSTALL) requirements-otel.txt
 	@touch $@

@@ -101,7 +101,7 @@ _URLS = (
 )
 
 # What redis-py reads from a URL's query, as far as it is of use here. The rest (timeouts,
-# retries, protocol) would undo what visits.py promises.
+# retries, protocol) would undo what the counter promises.
 _TLS_QUERY = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
 
 

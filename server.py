@@ -11,9 +11,9 @@ if __name__ == "__main__":
     gc.disable()  # what is imported stays; looking at it for garbage takes 5 % of the start
     if "--healthcheck" in sys.argv:
         # Each container runs this every few seconds: half the time when the server is not imported.
-        import healthcheck
+        from process import check_health
 
-        healthcheck.main()
+        check_health()
 
 import asyncio
 import contextlib
@@ -29,24 +29,16 @@ from tornado.netutil import bind_sockets
 from tornado.web import RequestHandler
 
 import config
-import healthcheck
 import limits
-import logs
-import workers
-from application import PathApplication
 from config import Settings
-from handlers import routes
-from handlers.base import COMMON_HEADERS, NotFoundHandler
-from httpserver import HTTPServer
-from lines import fail
-from listening import Listening
-from live import Live
-from metrics import Metrics
-from visits import Visits
-from workers import STOP_SIGNALS
+from counter import Visits
+from handlers import COMMON_HEADERS, NotFoundHandler, route_names, routes
+from http1 import Application, HTTPServer, Listener
+from process import STOP_SIGNALS, check_health, fail, run_workers
+from watch import Broadcast, Metrics, configure_logs, log_request
 
 #: Seconds that the start waits for Redis, so that the first visits are counted too.
-STARTUP_PATIENCE = 0.25
+START_TIMEOUT = 0.25
 
 log = logging.getLogger("friendlyhello")
 
@@ -58,9 +50,9 @@ class StartError(RuntimeError):
 def make_app(
     settings: Settings | None = None,
     visits: Visits | None = None,
-    live: Live | None = None,
+    live: Broadcast | None = None,
     metrics: Metrics | None = None,
-) -> PathApplication:
+) -> Application:
     """Return the application, as the server and the tests run it.
 
     :arg settings: `config.Settings`; every default when None.
@@ -73,32 +65,34 @@ def make_app(
     visits = visits or Visits(
         settings.redis_url,
         timeout=settings.redis_timeout,
-        metrics=metrics,
+        max_waiting=limits.WAITING_VISITS,
+        observer=metrics,
         version=settings.version_label,
     )
-    live = live or Live(visits.reader())
+    live = live or Broadcast(visits.reader())
 
     def count_and_log(handler: RequestHandler) -> None:
         metrics.answered(handler)
-        logs.log_request(handler)
+        log_request(handler)
 
-    app = PathApplication(
-        routes(
-            settings.name,
-            socket.gethostname(),
-            visits,
-            live,
-            metrics,
-            version=settings.version_label,
-            faults=settings.faults,
-        ),
+    rules = routes(
+        settings.name,
+        socket.gethostname(),
+        visits,
+        live,
+        metrics,
+        version=settings.version_label,
+        faults=settings.faults,
+    )
+    metrics.know_routes(route_names(rules))
+    app = Application(
+        rules,
         default_handler_class=NotFoundHandler,
         template_path=str(Path(__file__).parent / "templates"),
         log_function=count_and_log if settings.access_log else metrics.answered,
         draining=False,
         version_label=settings.version_label,
     )
-    metrics.know_routes(app.routes, app.route_of)
     metrics.gauge("redis_up", lambda: visits.up)
     metrics.gauge("live_watchers", lambda: len(live.watchers))
     return app
@@ -109,7 +103,7 @@ async def serve(
     visits: Visits,
     metrics: Metrics,
     sockets: list[socket.socket],
-    others: Sequence[socket.socket] = (),
+    siblings: Sequence[socket.socket] = (),
     orphaned: int | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once.
@@ -118,7 +112,7 @@ async def serve(
     :arg visits: the counter; it is closed at the end.
     :arg metrics: what is counted, besides; the process has taken its slot.
     :arg sockets: listening.
-    :arg others: those of other processes on the same port.
+    :arg siblings: the sockets of other processes on the same port.
     :arg orphaned: a descriptor that becomes readable when the parent process is gone, which
         then counts as a signal.
     """
@@ -142,28 +136,28 @@ async def serve(
 
         loop.add_reader(parent_gone, on_orphaned)
 
-    live = Live(visits.reader())
+    live = Broadcast(visits.reader())
     app = make_app(settings, visits, live, metrics)
     refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
     if settings.version_label:
         refusal["X-App-Version"] = settings.version_label
-    server = HTTPServer(app, refusal=refusal, **limits.HTTP)
+    server = HTTPServer(app, refusal_headers=refusal, **limits.HTTP)
     metrics.gauge("connections", lambda: server.connections)
-    await visits.start(STARTUP_PATIENCE)
+    await visits.start(START_TIMEOUT)
     # What is here by now stays. Looked at again and again, it would cost 5 % of a page.
     gc.freeze()
     gc.set_threshold(10_000, 50, 50)
     gc.enable()
     server.add_sockets(sockets)
-    relieving = loop.create_task(server.relieve(others))
-    looking = loop.create_task(metrics.keep_looking())
+    accepting = loop.create_task(server.accept_for_siblings(siblings))
+    sharing = loop.create_task(metrics.keep_sharing())
     await stop.wait()
-    relieving.cancel()
+    accepting.cancel()
     log.info("stopping")
     app.settings["draining"] = True
     await live.close()  # streams have no end to wait for
     await server.drain(settings.grace)
-    looking.cancel()
+    sharing.cancel()
     await visits.close()
 
 
@@ -179,7 +173,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 def visits_class() -> type[Visits]:
     """Return `Visits`, with spans where OpenTelemetry is installed."""
     try:
-        from tracing import TracedVisits
+        from watch.tracing import TracedVisits
     except ImportError:
         return Visits
     return TracedVisits
@@ -216,7 +210,7 @@ def listen(settings: Settings, processes: int = 1) -> list[list[socket.socket]]:
         hint = "; try --port=4000" if isinstance(error, PermissionError) else ""
         raise StartError(f"cannot listen on {where}: {error.strerror}{hint}") from None
     sockets: list[list[socket.socket]]
-    sockets = [[Listening(fileno=one.detach()) for one in those] for those in bound]
+    sockets = [[Listener(fileno=one.detach()) for one in those] for those in bound]
     return sockets if len(sockets) == processes else sockets * processes
 
 
@@ -233,7 +227,7 @@ def run(settings: Settings) -> None:
             processes = settings.processes or os.cpu_count() or 1
             sockets = listen(settings, processes)
             if folder := config.embedded_folder(url):
-                import embedded  # here, as it does not import on Windows
+                from counter import embedded  # here, as it does not import on Windows
 
                 url = stack.enter_context(embedded.running(folder))
             metrics = Metrics(settings.version_label or "", processes)
@@ -243,7 +237,8 @@ def run(settings: Settings) -> None:
                 sentinel_password=sentinel_password,
                 timeout=settings.redis_timeout,
                 wait=settings.redis_wait,
-                metrics=metrics,
+                max_waiting=limits.WAITING_VISITS,
+                observer=metrics,
                 version=settings.version_label,
             )
         except (config.SettingError, RuntimeError, OSError) as error:
@@ -253,18 +248,18 @@ def run(settings: Settings) -> None:
         log.info("listening on http://%s:%d/", f"[{host}]" if ":" in host else host, port)
 
         def work(slot: int, orphaned: int | None = None) -> None:
-            others = [one for those in sockets for one in those if one not in sockets[slot]]
+            siblings = [one for those in sockets for one in those if one not in sockets[slot]]
             metrics.take(slot)
             # Until the loop handles them, as the exception of one would break its start.
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                runner.run(serve(settings, visits, metrics, sockets[slot], others, orphaned))
+                runner.run(serve(settings, visits, metrics, sockets[slot], siblings, orphaned))
             exit_on_signals()  # the loop has taken its handlers along
 
         if processes == 1:
             work(0)
         else:
-            workers.run(processes, work, [one for those in sockets for one in those])
+            run_workers(processes, work, [one for those in sockets for one in those])
 
 
 def main() -> None:
@@ -274,9 +269,9 @@ def main() -> None:
     except config.SettingError as error:
         fail(2, error)
     if settings.healthcheck:
-        healthcheck.main()
+        check_health()
     exit_on_signals()
-    logs.configure(settings.log_format, settings.log_level)
+    configure_logs(settings.log_format, settings.log_level)
     try:
         run(settings)
     except StartError as error:

@@ -1,7 +1,12 @@
 """The pages, one module each; the routes are listed here."""
 
-from tornado.routing import URLSpec
+from collections.abc import Mapping
 
+from tornado.routing import URLSpec
+from tornado.web import RequestHandler
+
+from counter import Visits
+from handlers.base import COMMON_HEADERS, NotFoundHandler
 from handlers.faults import FaultyHelloHandler
 from handlers.health import HealthHandler, ReadyHandler
 from handlers.hello import Greeting, HelloHandler
@@ -9,16 +14,16 @@ from handlers.live import EventsHandler, LiveHandler
 from handlers.metrics import MetricsHandler
 from handlers.openapi import OpenAPIHandler
 from handlers.static import FOLDER, PATHS, StaticHandler
-from live import Live
-from metrics import Metrics
-from visits import Visits
+from watch import Broadcast, Metrics
+
+__all__ = ["COMMON_HEADERS", "NotFoundHandler", "route_names", "routes"]
 
 
 def routes(
     name: str,
     hostname: str,
     visits: Visits,
-    live: Live,
+    live: Broadcast,
     metrics: Metrics,
     *,
     version: str | None = None,
@@ -45,3 +50,8 @@ def routes(
         URLSpec(r"/metrics", MetricsHandler, {"metrics": metrics}),
         URLSpec(r"/openapi.yaml", OpenAPIHandler),
     ]
+
+
+def route_names(rules: list[URLSpec]) -> Mapping[type[RequestHandler], str]:
+    """Return the name of each handler's route: its path, or what stands for several."""
+    return {rule.handler_class: rule.name or rule.regex.pattern.removesuffix("$") for rule in rules}

@@ -6,8 +6,8 @@ import http
 import re
 from typing import Any
 
+from counter import Visits
 from handlers.hello import Greeting, HelloHandler
-from visits import Visits
 
 #: What can be forced; those below are no final answers (RFC 9110, 15.2).
 STATUSES = frozenset(status.value for status in http.HTTPStatus if status >= 200)
@@ -20,9 +20,9 @@ _WAIT = re.compile(r"(?P<ms>[0-9]{1,4}|10000)ms|(?P<s>[0-9](\.[0-9]{1,3})?|10)s"
 
 
 class FaultyHelloHandler(HelloHandler):
-    """Greets late, or not at all, when the query says so. Not greeted is not counted."""
+    """Greets late, or not at all, when the query says so; what is not greeted is not counted."""
 
-    BEGINS_AT_ONCE = False  # it may wait, with a timeout
+    EAGER_START = False  # it may wait, with a timeout
 
     def initialize(self, greeting: Greeting, visits: Visits) -> None:
         """Take what the page shows."""

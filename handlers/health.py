@@ -2,8 +2,8 @@
 
 import logging
 
+from counter import Visits
 from handlers.base import BaseHandler
-from visits import Visits
 
 
 class HealthHandler(BaseHandler):

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from tornado.escape import xhtml_escape
 
+from counter import Visits
 from handlers.accept import prefers_json
 from handlers.base import BaseHandler
-from visits import Visits
 
 UNCOUNTED = "cannot connect to Redis, counter disabled"
 
@@ -42,7 +42,7 @@ class Greeting:
 class HelloHandler(BaseHandler):
     """Greets, as HTML or JSON. Only GET counts a visit."""
 
-    BEGINS_AT_ONCE = True
+    EAGER_START = True
 
     HEADERS: ClassVar[Mapping[str, str]] = {
         **BaseHandler.HEADERS,
@@ -65,7 +65,7 @@ class HelloHandler(BaseHandler):
         if self._wants_json():
             self.finish_json(self.greeting.as_json(number))
         else:
-            self.finish_whole(self.greeting.as_html(number))
+            self.finish(self.greeting.as_html(number))
 
     async def head(self) -> None:
         """Answer GET's headers. Its length is left out (RFC 9110, 8.6): no visit, no number."""

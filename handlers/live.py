@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from handlers.base import COMMON_HEADERS, BaseHandler
 from handlers.static import StaticHandler
-from live import Live
+from watch import Broadcast
 
 #: An event's id, which is the milliseconds since 1970.
 _ID = re.compile("[0-9]{1,15}")
@@ -41,7 +41,7 @@ class EventsHandler(BaseHandler):
         "X-Accel-Buffering": "no",  # nginx would keep events until there are many
     }
 
-    def initialize(self, live: Live) -> None:
+    def initialize(self, live: Broadcast) -> None:
         """Take what tells those who watch."""
         self._live = live
         self._ended = asyncio.Event()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from handlers.base import BaseHandler
-from metrics import Metrics
+from watch import Metrics
 
 
 class MetricsHandler(BaseHandler):
@@ -23,7 +23,7 @@ class MetricsHandler(BaseHandler):
 
         https://prometheus.io/docs/instrumenting/exposition_formats/
         """
-        from exposition import Exposition  # here, as its library takes 10 ms of the start
+        from watch.exposition import Exposition  # here, as its library takes 10 ms of the start
 
         text, content_type = Exposition(self.metrics).written(
             self.request.headers.get("Accept", "")

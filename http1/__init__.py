@@ -1,5 +1,22 @@
-"""HTTP/1.1 for Tornado applications: the connection of one client, on an asyncio transport."""
+"""An HTTP/1.1 server for Tornado applications, on asyncio's transports.
 
-from http1.connection import FAREWELL, Connection, Limits, Server
+`HTTPServer`, `Application` and `RequestHandler` take the places of Tornado's classes of these
+names. The package knows nothing of the program around it. It speaks no HTTP/2, and it is no
+client.
+"""
 
-__all__ = ["FAREWELL", "Connection", "Limits", "Server"]
+from http1.connection import Connection, Limits
+from http1.listener import Listener
+from http1.server import DRAIN_PAUSE, HTTPServer
+from http1.tornado_internals import RequestHandler
+from http1.web import Application
+
+__all__ = [
+    "DRAIN_PAUSE",
+    "Application",
+    "Connection",
+    "HTTPServer",
+    "Limits",
+    "Listener",
+    "RequestHandler",
+]

@@ -16,7 +16,6 @@ from typing import Any, Protocol, cast
 from tornado import gen
 from tornado.http1connection import (
     HTTP1ConnectionParameters,
-    _GzipMessageDelegate,
     parse_int,
 )
 from tornado.httputil import (
@@ -31,10 +30,11 @@ from http1 import relay
 from http1.body import Body, ChunkedBody, FixedBody
 from http1.exchange import Exchange, failed
 from http1.head import Head, check_beginning, parse_head
+from http1.tornado_internals import GzipMessageDelegate
 
-#: Seconds that a client which still sends gets to read its last answer; closed at once, TCP
-#: would take the answer back (RFC 9112, 9.6).
-FAREWELL = 1.0
+#: Seconds of a lingering close: a client that still sends gets them to read its last answer.
+#: Closed at once, TCP would take the answer back (RFC 9112, 9.6).
+LINGERING_CLOSE = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Limits:
     :arg max_body_size: bytes.
     :arg header_timeout: seconds for a request's headers, from their first byte on; when None,
         they have to be there before the connection has been idle for too long.
-    :arg refusal: headers of the answers that the server gives without the application.
+    :arg refusal_headers: headers of the answers that the server gives without the application.
     """
 
     parameters: HTTP1ConnectionParameters
     max_body_size: int
     header_timeout: float | None = None
-    refusal: Mapping[str, str] = field(default_factory=dict)
+    refusal_headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Server(Protocol):
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
         self._input = b""
         self._at = 0  # where the input goes on that is not parsed yet
         self._half_closed = False  # the client sends no more
-        self._leaving = False  # nothing more is read; the last answer is on its way
+        self._closing = False  # nothing more is read; the last answer is on its way
 
         # Its one timer, which closes it.
         self._timer: asyncio.TimerHandle | None = None
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read a request, or keep what has arrived until it is its turn."""
-        if self._leaving:
+        if self._closing:
             return
         if self._at < len(self._input):
             data = self._input[self._at :] + data
@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
         It may as well have gone, so the application is told; what it then writes is sent.
         """
         self._half_closed = True
-        if self._leaving or not self._held:
+        if self._closing or not self._held:
             return False
         if self._exchange is not None and self._is_handed_over:
             self._exchange.on_close()
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
     def close_if_idle(self) -> None:
         """Close the connection, unless a request is under way."""
         is_idle = self._exchange is None and not self._held
-        if self._transport is not None and (is_idle or self._leaving):
+        if self._transport is not None and (is_idle or self._closing):
             self._transport.close()
 
     @property
@@ -191,7 +191,7 @@ class Connection(asyncio.Protocol):
 
     # One timer a connection: a limit is moved far more often than it is met.
 
-    def _limit(self, seconds: float | None) -> None:
+    def _set_deadline(self, seconds: float | None) -> None:
         if not seconds or self._transport is None:
             self._deadline = 0.0
             return
@@ -203,7 +203,7 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_at(self._deadline, self._on_timer)
 
     def _be_idle(self) -> None:
-        self._limit(self._limits.parameters.header_timeout)
+        self._set_deadline(self._limits.parameters.header_timeout)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -212,9 +212,9 @@ class Connection(asyncio.Protocol):
         if self._deadline - self._loop.time() > 0.001:
             self._timer = self._loop.call_at(self._deadline, self._on_timer)
         elif self._open_transport.get_write_buffer_size() < self._unsent:
-            self._limit(self._seconds)  # the client reads, if slowly
+            self._set_deadline(self._seconds)  # the client reads, if slowly
         else:
-            if self._body is not None and not self._leaving:
+            if self._body is not None and not self._closing:
                 gen_log.info("Timeout reading body from %s", self.context)
             self.close()
 
@@ -236,15 +236,15 @@ class Connection(asyncio.Protocol):
             self._refuse("400 Bad Request", "Malformed HTTP message", error)
         except (Exception, asyncio.CancelledError):
             app_log.error("Uncaught exception", exc_info=True)
-            self._leaving = self._held = True
+            self._closing = self._held = True
             self.close()
-        if self._leaving or self._transport is None:
+        if self._closing or self._transport is None:
             return
         if self._reading_paused and (not self._held or self._at == len(self._input)):
             self._reading_paused = False
             self._transport.resume_reading()
         if self._half_closed and not self._held:
-            self._leave()
+            self._close_lingering()
 
     def _read_head(self) -> bool:
         if self._at == len(self._input):
@@ -277,12 +277,12 @@ class Connection(asyncio.Protocol):
     def _be_late(self) -> None:
         if not self._is_late and self._limits.header_timeout:
             self._is_late = True
-            self._limit(self._limits.header_timeout)
+            self._set_deadline(self._limits.header_timeout)
 
     def _begin(self, head: Head) -> None:
         """Hand the head to the application."""
         self._step = self._begin_body if head.has_body else self._hand_over
-        self._limit(None)
+        self._set_deadline(None)
         parameters = self._limits.parameters
         self._exchange = Exchange(
             self,
@@ -293,7 +293,7 @@ class Connection(asyncio.Protocol):
         )
         self._delegate = self._server.start_request(self, self._exchange)
         if parameters.decompress:
-            self._delegate = _GzipMessageDelegate(
+            self._delegate = GzipMessageDelegate(
                 self._delegate, parameters.chunk_size, self._limits.max_body_size
             )
         self._wait_for(self._delegate.headers_received(head.line, self._exchange.headers))
@@ -311,7 +311,7 @@ class Connection(asyncio.Protocol):
             self._body = ChunkedBody(most, self._limits.parameters.max_header_size)
         if self._at == len(self._input) and not self._body.is_whole:
             self._exchange.send_continue()
-        self._limit(self._exchange.body_timeout)
+        self._set_deadline(self._exchange.body_timeout)
         self._step = self._read_body
         return True
 
@@ -331,7 +331,7 @@ class Connection(asyncio.Protocol):
         assert self._delegate is not None
         if self._body is not None:
             self._body = None
-            self._limit(None)
+            self._set_deadline(None)
         self._is_handed_over = self._held = True
         try:
             self._delegate.finish()
@@ -346,7 +346,7 @@ class Connection(asyncio.Protocol):
             gen.convert_yielded(awaitable).add_done_callback(self._go_on)
 
     def _go_on(self, waited_for: "asyncio.Future[None] | None" = None) -> None:
-        if self._transport is not None and not self._leaving:
+        if self._transport is not None and not self._closing:
             self._held = False
             self._read(waited_for)
 
@@ -375,14 +375,14 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Let the application go on."""
         waiters, self._write_waiters = self._write_waiters or [], None
-        if self._is_handed_over and not self._leaving:
-            self._limit(None)
+        if self._is_handed_over and not self._closing:
+            self._set_deadline(None)
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        if self._leaving and not self.closed():
-            self._limit(FAREWELL)
-        elif self._is_handed_over and self._exchange is None and not self._leaving:
+        if self._closing and not self.closed():
+            self._set_deadline(LINGERING_CLOSE)
+        elif self._is_handed_over and self._exchange is None and not self._closing:
             self.answered(is_last=False)
 
     def answered(self, is_last: bool) -> None:
@@ -392,7 +392,7 @@ class Connection(asyncio.Protocol):
         """
         self._exchange = self._delegate = None
         if is_last or self._server.is_draining or not self._is_handed_over:
-            self._leave()
+            self._close_lingering()
         elif self._write_waiters is None:
             self._read_next()
         # Else when the client has read it.
@@ -408,11 +408,11 @@ class Connection(asyncio.Protocol):
         gen_log.info("%s from %s: %s", what, self.context, why)
         if self._exchange is None or not self._exchange.has_begun:
             headers = "".join(
-                f"{name}: {value}\r\n" for name, value in self._limits.refusal.items()
+                f"{name}: {value}\r\n" for name, value in self._limits.refusal_headers.items()
             )
             self.write(f"HTTP/1.1 {status}\r\n{headers}\r\n".encode("latin1"))
         self._drop_request()
-        self._leave()
+        self._close_lingering()
 
     def _drop_request(self) -> None:
         """Tell the application that its answer is not wanted any more."""
@@ -429,11 +429,11 @@ class Connection(asyncio.Protocol):
             app_log.error("Uncaught exception", exc_info=True)
         exchange.let_go()
 
-    def _leave(self) -> None:
+    def _close_lingering(self) -> None:
         """Send what is written, and close."""
-        if self._leaving or self._transport is None:
+        if self._closing or self._transport is None:
             return
-        self._leaving = self._held = True
+        self._closing = self._held = True
         # A lone line end after a body is ignored (RFC 9112, 2.2).
         is_read = self._is_handed_over and self._input[self._at :] in (b"", b"\r\n")
         self._input, self._at = b"", 0
@@ -447,7 +447,7 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
         self._transport.set_write_buffer_limits(0)  # to be told when all is sent
         if self._write_waiters is None:
-            self._limit(FAREWELL)
+            self._set_deadline(LINGERING_CLOSE)
 
     # Another protocol.
 
@@ -460,7 +460,7 @@ class Connection(asyncio.Protocol):
         client = self._open_transport
         client.pause_reading()
         self._exchange = self._delegate = None
-        self._held = self._leaving = True
+        self._held = self._closing = True
         self._stop_timer()
         self._server.on_close(self)
         stream, self._relaying = relay.hand_over(client, self._input[self._at :])

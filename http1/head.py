@@ -13,11 +13,11 @@ from tornado.httputil import (
     HTTPHeaders,
     HTTPInputError,
     RequestStartLine,
-    _normalize_header,
     parse_request_start_line,
 )
 
-from headers import AnswerHeaders, ByName, CheckedHeaders, as_lines, end_lines
+from http1.headers import ByName, as_lines, end_lines
+from http1.tornado_internals import AnswerHeaders, CheckedHeaders, by_name, normalize_name
 
 #: What a request line may begin with (RFC 9112, 3): what cannot become one is not waited for.
 _LINE_BEGINNING = re.compile(
@@ -28,8 +28,8 @@ _LINE_BEGINNING = re.compile(
 #: uri-host and port (RFC 9110, 7.2; RFC 3986, 3.2.2). Tornado takes some that are none.
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|([\w.~!$&'()*+,;=-]|%[0-9a-f]{2})*)(:[0-9]*)?", re.I | re.A)
 
-#: Bytes of the longest head that is kept.
-SHORT = 1024
+#: Bytes of the longest head that is cached.
+MAX_CACHED = 1024
 
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)(.*)", re.I)
 
@@ -39,19 +39,19 @@ class Head:
     """The head of a request.
 
     :arg line: the request line, its target in origin form where it can be (RFC 9112, 3.2.2).
-    :arg by_name: the values of each header.
+    :arg fields: the values of each header.
     :arg has_body: whether a body follows, if perhaps an empty one (6.3).
     :arg is_last: whether nothing may be read after the request (9.3 and 6.1).
     """
 
     line: RequestStartLine
-    by_name: ByName
+    fields: ByName
     has_body: bool
     is_last: bool
 
     def headers(self) -> HTTPHeaders:
         """Return the headers, for one request to keep."""
-        return CheckedHeaders(self.by_name.copy())
+        return CheckedHeaders(self.fields.copy())
 
 
 def parse_head(head: bytes) -> Head:
@@ -60,23 +60,23 @@ def parse_head(head: bytes) -> Head:
     :arg head: to its end, the empty line.
     :raises HTTPInputError: when it is malformed.
     """
-    return _parse_known(head) if len(head) <= SHORT else _parse(head)
+    return _parse_cached(head) if len(head) <= MAX_CACHED else _parse(head)
 
 
 def _parse(head: bytes) -> Head:
     end = head.index(b"\r\n")
     line = _parse_line(head[:end])
-    by_name = _parse_headers(head[end:])
-    headers = CheckedHeaders(by_name)
+    fields = _parse_headers(head[end:])
+    headers = CheckedHeaders(fields)
     _check_host(headers)
     line = _in_origin_form(line, headers)
     is_chunked = is_transfer_encoding_chunked(headers)  # refuses every other encoding
     has_body = is_chunked or "Content-Length" in headers
-    return Head(line, by_name, has_body, _is_last(line.version, headers))
+    return Head(line, fields, has_body, _is_last(line.version, headers))
 
 
 # Browsers, probes and balancers send the same head again and again: 16 % of a page.
-_parse_known = functools.lru_cache(maxsize=64)(_parse)
+_parse_cached = functools.lru_cache(maxsize=64)(_parse)
 
 
 def check_beginning(head: bytes) -> None:
@@ -104,7 +104,7 @@ class _Fields:
         self.by_name: ByName = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key = _normalize_header(name.decode("latin1"))
+        key = normalize_name(name.decode("latin1"))
         self.by_name.setdefault(key, []).append(value.strip(b" \t").decode("latin1"))
 
 
@@ -157,7 +157,7 @@ def format_head(code: int, reason: str, headers: HTTPHeaders) -> bytes:
     if isinstance(headers, AnswerHeaders):
         common, own = headers.common.lines, headers.own
     else:
-        common, own = "", headers._as_list
+        common, own = "", by_name(headers)
     return f"{end_lines([status, *as_lines(own)])}{common}\r\n".encode("latin1")
 
 

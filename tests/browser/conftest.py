@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-from tests.conftest import ROOT, Program, Valkey
-from tests.faults.proxy import Proxy
+from tests.support import ROOT
+from tests.support.program import Program
+from tests.support.proxy import Proxy
+from tests.support.valkey import Valkey
 
 REPLICA = Path(__file__).parent / "replica.py"
 

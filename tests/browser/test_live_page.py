@@ -7,8 +7,9 @@ from typing import Any
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import NAMES, REPLICA, SCREENSHOTS, Opened
-from tests.conftest import Program, Valkey
-from tests.faults.driven import driven
+from tests.support.driven import driven
+from tests.support.program import Program
+from tests.support.valkey import Valkey
 
 Open = Callable[..., Opened]
 Start = Callable[..., Program]

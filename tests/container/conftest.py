@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.container import engine
 from tests.container.bases import bases
 from tests.container.engine import RUN, Container, build, command, docker
+from tests.support import ROOT
 
 Figure = Callable[[str, str], None]
 Run = Callable[..., Container]

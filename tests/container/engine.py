@@ -13,7 +13,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from tests.conftest import wait_until
+from tests.support.waiting import wait_until
 
 #: What everything that a run makes is called by, so that two runs do not meet.
 RUN = f"friendlyhello-test-{uuid.uuid4().hex[:8]}"

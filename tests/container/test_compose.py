@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import wait_until
 from tests.container.engine import (
     RUN,
     command,
@@ -16,7 +15,8 @@ from tests.container.engine import (
     get,
     inspect,
 )
-from tests.page import number_on
+from tests.support.page import number_on
+from tests.support.waiting import wait_until
 
 
 class Project:

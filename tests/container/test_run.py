@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.conftest import ROOT, wait_until
 from tests.container.conftest import Figure, Run
 from tests.container.engine import Container, docker, first_page, free_ports, get
-from tests.page import BUSY, OFF, number_on
+from tests.support import ROOT
+from tests.support.page import BUSY, OFF, number_on
+from tests.support.waiting import wait_until
 
 #: As the README has it, on a port that the engine picks.
 PUBLISH = "--publish=127.0.0.1::80"

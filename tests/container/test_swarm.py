@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, wait_until
 from tests.container.conftest import Figure, Run
 from tests.container.engine import RUN, docker, get, inspect, logs, succeeds
+from tests.support import ROOT
+from tests.support.waiting import wait_until
 
 REPLICAS = 5
 WEB = f"{RUN}_web"

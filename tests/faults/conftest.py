@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.nodes import Node
+from tests.support.nodes import Node
 
 
 @pytest.fixture(autouse=True)

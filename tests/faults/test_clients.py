@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Program, Valkey, wait_until
-from tests.faults import raw_http
-from tests.faults.raw_http import HEALTH, LAST, VISIT, Bytes
-from tests.test_logs import whole_lines
+from tests.support import raw_http
+from tests.support.program import Program
+from tests.support.raw_http import HEALTH, LAST, VISIT, Bytes
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
+from tests.watch.test_logs import whole_lines
 
 Start = Callable[..., Program]
 Property = Callable[[str, object], None]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from redis.crc import key_slot
 
-from tests.conftest import Program, wait_until
-from tests.faults.driven import BUSY, driven
-from tests.faults.nodes import Node
+from tests.support.driven import BUSY, driven
+from tests.support.nodes import Node
+from tests.support.program import Program
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Program]
 

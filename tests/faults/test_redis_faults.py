@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Program, Valkey, wait_until
-from tests.faults.driven import BUSY, driven
-from tests.faults.nodes import Node, free_port
-from tests.faults.proxy import Proxy
+from tests.support.driven import BUSY, driven
+from tests.support.nodes import Node, free_port
+from tests.support.program import Program
+from tests.support.proxy import Proxy
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Program]
 

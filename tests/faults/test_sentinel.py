@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.conftest import Program, wait_until
-from tests.fake_redis import FakeRedis
-from tests.faults.driven import BUSY, driven
-from tests.faults.nodes import SERVICE, Node, Sentinel
-from tests.faults.proxy import Proxy
+from tests.support.driven import BUSY, driven
+from tests.support.fake_redis import FakeRedis
+from tests.support.nodes import SERVICE, Node, Sentinel
+from tests.support.program import Program
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Program]
 

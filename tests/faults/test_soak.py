@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Program, Valkey
-from tests.faults.driven import BUSY, driven
-from tests.faults.proxy import Proxy
 from tests.faults.test_redis_faults import FAULTS, Stage
+from tests.support.driven import BUSY, driven
+from tests.support.program import Program
+from tests.support.proxy import Proxy
+from tests.support.valkey import Valkey
 
 Start = Callable[..., Program]
 

@@ -18,7 +18,7 @@ LIMITS = Limits(
     ),
     max_body_size=600,
     header_timeout=10.0,
-    refusal={"Connection": "close", "Content-Length": "0"},
+    refusal_headers={"Connection": "close", "Content-Length": "0"},
 )
 
 #: Seconds after which each of these times is over.

@@ -1,0 +1,267 @@
+"""The way to the Redis that counts: its own address, a Sentinel's primary, or a cluster's node.
+
+The way is asked with redis-py's clients, retries off, of all at once, so that one that is dead
+or hung costs nothing: of the sentinels the majority decides, in a cluster whoever first leads to
+the node that serves the key.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import ConnectionPool, Redis, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, MovedError, ReadOnlyError
+
+from counter.redis_internals import NamedSSLConnection
+from counter.resolver import resolve
+
+_OPTIONS = {
+    # redis-py would retry each command ten times, on timeouts too: a visit would count again.
+    # Its own timeouts are off because the caller keeps the deadline.
+    "retry": Retry(NoBackoff(), 0),
+    "socket_timeout": None,
+    "socket_connect_timeout": None,
+    # RESP2 and no driver info: connecting takes no command but AUTH and SELECT.
+    "protocol": 2,
+    "driver_info": None,
+}
+
+_DEFAULT_PORT = {"sentinel": 26379, "cluster": 6379}
+
+#: Seconds in which a sentinel answers; one that hangs is waited for only where it decides.
+SENTINEL_TIMEOUT = 0.5
+
+#: A host and a port.
+Address = tuple[str, int]
+
+
+class Connector:
+    """Opens connections to the Redis that a URL leads to.
+
+    :arg url: ``redis://``, ``rediss://`` or ``unix:`` as redis-py reads it;
+        ``redis+sentinel://host:26379,host2:26379/service/0``;
+        ``redis+cluster://host:6379,host2:6379``; with ``rediss+`` over TLS.
+    :arg key: what a cluster is asked the way to.
+    :arg password: used instead of the URL's own.
+    :arg sentinel_password: the sentinels' own.
+    :arg timeout: seconds that connecting may take once the name is looked up.
+    :raises ValueError: when the URL cannot be read.
+    :raises OSError: when a certificate that the URL names cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str,
+        password: str | None = None,
+        sentinel_password: str | None = None,
+        timeout: float,
+    ) -> None:
+        self._key = key
+        self._timeout = timeout
+        self._kind, self._service, self._seeds, plain = _split(url)
+        pool = ConnectionPool.from_url(plain, **_OPTIONS)
+        self._class = pool.connection_class
+        self._options = pool.connection_kwargs
+        if password is not None:
+            self._options["password"] = password
+        self._sentinel_options = self._options | {
+            "username": None,
+            "password": sentinel_password,
+            "db": 0,
+        }
+        self._primary: Address | None = None
+        self._check_certificates()
+
+    async def connect(self) -> Redis:
+        """Open a connection, on which no command has been sent that changes anything.
+
+        :raises RedisError: when Redis refuses.
+        :raises OSError: when it cannot be reached, TimeoutError included.
+        """
+        if self._kind == "sentinel":
+            return await self._connect_to_primary()
+        if self._kind == "cluster":
+            return await _first([self._follow(node) for node in self._seeds])
+        return await self._open(self._options)
+
+    async def has_moved(self) -> bool:
+        """Tell whether the sentinels name another primary than the one connected to.
+
+        A primary that hangs, or that a broken network has cut off from them alone, would not
+        be noticed otherwise. In a cluster, and without either, the connection itself tells.
+        """
+        if self._primary is None:
+            return False
+        try:
+            return await self._primary_by_vote() != self._primary
+        except Exception:  # whatever a server may send, counting goes on
+            return False
+
+    async def _connect_to_primary(self) -> Redis:
+        address = await self._primary_by_vote()
+        redis = await self._open_at(address)
+        async with closed_on_error(redis):
+            # https://redis.io/docs/latest/develop/reference/sentinel-clients/, step 3
+            if (await redis.execute_command("ROLE"))[:1] != [b"master"]:
+                raise ReadOnlyError(f"{address[0]}:{address[1]} is no primary")
+        self._primary = address
+        return redis
+
+    async def _primary_by_vote(self) -> Address:
+        """Return the primary that most sentinels name.
+
+        Not the first answer: while a failover is on its way, and where the network is split,
+        they may differ, and what the minority's primary counts is lost.
+        """
+        tasks = [asyncio.create_task(self._ask_sentinel(seed)) for seed in self._seeds]
+        votes: Counter[Address] = Counter()
+        error: Exception = TimeoutError()
+        try:
+            for task in asyncio.as_completed(tasks, timeout=SENTINEL_TIMEOUT):
+                try:
+                    votes[await task] += 1
+                except Exception as failure:
+                    error = failure
+                if votes and votes.most_common(1)[0][1] * 2 > len(tasks):
+                    break
+        finally:
+            await _cancel(tasks)
+        match votes.most_common(2):
+            case []:
+                raise error
+            case [(_, most), (_, other)] if most == other:
+                raise ConnectionError("the sentinels disagree on the primary")
+            case [(address, _), *_]:
+                return address
+        raise AssertionError
+
+    async def _ask_sentinel(self, seed: Address) -> Address:
+        options = self._sentinel_options | {"host": seed[0], "port": seed[1]}
+        sentinel = await self._open(options)
+        try:
+            # Of a failover it tells as soon as the new primary is one.
+            address = await sentinel.execute_command(
+                "SENTINEL GET-MASTER-ADDR-BY-NAME", self._service
+            )
+        finally:
+            await close(sentinel)
+        if address is None:
+            raise ConnectionError(f"the sentinels know no {self._service}")
+        host, port = address
+        return host.decode(), int(port)
+
+    async def _follow(self, node: Address) -> Redis:
+        try:
+            return await self._open_cluster_node(node)
+        except MovedError as moved:  # no host: the one that was asked
+            return await self._open_cluster_node((moved.host or node[0], moved.port))
+
+    async def _open_cluster_node(self, address: Address) -> Redis:
+        redis = await self._open_at(address)
+        async with closed_on_error(redis):
+            await redis.exists(self._key)
+        return redis
+
+    async def _open_at(self, address: Address) -> Redis:
+        return await self._open(self._options | {"host": address[0], "port": address[1]})
+
+    async def _open(self, options: dict[str, Any]) -> Redis:
+        host = options.get("host")
+        ips = await resolve(host) if host else [None]
+        async with asyncio.timeout(self._timeout):
+            for ip in ips[:-1]:
+                with contextlib.suppress(ConnectionError):
+                    return await self._open_ip(options, ip)
+            return await self._open_ip(options, ips[-1])
+
+    async def _open_ip(self, options: dict[str, Any], ip: str | None) -> Redis:
+        connection_class = self._class
+        if ip is not None:
+            if issubclass(connection_class, SSLConnection):
+                connection_class = NamedSSLConnection
+                options = options | {"server_name": options["host"]}
+            options = options | {"host": ip}
+        pool = ConnectionPool(connection_class=connection_class, **options)
+        redis = Redis(connection_pool=pool, single_connection_client=True)
+        async with closed_on_error(redis):
+            return await redis.initialize()
+
+    def _check_certificates(self) -> None:
+        if not issubclass(self._class, SSLConnection):
+            return
+        try:
+            self._class(**self._options).ssl_context.get()
+        except OSError as error:  # it does not say which file
+            names = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+            files = ", ".join(f"{n}={self._options[n]}" for n in names if n in self._options)
+            raise OSError(f"cannot use {files}: {error.strerror or error}") from None
+
+
+async def close(redis: Redis) -> None:
+    """Close a connection without waiting: the other end may be hung."""
+    if redis.connection is not None:
+        await redis.connection.disconnect(nowait=True)
+    await redis.aclose(close_connection_pool=True)
+
+
+@contextlib.asynccontextmanager
+async def closed_on_error(redis: Redis) -> AsyncIterator[None]:
+    """Close a connection when what is done with it fails."""
+    try:
+        yield
+    except BaseException:
+        await close(redis)
+        raise
+
+
+async def _first(ways: Sequence[Coroutine[Any, Any, Redis]]) -> Redis:
+    """Return the first that leads to a connection; the others are given up.
+
+    :raises Exception: the last one's error, when none does.
+    """
+    tasks = [asyncio.create_task(way) for way in ways]
+    found: Redis | None = None
+    error: Exception = ConnectionError("no way to Redis")
+    try:
+        for task in asyncio.as_completed(tasks):
+            try:
+                found = await task
+                return found
+            except Exception as failure:
+                error = failure
+        raise error
+    finally:
+        for result in await _cancel(tasks):
+            if isinstance(result, Redis) and result is not found:
+                await close(result)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> list[Any]:
+    for one in tasks:
+        one.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _split(url: str) -> tuple[str, str, list[Address], str]:
+    """Return what leads to Redis (nothing, sentinel, cluster), and the URL without it."""
+    scheme, _, kind = url.partition(":")[0].partition("+")
+    if not kind:
+        return "", "", [], url
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    service, _, database = parts.path.strip("/").partition("/")
+    if kind == "cluster":
+        service, database = "", ""
+    seeds = []
+    for host in hosts.split(","):
+        seed = urlsplit(f"//{host}")
+        seeds.append((str(seed.hostname), seed.port or _DEFAULT_PORT[kind]))
+    query = f"?{parts.query}" if parts.query else ""
+    return kind, service, seeds, f"{scheme}://{user}{at}{hosts.split(',')[0]}/{database}{query}"

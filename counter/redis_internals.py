@@ -1,0 +1,52 @@
+"""The private parts of redis-py that the counter uses, each with its reason.
+
+No other module of the package reaches behind redis-py's public interface, so that a new version
+of it has to be checked against this page alone. ``tests/test_house.py`` names the version.
+"""
+
+import asyncio
+from typing import Any
+
+from redis.asyncio import Redis, SSLConnection
+from redis.exceptions import ConnectionError
+
+
+class NamedSSLConnection(SSLConnection):
+    """TLS to an address, whose certificate is for the name that it was looked up by.
+
+    redis-py takes the certificate's name from the host that it connects to, and offers no other
+    way to set it than this method's result.
+
+    :arg server_name: the name that the certificate is for.
+    """
+
+    def __init__(self, *, server_name: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._server_name = server_name
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        return {**super()._connection_arguments(), "server_hostname": self._server_name}
+
+
+def take_over(redis: Redis, protocol: asyncio.Protocol) -> asyncio.StreamWriter:
+    """Give the transport of an idle client to another protocol.
+
+    redis-py has no way to hand over its connection: its reader and writer are private, and so is
+    what the reader has read ahead.
+
+    :arg redis: connected, and idle; it is not to be used any more.
+    :arg protocol: receives what Redis sends from now on.
+    :return: the writer; the transport is closed when it is collected.
+    :raises ConnectionError: when Redis has sent what it was not asked for, or has gone.
+    """
+    connection, redis.connection = redis.connection, None
+    assert connection is not None
+    reader, connection._reader = connection._reader, None
+    writer, connection._writer = connection._writer, None
+    assert reader is not None
+    assert writer is not None
+    if reader._buffer or reader.at_eof() or reader.exception():  # type: ignore[attr-defined]
+        writer.transport.abort()
+        raise ConnectionError("Redis sent what it was not asked for, or closed the connection")
+    writer.transport.set_protocol(protocol)
+    return writer

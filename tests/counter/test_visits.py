@@ -1,0 +1,443 @@
+"""Each visit gets its own number, and many visits take few commands."""
+
+import asyncio
+import contextlib
+import resource
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import trustme
+import uvloop
+from tornado.httpclient import AsyncHTTPClient
+from tornado.ioloop import IOLoop
+from tornado.testing import bind_unused_port
+from tornado.web import Application
+
+from config import Settings
+from counter.visits import ANSWERS_PER_TURN, Visits
+from server import make_app
+from tests.support.fake_redis import FakeRedis
+from tests.support.page import number_on, serving
+from tests.support.program import Program
+from tests.support.valkey import Valkey
+from tests.support.waiting import eventually
+
+# The page over a real Valkey, in pytest-tornado's way.
+
+
+@pytest.fixture
+def app(io_loop: IOLoop, valkey: Valkey) -> Iterator[Application]:
+    visits = Visits(valkey.url)
+    yield make_app(Settings(), visits)
+    io_loop.run_sync(visits.close)
+
+
+@pytest.mark.gen_test
+async def test_first_visit_is_number_1(http_client: AsyncHTTPClient, base_url: str) -> None:
+    answer = await http_client.fetch(base_url)
+    assert (answer.code, number_on(answer.body)) == (200, 1)
+
+
+@pytest.mark.gen_test
+async def test_visits_at_once_get_consecutive_numbers(
+    http_client: AsyncHTTPClient, base_url: str, valkey: Valkey
+) -> None:
+    valkey.client.set("counter", 41)
+    answers = await asyncio.gather(*(http_client.fetch(base_url) for _ in range(100)))
+    assert sorted(number_on(answer.body) for answer in answers) == list(range(42, 142))
+    assert valkey.counter() == 141
+
+
+@pytest.mark.gen_test
+async def test_visits_one_by_one_are_one_incr_each(
+    http_client: AsyncHTTPClient, base_url: str, valkey: Valkey
+) -> None:
+    with valkey.client.monitor() as monitor:
+        for number in range(1, 11):
+            assert number_on((await http_client.fetch(base_url)).body) == number
+        valkey.client.echo("end")
+        seen = []
+        while not (command := monitor.next_command()["command"]).startswith("ECHO"):
+            seen.append(command)
+    assert [one for one in seen if one.endswith(" counter")] == ["INCR counter"] * 10
+
+
+@pytest.mark.gen_test
+async def test_what_others_add_is_seen(
+    http_client: AsyncHTTPClient, base_url: str, valkey: Valkey
+) -> None:
+    for command, number in (("INCR", 2), ("SET counter -5", -4), ("DEL", 1)):
+        await http_client.fetch(base_url)
+        valkey.client.execute_command(*f"{command} counter".split()[: 3 if "SET" in command else 2])
+        assert number_on((await http_client.fetch(base_url)).body) in (number, number + 1)
+
+
+# Thousands of visits to the real program.
+
+
+@pytest.fixture
+def many_files() -> Iterator[int]:
+    """Let this process, and those it starts, open as many files as is permitted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 10_000 if hard == resource.RLIM_INFINITY else min(hard, 10_000)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    yield most
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def _visit_all_at_once(port: int, visits: int, connections: int) -> list[int | None]:
+    """Open the connections, then send a request on each, and again until all are sent."""
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    limit = asyncio.Semaphore(200)  # to connect without overrunning the backlog
+    ready, start = 0, asyncio.Event()
+
+    async def visitor(requests: int) -> list[int | None]:
+        nonlocal ready
+        async with limit:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        ready += 1
+        await start.wait()
+        numbers = []
+        for _ in range(requests):
+            writer.write(request)
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            assert head.startswith("HTTP/1.1 200 OK\r\n")
+            length = int(head.split("Content-Length: ")[1].split("\r\n")[0])
+            numbers.append(number_on(await reader.readexactly(length)))
+        writer.close()
+        return numbers
+
+    shares = [visits // connections + (i < visits % connections) for i in range(connections)]
+    tasks = [asyncio.create_task(visitor(share)) for share in shares]
+    await eventually(lambda: ready == connections or any(t.done() for t in tasks), 30)
+    start.set()
+    return [number for numbers in await asyncio.gather(*tasks) for number in numbers]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_5000_visits_at_once_get_5000_numbers_from_few_commands(
+    valkey: Valkey, program: Callable[..., Program], many_files: int, processes: int
+) -> None:
+    server = program(
+        f"--redis-url={valkey.url}",
+        f"--processes={processes}",
+        "--redis-timeout=20",
+        "--access-log=false",
+    )
+    connections = min(5_000, many_files - 500)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        numbers = runner.run(_visit_all_at_once(server.port, 5_000, connections))
+    assert sorted(number or 0 for number in numbers) == list(range(1, 5_001))
+    assert valkey.counter() == 5_000
+    assert valkey.commands("incr", "incrby") < 1_000
+
+
+# Grouping, seen from Redis.
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]], None]:
+    """Run a coroutine in either event loop."""
+
+    def run(main: Coroutine[Any, Any, None]) -> None:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.run(main)
+
+    return run
+
+
+@contextlib.asynccontextmanager
+async def counting(url: str, **options: Any) -> AsyncIterator[Visits]:
+    visits = Visits(url, **options)
+    try:
+        yield visits
+    finally:
+        await visits.close()
+
+
+def test_visits_during_a_command_are_one_incrby_and_keep_their_order(
+    run: Callable, fake: FakeRedis
+) -> None:
+    async def main() -> None:
+        async with counting(fake.url) as visits:
+            with fake.held():
+                first = asyncio.create_task(visits.count())
+                await eventually(lambda: fake.visits())
+                group = [asyncio.create_task(visits.count()) for _ in range(100)]
+                await asyncio.sleep(0)
+                assert not any(task.done() for task in (first, *group))
+            assert await first == 1
+            assert await asyncio.gather(*group) == list(range(2, 102))
+            assert await visits.count() == 102
+        words = [command.words for command in fake.visits()]
+        assert words == [("INCR", "counter"), ("INCRBY", "counter", "100"), ("INCR", "counter")]
+        assert len(fake.connections) == 1
+
+    run(main())
+
+
+def test_groups_of_a_real_valkey_keep_their_order(run: Callable, valkey: Valkey) -> None:
+    async def main() -> None:
+        async with counting(valkey.url) as visits:
+            await visits.start(2)
+            waves = []
+            for _ in range(20):
+                waves += [asyncio.create_task(visits.count()) for _ in range(50)]
+                await asyncio.sleep(0)
+            assert await asyncio.gather(*waves) == list(range(1, 1_001))
+        assert valkey.commands("incr", "incrby") <= 20
+
+    run(main())
+
+
+def test_visitors_that_gave_up_do_not_disturb_the_others(run: Callable, fake: FakeRedis) -> None:
+    async def main() -> None:
+        async with counting(fake.url) as visits:
+            with fake.held():
+                first = asyncio.create_task(visits.count())
+                await eventually(lambda: fake.visits())
+                group = [asyncio.create_task(visits.count()) for _ in range(4)]
+                await asyncio.sleep(0)
+                for task in (first, group[1]):
+                    task.cancel()
+            seen = await asyncio.gather(*group, return_exceptions=True)
+            numbers = [number for number in seen if isinstance(number, int)]
+            assert len(numbers) == 3
+            assert numbers == sorted(set(numbers))
+            # A number that nobody took may be left out, never given twice.
+            assert 1 < numbers[0] < numbers[-1] <= fake.counter
+            assert await visits.count() == fake.counter
+
+    run(main())
+
+
+def test_visits_that_wait_at_the_end_are_answered(run: Callable, fake: FakeRedis) -> None:
+    async def main() -> None:
+        visits = Visits(fake.url)
+        with fake.held():
+            under_way = asyncio.create_task(visits.count())
+            await eventually(lambda: fake.visits())
+            queued = asyncio.create_task(visits.count())
+            await asyncio.sleep(0)
+            await visits.close()
+            assert await asyncio.wait_for(queued, 1) is None
+            assert await asyncio.wait_for(under_way, 1) is None
+        assert await visits.count() is None
+        await eventually(lambda: not fake.open())
+
+    run(main())
+
+
+def test_nothing_is_sent_while_nobody_visits(run: Callable, fake: FakeRedis) -> None:
+    async def main() -> None:
+        async with counting(fake.url) as visits:
+            await visits.start(2)
+            sent = len(fake.commands)
+            await asyncio.sleep(1.2)  # two looks at the idle connection
+            assert len(fake.commands) == sent
+            assert visits.up
+
+    run(main())
+
+
+def test_a_redis_as_slow_as_a_third_of_the_deadline_counts_them_all(
+    run: Callable, fake: FakeRedis
+) -> None:
+    from tests.support.fake_redis import late
+
+    async def main() -> None:
+        fake.answer = late(0.3)
+        async with counting(fake.url, timeout=0.9) as visits:
+            tasks = []
+            for _ in range(20):
+                tasks.append(asyncio.create_task(visits.count()))
+                await asyncio.sleep(0.05)
+            assert await asyncio.gather(*tasks) == list(range(1, 21))
+
+    run(main())
+
+
+# What the URL says.
+
+
+def test_database_and_password_of_the_url_are_used(run: Callable) -> None:
+    async def main(fake: FakeRedis, url: str, **options: str) -> None:
+        async with counting(url, **options) as visits:
+            assert await visits.count() == 1
+        assert [command.words[0] for command in fake.commands] == ["AUTH", "SELECT", "INCR"]
+        assert fake.commands[1].words == ("SELECT", "3")
+
+    secret = "p@ss/w:rd? #%"
+    for credentials, options in (
+        (f":{quote(secret, safe='')}@", {}),
+        (f"user:{quote(secret, safe='')}@", {}),
+        ("", {"password": secret}),
+        (":another@", {"password": secret}),
+    ):
+        with FakeRedis(secret) as fake:
+            run(main(fake, f"redis://{credentials}127.0.0.1:{fake.port}/3", **options))
+
+
+@pytest.mark.gen_test(timeout=20)
+async def test_database_and_password_on_a_real_valkey(valkey: Valkey) -> None:
+    valkey.client.config_set("requirepass", "se:cr@t")
+    url = f"unix://:{quote('se:cr@t')}@{valkey.path}?db=3"
+    async with serving(url) as visitor:
+        assert [await visitor.visit() for _ in range(3)] == [1, 2, 3]
+    assert valkey.counter() is None
+    assert list(valkey.client.info("keyspace")) == ["db3"]
+
+
+@pytest.mark.gen_test(timeout=20)
+async def test_a_wrong_password_is_the_fallback_page(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    valkey.client.config_set("requirepass", "right-one")
+    async with serving(f"unix://:wrong-one@{valkey.path}") as visitor:
+        assert await visitor.visit() is None
+        await visitor.assert_at_once()
+        valkey.client.config_set("requirepass", "wrong-one")
+        assert await visitor.counted_again() == 1
+    assert "-one" not in caplog.text
+
+
+# Redis over TLS: this Valkey has none, so that a proxy of the test's speaks it.
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+class TlsProxy:
+    """Passes on what comes over TLS to a Unix socket."""
+
+    def __init__(self, context: ssl.SSLContext, path: Path) -> None:
+        self._context = context
+        self._path = path
+        self._tasks: set[asyncio.Task] = set()
+        self.connections = 0
+
+    async def __aenter__(self) -> int:
+        listening, port = bind_unused_port()
+        self._server = await asyncio.start_server(self._serve, sock=listening, ssl=self._context)
+        return port
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        inner_reader, inner_writer = await asyncio.open_unix_connection(self._path)
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pass_on(reader, inner_writer))
+                group.create_task(self._pass_on(inner_reader, writer))
+        writer.close()
+        inner_writer.close()
+        self._tasks.discard(task)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def tls(valkey: Valkey, authority: trustme.CA, *names: str) -> AsyncIterator[int]:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(*names).configure_cert(context)
+    async with TlsProxy(context, valkey.path) as port:
+        yield port
+
+
+@pytest.mark.gen_test(timeout=20)
+async def test_redis_over_tls_counts(valkey: Valkey, authority: trustme.CA, tmp_path: Path) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with tls(valkey, authority, "localhost", "127.0.0.1") as port:
+        url = f"rediss://localhost:{port}/0?ssl_ca_certs={quote(str(tmp_path / 'ca.pem'))}"
+        async with serving(url) as visitor:
+            assert await visitor.visit() == 1
+            numbers = await asyncio.gather(*(visitor.visit() for _ in range(50)))
+            assert sorted(map(int, numbers)) == list(range(2, 52))
+            valkey.client.client_kill_filter(_type="normal", skipme=True)
+            await eventually(lambda: len(valkey.client.client_list()) == 1)
+            await asyncio.sleep(0.05)  # for the proxy to pass the end on
+            assert await visitor.visit() == 52
+
+
+@pytest.mark.gen_test(timeout=20)
+@pytest.mark.parametrize("wrong", ["authority", "name", "no tls"])
+async def test_a_certificate_that_is_not_trusted_is_the_fallback_page(
+    valkey: Valkey, authority: trustme.CA, tmp_path: Path, wrong: str, fake: FakeRedis
+) -> None:
+    trusted = trustme.CA() if wrong == "authority" else authority
+    trusted.cert_pem.write_to_path(tmp_path / "ca.pem")
+    name = "elsewhere.example" if wrong == "name" else "localhost"
+    async with tls(valkey, authority, name) as port:
+        if wrong == "no tls":
+            port = fake.port
+        url = f"rediss://localhost:{port}/0?ssl_ca_certs={quote(str(tmp_path / 'ca.pem'))}"
+        async with serving(url, timeout=0.5) as visitor:
+            number, seconds = await visitor.timed()
+            assert number is None
+            assert seconds < 0.7
+            await visitor.assert_at_once()
+    assert valkey.counter() is None
+
+
+@pytest.mark.gen_test
+async def test_past_the_limit_visits_get_the_fallback_at_once_and_the_others_their_numbers(
+    fake: FakeRedis,
+) -> None:
+    visits = Visits(fake.url, max_waiting=3)
+    assert await visits.count() == 1
+    with fake.held():
+        under_way = asyncio.create_task(visits.count())
+        await eventually(lambda: len(fake.visits()) == 2)
+        waiting = [asyncio.create_task(visits.count()) for _ in range(3)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(0.5):
+            assert await visits.count() is None
+        assert visits.up
+    assert await under_way == 2
+    assert await asyncio.gather(*waiting) == [3, 4, 5]
+    await visits.close()
+
+
+@pytest.mark.gen_test
+async def test_a_large_group_is_answered_in_order_and_lets_others_have_their_turn(
+    fake: FakeRedis,
+) -> None:
+    visits = Visits(fake.url)
+    assert await visits.count() == 1
+    answered: list[int | None] = []
+    begun = asyncio.Event()
+
+    async def visit() -> None:
+        answered.append(await visits.count())
+        if len(answered) > 1:
+            begun.set()
+
+    with fake.held():
+        first = asyncio.create_task(visit())
+        await eventually(lambda: len(fake.visits()) == 2)
+        group = [asyncio.create_task(visit()) for _ in range(10 * ANSWERS_PER_TURN)]
+        await asyncio.sleep(0)
+    await first
+    await begun.wait()
+    assert len(answered) < 5 * ANSWERS_PER_TURN
+    assert await visits.count() == len(group) + 3, "it waits for its own command alone"
+    await asyncio.gather(*group)
+    assert answered == list(range(2, len(group) + 3))
+    await visits.close()

@@ -1,0 +1,94 @@
+"""``deploy/``: the dashboard and the alerts, by the metrics that a server has."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+import yaml
+
+from tests.support import ROOT
+from tests.support.program import Program
+from tests.support.valkey import Valkey
+from tests.watch.test_metrics import scrape
+
+Start = Callable[..., Program]
+
+#: What Prometheus adds to a sample, and what a histogram has.
+ADDED = {"job", "instance", "le"}
+
+
+def alerts() -> dict[str, str]:
+    """The expression of each alert."""
+    groups = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"]
+    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
+
+
+def queries() -> Iterator[str]:
+    """Every expression of the dashboard."""
+    dashboard = json.loads((ROOT / "deploy/grafana.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            yield target["expr"]
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "query":
+            yield variable["query"]["query"]
+
+
+def names(expression: str) -> set[str]:
+    return set(re.findall(r"\b(?:friendlyhello|process)_\w+", expression))
+
+
+def labels(expression: str) -> set[str]:
+    """The labels that an expression selects or groups by."""
+    grouped = re.findall(r"\b(?:by|on|group_left) \(([^)]*)\)", expression)
+    selected = re.findall(r'(\w+)="', expression)
+    return {label.strip() for one in grouped for label in one.split(",")} | set(selected)
+
+
+@pytest.mark.parametrize("source", ["alerts.yaml", "grafana.json"])
+def test_each_metric_and_label_that_is_named_exists(
+    source: str, program: Start, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", "--version-label=v1")
+    server.wait_for(b"counter on")
+    assert server.visits() == 1
+    samples = scrape(server)
+    had: dict[str, set[str]] = {}
+    for name, pairs in samples:
+        had.setdefault(name, set()).update(label for label, _ in pairs)
+    expressions = list(alerts().values() if source == "alerts.yaml" else queries())
+    assert expressions
+    for expression in expressions:
+        assert names(expression), expression
+        assert names(expression) <= set(had), expression
+        of_these = set().union(*(had[name] for name in names(expression)))
+        assert labels(expression) <= of_these | ADDED, expression
+
+
+def test_there_is_an_alert_for_each_thing_that_matters() -> None:
+    named = {name: names(expression) for name, expression in alerts().items()}
+    assert named == {
+        "FriendlyhelloRedisAway": {"friendlyhello_redis_up"},
+        "FriendlyhelloVisitsUncounted": {
+            "friendlyhello_visits_total",
+            "friendlyhello_visits_uncounted_total",
+        },
+        "FriendlyhelloSlowPages": {"friendlyhello_request_seconds_bucket"},
+    }
+
+
+def test_panels_lie_beside_one_another() -> None:
+    panels = json.loads((ROOT / "deploy/grafana.json").read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24  # columns that Grafana has
+        taken |= cells

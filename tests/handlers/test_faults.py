@@ -1,0 +1,185 @@
+"""``--version-label`` and ``--faults``: what a platform is tested with."""
+
+import json
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection
+
+import pytest
+
+from handlers.faults import EMPTY, STATUSES
+from tests.support.program import Program
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
+from tests.test_server import ask, read, seen
+
+Start = Callable[..., Program]
+Connect = Callable[[Program], HTTPConnection]
+
+JSON = {"Accept": "application/json"}
+
+
+def test_version_is_in_json_in_every_answer_and_in_the_metrics(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", VERSION="v1.2+blue")
+    client = connect(server)
+    for method, path in (
+        *(("GET", "/"), ("HEAD", "/"), ("POST", "/"), ("GET", "/nothing")),
+        *(("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics"), ("BREW", "/")),
+    ):
+        client.request(method, path, headers=JSON)
+        answer = client.getresponse()
+        body = answer.read()
+        assert answer.headers.get_all("X-App-Version") == ["v1.2+blue"], path
+        if (method, path) == ("GET", "/"):
+            assert list(json.loads(body)) == ["name", "hostname", "version", "visits"]
+            assert json.loads(body)["version"] == "v1.2+blue"
+    assert 'friendlyhello_info{version="v1.2+blue"} 1.0' in server.get("/metrics")[1]
+    assert "v1.2" not in server.get("/")[1]
+    # An answer that the HTTP server gives by itself.
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        raw.sendall(b"nonsense\r\n\r\n")
+        assert b"\r\nX-App-Version: v1.2+blue\r\n" in raw.recv(65536)
+
+
+def test_without_a_version_nothing_names_one(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    client = connect(program(f"--redis-url={valkey.url}"))
+    client.request("GET", "/", headers=JSON)
+    answer = client.getresponse()
+    assert list(json.loads(answer.read())) == ["name", "hostname", "visits"]
+    assert "X-App-Version" not in answer.headers
+
+
+def test_without_faults_the_query_is_ignored(program: Start, valkey: Valkey) -> None:
+    server = program(f"--redis-url={valkey.url}")
+    begun = time.monotonic()
+    for number, query in enumerate(("wait=9s", "status=503", "wait=x&status=y"), 1):
+        status, page = server.get(f"/?{query}")
+        assert (status, page[-1]) == (200, str(number))
+    assert time.monotonic() - begun < 9
+
+
+def test_wait_delays_an_answer_that_is_counted(program: Start, valkey: Valkey) -> None:
+    server = program(f"--redis-url={valkey.url}", FAULTS="true")
+    for number, (text, seconds) in enumerate((("250ms", 0.25), ("0.3s", 0.3), ("0s", 0)), 1):
+        begun = time.monotonic()
+        status, page = server.get(f"/?wait={text}")
+        assert time.monotonic() - begun >= seconds
+        assert (status, page[-1]) == (200, str(number))
+    assert server.visits() == 4
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("wait=", "wait=1", "wait=1m", "wait=-1s", "wait=11s", "wait=10001ms", "wait=1e3ms"),
+        *("wait=%D9%A1s", "wait=nans", "wait=1s&wait=1s", "wait=1s%0d%0aX-Y:z"),
+        *("status=", "status=100", "status=101", "status=199", "status=999", "status=600"),
+        *("status=x", "status=5003", "status=-503", "status=200&status=503", "status=%FF"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_400_with_one_line(
+    query: str, program: Start, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", "--faults")
+    status, text = server.get(f"/?{query}")
+    assert status == 400
+    assert re.fullmatch(r"400 Bad Request: (wait|status) is [ -~]+\n", text)
+    assert valkey.counter() is None
+
+
+def test_status_is_forced_and_not_counted(program: Start, connect: Connect, valkey: Valkey) -> None:
+    server = program(f"--redis-url={valkey.url}", "--faults", "--access-log=false")
+    client = connect(server)  # one connection: each answer ends where it says
+    for method in ("GET", "HEAD"):
+        for status in sorted(STATUSES - {200}):
+            client.request(method, f"/?status={status}", headers=JSON)
+            answer = client.getresponse()
+            body = answer.read()
+            assert answer.status == status
+            assert answer.headers["Cache-Control"] == "no-store"
+            if status in EMPTY:
+                assert body == b""
+                assert "Content-Type" not in answer.headers
+            elif method == "GET":
+                assert body == f"{status} {answer.reason}\n".encode()
+            if status == 405:
+                assert answer.headers["Allow"] == "GET, HEAD"
+    assert valkey.counter() is None
+    assert server.get("/?status=200")[1].endswith("<b>Visits:</b> 1")
+    assert server.get("/?status=503", method="POST") == (405, "405 Method Not Allowed\n")
+    assert server.get("/healthz?status=503")[0] == 200
+    text = server.get("/metrics")[1]
+    assert 'friendlyhello_requests_total{code="418",method="GET",route="/"} 1.0' in text
+
+
+def test_a_client_that_leaves_while_it_is_to_wait_is_not_counted(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", "--faults")
+    for leave in (HTTPConnection.close, half_close, reset):
+        client = connect(server)
+        client.request("GET", "/?wait=9s")
+        seen(connect(server))
+        begun = time.monotonic()
+        leave(client)
+        server.wait_for(rb"400 GET /\?wait=9s")
+        assert time.monotonic() - begun < 9
+        server.log = b""
+    assert valkey.counter() is None
+    assert server.visits() == 1
+
+
+def half_close(client: HTTPConnection) -> None:
+    client.sock.shutdown(socket.SHUT_WR)
+    assert read(client)[0] == 400
+
+
+def reset(client: HTTPConnection) -> None:
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+
+
+def test_a_visit_that_waits_is_in_flight_when_the_server_stops(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", "--faults", "--grace=30")
+    client, bystander = connect(server), connect(server)
+    client.request("GET", "/?wait=2s")
+    seen(bystander)
+    server.signal(signal.SIGTERM)
+    status, page = read(client)
+    assert (status, page[-1]) == (200, "1")
+    assert server.wait() == 0
+    assert valkey.counter() == 1
+
+
+def test_grace_ends_a_wait(program: Start, connect: Connect, valkey: Valkey) -> None:
+    server = program(f"--redis-url={valkey.url}", "--faults", "--grace=0.2")
+    client, bystander = connect(server), connect(server)
+    client.request("GET", "/?wait=10s")
+    seen(bystander)
+    begun = time.monotonic()
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert time.monotonic() - begun < 9
+    assert valkey.counter() is None
+
+
+def test_many_wait_at_once_and_hold_nobody_up(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", "--faults", "--access-log=false")
+    waiting = [connect(server) for _ in range(50)]
+    for client in waiting:
+        client.request("GET", "/?wait=1s")
+    assert ask(connect(server), "/")[0] == 200
+    numbers = [int(read(client)[1].rpartition("</b> ")[2]) for client in waiting]
+    wait_until(lambda: valkey.counter() == 51)
+    assert len(set(numbers)) == 50

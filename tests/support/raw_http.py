@@ -1,0 +1,206 @@
+"""Clients that speak HTTP byte by byte, and what a process costs while they do."""
+
+import contextlib
+import os
+import re
+import resource
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.support.program import Program
+
+VISIT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+LAST = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+Bytes = bytes | Callable[[], Iterable[bytes]]
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: bytes
+    body: bytes
+
+    @property
+    def visit(self) -> int | None:
+        """The number that the page shows."""
+        match = re.search(rb"<b>Visits:</b> (\d+)$", self.body)
+        return match and int(match[1])
+
+    @property
+    def is_health(self) -> bool:
+        return self.body == b'{"status": "ok"}'
+
+
+def answers_in(data: bytes) -> list[Answer]:
+    """Split what a server sent; an answer without a length reaches to the end."""
+    answers = []
+    while data:
+        head, end, rest = data.partition(b"\r\n\r\n")
+        match = re.match(rb"HTTP/1\.1 (\d{3}) ", head)
+        assert match, f"no answer: {data[:200]!r}"
+        assert end, f"half an answer: {data[:200]!r}"
+        status = int(match[1])
+        length = re.search(rb"\r\nContent-Length: (\d+)", head)
+        size = int(length[1]) if length else 0 if status < 200 else len(rest)
+        assert len(rest) >= size, f"half an answer: {data[:200]!r}"
+        if status >= 200:
+            answers.append(Answer(status, head, rest[:size]))
+        data = rest[size:]
+    return answers
+
+
+def open_to(server: Program, seconds: float = 5.0) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=seconds)
+
+
+def send(client: socket.socket, sent: Bytes) -> None:
+    """Send it all, or what the server takes before it closes the connection."""
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        for piece in [sent] if isinstance(sent, bytes) else sent():
+            client.sendall(piece)
+
+
+def read_to_end(client: socket.socket) -> bytes:
+    """Read until the server closes the connection; TimeoutError when it does not."""
+    data = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := client.recv(65536):
+            data += chunk
+    return bytes(data)
+
+
+def talk(server: Program, sent: Bytes, *, half_close: bool = False) -> list[Answer]:
+    """Send on a connection of its own, until it is closed; return the answers."""
+    with open_to(server) as client:
+        send(client, sent)
+        if half_close:
+            with contextlib.suppress(OSError):  # the server has closed it
+                client.shutdown(socket.SHUT_WR)
+        return answers_in(read_to_end(client))
+
+
+def ask(client: socket.socket, request: bytes = VISIT) -> Answer:
+    """Send a request on a connection that is kept, and read its answer."""
+    client.sendall(request)
+    return read_answer(client)
+
+
+def read_answer(client: socket.socket) -> Answer:
+    data = b""
+    while True:
+        chunk = client.recv(65536)
+        assert chunk, f"closed after {data!r}"
+        data += chunk
+        head, end, body = data.partition(b"\r\n\r\n")
+        length = re.search(rb"\r\nContent-Length: (\d+)", head)
+        if end and length and len(body) >= int(length[1]):
+            [answer] = answers_in(data)
+            return answer
+
+
+def reset(client: socket.socket) -> None:
+    """Close without a farewell (socket(7), SO_LINGER)."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+@contextlib.contextmanager
+def closing(clients: list[socket.socket]) -> Iterator[list[socket.socket]]:
+    """Close every one, those that are added later too."""
+    try:
+        yield clients
+    finally:
+        for client in clients:
+            client.close()
+
+
+@contextlib.contextmanager
+def logged(server: Program) -> Iterator[bytearray]:
+    """Read the log all the time, so that the program never waits for a reader of it."""
+    assert server.process.stderr is not None
+    descriptor = os.dup(server.process.stderr.fileno())
+    log = bytearray(server.log)
+    done, waker = os.pipe()
+
+    def read() -> None:
+        while True:
+            ready, _, _ = select.select([descriptor, done], [], [])
+            if descriptor not in ready or not (chunk := os.read(descriptor, 65536)):
+                return
+            log.extend(chunk)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        yield log
+    finally:
+        os.close(waker)
+        reader.join()
+        os.close(done)
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def many_descriptors() -> Iterator[int]:
+    """Raise the limit of this process, and of what it starts, as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    try:
+        yield most
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def descriptors(server: Program) -> int:
+    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+
+def memory(server: Program, which: str = "VmRSS") -> int:
+    """Bytes that are in memory, or were at most (VmHWM; proc_pid_status(5))."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    match = re.search(rf"^{which}:\s+(\d+) kB$", status, re.MULTILINE)
+    assert match
+    return 1024 * int(match[1])
+
+
+def cpu_seconds(server: Program) -> float:
+    """Seconds of processor time since the start (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Trickle:
+    """Connections that send one byte a second each, evenly spread."""
+
+    def __init__(self, clients: list[socket.socket], sent: bytes) -> None:
+        self.clients = clients
+        self.sent = sent
+        self.rounds = 0  # bytes that each of them has sent
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        start = time.monotonic()
+        for byte in self.sent:
+            for i, client in enumerate(self.clients):
+                due = start + self.rounds + i / len(self.clients)
+                if self._stop.wait(max(due - time.monotonic(), 0)):
+                    return
+                client.sendall(bytes([byte]))
+            self.rounds += 1
+
+    def __enter__(self) -> "Trickle":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()

@@ -1,0 +1,608 @@
+"""The settings: where they come from, what they do, and what is said when they cannot be."""
+
+import ctypes
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import config
+from tests.support import ROOT
+from tests.support.processes import children
+from tests.support.program import Program, run_to_end
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
+
+Start = Callable[..., Program]
+
+SETTINGS = {
+    "name": "world",
+    "address": None,
+    "port": 80,
+    "redis-url": "redis://redis:6379/0",
+    "redis-password-file": None,
+    "redis-sentinel-password-file": None,
+    "redis-timeout": 2,
+    "redis-wait": 0,
+    "processes": 1,
+    "grace": 5,
+    "access-log": True,
+    "log-format": "text",
+    "log-level": "info",
+    "version-label": None,
+    "faults": False,
+}
+
+GOOD = [
+    ("name", "Zoë <&>", "Zoë <&>"),
+    ("address", "127.0.0.1", "127.0.0.1"),
+    ("address", "::1", "::1"),
+    ("address", "localhost", "localhost"),
+    ("port", "0", 0),
+    ("port", "65535", 65535),
+    ("redis-url", "redis://h", "redis://h"),
+    ("redis-url", "redis://user:pass%40word@h:1/15", "redis://user:pass%40word@h:1/15"),
+    ("redis-url", "redis://[::1]:6379", "redis://[::1]:6379"),
+    ("redis-url", "rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none"),
+    ("redis-url", "unix:///run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
+    ("redis-url", "embedded:data", "embedded:data"),
+    *(
+        ("redis-url", url, url)
+        for url in (
+            "redis+sentinel://a/mymaster",
+            "redis+sentinel://a,b:26380,[::1]:1/my-master/2",
+            "rediss+sentinel://user:pass@a:1,b:2/m/0?ssl_cert_reqs=none",
+            "redis+cluster://a:7000,b",
+            "rediss+cluster://:pass@a:7000/",
+        )
+    ),
+    ("redis-wait", "1", 1),
+    ("redis-password-file", "/run/secrets/redis", "/run/secrets/redis"),
+    ("redis-timeout", "0.5", 0.5),
+    ("processes", "0", 0),
+    ("grace", "0", 0),
+    ("grace", ".25", 0.25),
+    ("access-log", "false", False),
+    ("access-log", "TRUE", True),
+    ("access-log", "0", False),
+    ("access-log", "1", True),
+    ("log-format", "json", "json"),
+    ("log-level", "debug", "debug"),
+    ("version-label", "v1.2.3-4-gabc+dirty", "v1.2.3-4-gabc+dirty"),
+    ("version-label", "blue", "blue"),
+    ("version-label", "registry/app@sha256:" + "f" * 64, "registry/app@sha256:" + "f" * 64),
+    ("faults", "true", True),
+]
+
+#: Each with a word of what is allowed.
+BAD = [
+    *(
+        ("port", value, "65535")
+        for value in ("-1", "65536", "x", "8_0", "80.0", " 80", "٨٠", "1e3", "0x50")
+    ),
+    *(("processes", value, "0") for value in ("-1", "two", "1.5", "1025", "9999999999")),
+    *(
+        ("redis-timeout", value, "seconds")
+        for value in ("0", "-1", "soon", "nan", "inf", "2s", "1e1", "3601")
+    ),
+    *(
+        ("grace", value, "seconds")
+        for value in ("-1", "x", "nan", "inf", "-0.1", "1_0", "5 ", "3601")
+    ),
+    *(("access-log", value, "true or false") for value in ("maybe", "2", "tru", "truee")),
+    *(("log-format", value, "text or json") for value in ("xml", "JSON", "text,json")),
+    *(
+        ("version-label", value, "letters, digits")
+        for value in ("a b", "v1;", "gr\u00fcn", '"', "1,2")
+    ),
+    *(("faults", value, "true or false") for value in ("maybe", "2", "off")),
+    *(("log-level", value, "debug or info") for value in ("DEBUG", "trace", "10")),
+    *(("address", value, "IP address") for value in ("a b", "-x", "1.2.3.4/8", "http://h", "a..b")),
+    *(
+        ("redis-url", value, "redis://")
+        for value in (
+            *("redis", "http://h", "redis:h", "redis://", "redis://h:x", "redis://h:0"),
+            *("redis://h:65536", "redis://h/x", "redis://h/0/1", "redis://[::1", "redis://h#f"),
+            *("unix:", "unix://host/path", "embedded:", "redis://h/0?db=x", "://", "redis://a b"),
+        )
+    ),
+    *(
+        ("redis-url", value, "redis://")
+        for value in (
+            *("redis+sentinel://h", "redis+sentinel://h/", "redis+sentinel:///m", "redis+x://h"),
+            *("redis+sentinel://h,/m", "redis+sentinel://h:x/m", "redis+sentinel://h/m/x"),
+            *("redis+sentinel://h/m/0/1", "redis+cluster://h/0", "redis+cluster://h,,h"),
+            *("redis+cluster://", "redis+cluster://h:0", "unix+cluster://h"),
+        )
+    ),
+    ("redis-url", "redis+cluster://h?ssl_ca_certs=ca.pem", "'?'"),
+    *(("redis-wait", value, "0 to 1000") for value in ("-1", "one", "1001")),
+    ("redis-url", "redis://h?db", "redis://"),
+    ("redis-url", "redis://h?socket_timeout=9", "'?'"),
+    ("redis-url", "redis://h?retry_on_timeout=true", "'?'"),
+    ("redis-url", "redis://h?ssl_ca_certs=ca.pem", "'?'"),
+    ("address", "1.2.3.4:80", "IP address"),
+    ("redis-url", "rediss://h?ssl_cert_reqs=maybe", "ssl_cert_reqs"),
+    ("redis-url", "rediss://h?ssl_check_hostname=maybe", "true or false"),
+]
+
+
+def variable(setting: str) -> str:
+    return "VERSION" if setting == "version-label" else setting.upper().replace("-", "_")
+
+
+def refused(result: subprocess.CompletedProcess[str], status: int) -> str:
+    """The one line that a program that did not start wrote."""
+    assert (result.returncode, result.stdout) == (status, ""), result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("server.py: ")
+    return line
+
+
+def says(url: str) -> str:
+    """What ``--redis-url`` is refused with."""
+    with pytest.raises(config.SettingError) as error:
+        config.load([f"--redis-url={url}"], {})
+    return str(error.value)
+
+
+def serves(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=10).close()
+    except OSError:
+        return False
+    return True
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as one:
+            one.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def stop(server: Program) -> list[str]:
+    """End a program and return the lines of its log."""
+    server.signal()
+    assert server.wait() == 0
+    return server.log.decode().splitlines()
+
+
+# Where a setting comes from.
+
+
+def test_defaults_are_the_contracts() -> None:
+    settings = config.load([], {})
+    assert {name: getattr(settings, name.replace("-", "_")) for name in SETTINGS} == SETTINGS
+
+
+@pytest.mark.parametrize(("setting", "text", "value"), GOOD)
+def test_flag_beats_variable_beats_default(setting: str, text: str, value: object) -> None:
+    field = setting.replace("-", "_")
+    other = next(one[1] for one in [*GOOD[::-1], ("name", "me")] if one[0] == setting)
+    for load in (
+        lambda: config.load([f"--{setting}={text}"], {}),
+        lambda: config.load([f"--{field}={text}"], {}),
+        lambda: config.load([], {variable(setting): text}),
+        lambda: config.load([f"--{setting}={text}"], {variable(setting): other}),
+        lambda: config.load([f"--{setting}={text}"], {variable(setting): ""}),
+    ):
+        assert getattr(load(), field) == value
+    default = SETTINGS[setting]
+    assert getattr(config.load([], {variable(setting): ""}), field) == default
+
+
+def test_running_program_heeds_flag_then_variable_then_default(
+    program: Start, valkey: Valkey
+) -> None:
+    server = program(
+        "--name=flag",
+        f"--redis_url={valkey.url}",
+        NAME="variable",
+        REDIS_URL="unix:/nowhere/redis.sock",
+        LOG_FORMAT="json",
+        PROCESSES="2",
+        ACCESS_LOG="",
+    )
+    assert "<h3>Hello flag!</h3>" in server.get()[1]
+    assert valkey.counter() == 1
+    wait_until(lambda: len(children(server.process.pid)) == 2)
+    lines = [json.loads(line) for line in stop(server)]
+    assert [one["status"] for one in lines if "status" in one] == [200]
+    for line in lines:
+        assert all(isinstance(line[name], str) for name in ("time", "level", "logger", "message"))
+
+
+def test_bare_boolean_flag_is_true(program: Start) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock", "--access-log", ACCESS_LOG="false")
+    server.get("/nothing")
+    assert any("404 GET /nothing" in line for line in stop(server))
+
+
+def test_bad_variable_that_a_good_flag_overrides_is_no_error() -> None:
+    for setting, value, _ in BAD:
+        good = next(text for name, text, _ in GOOD if name == setting)
+        config.load([f"--{setting}={good}"], {variable(setting): value})
+    assert "no answer" in refused(
+        run_to_end("--healthcheck", "--address=127.0.0.1", "--port=1", PORT="x"), 1
+    )
+
+
+def test_value_that_is_not_used_is_not_looked_at() -> None:
+    assert config.load(["--name=me"], {"NAME": os.fsdecode(b"\xff")}).name == "me"
+
+
+def test_switches_are_read_as_tornado_reads_them() -> None:
+    assert config.load(["--access-log"], {"ACCESS_LOG": "false"}).access_log
+    assert not config.load(["--access_log=FALSE"], {}).access_log
+    assert config.load(["--healthcheck"], {}).healthcheck
+    assert not config.load([], {"HEALTHCHECK": "true"}).healthcheck
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(("setting", "value", "allowed"), BAD)
+def test_bad_value_is_refused_with_its_setting_and_what_is_allowed(
+    setting: str, value: str, allowed: str
+) -> None:
+    for source, arguments, environment in (
+        (f"--{setting}", [f"--{setting}={value}"], {}),
+        (variable(setting), [], {variable(setting): value}),
+    ):
+        with pytest.raises(config.SettingError) as error:
+            config.load(arguments, environment)
+        message = str(error.value)
+        assert message.startswith(f"{source}={value}: ")
+        assert allowed in message.removeprefix(f"{source}={value}: ")
+        assert message.isprintable()
+
+
+@pytest.mark.parametrize("setting", sorted({setting for setting, _, _ in BAD}))
+def test_bad_value_is_one_line_and_status_2_and_starts_nothing(setting: str, folder: Path) -> None:
+    _, value, allowed = next(one for one in BAD if one[0] == setting)
+    good = {} if setting == "redis-url" else {"REDIS_URL": f"embedded:{folder / 'data'}"}
+    by_flag = refused(run_to_end(f"--{setting}={value}", **good), 2)
+    assert f"--{setting}={value}: " in by_flag
+    by_variable = refused(run_to_end(**good | {variable(setting): value}), 2)
+    assert f"{variable(setting)}={value}: " in by_variable
+    assert allowed in by_flag
+    assert allowed in by_variable
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argument", "part"),
+    [
+        ("--no-such-flag", "--no-such-flag"),
+        ("--nmae=me", "--nmae"),
+        ("me", "me"),
+        ("--", "--"),
+        ("--port", "--port"),
+        ("--name", "--name"),
+        ("--redis_url", "--redis_url"),
+        ("--redis-password-file=", "--redis-password-file="),
+        ("--new\nline", r"--new\nline"),
+    ],
+)
+def test_what_is_no_flag_or_has_no_value_is_one_line_and_status_2(argument: str, part: str) -> None:
+    assert f": {part}:" in refused(run_to_end(argument), 2)
+
+
+def test_version_label_is_128_characters_at_the_most() -> None:
+    assert config.load([], {"VERSION": "x" * 128}).version_label == "x" * 128
+    with pytest.raises(config.SettingError):
+        config.load([], {"VERSION": "x" * 129})
+
+
+def test_name_that_is_not_utf_8_is_refused() -> None:
+    for result, source in (
+        (run_to_end(NAME=os.fsdecode(b"a\xffb")), "NAME"),
+        (run_to_end(f"--name={os.fsdecode(bytes([0xFF]))}"), "--name"),
+    ):
+        line = refused(result, 2)
+        assert source in line
+        assert "UTF-8" in line
+
+
+def test_help_lists_every_setting_on_standard_output() -> None:
+    result = run_to_end("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    for setting, default in SETTINGS.items():
+        about = re.search(rf"(?ms)^  --{setting} .*?(?=^  --)", result.stdout)
+        assert about, setting
+        if default is not None:
+            shown = str(default).lower() if isinstance(default, bool) else str(default)
+            assert f"default {shown})" in " ".join(about[0].split())
+    listed = re.findall("(?m)^  --([a-z-]+) ", result.stdout)
+    assert listed == [*SETTINGS, "healthcheck", "help"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hush@h:99999",
+        "redis://:hush@h/0?socket_timeout=1",
+        "redis://user:hush@h/x",
+        "REDIS://:hush@",
+        "redis:/:hush@h",
+        "//:hush@h",
+        ":hush@h",
+        "redis://:hush@quiet@h:x",
+        "redis://:hush/quiet@h",
+        "redis://:hush#quiet@h",
+        "redis://:hush?quiet@h",
+        "redis://:hush@quiet/mute#still?calm@h",
+        "redis://:hush\nquiet@h",
+        "redis://h?password=hush",
+        "redis://h?db=0&password=hush",
+        "redis://h?password=hush@quiet",
+        "redis://h?password=hush/quiet#mute?still",
+        "unix:///run/redis.sock?password=hush",
+        "rediss://h?ssl_password=hush",
+        "redis://:hush",
+    ],
+)
+def test_password_of_a_url_is_never_shown(url: str) -> None:
+    for message in (
+        says(url),
+        refused(run_to_end(f"--redis-ulr={url}"), 2) if "@quiet" in url else "",
+        refused(run_to_end(url), 2) if "@quiet" in url else "",
+        refused(run_to_end(REDIS_URL=url), 2) if "@quiet" in url else "",
+    ):
+        shown = message.partition("allowed is")[0]
+        assert not re.search("hush|quiet|mute|still|calm", shown), message
+
+
+# What cannot be had: status 1.
+
+
+def test_port_that_is_taken_is_one_line_and_status_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = refused(run_to_end("--address=127.0.0.1", f"--port={port}"), 1)
+    assert f"port {port} of 127.0.0.1" in line
+    assert "in use" in line
+
+
+def test_address_that_is_not_to_be_had_is_one_line_and_status_1() -> None:
+    for address in ("192.0.2.1", "nowhere.invalid"):
+        line = refused(run_to_end(f"--address={address}", "--port=0"), 1)
+        assert f"cannot listen on port 0 of {address}: " in line
+
+
+def without_privileges(*flags: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user who may not listen on port 1 nor read what is not his.
+
+    Root keeps being root, but without what makes root one (capabilities(7)). Where the system
+    lets everybody listen everywhere, as in a container, its refusal is played.
+    """
+    drop = "".join(f"libc.prctl(24, {capability}, 0, 0, 0);" for capability in (1, 2, 10))
+    everybody = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    play = (
+        "import socket\n"
+        "def bind(*_): raise PermissionError(13, 'Permission denied')\n"
+        "socket.socket.bind = bind\n"
+        if everybody.exists() and int(everybody.read_text()) <= 1 and "--port=1" in flags
+        else ""
+    )
+    run = (
+        f"{play}import runpy, sys\nsys.path[0] = {str(ROOT)!r}\n"
+        "runpy.run_path('server.py', run_name='__main__')"
+    )
+    code = (
+        "import ctypes, os, sys\nlibc = ctypes.CDLL(None)\n"
+        f"{drop}\n"
+        f"os.execv(sys.executable, [sys.executable, '-c', {run!r}, *sys.argv[1:]])"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_port_that_is_not_permitted_is_one_line_and_status_1() -> None:
+    assert ctypes.CDLL(None).prctl is not None
+    line = refused(without_privileges("--address=127.0.0.1", "--port=1"), 1)
+    assert "port 1 of 127.0.0.1: Permission denied" in line
+    assert "--port=4000" in line
+
+
+def test_password_file_that_cannot_be_used_is_one_line_and_status_1(folder: Path) -> None:
+    (folder / "folder").mkdir()
+    (folder / "empty").touch()
+    (folder / "newline").write_text("\n")
+    (folder / "latin-1").write_bytes(b"p\xe9ss")
+    for name, said in (
+        ("missing", "No such file"),
+        ("folder", "Is a directory"),
+        ("empty", "the file is empty"),
+        ("newline", "the file is empty"),
+        ("latin-1", "not UTF-8"),
+    ):
+        flag = f"--redis-password-file={folder / name}"
+        line = refused(run_to_end("--port=0", flag), 1)
+        assert f"{folder / name}: {said}" in line
+    (folder / "forbidden").write_text("hush")
+    (folder / "forbidden").chmod(0)
+    line = refused(without_privileges("--port=0", f"--redis-password-file={folder}/forbidden"), 1)
+    assert "forbidden: Permission denied" in line
+
+
+def test_certificate_that_cannot_be_used_is_one_line_and_status_1(folder: Path) -> None:
+    garbage = folder / "garbage.pem"
+    garbage.write_text("garbage")
+    for path in (folder / "missing.pem", garbage):
+        url = f"rediss://:hush@127.0.0.1:1/0?ssl_ca_certs={path}"
+        line = refused(run_to_end("--port=0", REDIS_URL=url), 1)
+        assert str(path) in line
+        assert "hush" not in line
+
+
+# What the settings do.
+
+
+def test_default_listens_on_every_interface(program: Start) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock")
+    assert f"http://localhost:{server.port}/" in server.log.decode()
+    assert serves("127.0.0.1", server.port)
+    assert serves("::1", server.port) == has_ipv6()
+
+
+def test_address_is_the_only_one_listened_on(program: Start) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock", ADDRESS="127.0.0.1")
+    assert f"http://127.0.0.1:{server.port}/" in server.log.decode()
+    assert server.get("/healthz")[0] == 200
+    assert not serves("127.0.0.2", server.port)
+    assert not serves("::1", server.port)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_address_may_be_of_ipv6(program: Start) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock", "--address=::1")
+    assert f"http://[::1]:{server.port}/" in server.log.decode()
+    assert serves("::1", server.port)
+    assert not serves("127.0.0.1", server.port)
+    health = run_to_end("--healthcheck", "--address=::1", f"--port={server.port}")
+    assert (health.returncode, health.stderr) == (0, "")
+
+
+def test_port_0_of_the_environment_is_logged() -> None:
+    environment = os.environ | {"PORT": "0", "REDIS_URL": "unix:/nowhere/redis.sock"}
+    with subprocess.Popen(
+        [sys.executable, "server.py"], cwd=ROOT, env=environment, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert select.select([process.stderr], [], [], 10)[0]
+            line = process.stderr.readline().decode()
+            match = re.search(r"listening on http://localhost:(\d+)/$", line.strip())
+            assert match, line
+            assert serves("127.0.0.1", int(match[1]))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=10)
+
+
+def test_password_of_the_file_opens_redis(program: Start, valkey: Valkey, folder: Path) -> None:
+    valkey.client.config_set("requirepass", "hush hush é")
+    for ending in ("\n", "\r\n", ""):
+        (folder / "password").write_bytes("hush hush é".encode() + ending.encode())
+        server = program(
+            f"--redis-url={valkey.url}", f"--redis-password-file={folder / 'password'}"
+        )
+        assert server.visits()
+        assert not any("hush" in line for line in stop(server))
+    assert valkey.counter() == 3
+
+
+def test_wrong_password_turns_the_counter_off_and_is_not_logged(
+    program: Start, valkey: Valkey, folder: Path
+) -> None:
+    valkey.client.config_set("requirepass", "hush")
+    (folder / "password").write_text("quiet\n")
+    for flags in (
+        [f"--redis-url={valkey.url}", f"--redis-password-file={folder / 'password'}"],
+        [f"--redis-url=unix://:quiet@{valkey.path}"],
+        [f"--redis-url={valkey.url}"],
+    ):
+        server = program(*flags)
+        assert server.visits() is None
+        lines = stop(server)
+        assert sum("counter off" in line for line in lines) == 1
+        assert not any("hush" in line or "quiet" in line for line in lines)
+
+
+def test_password_of_the_file_beats_the_one_of_the_url(
+    program: Start, valkey: Valkey, folder: Path
+) -> None:
+    valkey.client.config_set("requirepass", "hush")
+    (folder / "password").write_text("hush\n")
+    server = program(
+        f"--redis-url=unix://:quiet@{valkey.path}",
+        f"--redis-password-file={folder / 'password'}",
+    )
+    assert server.visits() == 1
+
+
+def test_access_log_may_be_off(program: Start) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock", ACCESS_LOG="false")
+    for path in ("/", "/healthz", "/nothing"):
+        server.get(path)
+    lines = stop(server)
+    assert not any(path in line for line in lines for path in ("GET", "/healthz", "/nothing"))
+    assert any("stopping" in line for line in lines)
+
+
+def test_healthcheck_tells_whether_the_server_answers(program: Start) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock")
+    result = run_to_end("--healthcheck", PORT=str(server.port))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    server.signal(signal.SIGSTOP)
+    try:
+        line = refused(run_to_end("--healthcheck", "--address=127.0.0.1", PORT=str(server.port)), 1)
+    finally:
+        server.signal(signal.SIGCONT)
+    assert f"port {server.port}" in line
+    assert "timed out" in line
+    assert not any("Traceback" in line for line in stop(server))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
+def test_healthcheck_asks_where_its_settings_say(address: str, program: Start) -> None:
+    if address == "::" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    server = program("--redis-url=unix:/nowhere/redis.sock", f"--address={address}")
+    ask = ("--healthcheck", f"--port={server.port}", f"--address={address}")
+    assert run_to_end(*ask).returncode == 0
+    stop(server)
+    assert f"port {server.port}" in refused(run_to_end(*ask), 1)
+
+
+def test_healthcheck_imports_no_server(program: Start) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock")
+    result = run_to_end("--healthcheck", PORT=str(server.port), PYTHONPROFILEIMPORTTIME="1")
+    assert result.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "config" in imported
+    assert not imported & {"redis", "tornado.web", "uvloop"}
+
+
+def test_healthcheck_without_a_server_is_one_line_and_status_1() -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # taken, but not listened on
+        port = deaf.getsockname()[1]
+        line = refused(run_to_end("--healthcheck", "--address=127.0.0.1", f"--port={port}"), 1)
+    assert f"127.0.0.1 port {port}" in line
+
+
+def test_healthcheck_of_something_else_is_one_line_and_status_1(valkey: Valkey) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with subprocess.Popen(
+            [sys.executable, "server.py", "--healthcheck", "--address=127.0.0.1", f"--port={port}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            other.settimeout(10)
+            client, _ = other.accept()
+            with client:
+                client.recv(4096)
+                client.sendall(b"-ERR unknown command\r\n")
+            out, err = process.communicate(timeout=10)
+    refused(subprocess.CompletedProcess([], process.returncode, out, err), 1)

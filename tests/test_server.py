@@ -1,0 +1,316 @@
+"""How the program stops: what is in flight is finished, everything else is closed."""
+
+import asyncio
+import json
+import signal
+import socket
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection, RemoteDisconnected
+from pathlib import Path
+
+import pytest
+from tornado.testing import bind_unused_port
+
+from http1 import HTTPServer
+from server import make_app
+from tests.support.program import Program
+from tests.support.valkey import Valkey
+from tests.support.waiting import eventually, wait_until
+
+Start = Callable[..., Program]
+Connect = Callable[[Program], HTTPConnection]
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+# None of the tests waits that long: it is only never the reason for an end.
+PATIENT = ("--redis-timeout=60", "--grace=60")
+
+
+def ask(connection: HTTPConnection, path: str = "/healthz") -> tuple[int, str]:
+    """Send a request and return the status and body of its answer."""
+    connection.request("GET", path)
+    return read(connection)
+
+
+def read(connection: HTTPConnection) -> tuple[int, str]:
+    """Return the status and body of the answer to a request that was sent before."""
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def seen(bystander: HTTPConnection) -> None:
+    """Wait until the program has read what other connections sent before."""
+    for _ in range(2):
+        assert ask(bystander)[0] == 200
+
+
+def refuses(program: Program) -> bool:
+    """Whether the program's port takes no connection."""
+    try:
+        socket.create_connection(("127.0.0.1", program.port), timeout=10).close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        pass  # the port was closed while this one waited to be accepted
+    return False
+
+
+@pytest.mark.parametrize("signum", STOP_SIGNALS)
+def test_idle_server_is_gone_within_a_second_with_status_0(
+    signum: signal.Signals, program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}")
+    idle = [connect(server) for _ in range(5)]
+    for connection in idle[1:]:  # the first never sent a request
+        assert ask(connection, "/")[0] == 200
+    before = time.monotonic()
+    server.signal(signum)
+    assert server.wait() == 0
+    assert time.monotonic() - before < 1
+    assert [connection.sock.recv(1) for connection in idle] == [b""] * 5
+    assert b"Traceback" not in server.log
+
+
+def test_server_that_cannot_find_redis_is_gone_within_a_second(
+    program: Start, valkey: Valkey
+) -> None:
+    valkey.hang()
+    server = program(f"--redis-url={valkey.url}", "--redis-timeout=60")
+    server.wait_for(b"counter off")
+    before = time.monotonic()
+    server.signal()
+    assert server.wait() == 0
+    assert time.monotonic() - before < 1
+
+
+@pytest.mark.parametrize("signum", STOP_SIGNALS)
+def test_signal_right_after_the_start_ends_it_with_status_0(
+    signum: signal.Signals, program: Start
+) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock")
+    server.signal(signum)
+    assert server.wait() == 0
+    assert b"Traceback" not in server.log
+
+
+@pytest.mark.parametrize("signum", STOP_SIGNALS)
+def test_signal_while_the_event_loop_starts_ends_it_with_status_0(
+    signum: signal.Signals, program: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "real = signal.set_wakeup_fd\n"
+        f"signals = [{signum:d}]\n"
+        "def signalled(*args, **options):\n"
+        "    before = real(*args, **options)\n"
+        "    while signals:\n"
+        "        os.kill(os.getpid(), signals.pop())\n"
+        "    return before\n"
+        "signal.set_wakeup_fd = signalled\n"
+    )
+    server = program("--redis-url=unix:/nowhere/redis.sock", PYTHONPATH=str(tmp_path))
+    assert server.wait() == 0
+    assert b"stopping" in server.log
+    assert b"Traceback" not in server.log
+
+
+@pytest.mark.parametrize("signum", STOP_SIGNALS)
+def test_requests_in_flight_are_finished(
+    signum: signal.Signals, program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", *PATIENT)
+    server.wait_for(b"counter on")
+    visitors = [connect(server) for _ in range(20)]
+    bystander = connect(server)
+    valkey.hang()
+    for visitor in visitors:
+        visitor.request("GET", "/", headers={"Accept": "application/json"})
+    seen(bystander)
+    server.signal(signum)
+    server.wait_for(b"stopping")
+    wait_until(lambda: refuses(server))
+    assert server.process.poll() is None
+    valkey.go_on()
+    answers = [read(visitor) for visitor in visitors]
+    assert [status for status, _ in answers] == [200] * 20
+    assert sorted(json.loads(page)["visits"] for _, page in answers) == list(range(1, 21))
+    assert server.wait() == 0
+    assert valkey.counter() == 20
+    assert b"not finished" not in server.log
+
+
+def test_draining_server_says_so_and_refuses_connections(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", *PATIENT)
+    server.wait_for(b"counter on")
+    visitor, prober, other = (connect(server) for _ in range(3))
+    assert ask(prober, "/readyz") == (200, '{"status": "ready", "redis": "up"}')
+    assert ask(other)[0] == 200
+    valkey.hang()
+    visitor.request("GET", "/")
+    seen(other)
+    server.signal()
+    server.wait_for(b"stopping")
+    assert ask(prober, "/readyz") == (503, '{"status": "draining", "redis": "up"}')
+    wait_until(lambda: refuses(server))
+    assert ask(other)[0] == 200  # alive all the same
+    valkey.go_on()
+    status, page = read(visitor)
+    assert (status, page.endswith("<b>Visits:</b> 1")) == (200, True)
+    assert server.wait() == 0
+
+
+def test_request_that_outlasts_the_grace_is_cut(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", "--redis-timeout=60", GRACE="0.4")
+    server.wait_for(b"counter on")
+    visitor, bystander = connect(server), connect(server)
+    valkey.hang()
+    visitor.request("GET", "/")
+    seen(bystander)
+    before = time.monotonic()
+    server.signal()
+    assert server.wait() == 0
+    assert 0.4 <= time.monotonic() - before < 5
+    assert server.log.count(b"1 requests were not finished in 0.4 s") == 1
+    with pytest.raises((RemoteDisconnected, ConnectionResetError)):
+        visitor.getresponse()
+
+
+@pytest.mark.parametrize("second", STOP_SIGNALS)
+def test_second_signal_stops_at_once(
+    second: signal.Signals, program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", *PATIENT)
+    server.wait_for(b"counter on")
+    visitor, bystander = connect(server), connect(server)
+    valkey.hang()
+    visitor.request("GET", "/")
+    seen(bystander)
+    server.signal()
+    server.wait_for(b"stopping")
+    wait_until(lambda: refuses(server))
+    assert server.process.poll() is None
+    before = time.monotonic()
+    server.signal(second)
+    server.wait()
+    assert time.monotonic() - before < 1
+    assert b"Traceback" not in server.log
+
+
+def test_redis_connections_are_closed(program: Start, valkey: Valkey) -> None:
+    def connections() -> int:
+        return len(valkey.client.client_list())
+
+    own = connections()
+    server = program(f"--redis-url={valkey.url}")
+    assert server.visits() == 1
+    assert connections() == own + 1
+    server.signal()
+    assert server.wait() == 0
+    wait_until(lambda: connections() == own)
+
+
+def test_redis_is_told_of_the_end_before_the_process_is_gone(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    """A visit that the grace cut short leaves no command behind on an open connection."""
+    server = program(f"--redis-url={valkey.url}", "--redis-timeout=60", "--grace=0")
+    server.wait_for(b"counter on")
+    visitor, bystander = connect(server), connect(server)
+    valkey.hang()
+    visitor.request("GET", "/")
+    seen(bystander)
+    server.signal()
+    assert server.wait() == 0
+    valkey.go_on()
+    wait_until(lambda: len(valkey.client.client_list()) == 1)
+    assert valkey.counter() in (None, 1)
+
+
+def test_body_that_never_comes_is_waited_for_until_the_grace_is_over(
+    program: Start, connect: Connect
+) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock", "--grace=0.4")
+    sender, bystander = connect(server), connect(server)
+    sender.putrequest("POST", "/")
+    sender.putheader("Content-Length", "5")
+    sender.endheaders()
+    seen(bystander)
+    before = time.monotonic()
+    server.signal()
+    assert server.wait() == 0
+    assert 0.4 <= time.monotonic() - before < 5
+    assert b"1 requests were not finished" in server.log
+
+
+def test_body_that_comes_within_the_grace_is_answered_and_ends_the_wait(
+    program: Start, connect: Connect
+) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock", "--grace=60")
+    sender, bystander = connect(server), connect(server)
+    sender.putrequest("POST", "/")
+    sender.putheader("Content-Length", "5")
+    sender.endheaders()
+    seen(bystander)
+    server.signal()
+    server.wait_for(b"stopping")
+    wait_until(lambda: refuses(server))
+    sender.send(b"12345")
+    assert read(sender) == (405, "405 Method Not Allowed\n")
+    assert server.wait(5) == 0
+
+
+def test_connection_that_answers_while_draining_is_closed_after_the_answer(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", *PATIENT)
+    server.wait_for(b"counter on")
+    visitor, other = connect(server), connect(server)
+    assert ask(other)[0] == 200
+    valkey.hang()
+    visitor.request("GET", "/")
+    seen(other)
+    server.signal()
+    server.wait_for(b"stopping")
+    other.request("GET", "/healthz")
+    answer = other.getresponse()
+    assert answer.headers["Connection"] == "close"
+    assert json.loads(answer.read()) == {"status": "ok"}
+    valkey.go_on()
+    assert read(visitor)[0] == 200
+    assert server.wait() == 0
+
+
+@pytest.mark.gen_test
+async def test_a_client_in_the_queue_when_listening_ends_is_answered() -> None:
+    server = HTTPServer(make_app())
+    listening, port = bind_unused_port()
+    server.add_socket(listening)
+    with socket.create_connection(("127.0.0.1", port)) as client:  # nothing has run that accepts
+        server.stop()
+        reader, writer = await asyncio.open_connection(sock=client)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+    await server.close_all_connections()
+
+
+@pytest.mark.gen_test
+async def test_a_request_on_the_connection_accepted_last_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("http1.server.DRAIN_PAUSE", 0.5)  # room for a busy machine
+    server = HTTPServer(make_app())
+    listening, port = bind_unused_port()
+    server.add_socket(listening)
+    draining = asyncio.create_task(server.drain(1))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await eventually(lambda: listening.fileno() == -1)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    await draining

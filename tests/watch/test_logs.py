@@ -1,0 +1,291 @@
+"""What the log is: one line a request, each of them whole, whatever a client sends."""
+
+import datetime
+import json
+import logging
+import re
+import socket
+from collections.abc import Callable
+
+import pytest
+from tornado.httputil import HTTPHeaders
+from tornado.log import LogFormatter
+
+from tests.support.program import Program
+from tests.support.valkey import Valkey
+from watch import logs
+
+Start = Callable[..., Program]
+
+FORMATS = ("text", "json")
+TEXT_LINE = re.compile(r"\[[DIWEC] \d{6} \d\d:\d\d:\d\d \w+:\d+\] \S")
+
+ODD = bytes([0x1B]) + b"[31m" + bytes([0x07, 0x08, 0x0B, 0x0C, 0x1C, 0x7F]) + bytes(range(128, 256))
+# Line ends of Unicode, as UTF-8: NEL, LINE SEPARATOR, PARAGRAPH SEPARATOR; right-to-left override.
+UNICODE = b"\xc2\x85\xe2\x80\xa8\xe2\x80\xa9\xe2\x80\xae"
+
+WELL_FORMED = [
+    (b"GET /%0a%0d[I%20261124%2009:00:00%20server:1]%20forged", b""),
+    (b"GET /%1b[31m%00%7f%85%e2%80%a8", b""),
+    (b"GET /?a=%d8&%ff=%0a", b""),
+    (b"GET /\xc3\xa9\xff\x85\xa0\xad" + UNICODE, b""),
+    (b"GET /%s%d%(name)s{0}%n", b""),
+    (b"GET /\"}{'\\n\\", b""),
+    (b"GET /healthz", b"X-Request-ID: a\x85b\xff\r\n"),
+    (b"GET /healthz", b'X-Request-ID: "},{"\r\n'),
+    (b"GET /healthz", b"User-Agent: \xff\x85\x80\r\nReferer: " + UNICODE + b"\r\n"),
+    (b"GET /healthz", b"X-Forwarded-For: 1\xff\r\nX-Real-Ip: \x85[I\r\n"),
+    (b"BREW /", b""),
+    (b"HEAD /\x85", b""),
+]
+
+MALFORMED = [
+    b"GET\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\xfc\x03\x03" + bytes(range(256)) + b"\r\n\r\n",  # a TLS hello
+    b"GET /" + ODD + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nBad" + ODD + b": b\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: " + ODD + UNICODE + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nno colon \x85\x1b[2J\xe2\x80\xa8\r\n\r\n",
+    b"GET / HTTP/9.\x85\r\nHost: a\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \x85\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x85\xff, chunked\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\x85\x1b\r\nx\r\n",
+    b"G\xff\x85T\x1b / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /\nX: y\r\x1b HTTP/1.1\nHost: a\r\n\r\n",
+]
+
+# Well formed as HTTP, with a body whose form Tornado looks into.
+BODIES = [
+    (b"application/x-www-form-urlencoded", b"%ff=\xff\x85\n&&\x1b"),
+    (b"multipart/form-data; boundary=\x85", b"--\x85\r\nX\xff: \x1b\n\r\n\r\n--\x85--"),
+    (
+        b"multipart/form-data; boundary=a",
+        b"--a\r\nContent-Disposition: \xff\x85\n\r\n\r\n--a--\r\n",
+    ),
+    (b"multipart/form-data", b"\xe2\x80\xa8"),
+]
+
+
+def talk(server: Program, request: bytes, *, end: bool = False) -> bytes:
+    """Send bytes, and perhaps an end, on a connection of their own; return all it answers."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        client.sendall(request)
+        answer = b""
+        while True:
+            try:
+                chunk = client.recv(65536)
+            except ConnectionResetError:
+                return answer
+            if not chunk:
+                return answer
+            answer += chunk
+
+
+def whole_lines(log: bytes, log_format: str) -> list[str]:
+    """The log's lines, each checked to be one."""
+    text = log.decode()
+    assert text.endswith("\n")
+    odd = {c for c in text if not c.isprintable()} - {"\n"}
+    assert odd == set()
+    lines = text.removesuffix("\n").split("\n")
+    for line in lines:
+        if log_format == "json":
+            assert {"time", "level", "logger", "message"} <= json.loads(line).keys(), line
+            assert json.loads(line)["message"].isprintable()
+        else:
+            assert TEXT_LINE.match(line), line
+    return lines
+
+
+def requests_in(lines: list[str], log_format: str) -> list[str]:
+    """The lines that are of a request that was answered."""
+    if log_format == "json":
+        return [line for line in lines if "status" in json.loads(line)]
+    return [
+        line for line in lines if re.search(r"\] \d{3} \S+ .* \(127\.0\.0\.1\) [\d.]+ms$", line)
+    ]
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_no_byte_of_a_request_breaks_a_line_and_each_has_one(
+    log_format: str, program: Start, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", f"--log-format={log_format}", "--log-level=debug")
+    host = b"Host: a\r\nConnection: close\r\n"
+    for start, header in WELL_FORMED:
+        request = start + b" HTTP/1.1\r\n" + host + header + b"\r\n"
+        assert talk(server, request).startswith(b"HTTP/1.1 "), request
+    for form, body in BODIES:
+        head = b"POST / HTTP/1.1\r\n%sContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+        assert talk(server, head % (host, form, len(body)) + body).startswith(b"HTTP/1.1 ")
+    server.signal()
+    assert server.wait() == 0
+    lines = whole_lines(server.log, log_format)
+    answered = requests_in(lines, log_format)
+    assert len(answered) == len(WELL_FORMED) + len(BODIES)
+    if log_format == "json":
+        for line in answered:
+            fields = json.loads(line)
+            assert isinstance(fields["duration_ms"], float)
+            assert (fields["logger"], fields["remote"]) == ("tornado.access", "127.0.0.1")
+            assert all(str(fields[name]).isprintable() for name in ("method", "request_id"))
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_no_byte_of_what_is_no_request_breaks_a_line(
+    log_format: str, program: Start, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", f"--log-format={log_format}", "--log-level=debug")
+    server.wait_for(b"counter on")
+    for request in MALFORMED:
+        assert b"200 OK" not in talk(server, request, end=True), request
+        assert server.get("/healthz")[0] == 200
+    server.signal()
+    assert server.wait() == 0
+    lines = whole_lines(server.log, log_format)
+    assert len(requests_in(lines, log_format)) >= len(MALFORMED)  # /healthz, each time
+    # Besides those: listening, counter on, stopping, and one line for each at the most.
+    assert len(lines) <= 3 + 2 * len(MALFORMED)
+    assert valkey.counter() is None
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_answered_requests_have_one_line_each(
+    log_format: str, program: Start, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", f"--log-format={log_format}", "--log-level=debug")
+    for path in ("/", "/healthz", "/nothing"):
+        server.get(path, X_Request_ID="id-of-mine")
+    server.get("/?query=1", method="POST")
+    server.signal()
+    assert server.wait() == 0
+    answered = requests_in(whole_lines(server.log, log_format), log_format)
+    if log_format == "json":
+        fields = [json.loads(line) for line in answered]
+        assert [(one["level"], one["method"], one["path"], one["status"]) for one in fields] == [
+            ("INFO", "GET", "/", 200),
+            ("DEBUG", "GET", "/healthz", 200),
+            ("WARNING", "GET", "/nothing", 404),
+            ("WARNING", "POST", "/", 405),
+        ]
+        assert [one["request_id"] for one in fields[:3]] == ["id-of-mine"] * 3
+        assert re.fullmatch("[0-9a-f]{32}", fields[3]["request_id"])
+        assert all(one["remote"] == "127.0.0.1" and one["duration_ms"] > 0 for one in fields)
+        times = [datetime.datetime.fromisoformat(one["time"]) for one in fields]
+        assert all(one.utcoffset() == datetime.timedelta(0) for one in times)
+        assert times == sorted(times)
+        assert all(one["logger"] == "tornado.access" and one["message"] for one in fields)
+    else:
+        assert [re.sub(r".*\] | \([^()]*\) [\d.]+ms$", "", line) for line in answered] == [
+            "200 GET /",
+            "200 GET /healthz",
+            "404 GET /nothing",
+            "405 POST /?query=1",
+        ]
+        assert [line[1] for line in answered] == ["I", "D", "W", "W"]
+
+
+def test_probes_and_scrapes_are_logged_at_debug_alone(program: Start, valkey: Valkey) -> None:
+    asked = ("/healthz", "/readyz", "/metrics")
+    for level, expected in (("info", []), ("debug", ["D", "D", "D"])):
+        server = program(f"--redis-url={valkey.url}", f"--log-level={level}")
+        for path in asked:
+            assert server.get(path)[0] == 200
+        server.get("/")
+        server.signal()
+        assert server.wait() == 0
+        lines = requests_in(whole_lines(server.log, "text"), "text")
+        assert [line[1] for line in lines] == [*expected, "I"]
+
+
+ID, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    ("traceparents", "is_logged"),
+    [
+        ([f"00-{ID}-{PARENT}-01"], True),
+        ([f"00-{ID}-{PARENT}-00"], True),
+        ([f"cc-{ID}-{PARENT}-01-what-comes-next"], True),
+        ([f"cc-{ID}-{PARENT}-01"], True),
+        ([], False),
+        ([f"00-{ID}-{PARENT}-01"] * 2, False),
+        ([f"00-{ID}-{PARENT}-01-more"], False),
+        ([f"cc-{ID}-{PARENT}-01."], False),
+        ([f"ff-{ID}-{PARENT}-01"], False),
+        ([f"00-{'0' * 32}-{PARENT}-01"], False),
+        ([f"00-{ID}-{'0' * 16}-01"], False),
+        ([f"00-{ID.upper()}-{PARENT}-01"], False),
+        ([f"00-{ID}-{PARENT}"], False),
+        ([f"00-{ID}-{PARENT}-01, b"], False),
+        (['"},{"\\x85'], False),
+    ],
+)
+def test_traceparent_is_logged_when_it_is_well_formed(
+    traceparents: list[str], is_logged: bool
+) -> None:
+    headers = HTTPHeaders()
+    for one in traceparents:
+        headers.add("traceparent", one)
+    assert logs._traceparent(headers) == (traceparents[0] if is_logged else None)
+
+
+def test_traceparent_stands_beside_the_request_id(program: Start, valkey: Valkey) -> None:
+    server = program(f"--redis-url={valkey.url}", "--log-format=json")
+    server.get("/", traceparent=f"00-{ID}-{PARENT}-01")
+    server.get("/", traceparent="00-\x85")
+    server.signal()
+    assert server.wait() == 0
+    first, second = map(json.loads, requests_in(whole_lines(server.log, "json"), "json"))
+    assert first["traceparent"] == f"00-{ID}-{PARENT}-01"
+    assert "traceparent" not in second
+    assert {"time", "level", "logger", "message", "method", "path", "status"} < first.keys()
+    assert {"duration_ms", "remote", "request_id"} < first.keys()
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_log_is_whole_where_the_system_writes_ascii_only(log_format: str, program: Start) -> None:
+    server = program(
+        "--redis-url=unix:/nowhere/Zähler.sock",
+        f"--log-format={log_format}",
+        PYTHONIOENCODING="ascii",
+    )
+    talk(server, b"GET /\xff\xc3\xa9 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    server.signal()
+    assert server.wait() == 0
+    assert server.log.isascii()
+    assert len(requests_in(whole_lines(server.log, log_format), log_format)) == 1
+
+
+def test_text_is_what_tornado_would_write() -> None:
+    ours, tornados = logs._TextFormatter(), LogFormatter()
+    texts = set()
+    for created in (1_700_000_000.0, 1_700_000_000.9, 1_700_000_001.0, 1_700_086_400.0):
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+            for path, line in (("/a/web.py", 7), ("/a/web.py", 8), ("/a/visits.py", 7)):
+                for error in (None, (ValueError, ValueError("bad"), None)):
+                    record = logging.LogRecord("a", level, path, line, "%d %s", (200, "GET"), error)
+                    record.created = created
+                    text = ours.format(record)
+                    assert text == tornados.format(record)
+                    texts.add(text)
+    assert len(texts) == 3 * 4 * 3 * 2  # two of the times are in the same second
+
+
+def test_counter_off_and_on_are_a_line_each_however_many_pages(
+    program: Start, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}")
+    server.wait_for(b"counter on")
+    for outage in (1, 2):
+        valkey.kill()
+        assert [server.visits() for _ in range(30)] == [None] * 30
+        valkey.start()
+        server.wait_for(b"(?s)" + b".*".join([b"counter on"] * (outage + 1)))
+        assert [server.visits() for _ in range(5)] == list(range(5 * outage - 4, 5 * outage + 1))
+    server.signal()
+    assert server.wait() == 0
+    lines = whole_lines(server.log, "text")
+    about = [re.search("counter (on|off)", line) for line in lines]
+    assert [one[1] for one in about if one] == ["on", "off", "on", "off", "on"]
+    assert len(requests_in(lines, "text")) == 70

@@ -1,0 +1,314 @@
+"""``GET /metrics``: what is counted, in one process and in several, whatever clients ask for."""
+
+import asyncio
+import os
+import random
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+
+import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
+from prometheus_client.parser import text_string_to_metric_families as text_families
+from tornado.web import RequestHandler
+
+from counter.visits import Visits
+from handlers import route_names
+from server import make_app
+from tests.support.processes import children
+from tests.support.program import Program
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
+from watch.exposition import Exposition
+from watch.metrics import CODES, MAX_ROUTES, METHODS, REASONS, Metrics
+
+Start = Callable[..., Program]
+Connect = Callable[[Program], HTTPConnection]
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def scrape(server: Program) -> Samples:
+    """Every sample of a scrape, by its name and labels."""
+    status, text = server.get("/metrics")
+    assert status == 200
+    return read(text)
+
+
+def read(text: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_families(text)
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    """One sample's value; 0 when there is none."""
+    return samples.get((f"friendlyhello_{name}", frozenset(labels.items())), 0.0)
+
+
+def test_visits_and_requests_are_counted(program: Start, valkey: Valkey) -> None:
+    server = program(f"--redis-url={valkey.url}")
+    server.wait_for(b"counter on")
+    for _ in range(3):
+        server.visits()
+    server.get("/", method="HEAD")
+    server.get("/", method="POST")
+    server.get("/healthz")
+    server.get("/nothing")
+    samples = scrape(server)
+    assert value(samples, "visits_total") == 3
+    assert value(samples, "requests_total", route="/", method="GET", code="200") == 3
+    assert value(samples, "requests_total", route="/", method="HEAD", code="200") == 1
+    assert value(samples, "requests_total", route="/", method="POST", code="405") == 1
+    assert value(samples, "requests_total", route="/healthz", method="GET", code="200") == 1
+    assert value(samples, "requests_total", route="other", method="GET", code="404") == 1
+    assert value(samples, "request_seconds_count", route="/") == 5
+    assert 0 < value(samples, "request_seconds_sum", route="/") < 60
+    assert value(samples, "redis_roundtrip_seconds_count") == 3
+    assert 0 < value(samples, "redis_roundtrip_seconds_sum") < 60
+    assert value(samples, "visits_per_command_sum") == 3
+    assert value(samples, "redis_up") == 1
+    assert value(samples, "info", version="") == 1
+    # The scrape itself is not answered yet when it looks.
+    assert value(samples, "requests_total", route="/metrics", method="GET", code="200") == 0
+    assert value(scrape(server), "requests_total", route="/metrics", method="GET", code="200") == 1
+
+
+def test_buckets_are_cumulative_and_hold_what_they_say() -> None:
+    metrics = Metrics()
+    for visits, seconds in ((1, 0.00005), (2, 0.0001), (3, 0.3), (9000, 99.0)):
+        metrics.counted(visits, seconds)
+    samples = {
+        (sample.name, sample.labels.get("le")): sample.value
+        for family in Exposition(metrics).collect()
+        for sample in family.samples
+    }
+    trip, visits = "friendlyhello_redis_roundtrip_seconds", "friendlyhello_visits_per_command"
+    for le, number in (("0.0001", 2), ("0.2", 2), ("0.5", 3), ("2.5", 3), ("+Inf", 4)):
+        assert samples[f"{trip}_bucket", le] == number
+    for le, number in (("1.0", 1), ("2.0", 2), ("4.0", 3), ("8192.0", 3), ("+Inf", 4)):
+        assert samples[f"{visits}_bucket", le] == number
+    assert samples[f"{trip}_sum", None] == pytest.approx(99.30015)
+    assert samples[f"{visits}_sum", None] == 9006
+
+
+def test_labels_are_bounded_whatever_is_asked_for(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", "--access-log=false")
+    client = connect(server)
+    letters = random.Random(6)
+    for _ in range(300):
+        word = "".join(letters.choices('abc/.%2"{}\\', k=letters.randint(1, 30)))
+        method = "".join(letters.choices("ABCGET", k=letters.randint(1, 20)))
+        client.request(letters.choice([method, "GET", "POST"]), "/" + word)
+        client.getresponse().read()
+    samples = scrape(server)
+    allowed = {
+        "route": {*route_names(make_app().wildcard_router.rules).values(), "other"},
+        "method": set(METHODS),
+        "code": set(CODES),
+        "reason": set(REASONS),
+        "version": {""},
+    }
+    for name, labels in samples:
+        for label, text in labels:
+            assert label == "le" or text in allowed[label], name
+    of_others = [
+        number
+        for (name, labels), number in samples.items()
+        if name == "friendlyhello_requests_total" and ("route", "other") in labels
+    ]
+    assert sum(of_others) == 300
+    assert len(of_others) <= 3  # GET, POST, other; all of them 404
+
+
+def test_a_routing_table_that_does_not_fit_is_refused() -> None:
+    metrics = Metrics()
+    routes = {type(f"Handler{n}", (RequestHandler,), {}): f"/{n}" for n in range(MAX_ROUTES)}
+    with pytest.raises(ValueError, match="routes"):
+        metrics.know_routes(routes)
+    routes.popitem()
+    metrics.know_routes(routes)
+
+
+def test_redis_going_and_coming_back_is_seen_with_the_reasons(
+    program: Start, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", "--redis-timeout=0.3")
+    assert server.visits() == 1
+    valkey.hang()
+    assert server.visits() is None
+    assert server.visits() is None
+    samples = scrape(server)
+    assert value(samples, "redis_up") == 0
+    assert value(samples, "visits_uncounted_total", reason="timeout") == 1
+    assert value(samples, "visits_uncounted_total", reason="off") == 1
+    valkey.go_on()
+    wait_until(lambda: value(scrape(server), "redis_up") == 1)
+    assert server.visits()
+    valkey.kill()
+    assert server.visits() is None
+    samples = scrape(server)
+    assert value(samples, "visits_uncounted_total", reason="error") == 1
+    assert value(samples, "visits_total") == 2
+
+
+def test_visits_that_are_too_many_or_meet_the_end_are_counted_so(valkey: Valkey) -> None:
+    async def visit() -> Samples:
+        metrics = Metrics()
+        visits = Visits(valkey.url, max_waiting=2, observer=metrics)
+        valkey.hang()
+        waiting = [asyncio.create_task(visits.count()) for _ in range(5)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await visits.close()
+        assert await asyncio.gather(*waiting) == [None] * 5
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in Exposition(metrics).collect()
+            for sample in family.samples
+        }
+
+    samples = asyncio.run(visit())
+    assert value(samples, "visits_uncounted_total", reason="crowded") == 3
+    assert value(samples, "visits_uncounted_total", reason="stopping") == 2
+
+
+def test_visits_counted_together_are_one_command(program: Start, valkey: Valkey) -> None:
+    server = program(f"--redis-url={valkey.url}")
+    server.wait_for(b"counter on")
+    valkey.hang()
+    with ThreadPoolExecutor(20) as visitors:
+        pages = [visitors.submit(server.visits) for _ in range(20)]
+        wait_until(lambda: value(scrape(server), "connections") >= 20)
+        valkey.go_on()
+        assert sorted(page.result() for page in pages) == list(range(1, 21))
+    samples = scrape(server)
+    assert value(samples, "visits_total") == 20
+    assert value(samples, "visits_per_command_sum") == 20
+    commands = valkey.commands("incr", "incrby") - 1  # and the probe's, which adds nothing
+    assert commands <= value(samples, "visits_per_command_count") <= commands + 1 < 20
+
+
+def test_connections_are_those_that_are_open(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}")
+    idle = [connect(server) for _ in range(5)]
+    # And the one that asks.
+    wait_until(lambda: value(scrape(server), "connections") == 6)
+    for one in idle:
+        one.close()
+    wait_until(lambda: value(scrape(server), "connections") == 1)
+
+
+def test_any_worker_tells_what_all_of_them_counted(program: Start, valkey: Valkey) -> None:
+    server = program(f"--redis-url={valkey.url}", "--processes=2", "--access-log=false")
+    wait_until(lambda: len(children(server.process.pid)) == 2)
+    with ThreadPoolExecutor(10) as visitors:
+        list(visitors.map(lambda _: server.visits(), range(200)))
+
+    def counted() -> float:
+        samples = scrape(server)
+        assert value(samples, "visits_total") == 200
+        return value(samples, "requests_total", route="/", method="GET", code="200")
+
+    # Each scrape is on a connection of its own, so of either worker; they hear of one another.
+    for _ in range(10):
+        wait_until(lambda: counted() == 200)
+    # Both of them, whichever answers: one alone has had less.
+    wait_until(lambda: value(scrape(server), "redis_up") == 1)
+    memory = scrape(server)["process_resident_memory_bytes", frozenset()]
+    assert memory > 1.8 * min(map(resident, children(server.process.pid)))
+
+
+def resident(pid: int) -> int:
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_a_worker_that_dies_takes_its_gauges_along_and_no_counts(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", "--processes=2")
+    wait_until(lambda: len(children(server.process.pid)) == 2)
+    server.wait_for(b"(?s)counter o.*counter o")
+    idle = [connect(server) for _ in range(40)]
+    for one in idle:
+        one.request("GET", "/")
+        one.getresponse().read()
+    wait_until(lambda: value(scrape(server), "connections") == 41)
+    victim = min(children(server.process.pid))
+    os.kill(victim, signal.SIGKILL)
+    server.wait_for(b"(?s)starting another.*counter o")
+    samples = scrape(server)
+    assert value(samples, "visits_total") == 40
+    wait_until(lambda: value(scrape(server), "connections") < 41)
+    assert value(scrape(server), "visits_total") == 40
+
+
+def test_watchers_of_all_processes_are_summed_and_a_new_process_has_none() -> None:
+    metrics = Metrics(processes=2)
+    watchers = 3
+    metrics.gauge("live_watchers", lambda: watchers)
+    metrics.take(1)  # as another process does, which has none
+
+    def told() -> float:
+        (family,) = (
+            one for one in Exposition(metrics).collect() if one.name.endswith("live_watchers")
+        )
+        return float(family.samples[0].value)
+
+    watchers = 4
+    assert told() == 4  # of slot 0, nothing had been looked at
+    metrics.take(0)
+    assert told() == 8
+    watchers = 0
+    metrics.take(0)
+    assert told() == 4
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text; version=1.0"),
+        ("application/openmetrics-text;version=x", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;version=1.x", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=;escaping=,,;", "text/plain; version=0.0.4; charset=utf-8"),
+    ],
+)
+def test_the_form_is_the_one_that_is_asked_for(
+    accept: str, content_type: str, program: Start, connect: Connect
+) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock")
+    client = connect(server)
+    client.request("GET", "/metrics", headers={"Accept": accept})
+    answer = client.getresponse()
+    text = answer.read().decode()
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith(content_type)
+    assert answer.headers["Cache-Control"] == "no-store"
+    parse = openmetrics_families if "openmetrics" in content_type else text_families
+    families = list(parse(text))
+    names = {family.name for family in families}
+    assert {name for name in names if not name.startswith("friendlyhello")} == {
+        *("process_virtual_memory_bytes", "process_resident_memory_bytes"),
+        *("process_start_time_seconds", "process_open_fds", "process_max_fds"),
+        "process_cpu_seconds",
+    }
+    assert all(family.documentation for family in families)
+
+
+def test_what_the_http_server_refuses_is_no_request(program: Start) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        client.sendall(b"nonsense\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
+    names = {name for name, _ in scrape(server)}
+    assert "friendlyhello_requests_total" not in names

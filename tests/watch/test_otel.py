@@ -1,0 +1,195 @@
+"""Traces: the program with OpenTelemetry's packages, which make them and write them out."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.support import ROOT
+from tests.support.program import Program
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
+
+Start = Callable[..., Program]
+Span = dict[str, Any]
+
+BIN = ROOT / ".venv-otel/bin"
+TRACED = (str(BIN / "opentelemetry-instrument"), str(BIN / "python"))
+TO_CONSOLE = {
+    "OTEL_SERVICE_NAME": "hello",
+    "OTEL_TRACES_EXPORTER": "console",
+    "OTEL_METRICS_EXPORTER": "none",
+    "OTEL_LOGS_EXPORTER": "none",
+    "OTEL_PYTHON_TORNADO_EXCLUDED_URLS": "healthz,readyz,metrics",
+}
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.fixture(autouse=True)
+def _installed() -> None:
+    if not Path(TRACED[0]).exists():
+        pytest.fail("OpenTelemetry is missing: make test-otel installs it", pytrace=False)
+
+
+def spans(text: str) -> Iterator[Span]:
+    """The objects that the console exporter wrote, one after the other."""
+    decoder, text = json.JSONDecoder(), text.strip()
+    while text:
+        span, end = decoder.raw_decode(text)
+        yield span
+        text = text[end:].strip()
+
+
+def ended(server: Program, output: Path) -> list[Span]:
+    """End a program, and return the spans that it made."""
+    server.signal()
+    assert server.wait() == 0
+    assert b"Traceback" not in server.log
+    return list(spans(output.read_text()))
+
+
+def named(all_spans: list[Span], name: str) -> list[Span]:
+    return [span for span in all_spans if span["name"] == name]
+
+
+def test_a_visit_is_a_span_for_the_request_and_one_for_redis(
+    program: Start, valkey: Valkey, tmp_path: Path
+) -> None:
+    output = tmp_path / "spans"
+    with output.open("w") as stdout:
+        server = program(f"--redis-url={valkey.url}", python=TRACED, stdout=stdout, **TO_CONSOLE)
+        server.wait_for(b"counter on", 30)
+        server.get("/", traceparent=f"00-{TRACE}-{PARENT}-01")
+        server.get("/healthz")
+        server.get("/", method="POST")
+        made = ended(server, output)
+    (request,) = named(made, "GET /")
+    (redis,) = named(made, "INCR")
+    assert (request["kind"], redis["kind"]) == ("SpanKind.SERVER", "SpanKind.CLIENT")
+    assert request["context"]["trace_id"] == redis["context"]["trace_id"] == f"0x{TRACE}"
+    assert request["parent_id"] == f"0x{PARENT}"
+    assert redis["parent_id"] == request["context"]["span_id"]
+    assert request["attributes"]["http.status_code"] == 200
+    assert redis["attributes"]["db.system"] == "redis"
+    assert redis["resource"]["attributes"]["service.name"] == "hello"
+    assert request["start_time"] <= redis["start_time"] <= redis["end_time"]
+    assert redis["end_time"] <= request["end_time"]
+    assert not named(made, "GET /healthz")
+    assert named(made, "PING")  # redis-py's own, when the connection was opened
+
+
+def test_visits_that_are_counted_together_have_each_a_span_of_its_own(
+    program: Start, valkey: Valkey, tmp_path: Path
+) -> None:
+    output = tmp_path / "spans"
+    with output.open("w") as stdout:
+        server = program(f"--redis-url={valkey.url}", python=TRACED, stdout=stdout, **TO_CONSOLE)
+        server.wait_for(b"counter on", 30)
+        with ThreadPoolExecutor(8) as visitors:
+            numbers = list(visitors.map(lambda _: server.visits(), range(40)))
+        made = ended(server, output)
+    assert sorted(numbers) == list(range(1, 41))
+    requests = {span["context"]["span_id"] for span in named(made, "GET /")}
+    assert len(requests) == 40
+    assert {span["parent_id"] for span in named(made, "INCR")} == requests
+
+
+def test_a_visit_without_a_number_is_an_error_of_its_span(program: Start, tmp_path: Path) -> None:
+    output = tmp_path / "spans"
+    with output.open("w") as stdout:
+        server = program(
+            "--redis-url=unix:/nowhere/redis.sock", python=TRACED, stdout=stdout, **TO_CONSOLE
+        )
+        assert server.visits() is None
+        made = ended(server, output)
+    (redis,) = named(made, "INCR")
+    assert redis["status"] == {"status_code": "ERROR", "description": "no number"}
+    (request,) = named(made, "GET /")
+    assert request["status"]["status_code"] == "UNSET"
+
+
+def test_without_its_variables_or_its_packages_the_program_is_the_same(
+    program: Start, valkey: Valkey
+) -> None:
+    for number, python in enumerate([(str(BIN / "python"),), (sys.executable,)], 1):
+        server = program(f"--redis-url={valkey.url}", python=python)
+        assert server.visits() == number
+
+
+def test_workers_trace_too(program: Start, valkey: Valkey, tmp_path: Path) -> None:
+    output = tmp_path / "spans"
+    with output.open("w") as stdout:
+        server = program(
+            *(f"--redis-url={valkey.url}", "--processes=2"),
+            python=TRACED,
+            stdout=stdout,
+            **TO_CONSOLE | {"OTEL_BSP_SCHEDULE_DELAY": "100"},
+        )
+        server.wait_for(b"(?s)counter on.*counter on", 30)
+        for _ in range(10):
+            server.visits()
+        # What is not sent yet when a worker ends is lost.
+        wait_until(lambda: output.read_text().count('"name": "GET /"') == 10)
+        made = ended(server, output)
+    parents = {span["parent_id"] for span in named(made, "INCR")}
+    assert parents == {span["context"]["span_id"] for span in named(made, "GET /")}
+
+
+def test_spans_reach_a_collector(program: Start, valkey: Valkey) -> None:
+    received: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.append((self.path, body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        Thread(target=collector.serve_forever, daemon=True).start()
+        server = program(
+            f"--redis-url={valkey.url}",
+            python=TRACED,
+            OTEL_SERVICE_NAME="hello",
+            OTEL_METRICS_EXPORTER="none",
+            OTEL_LOGS_EXPORTER="none",
+            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}",
+        )
+        server.wait_for(b"counter on", 30)
+        assert server.visits() == 1
+        server.signal()
+        assert server.wait() == 0
+        collector.shutdown()
+    assert {path for path, _ in received} == {"/v1/traces"}
+    sent = b"".join(body for _, body in received)
+    assert all(word in sent for word in (b"hello", b"GET /", b"INCR"))
+
+
+def test_a_collector_that_is_away_holds_nothing_up(program: Start, valkey: Valkey) -> None:
+    server = program(
+        f"--redis-url={valkey.url}",
+        python=TRACED,
+        OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
+        OTEL_EXPORTER_OTLP_TIMEOUT="1",
+        OTEL_METRICS_EXPORTER="none",
+        OTEL_LOGS_EXPORTER="none",
+    )
+    server.wait_for(b"counter on", 30)
+    begun = time.monotonic()
+    assert [server.visits() for _ in range(5)] == [1, 2, 3, 4, 5]
+    server.signal()
+    assert server.wait() == 0
+    assert time.monotonic() - begun < 8

@@ -1,0 +1,145 @@
+"""What Prometheus is told, in its own words.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+
+from prometheus_client import Metric, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.utils import floatToGoString
+
+from watch.metrics import SECONDS, VISITS, Metrics, Sums
+
+
+class Exposition:
+    """A `prometheus_client` collector.
+
+    :arg metrics: what is told.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def written(self, accept: str) -> tuple[bytes, str]:
+        """Return what is told now.
+
+        :arg accept: the Accept header, by which a scraper may ask for OpenMetrics.
+        :return: the text, and its media type.
+        """
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is no number
+            encode, content_type = choose_encoder("")
+        return encode(self), content_type
+
+    def collect(self) -> Iterator[Metric]:
+        """Return what all processes have counted."""
+        sums = self._metrics.sums()
+        yield InfoMetricFamily(
+            "friendlyhello", "The version's label.", value={"version": sums.version}
+        )
+        yield from _of_visits(sums)
+        yield from _of_requests(sums)
+        yield from _of_processes(sums.pids)
+
+
+def _of_visits(sums: Sums) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "friendlyhello_visits", "Visits that got a number of Redis.", value=sums.visits
+    )
+    uncounted = CounterMetricFamily(
+        "friendlyhello_visits_uncounted", "Visits that got no number.", labels=["reason"]
+    )
+    for reason, number in sums.uncounted.items():
+        uncounted.add_metric([reason], number)
+    yield uncounted
+    yield GaugeMetricFamily(
+        "friendlyhello_redis_up",
+        "Whether the counter is on, in every process.",
+        value=sums.redis_up,
+    )
+    yield _histogram(
+        "friendlyhello_redis_roundtrip_seconds",
+        "Seconds from a command that counts to its reply.",
+        SECONDS,
+        {(): sums.round_trip},
+    )
+    yield _histogram(
+        "friendlyhello_visits_per_command",
+        "Visits that one command counted.",
+        VISITS,
+        {(): sums.per_command},
+    )
+
+
+def _of_requests(sums: Sums) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "friendlyhello_requests",
+        "Requests that were answered.",
+        labels=["route", "method", "code"],
+    )
+    for labels, number in sums.requests.items():
+        requests.add_metric(labels, number)
+    yield requests
+    yield _histogram(
+        "friendlyhello_request_seconds",
+        "Seconds from a request's head to the end of its answer.",
+        SECONDS,
+        {(route,): cells for route, cells in sums.request_seconds.items()},
+        ["route"],
+    )
+    yield GaugeMetricFamily(
+        "friendlyhello_connections",
+        "Connections of clients that are open.",
+        value=sums.connections,
+    )
+    yield GaugeMetricFamily(
+        "friendlyhello_live_watchers",
+        "Those who have /live/events open.",
+        value=sums.live_watchers,
+    )
+
+
+def _histogram(
+    name: str,
+    help: str,
+    bounds: Sequence[float],
+    cells: Mapping[tuple[str, ...], Sequence[float]],
+    labels: Sequence[str] = (),
+) -> Metric:
+    """Return a histogram.
+
+    :arg cells: by the values of the labels, what each bucket has got, and the sum.
+    """
+    family = HistogramMetricFamily(name, help, labels=labels)
+    ends = [floatToGoString(bound) for bound in (*bounds, float("inf"))]
+    for values, (*numbers, total) in cells.items():
+        buckets = zip(ends, accumulate(numbers), strict=True)
+        family.add_metric(values, list(buckets), total)
+    return family
+
+
+def _of_processes(pids: Sequence[int]) -> Iterator[Metric]:
+    """Return what `prometheus_client` tells of a process, for all of them as one.
+
+    That is the sum, but of two things: the first one's start, and what each may open.
+    """
+    collected: dict[str, list[Metric]] = {}
+    for pid in pids:
+        for metric in ProcessCollector(pid=functools.partial(str, pid), registry=None).collect():
+            collected.setdefault(metric.name, []).append(metric)
+    for name, (one, *others) in collected.items():
+        values = [metric.samples[0].value for metric in (one, *others)]
+        only = name in ("process_start_time_seconds", "process_max_fds")
+        total = min(values) if only else sum(values)
+        one.samples = [one.samples[0]._replace(value=total)]
+        yield one
