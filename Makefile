@@ -82,6 +82,12 @@ lock: .venv/installed  ## compile the lock files anew from *requirements*.in
 	$(LOCK) --upgrade -c requirements-dev.txt bench/requirements.in -o bench/requirements.txt
 	cd bench/peers/node && npm update --package-lock-only --no-audit --no-fund
 
+.PHONY: stamp
+stamp: .venv/installed  ## write config.VERSION into the files that cannot read it
+	version=$$($(BIN)/python server.py --version | cut -d' ' -f2) && sed -i -E \
+	  -e "s/^( +org.opencontainers.image.version=).*/\1\"$$version\"/" \
+	  -e "s/^( +newTag: ).*/\1$$version/" Dockerfile deploy/kubernetes/kustomization.yaml
+
 .PHONY: clean
 clean:  ## remove what the other targets made, but for ./data
 	rm -rf .venv .venv-otel .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*

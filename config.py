@@ -17,6 +17,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tornado.options import OptionParser
 
+#: The program's version, here and nowhere else by hand: `make stamp` writes it into the files that
+#: cannot read it from here.
+VERSION = "1.0.0"
+
 
 class SettingError(ValueError):
     """A setting that cannot be used; the message is one line, fit for the user."""
@@ -245,8 +249,8 @@ class _Options(OptionParser):
         print(
             "Usage: python server.py [--flag=value …]\n\n"
             "A page that greets, names its host and counts visits in Redis. Each flag but\n"
-            "--healthcheck and --help has an environment variable of the same name\n"
-            "(--redis-url: REDIS_URL), which is read when the flag is not given.\n",
+            "the last three has an environment variable of the same name (--redis-url:\n"
+            "REDIS_URL), which is read when the flag is not given.\n",
             file=file,
         )
         for name, field in _FIELDS.items():
@@ -254,7 +258,14 @@ class _Options(OptionParser):
             text = field.metadata["help"] + (f" (default {default})" if default else "")
             for i, line in enumerate(textwrap.wrap(text, 46, break_on_hyphens=False)):
                 print(f"  {_flag(name) if i == 0 else '':32}{line}", file=file)
+        print(f"  {'--version':32}show the program's version, and exit", file=file)
         print(f"  {'--help':32}show this, and exit", file=file)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"friendlyhello {VERSION}")
+        sys.exit(0)
 
 
 def _given_flags(arguments: Sequence[str]) -> dict[str, str]:
@@ -262,6 +273,7 @@ def _given_flags(arguments: Sequence[str]) -> dict[str, str]:
     options = _Options()
     for name in _FIELDS:
         options.define(name, type=str)
+    options.define("version", type=bool, callback=_show_version)
     normal = [""]
     for argument in arguments:
         flag, equals, _ = argument.lstrip("-").partition("=")
@@ -269,7 +281,7 @@ def _given_flags(arguments: Sequence[str]) -> dict[str, str]:
             # Without what stands behind the equals sign: it may be a mistyped flag's password.
             shown = _shown(redacted(argument.partition("=")[0]))
             raise SettingError(f"{shown}: no such flag; --help lists them all")
-        if not equals and flag != "help":
+        if not equals and flag not in ("help", "version"):
             if _FIELDS[flag.replace("-", "_")].metadata["check"] is not _boolean:
                 raise SettingError(f"{argument}: a value is missing, as in {argument}=VALUE")
             argument += "=true"  # as Tornado reads a bare switch
@@ -287,7 +299,7 @@ def load(
     :arg environment: the variables; `os.environ` when None. An empty one counts as unset.
     :return: the settings, each checked.
     :raises SettingError: for the first flag or value that is not allowed.
-    :raises SystemExit: after ``--help``.
+    :raises SystemExit: after ``--help`` and ``--version``.
     """
     environment = os.environ if environment is None else environment
     flags = _given_flags(sys.argv[1:] if arguments is None else arguments)

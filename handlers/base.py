@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Mapping
+from http.client import responses
 from typing import Any, ClassVar
 
 from tornado import web
@@ -63,7 +64,8 @@ class BaseHandler(RequestHandler):
             self.set_header("Allow", ", ".join(self.allowed_methods()))
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         why = f": {kwargs['why']}" if "why" in kwargs else ""
-        self.finish(f"{status_code} {self._reason}{why}\n")
+        reason = responses.get(status_code, "Unknown")
+        self.finish(f"{status_code} {reason}{why}\n")
 
     @classmethod
     def allowed_methods(cls) -> list[str]:

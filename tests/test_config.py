@@ -325,7 +325,7 @@ def test_help_lists_every_setting_on_standard_output() -> None:
             shown = str(default).lower() if isinstance(default, bool) else str(default)
             assert f"default {shown})" in " ".join(about[0].split())
     listed = re.findall("(?m)^  --([a-z-]+) ", result.stdout)
-    assert listed == [*SETTINGS, "healthcheck", "help"]
+    assert listed == [*SETTINGS, "healthcheck", "version", "help"]
 
 
 @pytest.mark.parametrize(

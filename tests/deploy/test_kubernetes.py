@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from config import Settings
+from config import VERSION, Settings
 from http1 import DRAIN_PAUSE
 from tests.support import ROOT
 
@@ -107,7 +106,7 @@ def test_what_kustomize_renders_is_valid_and_reads_the_secret(
         )
         assert set(secret["data"]) == {"password"}
         assert mount["mountPath"] == "/run/secrets/redis"
-    assert container(rendered["Deployment/web"])["image"] == f"friendlyhello:{version()}"
+    assert container(rendered["Deployment/web"])["image"] == f"friendlyhello:{VERSION}"
 
 
 def test_without_a_password_of_ones_own_nothing_is_applied(tmp_path: Path) -> None:
@@ -117,10 +116,6 @@ def test_without_a_password_of_ones_own_nothing_is_applied(tmp_path: Path) -> No
     refused = kustomize(shutil.copytree(BASE, tmp_path / "base", ignore=ignore))
     assert refused.returncode != 0
     assert "redis-password.txt" in refused.stderr
-
-
-def version() -> str:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
 @pytest.mark.parametrize("resource", [WEB, REDIS], ids=["web", "redis"])

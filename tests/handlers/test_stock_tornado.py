@@ -1,0 +1,123 @@
+"""Every page is the same on Tornado's own Application and HTTPServer as on ours."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import pytest
+from tornado import httpserver, web
+from tornado.testing import bind_unused_port
+
+import http1
+import server
+from config import Settings
+from counter import Visits
+from handlers import route_names
+from tests.support.valkey import Valkey
+
+#: Paths of each route, and some that are no page.
+PATHS = {
+    "/": ["/", "/?a=b", "/?wait=1ms", "/?status=503", "/?status=204", "/?wait=1m"],
+    "/healthz": ["/healthz"],
+    "/readyz": ["/readyz"],
+    "/live": ["/live"],
+    "/live/events": ["/live/events"],
+    "/static/{file}": ["/static/live.css", "/static/live.js", "/static/live.svg"],
+    "/metrics": ["/metrics"],
+    "/openapi.yaml": ["/openapi.yaml"],
+    "other": ["/nothing", "//", "/live/", "/static/none"],
+}
+
+REQUESTS = [
+    (method, path, accept)
+    for method in ("GET", "HEAD", "POST", "OPTIONS")
+    for paths in PATHS.values()
+    for path in paths
+    for accept in ("*/*", "application/json")
+]
+
+#: What differs between any two answers.
+OF_THE_MOMENT = {"date", "x-request-id", "expires"}
+
+
+class Answer(NamedTuple):
+    """What a client makes of an answer."""
+
+    status: str
+    headers: dict[str, str]
+    body: str
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    application: type[web.Application],
+    http_server: type[httpserver.HTTPServer],
+    valkey: Valkey,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+) -> AsyncIterator[int]:
+    """Serve on a port, with the classes that are given."""
+    monkeypatch.setattr(server, "Application", application)
+    valkey.client.flushall()
+    visits = Visits(valkey.url, hostname="web")
+    app = server.make_app(settings, visits)
+    assert type(app) is application
+    running = http_server(app)
+    listening, port = bind_unused_port()
+    running.add_socket(listening)
+    try:
+        yield port
+    finally:
+        running.stop()
+        await running.close_all_connections()
+        await visits.close()
+
+
+async def ask(port: int, method: str, path: str, accept: str) -> Answer:
+    """Send a request; of a stream, which has no end, read its beginning."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    lines = (f"{method} {path} HTTP/1.1", "Host: a", f"Accept: {accept}", "Connection: close")
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    if (method, path) == ("GET", "/live/events"):
+        received = await reader.readuntil(b"retry: ")
+    else:
+        received = await reader.read()
+    writer.close()
+    head, _, body = received.decode().partition("\r\n\r\n")
+    status, *fields = head.split("\r\n")
+    headers = {name.lower(): value for name, value in (one.split(": ", 1) for one in fields)}
+    for name in OF_THE_MOMENT & headers.keys():
+        headers[name] = "…"
+    if headers.get("transfer-encoding") == "chunked":
+        body = re.sub(r"^[0-9a-f]+\r\n", "", body)
+    if path == "/metrics":  # its samples differ, and so does the length that they make
+        headers.pop("content-length", None)
+        body = re.sub(r" [-+.\de]+$", " …", body, flags=re.M)
+        body = re.sub(r"^friendlyhello_requests_total.*\n", "", body, flags=re.M)
+        body = re.sub(r"^process_.*\n", "", body, flags=re.M)
+    return Answer(status, headers, body)
+
+
+def test_a_request_is_made_of_every_route() -> None:
+    rules = server.make_app().wildcard_router.rules
+    assert {*route_names(rules).values(), "other"} == set(PATHS)  # type: ignore[arg-type]
+
+
+@pytest.mark.gen_test(timeout=60)
+@pytest.mark.parametrize("faults", [False, True], ids=["no faults", "faults"])
+async def test_every_page_is_the_same_on_stock_tornado(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, faults: bool
+) -> None:
+    settings = Settings(access_log=False, faults=faults, version_label="v1")
+    answers = []
+    for application, http_server in (
+        (web.Application, httpserver.HTTPServer),
+        (http1.Application, http1.HTTPServer),
+    ):
+        async with serving(application, http_server, valkey, monkeypatch, settings) as port:
+            answers.append({request: await ask(port, *request) for request in REQUESTS})
+    stock, ours = answers
+    assert ours == stock
+    assert ours["GET", "/", "*/*"].body.endswith("<b>Visits:</b> 1")

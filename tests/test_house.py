@@ -1,0 +1,119 @@
+"""The rooms: who imports whom, and how far anything reaches into Tornado and redis-py."""
+
+import ast
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+PACKAGES = ("handlers", "watch", "process", "counter", "http1", "audit")
+MODULES = ("server", "config", "limits", "check")
+
+#: What is imported by itself, as its package's face says.
+APART = {"counter.embedded", "watch.exposition", "watch.tracing"}
+
+#: Where the private parts of libraries are reached.
+INTERNALS = {"http1/tornado_internals.py", "counter/redis_internals.py"}
+
+FILES = [
+    *(ROOT / f"{name}.py" for name in MODULES),
+    *(file for name in PACKAGES for file in sorted((ROOT / name).glob("*.py"))),
+]
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Every module that is imported, also where it is imported as a package's name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [one for one in inner if (ROOT / f"{one.replace('.', '/')}.py").exists()]
+            yield from modules or [node.module]
+
+
+def of_ours(tree: ast.Module) -> set[str]:
+    return {one for one in imported(tree) if one.partition(".")[0] in (*PACKAGES, *MODULES)}
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_a_package_is_used_by_its_face(file: Path) -> None:
+    room = file.parent.name
+    others = {one for one in of_ours(tree_of(file)) if one.partition(".")[0] != room}
+    if name_of(file) != "check.py":  # which is the audit's own command line
+        assert {one for one in others if "." in one} <= APART
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("config", set()),
+        ("limits", set()),
+        ("check", {"audit.load", "audit.plot", "audit.report"}),
+    ],
+)
+def test_a_single_module_imports_no_more_than_its_place_allows(
+    module: str, allowed: set[str]
+) -> None:
+    assert of_ours(tree_of(ROOT / f"{module}.py")) == allowed
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_nothing_imports_the_programs_top(file: Path) -> None:
+    assert not of_ours(tree_of(file)) & {"server", "check"}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def defined(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names |= {node.attr} if ast.unparse(node.value) == "self" else set()
+    return names
+
+
+def reached(tree: ast.Module) -> set[str]:
+    """The private names that are read off something, or imported."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            names.add(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.name for alias in node.names if is_private(alias.name)}
+    return names
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if name_of(file) not in INTERNALS], ids=name_of
+)
+def test_private_names_are_used_where_they_are_defined(file: Path) -> None:
+    tree = tree_of(file)
+    public = {"_exit", "_replace"}  # of os, and of named tuples
+    assert reached(tree) - defined(tree) - public == set()
+
+
+@pytest.mark.parametrize("file", sorted(INTERNALS))
+def test_the_private_parts_of_libraries_were_checked_with_these_versions(file: str) -> None:
+    """A newer version may differ: look through the module, then name it here."""
+    library = {"http1/tornado_internals.py": "tornado", "counter/redis_internals.py": "redis"}
+    checked = {"tornado": "6.6.1", "redis": "8.1.0"}
+    assert importlib.metadata.version(library[file]) == checked[library[file]]
