@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
@@ -62,13 +63,7 @@ def make_app(
     """
     settings = settings or Settings()
     metrics = metrics or Metrics(settings.version_label or "")
-    visits = visits or Visits(
-        settings.redis_url,
-        timeout=settings.redis_timeout,
-        max_waiting=limits.WAITING_VISITS,
-        observer=metrics,
-        version=settings.version_label,
-    )
+    visits = visits or new_visits(settings, metrics)
     live = live or Broadcast(visits.reader())
 
     def count_and_log(handler: RequestHandler) -> None:
@@ -85,7 +80,9 @@ def make_app(
         faults=settings.faults,
     )
     metrics.know_routes(route_names(rules))
-    app = Application(
+    metrics.gauge("redis_up", lambda: visits.up)
+    metrics.gauge("live_watchers", lambda: len(live.watchers))
+    return Application(
         rules,
         default_handler_class=NotFoundHandler,
         template_path=str(Path(__file__).parent / "templates"),
@@ -93,9 +90,29 @@ def make_app(
         draining=False,
         version_label=settings.version_label,
     )
-    metrics.gauge("redis_up", lambda: visits.up)
-    metrics.gauge("live_watchers", lambda: len(live.watchers))
-    return app
+
+
+def new_visits(settings: Settings, metrics: Metrics) -> Visits:
+    """Return the counter of the settings, which makes spans where OpenTelemetry is installed.
+
+    :raises config.SettingError: when a password file cannot be read.
+    :raises ValueError: when the URL cannot be read.
+    :raises OSError: when a certificate that the URL names cannot be loaded.
+    """
+    try:
+        from watch.tracing import TracedVisits as VisitsClass
+    except ImportError:
+        VisitsClass = Visits  # type: ignore[misc, assignment]
+    return VisitsClass(
+        settings.redis_url,
+        password=config.read_password(settings, "redis_password_file"),
+        sentinel_password=config.read_password(settings, "redis_sentinel_password_file"),
+        timeout=settings.redis_timeout,
+        wait=settings.redis_wait,
+        max_waiting=limits.WAITING_VISITS,
+        observer=metrics,
+        version=settings.version_label,
+    )
 
 
 async def serve(
@@ -106,36 +123,16 @@ async def serve(
     siblings: Sequence[socket.socket] = (),
     orphaned: int | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once.
+    """Serve until SIGTERM or SIGINT, then drain.
 
     :arg settings: `config.Settings`.
     :arg visits: the counter; it is closed at the end.
     :arg metrics: what is counted, besides; the process has taken its slot.
     :arg sockets: listening.
     :arg siblings: the sockets of other processes on the same port.
-    :arg orphaned: a descriptor that becomes readable when the parent process is gone, which
-        then counts as a signal.
+    :arg orphaned: see `stop_event`.
     """
-    stop = asyncio.Event()
-
-    def on_signal(signum: int) -> None:
-        if stop.is_set():
-            os._exit(128 + signum)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for signum in STOP_SIGNALS:
-        loop.add_signal_handler(signum, on_signal, signum)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    if orphaned is not None:
-        parent_gone = orphaned
-
-        def on_orphaned() -> None:
-            loop.remove_reader(parent_gone)  # it stays readable
-            stop.set()
-
-        loop.add_reader(parent_gone, on_orphaned)
-
+    stop = stop_event(orphaned)
     live = Broadcast(visits.reader())
     app = make_app(settings, visits, live, metrics)
     refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
@@ -144,14 +141,14 @@ async def serve(
     server = HTTPServer(app, refusal_headers=refusal, **limits.HTTP)
     metrics.gauge("connections", lambda: server.connections)
     await visits.start(START_TIMEOUT)
-    # What is here by now stays. Looked at again and again, it would cost 5 % of a page.
-    gc.freeze()
-    gc.set_threshold(10_000, 50, 50)
-    gc.enable()
+    collect_less_garbage()
     server.add_sockets(sockets)
+    loop = asyncio.get_running_loop()
     accepting = loop.create_task(server.accept_for_siblings(siblings))
     sharing = loop.create_task(metrics.keep_sharing())
+
     await stop.wait()
+
     accepting.cancel()
     log.info("stopping")
     app.settings["draining"] = True
@@ -161,6 +158,39 @@ async def serve(
     await visits.close()
 
 
+def stop_event(orphaned: int | None) -> asyncio.Event:
+    """Return what is set by SIGTERM or SIGINT; a second signal ends the process at once.
+
+    :arg orphaned: a descriptor that becomes readable when the parent process is gone, which
+        then counts as a signal.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(signum: int) -> None:
+        if stop.is_set():
+            os._exit(128 + signum)
+        stop.set()
+
+    def on_orphaned(descriptor: int) -> None:
+        loop.remove_reader(descriptor)  # it stays readable
+        stop.set()
+
+    for signum in STOP_SIGNALS:
+        loop.add_signal_handler(signum, on_signal, signum)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    if orphaned is not None:
+        loop.add_reader(orphaned, on_orphaned, orphaned)
+    return stop
+
+
+def collect_less_garbage() -> None:
+    """Keep what is here by now; looked at for garbage again and again, it costs 5 % of a page."""
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 50)
+    gc.enable()
+
+
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """Return uvloop's event loop where it is installed, else asyncio's."""
     try:
@@ -168,15 +198,6 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:  # on Windows
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
-
-
-def visits_class() -> type[Visits]:
-    """Return `Visits`, with spans where OpenTelemetry is installed."""
-    try:
-        from watch.tracing import TracedVisits
-    except ImportError:
-        return Visits
-    return TracedVisits
 
 
 def exit_on_signals() -> None:
@@ -220,27 +241,16 @@ def run(settings: Settings) -> None:
     :raises StartError: when something is missing for it.
     """
     with contextlib.ExitStack() as stack:
-        url = settings.redis_url
         try:
-            password = config.read_password(settings, "redis_password_file")
-            sentinel_password = config.read_password(settings, "redis_sentinel_password_file")
             processes = settings.processes or os.cpu_count() or 1
             sockets = listen(settings, processes)
-            if folder := config.embedded_folder(url):
+            if folder := config.embedded_folder(settings.redis_url):
                 from counter import embedded  # here, as it does not import on Windows
 
                 url = stack.enter_context(embedded.running(folder))
+                settings = dataclasses.replace(settings, redis_url=url)
             metrics = Metrics(settings.version_label or "", processes)
-            visits = visits_class()(
-                url,
-                password=password,
-                sentinel_password=sentinel_password,
-                timeout=settings.redis_timeout,
-                wait=settings.redis_wait,
-                max_waiting=limits.WAITING_VISITS,
-                observer=metrics,
-                version=settings.version_label,
-            )
+            visits = new_visits(settings, metrics)
         except (config.SettingError, RuntimeError, OSError) as error:
             raise StartError(str(error)) from None
 
