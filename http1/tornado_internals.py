@@ -198,7 +198,7 @@ class RequestHandler(web.RequestHandler):
         common = _common_headers(type(self), int(time.time()))  # type: ignore[arg-type]
         self._headers = AnswerHeaders(common, {})
         self._write_buffer = []
-        self.set_status(200)
+        self._status_code, self._reason = 200, "OK"
         self.set_default_headers()
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
