@@ -5,7 +5,7 @@ BIN = .venv/bin
 # The recipes of targets are run by a newcomer: say what is missing, in one line.
 .PHONY: help
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
 
 .PHONY: run
 run: .venv/running  ## serve http://localhost:4000/, counting in ./data (PORT=… for another port)

@@ -6,6 +6,7 @@ that died stay, since they must not go down; its gauges go.
 """
 
 import asyncio
+import functools
 import http
 import mmap
 import os
@@ -101,7 +102,8 @@ class Metrics:
         self._routes: tuple[str, ...] = (OTHER,)
         self._route_of: Mapping[type[RequestHandler], str] = {}
         self._answers: dict[tuple[str, str, str], list[float]] = {}
-        self._known: dict[tuple[type[RequestHandler], str | None, int], list[float]] = {}
+        # Bounded: a client may make methods up.
+        self._durations_of = functools.lru_cache(maxsize=256)(self._find_durations)
         self._gauges: dict[str, Callable[[], float]] = {}
         self.take(0)
 
@@ -142,24 +144,22 @@ class Metrics:
     def answered(self, handler: RequestHandler) -> None:
         """Count a request that the application has answered; Tornado's ``log_function``."""
         request = handler.request
-        asked = (type(handler), request.method, handler.get_status())
-        durations = self._known.get(asked) or self._find(*asked)
+        durations = self._durations_of(type(handler), request.method, handler.get_status())  # type: ignore[arg-type]
         seconds = request.request_time()
         # A list of our own, until it is shared: half as much as in shared memory.
         durations[bisect_left(SECONDS, seconds)] += 1
         durations[-1] += seconds
 
-    def _find(self, handler: type[RequestHandler], method: str | None, code: int) -> list[float]:
+    def _find_durations(
+        self, handler: type[RequestHandler], method: str | None, code: int
+    ) -> list[float]:
         """Return where the durations of such requests go."""
         labels = (
             self._route_of.get(handler, OTHER),
             method if method in METHODS else OTHER,
             str(code) if str(code) in CODES else OTHER,
         )
-        durations = self._answers.setdefault(labels, [0.0] * (len(SECONDS) + 2))
-        if labels[1] == method:  # a client cannot fill the memory with methods of its own
-            self._known[handler, method, code] = durations
-        return durations
+        return self._answers.setdefault(labels, [0.0] * (len(SECONDS) + 2))
 
     # What the other processes are to know, from time to time: gauges, which are looked at and not
     # kept up to date where they change, and the requests.
