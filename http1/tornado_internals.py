@@ -32,7 +32,7 @@ from tornado.httputil import _normalize_header as normalize_name
 from tornado.log import app_log
 
 # Hands a request to the handler that the rules name; what is not started eagerly goes its way.
-from tornado.routing import URLSpec
+from tornado.routing import Rule
 from tornado.routing import _RoutingDelegate as RoutingDelegate
 
 from http1.headers import NONE, ByName, CommonHeaders
@@ -210,7 +210,6 @@ class RequestHandler(web.RequestHandler):
             not isinstance(chunk, str)
             or self._write_buffer
             or self._headers_written
-            or self._finished
             or self._transforms
             or self._status_code in WITHOUT_CONTENT
         ):
@@ -243,9 +242,9 @@ def _common_headers(handler_class: type[RequestHandler], second: int) -> CommonH
     return CommonHeaders({name: [value] for name, value in headers.items()})
 
 
-def new_handler(application: web.Application, rule: URLSpec, request: PathRequest) -> Any:
+def new_handler(application: web.Application, rule: Rule, request: PathRequest) -> Any:
     """Do what a handler's `__init__` does, but for what templates use: 4 % of a page."""
-    handler = rule.handler_class.__new__(rule.handler_class)
+    handler = rule.target.__new__(rule.target)
     handler.application = application
     handler.request = request
     handler._headers_written = handler._finished = False
@@ -253,7 +252,7 @@ def new_handler(application: web.Application, rule: URLSpec, request: PathReques
     handler.clear()
     connection: Any = request.connection
     connection.set_close_callback(handler.on_connection_close)
-    handler.initialize(**rule.kwargs or {})
+    handler.initialize(**rule.target_kwargs)
     return handler
 
 

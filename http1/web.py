@@ -13,7 +13,7 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
-from tornado.routing import URLSpec
+from tornado.routing import PathMatches, Rule
 
 from http1.tornado_internals import (
     PathRequest,
@@ -51,7 +51,7 @@ class _EagerDelegate(RoutingDelegate):
     """Tornado's, but for handlers that start eagerly, to which it hands requests by itself."""
 
     router: "Application"
-    _rule: URLSpec | None = None
+    _rule: Rule | None = None
     _request: PathRequest
 
     def headers_received(
@@ -92,21 +92,21 @@ class Application(web.Application):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         is_instrumented = hasattr(web.RequestHandler.__init__, "__wrapped__")
-        self.eager: dict[str, URLSpec] = {} if is_instrumented else self._eager_rules()
+        self.eager: dict[str, Rule] = {} if is_instrumented else self._eager_rules()
         """The rules of handlers that start eagerly, by path."""
 
-    def _eager_rules(self) -> dict[str, URLSpec]:
-        found: dict[str, URLSpec] = {}
-        before: list[URLSpec] = []
+    def _eager_rules(self) -> dict[str, Rule]:
+        found: dict[str, Rule] = {}
+        before: list[PathMatches] = []
         for rule in self.wildcard_router.rules:
-            if not isinstance(rule, URLSpec):
+            if not isinstance(rule.matcher, PathMatches):
                 break  # it may match any path
-            path = rule.regex.pattern.removesuffix("$")
-            is_plain = re.fullmatch(r"[\w/-]+", path) and rule.handler_class is not None
+            path = rule.matcher.regex.pattern.removesuffix("$")
+            is_plain = re.fullmatch(r"[\w/-]+", path)
             is_first = not any(other.regex.match(path) for other in before)
-            if is_plain and is_first and getattr(rule.handler_class, "EAGER_START", False):
+            if is_plain and is_first and getattr(rule.target, "EAGER_START", False):
                 found[path] = rule
-            before.append(rule)
+            before.append(rule.matcher)
         return found
 
     def add_handlers(self, *args: Any, **kwargs: Any) -> None:
