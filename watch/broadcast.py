@@ -1,7 +1,7 @@
 """What those who watch the live page are told: once a second, as long as there are any.
 
 Events are what the HTML standard calls a server-sent event stream
-(https://html.spec.whatwg.org/multipage/server-sent-events.html). One look at Redis a second, and
+(https://html.spec.whatwg.org/multipage/server-sent-events.html). One snapshot a second, and
 one encoding, serves all who watch. Times are those of Redis's clock, so that a page may go on
 with another replica where it left one.
 """
@@ -17,7 +17,7 @@ from tornado.escape import json_encode
 
 from counter import Snapshot, StatisticsReader
 
-#: Seconds between two looks at Redis.
+#: Seconds between two snapshots.
 EVERY = 1.0
 
 #: Seconds that the page shows.
@@ -26,8 +26,8 @@ HISTORY = 300
 #: Milliseconds after which a page comes back, at least and at most: not all of them at once.
 RETRY = (1000, 2000)
 
-#: Those who watch that are written to before pages get their turn: 1,000 take some 10 ms.
-AT_ONCE = 50
+#: Watchers that are written to in one turn of the loop; then pages get theirs. 1,000 take 10 ms.
+WATCHERS_PER_TURN = 50
 
 HEARTBEAT = b":\n\n"
 
@@ -45,16 +45,16 @@ class Watcher(Protocol):
 
 
 class Broadcast:
-    """Tells those who watch how the figures change.
+    """Sends those who watch what each snapshot shows.
 
-    :arg reader: reads the figures; it is closed when nobody watches.
+    :arg reader: reads snapshots; it is closed when nobody watches.
     """
 
     def __init__(self, reader: StatisticsReader) -> None:
         self.watchers: set[Watcher] = set()
         """Those who watch now."""
         self._reader = reader
-        self._telling: asyncio.Task[None] | None = None
+        self._polling: asyncio.Task[None] | None = None
         self._closed = False
         self._event = b""  # the last one
         self._history: deque[tuple[float, int]] = deque(maxlen=HISTORY)  # time and total
@@ -70,9 +70,9 @@ class Broadcast:
             watcher.end()
             return
         self.watchers.add(watcher)
-        if self._telling is None:
+        if self._polling is None:
             self._event = b""
-            self._telling = asyncio.create_task(self._tell())
+            self._polling = asyncio.create_task(self._poll())
         if history := self._recent(since):
             watcher.send(_event("history", json_encode({"totals": history})))
         if self._event:
@@ -88,60 +88,60 @@ class Broadcast:
         for watcher in self.watchers:
             watcher.end()
         self.watchers.clear()
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.wait([self._telling])
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.wait([self._polling])
 
-    async def _tell(self) -> None:
-        """Look, and tell, until nobody watches any more."""
+    async def _poll(self) -> None:
+        """Read a snapshot a second, and send it, until nobody watches any more."""
         loop = asyncio.get_running_loop()
         tick = loop.time()
-        looking: asyncio.Task[Snapshot] | None = None
+        reading: asyncio.Task[Snapshot] | None = None
         try:
             while self.watchers:
-                looking = looking or asyncio.create_task(self._reader.read())
-                await asyncio.wait([looking], timeout=EVERY)
-                if looking.done():
-                    self._event = self._told(looking)
-                    looking = None
-                await self._send(HEARTBEAT if looking else self._event)
+                reading = reading or asyncio.create_task(self._reader.read())
+                await asyncio.wait([reading], timeout=EVERY)
+                if reading.done():
+                    self._event = self._event_of(reading)
+                    reading = None
+                await self._send(HEARTBEAT if reading else self._event)
                 tick = max(tick + EVERY, loop.time())
                 await asyncio.sleep(tick - loop.time())
         finally:
-            self._telling = None
-            if looking is not None:
-                looking.cancel()
-                await asyncio.wait([looking])
+            self._polling = None
+            if reading is not None:
+                reading.cancel()
+                await asyncio.wait([reading])
             await self._reader.close()
 
-    def _told(self, looking: asyncio.Task[Snapshot]) -> bytes:
-        """Return the event that tells what a look has shown, or that it has shown nothing."""
+    def _event_of(self, reading: asyncio.Task[Snapshot]) -> bytes:
+        """Return the event of a snapshot, or the one that says that there is none."""
         try:
-            figures = looking.result()
+            snapshot = reading.result()
         except Exception as error:
-            log.debug("no figures: %s", error)
+            log.debug("no snapshot: %s", error)
             now = time.monotonic() + self._ahead
             return _event(None, json_encode({"time": round(now, 3), "redis": "down"}))
-        self._ahead = figures.time - time.monotonic()
-        self._history.append((round(figures.time, 3), figures.total))
+        self._ahead = snapshot.time - time.monotonic()
+        self._history.append((round(snapshot.time, 3), snapshot.total))
         replicas = [
             {"hostname": one.hostname, "visits": one.visits, "seen": round(one.seen, 1)}
             | ({"version": one.version} if one.version else {})
-            for one in figures.replicas
+            for one in snapshot.replicas
         ]
-        told = {
-            "time": round(figures.time, 3),
+        event = {
+            "time": round(snapshot.time, 3),
             "redis": "up",
-            "total": figures.total,
+            "total": snapshot.total,
             "replicas": replicas,
         }
-        return _event(None, json_encode(told), id=round(figures.time * 1000))
+        return _event(None, json_encode(event), id=round(snapshot.time * 1000))
 
     async def _send(self, event: bytes) -> None:
         for number, watcher in enumerate(list(self.watchers), 1):
             if watcher in self.watchers:
                 watcher.send(event)
-            if number % AT_ONCE == 0:
+            if number % WATCHERS_PER_TURN == 0:
                 await asyncio.sleep(0)
 
     def _recent(self, since: float) -> list[tuple[float, int]]:
