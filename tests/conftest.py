@@ -1,6 +1,7 @@
 """The fixtures of all rooms: a real Valkey, and the real program, for each test that asks."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from tornado.ioloop import IOLoop
 from tests.support.fake_redis import FakeRedis
 from tests.support.program import Program
 from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,6 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="MINUTES",
         help="how long the soak of tests/faults goes on (default 0.2)",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # pytest-tornado gives a test 5 seconds, and Tornado's own classes do: for a busy machine, few.
+    config.option.async_test_timeout = PATIENCE
+    os.environ.setdefault("ASYNC_TEST_TIMEOUT", str(PATIENCE))
 
 
 @pytest.fixture
@@ -57,12 +65,28 @@ def program() -> Iterator[Callable[..., Program]]:
 
 
 @pytest.fixture
+def counting(program: Callable[..., Program]) -> Callable[..., Program]:
+    """Start it as ``program`` does, and wait until it counts.
+
+    It looks for Redis no longer than a quarter of a second before it takes visits, which on a
+    busy machine may be too short for the first one to count.
+    """
+
+    def start(*flags: str, **options: object) -> Program:
+        server = program(*flags, **options)
+        server.wait_for(rb"counter on", PATIENCE)
+        return server
+
+    return start
+
+
+@pytest.fixture
 def connect() -> Iterator[Callable[[Program], HTTPConnection]]:
     """Open a connection to a program, on which one request follows the other."""
     opened: list[HTTPConnection] = []
 
     def connect(program: Program) -> HTTPConnection:
-        opened.append(HTTPConnection("127.0.0.1", program.port, timeout=10))
+        opened.append(HTTPConnection("127.0.0.1", program.port, timeout=PATIENCE))
         opened[-1].connect()
         return opened[-1]
 
@@ -76,6 +100,12 @@ def fake() -> Iterator[FakeRedis]:
     """A Redis that misbehaves on demand."""
     with FakeRedis() as server:
         yield server
+
+
+@pytest.fixture
+def base_url(http_port: int) -> str:
+    """Replace pytest-tornado's, which names localhost: its server listens on IPv4 alone."""
+    return f"http://127.0.0.1:{http_port}"
 
 
 @pytest.fixture

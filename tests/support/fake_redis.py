@@ -10,6 +10,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.ports import held_port
+from tests.support.waiting import PATIENCE
+
 
 @dataclass
 class Connection:
@@ -51,7 +54,16 @@ Answer = Callable[[Connection, bytes], Awaitable[None]]
 
 
 def reply(raw: bytes) -> Answer:
-    """Answer with these bytes."""
+    """Answer with these bytes, and the figures as they are answered soundly."""
+
+    async def answer(connection: Connection, sound: bytes) -> None:
+        connection.writer.write(raw + sound.partition(b"\r\n")[2])
+
+    return answer
+
+
+def only(raw: bytes) -> Answer:
+    """Answer all of it with these bytes."""
 
     async def answer(connection: Connection, sound: bytes) -> None:
         connection.writer.write(raw)
@@ -110,10 +122,14 @@ class FakeRedis:
         self.figures: list[Command] = []
         self.connections: list[Connection] = []
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fake Redis")
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="fake Redis", daemon=True
+        )
         self._server: asyncio.Server | None = None
-        self.port = 0
+        self._port = held_port()
+        self.port: int = self._port.getsockname()[1]
         self._gate: asyncio.Event | None = None
+        self._healed = asyncio.Event()
         self.heal()
 
     def heal(self) -> None:
@@ -122,6 +138,18 @@ class FakeRedis:
         self.figure = b":1\r\n"
         self.silent = False
         self.hanging_up = False
+        healed, self._healed = self._healed, asyncio.Event()
+        self._loop.call_soon_threadsafe(healed.set)
+
+    def answer_when_healed(self) -> None:
+        """Let replies come too late: they are sent once this Redis behaves again."""
+        healed = self._healed
+
+        async def answer(connection: Connection, sound: bytes) -> None:
+            await healed.wait()
+            connection.writer.write(sound)
+
+        self.answer = answer
 
     @property
     def url(self) -> str:
@@ -177,15 +205,17 @@ class FakeRedis:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._port.close()
 
     # In its thread.
 
     def _run(self, coroutine: Any) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1000)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, backlog=1000, reuse_address=True
+        )
 
     async def _refuse(self) -> None:
         if self._server is not None:
@@ -229,20 +259,23 @@ class FakeRedis:
                     self.figures.append(command)
                     connection.beside += 1
                     continue
+                # As the test has it now: once it sees the command, it may change its mind.
+                how = self._gate, self.answer, self.silent
                 self.commands.append(command)
                 # Beside the reading, so that the client's closing is seen meanwhile.
-                task = asyncio.create_task(self._answer(command))
+                task = asyncio.create_task(self._answer(command, *how))
                 connection.tasks.add(task)
                 task.add_done_callback(connection.tasks.discard)
-        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
-            pass  # a task that is cancelled here is asyncio's own, which would log it
+        except (asyncio.IncompleteReadError, OSError, ValueError, asyncio.CancelledError):
+            pass  # the end, or no RESP; a task that is cancelled here is asyncio's own
         finally:
             connection.closed = True
             writer.close()
 
-    async def _answer(self, command: Command) -> None:
+    async def _answer(
+        self, command: Command, gate: asyncio.Event | None, answer: Answer | None, silent: bool
+    ) -> None:
         sound = self._sound_reply(command)
-        gate, answer, silent = self._gate, self.answer, self.silent
         if gate is not None:
             await gate.wait()
         if silent:

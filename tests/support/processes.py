@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import time
 from pathlib import Path
+
+from tests.support.program import Program
 
 
 def is_running(pid: int) -> bool:
@@ -14,6 +17,34 @@ def children(pid: int) -> set[int]:
     """The running children of a process."""
     every = {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
     return {one for one in every if _stat(one)[1:2] == [str(pid)] and is_running(one)}
+
+
+def held_up(pid: int) -> float:
+    """Seconds that a process was ready to run, and the machine had no processor for it.
+
+    Its first thread, that is (proc_pid_schedstat(5)); 0 where the system does not tell.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
+
+
+def seconds_to_stop(server: Program) -> float:
+    """Stop a program, which must end well; return how long it took, had the machine not been busy.
+
+    Its log is not read until it has ended.
+    """
+    pid = server.process.pid
+    before = held = held_up(pid)
+    begun = time.monotonic()
+    server.signal()
+    while server.process.poll() is None:
+        held = max(held, held_up(pid))
+        time.sleep(0.005)
+    seconds = time.monotonic() - begun - (held - before)
+    assert server.wait() == 0, server.log.decode()
+    return seconds
 
 
 def _stat(pid: int) -> list[str]:

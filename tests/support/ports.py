@@ -1,0 +1,16 @@
+"""Ports that stay a test's own."""
+
+import socket
+
+
+def held_port() -> socket.socket:
+    """Return a socket that holds a port of 127.0.0.1, and to which connecting is refused.
+
+    Whoever has it may listen on that port with another socket (SO_REUSEADDR), and stop, as often
+    as need be. A port that nobody holds meanwhile is given to others, or to the very connection
+    that tries it, which then reaches itself.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
