@@ -41,12 +41,6 @@ def switched_once_on(server: Program) -> list[str]:
     return switches[switches.index("on") + 1 :]
 
 
-@pytest.fixture
-def often_probed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the counter look for Redis ten times as often, where that is not the promise."""
-    monkeypatch.setattr(counter.visits, "PROBE_EVERY", counter.visits.PROBE_EVERY / 10)
-
-
 @pytest.mark.gen_test
 async def test_64_visits_wait_for_a_valkey_that_hangs(valkey: Valkey, counting: Start) -> None:
     server = counting(f"--redis-url={valkey.url}", "--redis-timeout=1", QUIET)

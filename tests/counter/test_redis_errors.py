@@ -122,12 +122,6 @@ UNANSWERED = {
 }
 
 
-@pytest.fixture
-def often_probed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the counter look for Redis ten times as often, where that is not the promise."""
-    monkeypatch.setattr(counter.visits, "PROBE_EVERY", counter.visits.PROBE_EVERY / 10)
-
-
 async def _fails_and_comes_back(
     fake: FakeRedis, visitor: Visitor, failure: str, timeout: float
 ) -> None:
