@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,17 +12,19 @@ import redis
 from redis.crc import key_slot
 
 from counter import statistics
-from counter.statistics import DAY, Replica, ReplicaStatistics, StatisticsReader
+from counter.statistics import DAY, ReplicaStatistics, StatisticsReader
 from counter.visits import KEY, Visits
 from tests.support.fake_redis import FakeRedis
-from tests.support.page import BUSY
+from tests.support.page import counters_lines
 from tests.support.valkey import Valkey
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually, within
 
 
 @contextlib.asynccontextmanager
-async def counting(url: str, hostname: str = "web-1", **options: Any) -> AsyncIterator[Visits]:
-    visits = Visits(url, hostname=hostname, **options)
+async def counting(
+    url: str, hostname: str = "web-1", timeout: float = PATIENCE, **options: Any
+) -> AsyncIterator[Visits]:
+    visits = Visits(url, hostname=hostname, timeout=timeout, **options)
     try:
         yield visits
     finally:
@@ -46,7 +49,10 @@ async def figures_of(visits: Visits) -> list[tuple[str, int]]:
 
 
 @pytest.mark.gen_test
-async def test_figures_are_sent_along_and_not_after_the_reply(fake: FakeRedis) -> None:
+async def test_figures_are_sent_along_and_not_after_the_reply(
+    fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "MARK_EVERY", PATIENCE)
     async with counting(fake.url) as visits:
         with fake.held():
             first = asyncio.create_task(visits.count())
@@ -56,7 +62,7 @@ async def test_figures_are_sent_along_and_not_after_the_reply(fake: FakeRedis) -
             await asyncio.sleep(0)
         assert [await first, *await asyncio.gather(*group)] == list(range(1, 12))
         assert fake.figures[6].words == ("HINCRBY", "{counter}:replica:web-1", "visits", "10")
-        assert len(fake.figures) == 7, "its name goes along once a second"
+        assert len(fake.figures) == 7, "its name goes along once in a while"
         assert [one.words[0] for one in fake.commands] == ["INCR", "INCRBY"]
 
 
@@ -71,7 +77,7 @@ def commands_of(valkey: Valkey, monitor: Any) -> list[str]:
 @pytest.mark.gen_test
 async def test_wait_comes_last_and_covers_the_figures(valkey: Valkey) -> None:
     async with counting(valkey.url, wait=1, timeout=0.5) as visits:
-        await visits.start(2)
+        await visits.start(PATIENCE)
         with valkey.client.monitor() as monitor:
             assert await visits.count() is None  # no replica acknowledges it
             seen = commands_of(valkey, monitor)
@@ -81,13 +87,14 @@ async def test_wait_comes_last_and_covers_the_figures(valkey: Valkey) -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.usefixtures("often_probed")
 async def test_looking_for_redis_writes_no_figures(fake: FakeRedis) -> None:
     fake.refuse()
-    async with counting(fake.url, timeout=0.5) as visits:
+    async with counting(fake.url) as visits:
         assert await visits.count() is None
         fake.listen()
         await eventually(lambda: visits.up)
-        assert [one.words for one in fake.commands] == [("INCRBY", "counter", "0")]
+        assert {one.words for one in fake.commands} == {("INCRBY", "counter", "0")}
         assert fake.figures == []
 
 
@@ -116,8 +123,10 @@ async def test_what_replicas_count_adds_up(valkey: Valkey) -> None:
             ("<b>{web}\r\n2", 27),
             ("web-1", 31),
         ]
-        assert all(0 <= one.seen < 5 for one in figures.replicas)
-        assert before - 1 < figures.time < time.time() + 1
+        after = time.time()
+        # A replica is marked once a second.
+        assert all(0 <= one.seen < after - before + 1.1 for one in figures.replicas)
+        assert before - 1 < figures.time < after + 1
 
 
 # Dropped after a day.
@@ -129,14 +138,15 @@ async def test_a_replica_is_dropped_a_day_after_it_was_seen(valkey: Valkey) -> N
         await visits.count()
         ours = ("{counter}:replica:web-1", "{counter}:replicas")
         for key in ours:
-            assert DAY - 5 < valkey.client.ttl(key) <= DAY
+            assert DAY - PATIENCE < valkey.client.ttl(key) <= DAY
         gone = "{counter}:replica:gone"
         valkey.client.hset(gone, "visits", 7)
         valkey.client.expire(gone, 2 * 60 * 60)
         valkey.client.zadd("{counter}:replicas", {"gone": time.time() - DAY + 60})
         assert await figures_of(visits) == [("gone", 7), ("web-1", 1)]
         async with reading(visits) as reader:
-            assert abs((await reader.read()).replicas[0].seen - 22 * 60 * 60) < 5
+            seen = (await reader.read()).replicas[0].seen
+            assert 0 <= seen - 22 * 60 * 60 < PATIENCE
 
         valkey.client.pexpire(gone, 1)
         await eventually(lambda: not valkey.client.exists(gone))
@@ -149,19 +159,18 @@ async def test_names_of_replicas_not_seen_for_a_day_go_though_nobody_watches(
     valkey: Valkey,
 ) -> None:
     now = time.time()
-    valkey.client.zadd("{counter}:replicas", {f"old-{i}": now - DAY - 9 - i for i in range(5000)})
+    valkey.client.zadd("{counter}:replicas", {f"old-{i}": now - DAY - 1 - i for i in range(5000)})
     valkey.client.zadd("{counter}:replicas", {"of-today": now - DAY + 99})
     async with counting(valkey.url) as visits:
         await visits.count()
     assert valkey.client.zrange("{counter}:replicas", 0, -1) == [b"of-today", b"web-1"]
 
 
-@pytest.mark.gen_test
-async def test_a_replica_is_marked_again_after_a_second_and_when_the_clock_was_set_back(
+def test_a_replica_is_marked_again_after_a_second_and_when_the_clock_was_set_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter([1e9, 1e9 + 0.9, 1e9 + 1.0, 1e9 + 1.5, 1e9 - 3600, 1e9 - 3599.5])
-    monkeypatch.setattr(time, "time", lambda: next(clock))
+    monkeypatch.setattr(statistics, "time", SimpleNamespace(time=lambda: next(clock)))
     tally = ReplicaStatistics(KEY, "web-1")
     marks = [len(tally.commands(1)) > 1 for _ in range(6)]
     assert marks == [True, False, True, False, True, False]
@@ -194,7 +203,7 @@ async def test_a_fault_in_the_figures_costs_no_visit_its_number(
     valkey: Valkey, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     async with counting(valkey.url) as visits:
-        await visits.start(2)
+        await visits.start(PATIENCE)
         FAULTS[fault](valkey.client)
         connections = valkey.client.info("stats")["total_connections_received"]
         assert [await visits.count() for _ in range(3)] == [1, 2, 3]
@@ -202,8 +211,9 @@ async def test_a_fault_in_the_figures_costs_no_visit_its_number(
         assert await asyncio.gather(*waves) == list(range(4, 54))
         assert visits.up
         assert valkey.client.info("stats")["total_connections_received"] == connections
-    assert [one.levelname for one in caplog.records] == ["WARNING"]
-    assert "not all that /live shows can be kept: " in caplog.text
+    ((level, text),) = counters_lines(caplog)
+    assert level == "WARNING"
+    assert text.startswith("not all that /live shows can be kept: ")
 
 
 @pytest.mark.gen_test
@@ -218,12 +228,11 @@ async def test_an_error_for_the_figures_alone_costs_no_visit_its_number(
 
 
 @pytest.mark.gen_test
+@pytest.mark.usefixtures("often_probed")
 async def test_figures_that_are_not_answered_end_with_the_deadline(fake: FakeRedis) -> None:
     fake.figure = b""
-    async with counting(fake.url, timeout=0.5) as visits:
-        before = time.monotonic()
-        assert await visits.count() is None
-        assert time.monotonic() - before < 0.5 + BUSY
+    async with counting(fake.url, timeout=1) as visits:
+        assert await within(1, visits.count()) is None
         fake.heal()
         await eventually(lambda: visits.up)
         assert await visits.count() == 2, "it was not sent again"
@@ -258,31 +267,27 @@ async def test_of_too_many_replicas_those_seen_last_are_read(
         valkey.client.expire(f"{{counter}}:replica:web-{i}", DAY)
     async with counting(valkey.url) as visits, reading(visits) as reader:
         found = (await reader.read()).replicas
-    assert [Replica(one.hostname, one.visits, round(one.seen)) for one in found] == [
-        Replica("web-0", 0, 0),
-        Replica("web-1", 1, 0),
-    ]
+    assert [(one.hostname, one.visits) for one in found] == [("web-0", 0), ("web-1", 1)]
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_a_look_that_takes_too_long_is_given_up_and_the_next_one_succeeds(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "READ_TIMEOUT", 0.3)
+    monkeypatch.setattr(statistics, "READ_TIMEOUT", PATIENCE)
     async with counting(valkey.url) as visits, reading(visits) as reader:
         await reader.read()
         kept = reader._redis
         await reader.read()
         assert reader._redis is kept
         valkey.hang()
+        monkeypatch.setattr(statistics, "READ_TIMEOUT", 0.2)
         for _ in range(2):
-            before = time.monotonic()
             with pytest.raises(TimeoutError):
-                await reader.read()
-            assert time.monotonic() - before < 0.3 + BUSY
+                await within(0.2, reader.read())
             assert reader._redis is None, "the way to Redis is asked anew"
         valkey.go_on()
-        monkeypatch.setattr(statistics, "READ_TIMEOUT", 5)
+        monkeypatch.setattr(statistics, "READ_TIMEOUT", PATIENCE)
         assert (await reader.read()).total == 0
         await eventually(lambda: len(valkey.client.client_list()) == 2)
 
