@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import re
-import resource
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -17,14 +15,16 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.testing import bind_unused_port
 
 from config import Settings
+from counter import Visits, statistics
 from counter.statistics import Replica, Snapshot
-from counter.visits import Visits
 from http1 import HTTPServer
 from server import make_app
 from tests.support import ROOT
+from tests.support.processes import seconds_to_stop
 from tests.support.program import Program
+from tests.support.raw_http import many_descriptors
 from tests.support.valkey import Valkey
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually, within
 from watch import broadcast
 from watch.broadcast import Broadcast
 
@@ -86,7 +86,7 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(valkey: Valkey, **limits: float) -> AsyncIterator[Served]:
-    visits = Visits(valkey.url, hostname="web-1")
+    visits = Visits(valkey.url, hostname="web-1", timeout=PATIENCE)
     told = Broadcast(visits.reader())
     server = HTTPServer(make_app(Settings(access_log=False), visits, told), **limits)
     listening, port = bind_unused_port()
@@ -100,13 +100,21 @@ async def serving(valkey: Valkey, **limits: float) -> AsyncIterator[Served]:
         await visits.close()
 
 
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a second be a tenth, where it is not the promise."""
+    monkeypatch.setattr(broadcast, "EVERY", broadcast.EVERY / 10)
+
+
 # What is told.
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> None:
     async with serving(valkey) as served:
+        begun = time.time()
         await asyncio.gather(*(served.get("/") for _ in range(3)))
+        watched = time.time()
         stream = await watch(served.port)
         first = await stream.block()
         retry = re.fullmatch(r"retry: (\d+)\n\n", first)
@@ -118,21 +126,24 @@ async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> Non
         block = await stream.block()
         event = json.loads(block.split("data: ")[1])
         assert block.startswith(f"id: {round(event['time'] * 1000)}\ndata: ")
-        assert abs(event["time"] - time.time()) < 5
+        assert begun - 1 < event["time"] < time.time() + 1
         assert event["redis"] == "up"
         assert event["total"] == 3
         [replica] = event["replicas"]
         assert (replica["hostname"], replica["visits"]) == ("web-1", 3)
-        assert 0 <= replica["seen"] < 3
+        assert 0 <= replica["seen"] < time.time() - begun + 1
 
         await served.get("/")
-        assert (await stream.event())["total"] == 4
-        times = [(await stream.event())["time"] for _ in range(3)]
-        assert [round(later - one) for one, later in itertools.pairwise(times)] == [1, 1]
+        for _ in range(2):
+            event = await within(1, stream.event())
+        assert event["time"] >= watched + 2 - 0.1
+        while event["total"] == 3:  # on a busy machine the visit may have been the slower one
+            event = await stream.event()
+        assert event["total"] == 4
         stream.close()
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_events_tell_which_version_a_replica_runs(valkey: Valkey) -> None:
     for hostname, version in (("web-1", "blue"), ("web-2", "green"), ("web-3", None)):
         visits = Visits(valkey.url, hostname=hostname, version=version)
@@ -155,7 +166,8 @@ async def test_head_answers_gets_headers_and_ends(valkey: Valkey) -> None:
         assert (await served.get("/live/events", method="DELETE")).code == 405
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("hurried")
 async def test_watching_counts_no_visit(valkey: Valkey) -> None:
     async with serving(valkey) as served:
         page = (await served.get("/live")).body.decode()
@@ -172,7 +184,8 @@ async def test_watching_counts_no_visit(valkey: Valkey) -> None:
         assert valkey.client.dbsize() == 0
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("hurried")
 async def test_who_comes_later_is_told_what_others_saw_and_who_comes_back_the_rest(
     valkey: Valkey,
 ) -> None:
@@ -198,7 +211,8 @@ async def test_who_comes_later_is_told_what_others_saw_and_who_comes_back_the_re
 # What it costs.
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("hurried")
 async def test_redis_is_asked_once_a_second_for_however_many_and_not_at_all_for_nobody(
     valkey: Valkey,
 ) -> None:
@@ -208,37 +222,24 @@ async def test_redis_is_asked_once_a_second_for_however_many_and_not_at_all_for_
     async with serving(valkey) as served:
         begin = time.monotonic()
         streams = [await watch(served.port) for _ in range(20)]
-        for _ in range(3):
+        for _ in range(5):
             await asyncio.gather(*(one.event() for one in streams))
             extra = await watch(served.port)  # who comes and goes costs no look either
             await extra.event()
             extra.close()
-        assert looks() <= time.monotonic() - begin + 1
+        assert looks() <= (time.monotonic() - begin) / broadcast.EVERY + 1
         assert len(served.live.watchers) >= 20
         for one in streams:
             one.close()
         await eventually(lambda: not served.live.watchers)
         await eventually(lambda: len(valkey.client.client_list()) == 1)
         before = looks()
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(3 * broadcast.EVERY)  # none may come
         assert looks() == before
 
 
-@pytest.fixture
-def many_files() -> Iterator[int]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
-    yield resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_a_thousand_watch_while_pages_are_served(
-    valkey: Valkey, program: Start, many_files: int
-) -> None:
-    assert many_files >= 2500, "a thousand sockets need more descriptors: ulimit -n 4096"
-    server = program(f"--redis-url={valkey.url}", "--access-log=false")
-
-    async def main() -> None:
+def test_a_thousand_watch_while_pages_are_served(valkey: Valkey, counting: Start) -> None:
+    async def main(server: Program) -> None:
         streams = [await watch(server.port) for _ in range(1000)]
         await asyncio.gather(*(one.event() for one in streams))
         numbers = await asyncio.to_thread(lambda: [server.visits() for _ in range(20)])
@@ -249,20 +250,21 @@ def test_a_thousand_watch_while_pages_are_served(
                 pass
 
         await asyncio.gather(*(until_20(one) for one in streams))
-        begin = time.monotonic()
-        server.signal()
-        assert await asyncio.to_thread(server.wait) == 0
-        assert time.monotonic() - begin < 1
+        assert await asyncio.to_thread(seconds_to_stop, server) < 1
         rests = await asyncio.gather(*(one.rest() for one in streams))
         assert all(rest.endswith(b"0\r\n\r\n") for rest in rests)
         for one in streams:
             one.close()
 
-    asyncio.run(main())
+    with many_descriptors() as most:
+        assert most >= 2500, "a thousand sockets need more descriptors: ulimit -n 4096"
+        patient = f"--redis-timeout={PATIENCE}"
+        server = counting(f"--redis-url={valkey.url}", patient, "--access-log=false")
+        asyncio.run(main(server))
     assert b"not finished" not in server.log
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_who_does_not_read_takes_no_memory_and_is_dropped_in_time(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +300,7 @@ async def test_who_does_not_read_takes_no_memory_and_is_dropped_in_time(
                     await other.event()
 
         reading = asyncio.create_task(read_on())
-        await eventually(is_dropped, 20)
+        await eventually(is_dropped)
         assert len(served.live.watchers) == 1, "who reads stays, for longer than the limit too"
         size = len(served.live._event)
         assert 64 * 1024 < held < 64 * 1024 + 2 * size + 4096
@@ -310,7 +312,7 @@ async def test_who_does_not_read_takes_no_memory_and_is_dropped_in_time(
 # The end, and faults.
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_streams_end_at_once_though_who_watches_does_not_read(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,13 +323,11 @@ async def test_streams_end_at_once_though_who_watches_does_not_read(
         for watcher in served.live.watchers:
             # As after some minutes of not reading; the other one reads.
             await lags_behind(watcher, lags.writer.get_extra_info("sockname"))
-        begin = time.monotonic()
         await served.live.close()
         draining = asyncio.create_task(served.server.drain(60))
-        rest = await reads.rest()
+        rest = await within(1, reads.rest())
         assert rest.endswith(b"0\r\n\r\n")
-        await draining
-        assert time.monotonic() - begin < 1
+        await within(1, draining)
         for one in (reads, lags):
             one.close()
 
@@ -343,7 +343,7 @@ async def lags_behind(watcher: object, address: tuple[str, int]) -> None:
     assert not watcher._read.done()  # type: ignore[attr-defined]
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_a_server_that_stops_ends_a_new_stream_so_that_the_page_comes_back(
     valkey: Valkey,
 ) -> None:
@@ -356,7 +356,8 @@ async def test_a_server_that_stops_ends_a_new_stream_so_that_the_page_comes_back
         stream.close()
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("hurried")
 async def test_without_redis_events_say_so_and_with_it_go_on(valkey: Valkey) -> None:
     async with serving(valkey) as served:
         await served.get("/")
@@ -366,7 +367,7 @@ async def test_without_redis_events_say_so_and_with_it_go_on(valkey: Valkey) -> 
         while (event := await stream.event())["redis"] == "up":
             pass
         assert event.keys() == {"time", "redis"}
-        assert before["time"] < event["time"] < before["time"] + 10
+        assert before["time"] < event["time"] < before["time"] + PATIENCE
         await asyncio.to_thread(valkey.start)
         while (event := await stream.event())["redis"] == "down":
             pass
@@ -374,18 +375,21 @@ async def test_without_redis_events_say_so_and_with_it_go_on(valkey: Valkey) -> 
         stream.close()
 
 
-@pytest.mark.gen_test(timeout=30)
-async def test_while_redis_hangs_comments_come_and_pages_are_served(valkey: Valkey) -> None:
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("hurried")
+async def test_while_redis_hangs_comments_come_and_pages_are_served(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with serving(valkey) as served:
         stream = await watch(served.port)
         await stream.event()
         valkey.hang()
+        monkeypatch.setattr(statistics, "READ_TIMEOUT", 0.5)
         while await stream.block() != ":\n\n":
             pass
-        assert (await stream.event())["redis"] == "down"
-        begin = time.monotonic()
-        assert (await served.get("/healthz")).code == 200
-        assert time.monotonic() - begin < 1
+        while (await stream.event())["redis"] == "up":
+            pass
+        assert (await within(0, served.get("/healthz"))).code == 200
         valkey.go_on()
         while (await stream.event())["redis"] == "down":
             pass
@@ -431,7 +435,7 @@ async def test_times_go_on_by_the_clock_of_redis_while_it_is_away(
     await eventually(lambda: not watched.watchers)
     events = [json.loads(one.split(b"data: ")[1]) for one in told if b"data: " in one]
     assert [one["redis"] for one in events] == ["up", *["down"] * 5]
-    assert all(1000 <= one["time"] < 1010 for one in events)
+    assert all(1000 <= one["time"] < 1000 + PATIENCE for one in events)
     await watched.close()
 
 
