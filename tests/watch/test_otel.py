@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from tests.support import ROOT
+from tests.support.ports import held_port
 from tests.support.program import Program
 from tests.support.valkey import Valkey
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 Start = Callable[..., Program]
 Span = dict[str, Any]
@@ -66,7 +67,7 @@ def test_a_visit_is_a_span_for_the_request_and_one_for_redis(
     output = tmp_path / "spans"
     with output.open("w") as stdout:
         server = program(f"--redis-url={valkey.url}", python=TRACED, stdout=stdout, **TO_CONSOLE)
-        server.wait_for(b"counter on", 30)
+        server.wait_for(b"counter on", PATIENCE)
         server.get("/", traceparent=f"00-{TRACE}-{PARENT}-01")
         server.get("/healthz")
         server.get("/", method="POST")
@@ -92,7 +93,7 @@ def test_visits_that_are_counted_together_have_each_a_span_of_its_own(
     output = tmp_path / "spans"
     with output.open("w") as stdout:
         server = program(f"--redis-url={valkey.url}", python=TRACED, stdout=stdout, **TO_CONSOLE)
-        server.wait_for(b"counter on", 30)
+        server.wait_for(b"counter on", PATIENCE)
         with ThreadPoolExecutor(8) as visitors:
             numbers = list(visitors.map(lambda _: server.visits(), range(40)))
         made = ended(server, output)
@@ -121,6 +122,7 @@ def test_without_its_variables_or_its_packages_the_program_is_the_same(
 ) -> None:
     for number, python in enumerate([(str(BIN / "python"),), (sys.executable,)], 1):
         server = program(f"--redis-url={valkey.url}", python=python)
+        server.wait_for(b"counter on", PATIENCE)
         assert server.visits() == number
 
 
@@ -133,7 +135,7 @@ def test_workers_trace_too(program: Start, valkey: Valkey, tmp_path: Path) -> No
             stdout=stdout,
             **TO_CONSOLE | {"OTEL_BSP_SCHEDULE_DELAY": "100"},
         )
-        server.wait_for(b"(?s)counter on.*counter on", 30)
+        server.wait_for(b"(?s)counter on.*counter on", PATIENCE)
         for _ in range(10):
             server.visits()
         # What is not sent yet when a worker ends is lost.
@@ -157,7 +159,8 @@ def test_spans_reach_a_collector(program: Start, valkey: Valkey) -> None:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Collector) as collector:
-        Thread(target=collector.serve_forever, daemon=True).start()
+        collecting = Thread(target=collector.serve_forever, daemon=True)
+        collecting.start()
         server = program(
             f"--redis-url={valkey.url}",
             python=TRACED,
@@ -167,29 +170,31 @@ def test_spans_reach_a_collector(program: Start, valkey: Valkey) -> None:
             OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
             OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}",
         )
-        server.wait_for(b"counter on", 30)
+        server.wait_for(b"counter on", PATIENCE)
         assert server.visits() == 1
         server.signal()
         assert server.wait() == 0
         collector.shutdown()
+        collecting.join()
     assert {path for path, _ in received} == {"/v1/traces"}
     sent = b"".join(body for _, body in received)
     assert all(word in sent for word in (b"hello", b"GET /", b"INCR"))
 
 
 def test_a_collector_that_is_away_holds_nothing_up(program: Start, valkey: Valkey) -> None:
-    server = program(
-        f"--redis-url={valkey.url}",
-        python=TRACED,
-        OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
-        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
-        OTEL_EXPORTER_OTLP_TIMEOUT="1",
-        OTEL_METRICS_EXPORTER="none",
-        OTEL_LOGS_EXPORTER="none",
-    )
-    server.wait_for(b"counter on", 30)
-    begun = time.monotonic()
-    assert [server.visits() for _ in range(5)] == [1, 2, 3, 4, 5]
-    server.signal()
-    assert server.wait() == 0
-    assert time.monotonic() - begun < 8
+    with held_port() as nobody:
+        server = program(
+            f"--redis-url={valkey.url}",
+            python=TRACED,
+            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{nobody.getsockname()[1]}",
+            OTEL_EXPORTER_OTLP_TIMEOUT="1",
+            OTEL_METRICS_EXPORTER="none",
+            OTEL_LOGS_EXPORTER="none",
+        )
+        server.wait_for(b"counter on", PATIENCE)
+        assert [server.visits() for _ in range(5)] == [1, 2, 3, 4, 5]
+        begun = time.monotonic()
+        server.signal()
+        assert server.wait(PATIENCE) == 0
+        assert time.monotonic() - begun < 8
