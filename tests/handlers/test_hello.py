@@ -9,10 +9,11 @@ from tornado.testing import AsyncHTTPTestCase, gen_test
 from tornado.web import Application
 
 from config import Settings
-from counter.visits import Visits
+from counter import Visits
 from handlers.accept import prefers_json
 from server import make_app
 from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE
 
 OFF = "<i>cannot connect to Redis, counter disabled</i>"
 
@@ -27,7 +28,7 @@ class PageCase(AsyncHTTPTestCase):
         self.valkey = valkey
 
     def get_app(self) -> Application:
-        self.visits = Visits(self.valkey.url)
+        self.visits = Visits(self.valkey.url, timeout=PATIENCE)
         return make_app(Settings(name=self.name), self.visits)
 
     def tearDown(self) -> None:
@@ -168,7 +169,7 @@ class PageTest(PageCase):
             answer = await self.http_client.fetch(self.get_url("/readyz"), raise_error=False)
             return answer.code, json.loads(answer.body)
 
-        await self.visits.start(2)
+        await self.visits.start(PATIENCE)
         assert await ready() == (200, {"status": "ready", "redis": "up"})
         self.valkey.kill()
         await self.visits.count()

@@ -16,6 +16,7 @@ from config import Settings
 from counter import Visits
 from handlers import route_names
 from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE
 
 #: Paths of each route, and some that are no page.
 PATHS = {
@@ -61,7 +62,7 @@ async def serving(
     """Serve on a port, with the classes that are given."""
     monkeypatch.setattr(server, "Application", application)
     valkey.client.flushall()
-    visits = Visits(valkey.url, hostname="web")
+    visits = Visits(valkey.url, hostname="web", timeout=PATIENCE)
     app = server.make_app(settings, visits)
     assert type(app) is application
     running = http_server(app)
@@ -105,7 +106,7 @@ def test_a_request_is_made_of_every_route() -> None:
     assert {*route_names(rules).values(), "other"} == set(PATHS)  # type: ignore[arg-type]
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 @pytest.mark.parametrize("faults", [False, True], ids=["no faults", "faults"])
 async def test_every_page_is_the_same_on_stock_tornado(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch, faults: bool
