@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.ports import held_port
+from tests.support.waiting import PATIENCE
+
 #: Where a connection is passed on to: a Unix socket, or a port of 127.0.0.1.
 Target = Path | int
 
@@ -46,13 +49,14 @@ class Proxy:
     def __init__(self, targets: Sequence[Target], tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self.to_target, self.to_client = Line(), Line()
-        self.port = 0
+        self._port = held_port()
+        self.port: int = self._port.getsockname()[1]
         self.accepted = 0
         """Connections so far."""
         self._targets = list(targets)
         self._turn = itertools.count()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -67,6 +71,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._port.close()
 
     # What a test does to it, from its own thread.
 
@@ -108,13 +113,12 @@ class Proxy:
     # In its thread.
 
     def _run(self, coroutine: Any) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(
             self._serve, "127.0.0.1", self.port, backlog=1000, reuse_address=True, ssl=self._tls
         )
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _refuse(self) -> None:
         if self._server is not None:
