@@ -79,6 +79,7 @@ class Load:
             raise ValueError("not a URL")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
             raise ValueError("not an http:// or https:// URL")
+        parts.hostname.encode("idna")  # as looking it up does; UnicodeError is a ValueError
         self.visits: list[Visit] = []
         self._host = parts.hostname
         self._port = parts.port or {"http": 80, "https": 443}[parts.scheme]
