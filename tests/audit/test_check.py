@@ -9,7 +9,6 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,14 +19,29 @@ import pytest
 from audit.load import Load, Visit
 from audit.plot import draw
 from audit.report import Judgement, Report
+from check import main
 from tests.support import ROOT
+from tests.support.ports import held_port
 from tests.support.program import Program
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 Start = Callable[..., Program]
 Answer = Callable[[int], tuple[int, str]]
+
+#: For a program whose visits all count, as they do not where a busy machine lets a deadline pass.
+NO_HURRY = "--redis-timeout=60"
+
+
+class AnsweringServer(ThreadingHTTPServer):
+    """Takes as many connections at once as the audit opens, and leaves no thread behind."""
+
+    daemon_threads = False
+    request_queue_size = 128  # more would wait for a second, until they are tried again
+
+    def handle_error(self, *_: object) -> None:
+        """Mind no client that has left before its answer."""
 
 
 def check(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -35,7 +49,7 @@ def check(*arguments: str, **options: object) -> subprocess.CompletedProcess[str
         [sys.executable, str(ROOT / "check.py"), *arguments],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
         **options,  # type: ignore[call-overload]
     )
 
@@ -43,7 +57,7 @@ def check(*arguments: str, **options: object) -> subprocess.CompletedProcess[str
 @pytest.fixture
 def answering() -> Iterator[Callable[[Answer], str]]:
     """Serve what a function gives for the n-th request, and return the URL."""
-    servers: list[ThreadingHTTPServer] = []
+    servers: list[tuple[AnsweringServer, threading.Thread]] = []
 
     def serve(answer: Answer) -> str:
         numbers = iter(range(1, 10**9))
@@ -62,22 +76,25 @@ def answering() -> Iterator[Callable[[Answer], str]]:
             def log_message(self, *_: object) -> None:
                 pass
 
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, args=(0.01,)).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}"
+        server = AnsweringServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        servers.append((server, thread))
+        thread.start()
+        return f"http://127.0.0.1:{server.server_port}"
 
     yield serve
-    for server in servers:
+    for server, thread in servers:
         server.shutdown()
-        server.server_close()
+        thread.join()
+        server.server_close()  # waits for its answers
 
 
 def page(number: int | None, hostname: str = "a") -> tuple[int, str]:
     return 200, json.dumps({"name": "x", "hostname": hostname, "visits": number})
 
 
-def test_a_sound_server_passes_and_every_number_is_seen(valkey: Valkey, program: Start) -> None:
-    server = program(f"--redis-url={valkey.url}")
+def test_a_sound_server_passes_and_every_number_is_seen(valkey: Valkey, counting: Start) -> None:
+    server = counting(f"--redis-url={valkey.url}", NO_HURRY)
     for flags in ([], ["--keep-alive"]):
         before = valkey.counter() or 0
         result = check(server.url, "--requests=300", "--concurrency", "8", "--exclusive", *flags)
@@ -107,19 +124,21 @@ def test_replicas_behind_a_balancer_are_told_apart(
 
 
 def test_three_servers_sharing_a_valkey_lose_no_number_when_one_drains(
-    valkey: Valkey, program: Start
+    valkey: Valkey, counting: Start
 ) -> None:
-    servers = [program(f"--redis-url={valkey.url}") for _ in range(3)]
+    servers = [counting(f"--redis-url={valkey.url}", NO_HURRY) for _ in range(3)]
     with Proxy([server.port for server in servers]) as balancer:
-        load = Load(f"http://127.0.0.1:{balancer.port}", requests=1500, concurrency=8)
+        load = Load(f"http://127.0.0.1:{balancer.port}", requests=900, concurrency=8)
         thread = threading.Thread(target=lambda: asyncio.run(load.run()))
         thread.start()
-        wait_until(lambda: len(load.visits) > 500)
-        servers[0].signal()
-        thread.join()
+        try:
+            wait_until(lambda: len(load.visits) > 300)
+            servers[0].signal()
+        finally:
+            thread.join()
     report = Report(load.visits, load.now, Judgement(exclusive=True))
     assert report.problems == [], report.as_text()
-    assert report.counted == 1500 == valkey.counter()
+    assert report.counted == 900 == valkey.counter()
 
 
 def test_a_number_shown_twice_fails_the_audit(answering: Callable[[Answer], str]) -> None:
@@ -161,15 +180,23 @@ def test_failures_beyond_those_allowed_fail_the_audit(
 
 def test_each_kind_of_failure_is_named(folder: Path, answering: Callable[[Answer], str]) -> None:
     def kinds(url: str, *flags: str) -> dict[str, int]:
-        result = check(url, "--requests=3", "--json", "--timeout=0.3", *flags)
+        # The resolver is to give up soon, where it has nobody to ask (resolv.conf(5)).
+        env = os.environ | {"RES_OPTIONS": "timeout:1 attempts:1"}
+        result = check(url, "--requests=3", "--json", f"--timeout={PATIENCE}", *flags, env=env)
         return dict(json.loads(result.stdout)["failures"])
 
     with Proxy([folder / "nobody"]) as proxy:
         url = f"http://127.0.0.1:{proxy.port}"
         assert set(kinds(url)) <= {"closed without an answer", "reset"}
-    assert kinds(url) == {"refused": 3}
-    assert kinds("http://no-such-host.invalid") == {"name not resolved": 3}
-    assert kinds(answering(lambda n: (time.sleep(1), page(n))[1])) == {"timeout": 3}
+    with held_port() as nobodys:
+        assert kinds(f"http://127.0.0.1:{nobodys.getsockname()[1]}") == {"refused": 3}
+    assert kinds("http://no-such-host.invalid.") == {"name not resolved": 3}
+    release = threading.Event()
+    url = answering(lambda n: (release.wait(), page(n))[1])
+    try:
+        assert kinds(url, "--timeout=0.3") == {"timeout": 3}
+    finally:
+        release.set()
     seen = kinds(answering(lambda n: page(n) if n == 1 else (200, "<html>")))
     assert seen == {"not friendlyhello's JSON": 2}
 
@@ -205,6 +232,7 @@ def test_what_is_not_friendlyhello_is_said_in_one_line(
         ("http://h:x",),
         ("http://h:99999",),
         ("http://a b",),
+        ("http://a..b",),
         ("http://h\n",),
         ("http://h", "--requests=0"),
         ("http://h", "--requests=many"),
@@ -217,56 +245,83 @@ def test_what_is_not_friendlyhello_is_said_in_one_line(
         ("http://h", "another"),
     ],
 )
-def test_a_bad_argument_is_said_in_one_line(arguments: tuple[str, ...]) -> None:
-    result = check(*arguments)
+def test_a_bad_argument_is_said_in_one_line(
+    arguments: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["check.py", *arguments])
+    with pytest.raises(SystemExit) as ended:  # no process of its own, which takes a second
+        main()
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert err.startswith("check.py: ")
+    assert err.count("\n") == 1
+
+
+def test_it_ends_with_the_status_of_a_bad_argument() -> None:
+    result = check("ftp://h")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("check.py: ")
-    assert result.stderr.count("\n") == 1
+    assert result.stderr == "check.py: ftp://h: not a URL such as http://localhost:4000\n"
 
 
-def test_ctrl_c_ends_early_and_still_reports(valkey: Valkey, program: Start) -> None:
-    server = program(f"--redis-url={valkey.url}")
+def test_ctrl_c_ends_early_and_still_reports(valkey: Valkey, counting: Start) -> None:
+    server = counting(f"--redis-url={valkey.url}", NO_HURRY)
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "check.py"), server.url, "--duration=60", "--exclusive"],
+        [sys.executable, str(ROOT / "check.py"), server.url, "--duration=600", "--exclusive"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        wait_until(lambda: (valkey.counter() or 0) > 50)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        try:
+            wait_until(lambda: (valkey.counter() or 0) > 50)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
     assert (process.returncode, err) == (0, "")
     assert f"lowest to highest    1 to {valkey.counter():,}" in out
 
 
+def waits_of(process: subprocess.Popen[str]) -> int:
+    """How often a process has gone to sleep, by itself (proc_pid_status(5))."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+
 def test_a_second_ctrl_c_ends_while_a_visit_hangs(answering: Callable[[Answer], str]) -> None:
     asked, release = threading.Event(), threading.Event()
-    url = answering(lambda n: (asked.set(), release.wait(30), page(n))[2])
+    url = answering(lambda n: (asked.set(), release.wait(), page(n))[2])
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "check.py"), url, "--timeout=60"],
+        [sys.executable, str(ROOT / "check.py"), url, "--timeout=600"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert asked.wait(10)
-        while process.poll() is None:  # the first of them waits for the visit
+        try:
+            assert asked.wait(PATIENCE)
+            process.send_signal(signal.SIGINT)  # it waits for the visit
+            before = waits_of(process)  # and has seen the signal before it next sleeps
+            wait_until(lambda: waits_of(process) > before + 1)
             process.send_signal(signal.SIGINT)
-            time.sleep(0.2)
-        out, err = process.communicate(timeout=20)
-        release.set()
+            out, err = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+            release.set()
     assert (process.returncode, out) == (130, "")
     assert err == "check.py: interrupted, no report\n"
 
 
 def test_a_duration_ends_the_load(answering: Callable[[Answer], str]) -> None:
     report = json.loads(check(answering(page), "--duration=0.5", "--json").stdout)
-    assert report["visits"]["made"] > 5
-    assert 0.4 < report["seconds"] < 3
+    assert report["visits"]["made"] >= 1
+    assert 0.5 <= report["seconds"] < 10
 
 
-def test_a_rate_is_kept(answering: Callable[[Answer], str]) -> None:
-    report = json.loads(check(answering(page), "--duration=1", "--rate=50", "--json").stdout)
-    assert 10 < report["visits"]["made"] <= 51
+def test_a_rate_is_not_exceeded(answering: Callable[[Answer], str]) -> None:
+    report = json.loads(check(answering(page), "--requests=20", "--rate=50", "--json").stdout)
+    assert report["visits"]["made"] == 20
+    assert 19 / 50 <= report["seconds"] < 10  # a second for each would be 19
 
 
 def test_the_progress_is_shown_where_somebody_looks(answering: Callable[[Answer], str]) -> None:
@@ -274,7 +329,7 @@ def test_the_progress_is_shown_where_somebody_looks(answering: Callable[[Answer]
     termios.tcsetwinsize(writing, (24, 120))
     seen = b""
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "check.py"), answering(page), "--requests=1000", "--json"],
+        [sys.executable, str(ROOT / "check.py"), answering(page), "--requests=200", "--json"],
         stdout=subprocess.PIPE,
         stderr=writing,
     ) as process:
@@ -287,7 +342,7 @@ def test_the_progress_is_shown_where_somebody_looks(answering: Callable[[Answer]
     os.close(reading)
     assert b"visits" in seen
     assert b"0 failed" in seen
-    assert report["visits"]["made"] == 1000
+    assert report["visits"]["made"] == 200
 
 
 def test_the_longest_stretch_without_a_counted_visit_is_an_outage() -> None:
@@ -306,7 +361,7 @@ def test_latencies_are_those_of_the_answered_visits() -> None:
     assert shares == {0.5: 0.05, 0.9: 0.09, 0.99: 0.099, 1.0: 0.1}
 
 
-def test_the_plot_has_each_replica_and_marks_failures(folder: Path, valkey: Valkey) -> None:
+def test_the_plot_has_each_replica_and_marks_failures() -> None:
     visits = [Visit(i / 100, 0.002, f"<{'ab'[i % 2]}>", i + 1) for i in range(300)]
     visits += [Visit(1.5, 0.1, failure="refused"), Visit(1.6, 0.1, "<a>")]
     svg = ElementTree.fromstring(draw(visits, 3.0))
