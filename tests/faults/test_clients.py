@@ -1,9 +1,9 @@
 """Clients that misbehave: each ends in a refusal, and none in a visit that nobody asked for."""
 
+import contextlib
 import dataclasses
 import json
 import resource
-import shutil
 import socket
 import statistics
 import tempfile
@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from limits import HTTP
 from tests.support import raw_http
+from tests.support.driven import timed
 from tests.support.program import Program
-from tests.support.raw_http import HEALTH, LAST, VISIT, Bytes
+from tests.support.raw_http import HEALTH, LAST, SECONDS_BETWEEN_BYTES, VISIT, Bytes
 from tests.support.valkey import Valkey
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 from tests.watch.test_logs import whole_lines
 
 Start = Callable[..., Program]
@@ -25,6 +27,9 @@ Property = Callable[[str, object], None]
 
 MB = 1 << 20
 AT_MOST = 64 * MB  # sent of a body that never ends
+
+#: No deadline is promised here, and Redis may have to be waited for, on a busy machine or hung.
+NO_HURRY = ("--redis-timeout=60",)
 
 #: The outcome of a connection that was closed without an answer.
 CLOSED = 0
@@ -352,21 +357,20 @@ class Served:
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     """A program and a Valkey for the whole table: a row asks what it adds to the counter."""
-    folder = Path(tempfile.mkdtemp(prefix="hello-"))
-    valkey = Valkey(folder)
-    valkey.start()
-    program = Program(f"--redis-url={valkey.url}", "--access-log=false")
-    try:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hello-")))
+        valkey = Valkey(folder)
+        stack.callback(valkey.close)
+        valkey.start()
+        program = Program(f"--redis-url={valkey.url}", *NO_HURRY, "--access-log=false")
+        stack.callback(program.close)
+        program.wait_for(b"counter on")
         with raw_http.logged(program):
             yield Served(program, valkey)
-    finally:
-        program.close()
-        valkey.close()
-        shutil.rmtree(folder)
 
 
 def start_counting(program: Start, valkey: Valkey, *flags: str) -> Program:
-    server = program(f"--redis-url={valkey.url}", "--access-log=false", *flags)
+    server = program(f"--redis-url={valkey.url}", "--access-log=false", *NO_HURRY, *flags)
     server.wait_for(b"counter on")
     return server
 
@@ -386,9 +390,9 @@ def outcomes_of(server: Program, row: Row) -> list[int]:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_what_is_malformed_is_refused_and_not_counted(row: Row, served: Served) -> None:
     before = served.counter()
-    start = time.monotonic()
-    outcomes = outcomes_of(served.program, row)
-    assert time.monotonic() - start < 5
+    outcomes, seconds = timed(served.program, lambda: outcomes_of(served.program, row))
+    # Not only as the server grows tired of waiting for the rest.
+    assert seconds < HTTP["header_timeout"] / 2
     # Asked by a visit that comes after: what counts late is seen too.
     number = served.program.visits()
     assert number is not None
@@ -414,7 +418,7 @@ def test_large_requests_take_little_memory(program: Start, valkey: Valkey) -> No
 
 def flood(client: socket.socket, piece: bytes) -> int:
     """Send until the server takes no more, for a second; return how much it took."""
-    client.settimeout(1)
+    client.settimeout(1)  # in which it may take nothing
     total = 0
     try:
         while total < AT_MOST:
@@ -428,7 +432,7 @@ def flood(client: socket.socket, piece: bytes) -> int:
 def test_client_that_sends_on_while_its_answer_is_pending_takes_little_memory(
     piece: bytes, program: Start, valkey: Valkey
 ) -> None:
-    server = start_counting(program, valkey, "--redis-timeout=30")
+    server = start_counting(program, valkey)
     assert server.visits() == 1
     before = raw_http.memory(server, "VmHWM")
     valkey.hang()
@@ -479,7 +483,7 @@ def test_clients_that_leave_before_the_answer_leave_nothing_behind(
     leave: Callable[[socket.socket], None], program: Start, valkey: Valkey
 ) -> None:
     number = 200
-    server = start_counting(program, valkey, "--redis-timeout=30")
+    server = start_counting(program, valkey)
     bystander = raw_http.open_to(server)
 
     def come_and_go() -> None:
@@ -552,7 +556,8 @@ def test_slow_clients_do_not_slow_the_others(
     print(f"median latency {usual * 1e3:.2f} ms alone, {slowed * 1e3:.2f} ms with 500 slow ones")
     record_property("latency_alone_ms", usual * 1e3)
     record_property("latency_with_slow_clients_ms", slowed * 1e3)
-    assert slowed < 3 * usual + 0.01
+    # A server that waits for one client while others ask makes them wait for its next byte.
+    assert slowed < usual + SECONDS_BETWEEN_BYTES / 4
 
 
 def test_idle_connections_cost_little(
@@ -573,9 +578,9 @@ def test_idle_connections_cost_little(
                     assert raw_http.read_answer(client).status == 200
             assert raw_http.descriptors(server) == before + number
             each = (raw_http.memory(server) - used) / number
-            start = time.monotonic()
+            cpu = raw_http.cpu_seconds(server)
             assert server.visits() == 2
-            assert time.monotonic() - start < 1
+            cpu = raw_http.cpu_seconds(server) - cpu
             assert raw_http.ask(clients[0]).visit == 3
             assert raw_http.ask(clients[-1]).visit == 4
             for client in clients:
@@ -585,6 +590,7 @@ def test_idle_connections_cost_little(
     print(f"{each / 1024:.1f} kB for each of {number} idle connections")
     record_property("bytes_per_idle_connection", each)
     assert each < 64 * 1024
+    assert cpu < 0.2, "a visit looks at each of them"
 
 
 def test_server_without_descriptors_waits_for_them(
@@ -602,7 +608,7 @@ def test_server_without_descriptors_waits_for_them(
             assert raw_http.read_answer(clients[0]).status == 200
             wait_until(lambda: raw_http.descriptors(server) == 64)
             cpu, lines = raw_http.cpu_seconds(server), log.count(b"\n")
-            time.sleep(window)  # it is a rate that is measured
+            time.sleep(window)  # in which next to nothing may happen
             cpu = (raw_http.cpu_seconds(server) - cpu) / window
             lines = log.count(b"\n") - lines
             assert raw_http.ask(clients[0]).visit == 2  # those it has are served
@@ -620,7 +626,7 @@ def test_server_without_descriptors_waits_for_them(
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_request_forges_a_log_line(log_format: str, program: Start, valkey: Valkey) -> None:
-    server = program(f"--redis-url={valkey.url}", f"--log-format={log_format}")
+    server = program(f"--redis-url={valkey.url}", *NO_HURRY, f"--log-format={log_format}")
     encoded = b"%0d%0a" + FORGED.replace(b" ", b"%20")
     forgeries = [
         get(first=b"GET /" + encoded + b" HTTP/1.1"),
@@ -643,7 +649,7 @@ def test_no_request_forges_a_log_line(log_format: str, program: Start, valkey: V
             if not row.is_big:
                 outcomes_of(server, row)
         server.signal()
-        assert server.process.wait(10) == 0
+        assert server.process.wait(PATIENCE) == 0
     for line in whole_lines(bytes(log), log_format):
         message = json.loads(line)["message"] if log_format == "json" else line[1:]
         assert not message.startswith(FORGED.decode())

@@ -1,6 +1,5 @@
 """A cluster of real nodes: the counter's is found, from whichever node the way is asked."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,8 @@ class Cluster:
     """Three primaries, and a replica of the one that has the counter."""
 
     def __init__(self, folder: Path) -> None:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "500")
+        # Long enough that a busy machine makes no node look dead to the others.
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
         options += ("--cluster-replica-validity-factor", "0")
         self.nodes = [Node(folder, *options) for _ in range(4)]
         for node in self.nodes:
@@ -34,12 +34,13 @@ class Cluster:
                 self.owner = node
         for epoch, node in enumerate(self.nodes):
             node.client.execute_command("CLUSTER SET-CONFIG-EPOCH", epoch + 1)
-            node.client.execute_command("CLUSTER MEET", "127.0.0.1", self.nodes[0].port)
-        wait_until(lambda: all(self.knows_all(node) for node in self.nodes), 20)
+            met = self.nodes[0]
+            node.client.execute_command("CLUSTER MEET", "127.0.0.1", met.port, met.cluster_port)
+        wait_until(lambda: all(self.knows_all(node) for node in self.nodes))
         self.replica = self.nodes[3]
         self.replica.client.execute_command("CLUSTER REPLICATE", self.id_of(self.owner))
-        wait_until(lambda: self.owner.replicas_in_step() == 1, 20)
-        wait_until(lambda: all(self.is_well(node) for node in self.nodes), 20)
+        wait_until(lambda: self.owner.replicas_in_step() == 1)
+        wait_until(lambda: all(self.is_well(node) for node in self.nodes))
 
     def id_of(self, node: Node) -> str:
         return self.ids[self.nodes.index(node)]
@@ -64,48 +65,50 @@ def url(*nodes: Node) -> str:
     return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
 
 
-def test_any_node_leads_to_the_counter(cluster: Cluster, program: Start) -> None:
+def test_any_node_leads_to_the_counter(cluster: Cluster, counting: Start) -> None:
     for number, node in enumerate(cluster.nodes, 1):
-        assert program(f"--redis-url={url(node)}").visits() == number
+        assert counting(f"--redis-url={url(node)}").visits() == number
 
 
 def test_a_node_that_is_gone_and_one_that_hangs_cost_nothing(
-    cluster: Cluster, program: Start
+    cluster: Cluster, counting: Start
 ) -> None:
+    for node in cluster.nodes:  # which goes on without a majority meanwhile
+        node.client.config_set("cluster-node-timeout", 600_000)
     gone, hung = cluster.others()
+    gone.kill()
     hung.hang()
-    server = program(f"--redis-url={url(gone, hung, cluster.owner)}")
+    server = counting(f"--redis-url={url(gone, hung, cluster.owner)}")
     assert server.visits() == 1
 
 
-@pytest.mark.timeout(120)
 def test_the_counter_is_followed_to_the_replica_that_takes_over(
-    cluster: Cluster, program: Start
+    cluster: Cluster, counting: Start
 ) -> None:
-    server = program(f"--redis-url={url(*cluster.nodes)}", "--redis-wait=1", "--access-log=false")
-    with driven(server.url, rate=200) as load:
+    server = counting(f"--redis-url={url(*cluster.nodes)}", "--redis-wait=1", "--access-log=false")
+    with driven(server) as load:
         cluster.owner.kill()
-        wait_until(cluster.replica.is_primary, 20)
+        wait_until(cluster.replica.is_primary)
         # It serves once it has told the others; without a replica of its own, no visit counts.
         cluster.owner.start()
-        wait_until(lambda: cluster.replica.replicas_in_step() == 1, 20)
+        wait_until(lambda: cluster.replica.replicas_in_step() == 1)
         load.wait_counted(load.now)
     report = load.report()
     assert report.failed == 0
     assert report.twice == []
-    assert report.latencies[-1] < 2 + BUSY
+    assert load.latencies()[-1] < 2 + BUSY
 
 
 def test_what_the_live_page_shows_is_followed_to_the_replica_that_takes_over(
-    cluster: Cluster, program: Start
+    cluster: Cluster, counting: Start
 ) -> None:
-    server = program(f"--redis-url={url(*cluster.nodes)}")
+    server = counting(f"--redis-url={url(*cluster.nodes)}")
     assert [server.visits() for _ in range(3)] == [1, 2, 3]
-    assert counted(server) == (3, 3)
+    wait_until(lambda: counted(server) == (3, 3))
     wait_until(lambda: int(cluster.owner.client.wait(1, 1000)) == 1 and in_step(cluster))
     cluster.owner.kill()
-    wait_until(lambda: server.visits() == 4, 20)
-    assert counted(server) == (4, 4)
+    wait_until(lambda: server.visits() == 4)
+    wait_until(lambda: counted(server) == (4, 4))
 
 
 def in_step(cluster: Cluster) -> bool:
@@ -116,19 +119,18 @@ def in_step(cluster: Cluster) -> bool:
 
 def counted(server: Program) -> tuple[object, int]:
     """The total, and the replicas' sum, as the live page shows them."""
-    wait_until(lambda: server.event()["redis"] == "up")
     event = server.event()
-    replicas = event["replicas"]
+    replicas = event.get("replicas", [])
     assert isinstance(replicas, list)
-    return event["total"], sum(one["visits"] for one in replicas)
+    return event.get("total"), sum(one["visits"] for one in replicas)
 
 
 def test_the_counter_is_followed_to_the_node_that_its_slot_moves_to(
-    cluster: Cluster, program: Start
+    cluster: Cluster, counting: Start
 ) -> None:
-    server = program(f"--redis-url={url(*cluster.nodes)}", "--access-log=false")
+    server = counting(f"--redis-url={url(*cluster.nodes)}", "--access-log=false")
     source, target = cluster.owner, cluster.others()[0]
-    with driven(server.url, rate=200) as load:
+    with driven(server) as load:
         load.wait_counted(load.now)  # so that the replica's own keys are in the slot too
         setslot = ("CLUSTER SETSLOT", SLOT)
         target.client.execute_command(*setslot, "IMPORTING", cluster.id_of(source))
@@ -137,8 +139,9 @@ def test_the_counter_is_followed_to_the_node_that_its_slot_moves_to(
             source.client.migrate("127.0.0.1", target.port, keys, 0, 1000)
         for node in (target, source):
             node.client.execute_command(*setslot, "NODE", cluster.id_of(target))
-        load.wait_counted(load.now)
-        time.sleep(0.5)
+        moved = load.now
+        load.wait_counted(moved)
+        wait_until(lambda: len(load.counted_since(moved)) >= 100)
     report = load.report()
     assert report.failed == 0
     assert report.twice == []

@@ -1,14 +1,13 @@
 """A primary, its replicas and their sentinels, all real: failovers lose no number shown."""
 
 import ssl
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.support.driven import BUSY, driven
+from tests.support.driven import BUSY, driven, timed
 from tests.support.fake_redis import FakeRedis
 from tests.support.nodes import SERVICE, Node, Sentinel
 from tests.support.program import Program
@@ -17,8 +16,9 @@ from tests.support.waiting import wait_until
 
 Start = Callable[..., Program]
 
-#: How long until another is the primary, at most: sentinels wait for votes that collide.
-FAILOVER = 20
+#: How long until another is the primary, at most: sentinels wait for votes that collide, and for
+#: half a minute when a busy machine has stopped their clocks.
+FAILOVER = 100
 
 
 class Group:
@@ -56,8 +56,10 @@ class Group:
 
     def wait_settled(self) -> None:
         """Wait until a failover could follow: everyone knows everyone."""
-        wait_until(lambda: all(one.knows(replicas=2, sentinels=3) for one in self.sentinels), 30)
-        wait_until(lambda: self.primary().replicas_in_step() == 2, 30)
+        wait_until(
+            lambda: all(one.knows(replicas=2, sentinels=3) for one in self.sentinels), FAILOVER
+        )
+        wait_until(lambda: self.primary().replicas_in_step() == 2, FAILOVER)
 
 
 @pytest.fixture
@@ -65,19 +67,24 @@ def group(folder: Path) -> Group:
     return Group(folder)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("round", range(4))
 def test_twenty_failovers_show_no_number_twice_when_a_replica_acknowledges_each(
-    round: int, group: Group, program: Start
+    round: int, group: Group, counting: Start
 ) -> None:
-    server = program(f"--redis-url={group.url}", "--redis-wait=1", "--access-log=false")
+    server = counting(f"--redis-url={group.url}", "--redis-wait=1", "--access-log=false")
     found = []
-    with driven(server.url, rate=200) as load:
+    with driven(server) as load:
         for _ in range(5):
             old = group.primary()
             old.kill()
             new = group.new_primary(old)
-            found.append(load.wait_counted(load.now))
+            promoted = load.now
+            # Redis is back once a replica acknowledges what the new primary counts.
+            wait_until(new.replicas_in_step, FAILOVER)
+            load.wait_counted(load.now)
+            counted = min(visit.end for visit in load.counted_since(promoted))
+            found.append(load.seconds(promoted, counted))
             wait_until(lambda new=new: group.sentinels[0].primary() == new.port)  # type: ignore[misc]
             old.start("--replicaof", f"127.0.0.1 {new.port}")
             group.wait_settled()
@@ -86,26 +93,28 @@ def test_twenty_failovers_show_no_number_twice_when_a_replica_acknowledges_each(
     assert report.failed == 0
     assert report.twice == []
     assert report.counted > 0
-    assert report.latencies[-1] < 2 + BUSY
+    assert load.latencies()[-1] < 2 + BUSY
     assert report.numbers[-1] <= report.made
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_hung_primary_is_left_for_the_new_one_before_a_visit_meets_it(
-    group: Group, program: Start
+    group: Group, counting: Start
 ) -> None:
-    server = program(f"--redis-url={group.url}", "--access-log=false")
+    server = counting(f"--redis-url={group.url}", "--redis-timeout=30", "--access-log=false")
     assert server.visits() == 1
     old = group.primary()
     wait_until(lambda: old.client.wait(2, 1000) == 2 or server.visits())
     old.hang()
     try:
-        group.new_primary(old)
-        wait_until(lambda: all(one.primary() != old.port for one in group.sentinels))
-        time.sleep(1.5)  # what the server has to notice it, without a visit
-        began = time.monotonic()
-        assert server.visits() is not None
-        assert time.monotonic() - began < 0.5
+        new = group.new_primary(old)
+        wait_until(lambda: all(one.primary() != old.port for one in group.sentinels), FAILOVER)
+        # The server asks who it is as it connects; those of the sentinels and of the test have
+        # names.
+        wait_until(lambda: "role" in [one["cmd"] for one in new.client.client_list("normal")])
+        number, seconds = timed(server, server.visits)
+        assert number is not None
+        assert seconds < 15, "it waited for the primary that hangs"
     finally:
         old.go_on()
 
@@ -116,36 +125,38 @@ def test_a_sentinel_that_hangs_and_one_that_is_gone_cost_nothing(
     group.sentinels[0].hang()
     group.sentinels[1].kill()
     server = program(f"--redis-url={group.url}", "--access-log=false")
-    wait_until(lambda: '"up"' in server.get("/readyz")[1], 2)
+    _, seconds = timed(server, lambda: server.wait_for(b"counter on"))
+    assert seconds < 2 + BUSY
     assert server.visits() == 1
 
 
-def test_visits_that_no_replica_acknowledges_show_no_number(group: Group, program: Start) -> None:
-    server = program(f"--redis-url={group.url}", "--redis-wait=1", "--redis-timeout=1")
+def test_visits_that_no_replica_acknowledges_show_no_number(group: Group, counting: Start) -> None:
+    deadline = 2
+    server = counting(f"--redis-url={group.url}", "--redis-wait=1", f"--redis-timeout={deadline}")
     assert server.visits() == 1
     replicas = [node for node in group.nodes if node is not group.primary()]
     for sentinel in group.sentinels:
         sentinel.kill()
     for replica in replicas:
         replica.hang()
-    began = time.monotonic()
-    assert server.visits() is None
-    assert time.monotonic() - began < 1 + BUSY
-    began = time.monotonic()
-    assert server.visits() is None
-    assert time.monotonic() - began < 0.5
+    number, seconds = timed(server, server.visits)
+    assert number is None
+    assert seconds < deadline + BUSY
+    number, seconds = timed(server, server.visits)
+    assert number is None
+    assert seconds < deadline / 2, "it waited although the counter was off"
     for replica in replicas:
         replica.go_on()
     server.wait_for(rb"counter off: 0 of 1 replicas acknowledged")
 
 
 def test_passwords_of_the_nodes_and_of_the_sentinels_are_their_own(
-    folder: Path, program: Start
+    folder: Path, program: Start, counting: Start
 ) -> None:
     group = Group(folder, password="of-the-nodes", own="of-the-sentinels")
     (folder / "nodes").write_text("of-the-nodes\n")
     (folder / "sentinels").write_text("of-the-sentinels\n")
-    server = program(
+    server = counting(
         f"--redis-url={group.url}",
         f"--redis-password-file={folder}/nodes",
         f"--redis-sentinel-password-file={folder}/sentinels",
@@ -153,11 +164,14 @@ def test_passwords_of_the_nodes_and_of_the_sentinels_are_their_own(
     assert server.visits() == 1
     wrong = program(f"--redis-url={group.url}", f"--redis-password-file={folder}/nodes")
     assert wrong.visits() is None
-    assert b"of-the" not in server.log + wrong.log
+    for one in server, wrong:
+        one.signal()
+        assert one.wait() == 0
+        assert b"of-the" not in one.log
 
 
 def test_a_sentinel_that_is_behind_the_times_does_not_decide(
-    group: Group, folder: Path, program: Start
+    group: Group, folder: Path, counting: Start
 ) -> None:
     other = Node(folder)
     other.start()
@@ -165,12 +179,12 @@ def test_a_sentinel_that_is_behind_the_times_does_not_decide(
     stale.watch(other, quorum=1)
     url = f"redis+sentinel://127.0.0.1:{stale.port},{group.hosts}/{SERVICE}"
     for number in range(1, 6):
-        assert program(f"--redis-url={url}").visits() == number
+        assert counting(f"--redis-url={url}").visits() == number
     assert other.client.get("counter") is None
 
 
 def test_sentinels_and_the_primary_are_spoken_to_over_tls(
-    folder: Path, group: Group, program: Start
+    folder: Path, group: Group, program: Start, counting: Start
 ) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -181,25 +195,26 @@ def test_sentinels_and_the_primary_are_spoken_to_over_tls(
         # This Valkey has no TLS of its own, so its sentinels cannot name such a port.
         sentinel.to_client.change = lambda data: data.replace(b"%d" % plain, b"%d" % primary.port)
         place = f"127.0.0.1:{sentinel.port}/{SERVICE}"
-        trusting = program(f"--redis-url=rediss+sentinel://{place}?ssl_ca_certs={folder}/ca.pem")
+        trusting = counting(f"--redis-url=rediss+sentinel://{place}?ssl_ca_certs={folder}/ca.pem")
         assert trusting.visits() == 1
-        assert primary.accepted == 1
+        assert primary.accepted >= 1
         assert program(f"--redis-url=rediss+sentinel://{place}").visits() is None
         assert program(f"--redis-url=redis+sentinel://{place}").visits() is None
 
 
 def test_a_server_that_is_no_sentinel_does_not_end_the_counter(
-    group: Group, fake: FakeRedis, program: Start
+    group: Group, fake: FakeRedis, program: Start, counting: Start
 ) -> None:
     url = f"redis+sentinel://127.0.0.1:{fake.port},{group.hosts}/{SERVICE}"
-    server = program(f"--redis-url={url}", "--access-log=false")
+    server = counting(f"--redis-url={url}", "--access-log=false")
     assert server.visits() == 1
     with Proxy([group.sentinels[0].port]) as odd:
         odd.to_client.change = lambda data: b"*1\r\n:1\r\n"  # no host, no port
         alone = program(f"--redis-url=redis+sentinel://127.0.0.1:{odd.port}/{SERVICE}")
         assert alone.visits() is None
         odd.heal()
-        wait_until(lambda: alone.visits() is not None, 2 + BUSY)
+        _, seconds = timed(alone, lambda: wait_until(lambda: alone.visits() is not None))
+        assert seconds < 2 + BUSY
         odd.to_client.change = lambda data: b"*1\r\n:1\r\n"
         made = odd.accepted
         wait_until(lambda: odd.accepted > made + 2)  # it goes on asking

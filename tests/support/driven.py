@@ -1,29 +1,42 @@
 """A server under load while something is done to it, and the audit of what the visitors saw."""
 
 import asyncio
+import bisect
 import contextlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from audit.load import Load, Visit
 from audit.report import Report
-from tests.support.waiting import wait_until
+from tests.support.processes import held_up
+from tests.support.program import Program
+from tests.support.waiting import BUSY as BUSY
+from tests.support.waiting import STEP, wait_until
 
-#: What a busy machine may add to a deadline, as the contract has it.
-BUSY = 0.2
+Result = TypeVar("Result")
 
 
 class Driven:
     """A load that runs beside the test.
 
-    :arg url: of the page.
+    Its times are those of a machine with processors for all: from a visit's seconds are taken
+    those in which the load could not run, and those in which the server could not.
+
+    :arg server: the program, or the URL of the page.
     :arg rate: visits a second.
     """
 
-    def __init__(self, url: str, *, rate: float = 300, concurrency: int = 32) -> None:
+    def __init__(self, server: Program | str, *, rate: float = 200, concurrency: int = 32) -> None:
+        url, self._pid = (
+            (server, None) if isinstance(server, str) else (server.url, server.process.pid)
+        )
         self.load = Load(
             url, duration=3600, concurrency=concurrency, rate=rate, timeout=30, keep_alive=True
         )
+        self._moments: list[float] = []
+        self._lost: list[float] = []  # seconds, up to each of these moments
 
     @property
     def visits(self) -> list[Visit]:
@@ -33,14 +46,48 @@ class Driven:
     def now(self) -> float:
         return self.load.now
 
+    async def run(self) -> None:
+        watch = asyncio.create_task(self._watch())
+        try:
+            await self.load.run()
+        finally:
+            watch.cancel()
+
+    async def _watch(self) -> None:
+        """Note how long the machine has kept the load, and the server, from running."""
+        late = 0.0
+        while True:
+            before = self.now
+            await asyncio.sleep(STEP)
+            late += max(self.now - before - STEP, 0)
+            self._lost.append(late + (held_up(self._pid) if self._pid else 0))
+            self._moments.append(self.now)
+
+    def seconds(self, start: float, end: float) -> float:
+        """Return how long it was from one moment to another, had the machine not been busy."""
+        if not self._moments:
+            return end - start
+        first = max(bisect.bisect_right(self._moments, start) - 1, 0)
+        last = min(bisect.bisect_left(self._moments, end), len(self._moments) - 1)
+        return end - start - (self._lost[last] - self._lost[first])
+
+    def latencies(self, visits: list[Visit] | None = None) -> list[float]:
+        """Return how long the visits took, the slowest last; of all that were answered if none."""
+        some = self.visits if visits is None else visits
+        return sorted(self.seconds(one.at, one.end) for one in some if one.failure is None)
+
+    def uncounted(self) -> list[Visit]:
+        """Return the visits that were answered without a number."""
+        return [one for one in list(self.visits) if one.number is None and one.failure is None]
+
     def counted_since(self, moment: float) -> list[Visit]:
         """Return the visits that began after a moment and were counted."""
-        return [one for one in self.visits if one.at > moment and one.number is not None]
+        return [one for one in list(self.visits) if one.at > moment and one.number is not None]
 
     def wait_counted(self, since: float, seconds: float = 2.0 + BUSY) -> float:
         """Wait until visits count, and return how long after a moment they did."""
-        wait_until(lambda: self.counted_since(since), seconds + 5)
-        after = min(visit.end for visit in self.counted_since(since)) - since
+        wait_until(lambda: self.counted_since(since))
+        after = self.seconds(since, min(visit.end for visit in self.counted_since(since)))
         assert after < seconds, f"no visit counted for {after:.2f} s"
         return after
 
@@ -49,10 +96,10 @@ class Driven:
 
 
 @contextlib.contextmanager
-def driven(url: str, *, rate: float = 300, concurrency: int = 32) -> Iterator[Driven]:
-    """Drive a server until the end of the context, once its visits count."""
-    one = Driven(url, rate=rate, concurrency=concurrency)
-    thread = threading.Thread(target=lambda: asyncio.run(one.load.run()), name="load")
+def driven(server: Program | str, *, rate: float = 200, concurrency: int = 32) -> Iterator[Driven]:
+    """Drive a server until the end of the context, once its visits are answered."""
+    one = Driven(server, rate=rate, concurrency=concurrency)
+    thread = threading.Thread(target=lambda: asyncio.run(one.run()), name="load")
     thread.start()
     try:
         wait_until(lambda: len(one.visits) >= 20)
@@ -61,3 +108,12 @@ def driven(url: str, *, rate: float = 300, concurrency: int = 32) -> Iterator[Dr
         one.load.stop()
         thread.join(60)
     assert not thread.is_alive(), "visits are still under way"
+
+
+def timed(server: Program, act: Callable[[], Result]) -> tuple[Result, float]:
+    """Do something, and return how long it took, had the machine not been busy."""
+    both = (server.process.pid, threading.get_native_id())
+    before, begun = sum(map(held_up, both)), time.monotonic()
+    result = act()
+    seconds = time.monotonic() - begun
+    return result, seconds - (sum(map(held_up, both)) - before)

