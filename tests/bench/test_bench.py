@@ -15,7 +15,7 @@ from bench.results import Results, Row, load, lowest, moved, ratios, spread
 from bench.servers import BY_NAME, OURS, PYTHON, SERVERS, lacks
 from tests.support import ROOT
 from tests.support.processes import processes_in
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 A_ROW = Row(OURS, False, 1, 64, 100.0, 1.0, 2.0, 50.0, 1.0, 30.0, 0.5, 100.0, 10.0)
 MACHINE = {"cpu": "a", "cores": "2"}
@@ -33,7 +33,7 @@ def run(*arguments: str, python: Path | str = sys.executable, **env: str) -> tup
         env=os.environ | env,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=3 * PATIENCE,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -182,7 +182,7 @@ with measure.running(["sleep", "60"], os.sched_getaffinity(0), pathlib.Path(sys.
 
 def test_ctrl_c_while_a_process_begins_does_not_leave_it_behind(tmp_path: Path) -> None:
     command = ["env", "--default-signal=INT", str(PYTHON), "-c", INTERRUPTED, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     try:
         assert "KeyboardInterrupt" in done.stderr
         assert processes_in(tmp_path) == set()
@@ -201,10 +201,14 @@ def test_ctrl_c_is_one_line_and_leaves_no_process_behind(tmp_path: Path) -> None
         stdout=subprocess.DEVNULL,
         text=True,
     )
-    wait_until(lambda: any(map(processes_in, tmp_path.glob(f"*/{OURS}-0"))), 20)
-    (folder,) = tmp_path.glob(f"*/{OURS}-0")
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    try:
+        wait_until(lambda: any(map(processes_in, tmp_path.glob(f"*/{OURS}-0"))))
+        (folder,) = tmp_path.glob(f"*/{OURS}-0")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.communicate()
     assert (process.returncode, err) == (130, "bench: interrupted\n")
     assert processes_in(folder) == set()
     assert list(tmp_path.iterdir()) == []

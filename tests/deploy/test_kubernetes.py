@@ -13,6 +13,7 @@ import yaml
 from config import VERSION, Settings
 from http1 import DRAIN_PAUSE
 from tests.support import ROOT
+from tests.support.waiting import PATIENCE
 
 BASE = ROOT / "deploy" / "kubernetes"
 
@@ -83,7 +84,7 @@ def rendered(tmp_path: Path) -> dict[str, Resource]:
 
 def kustomize(base: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["kubectl", "kustomize", str(base)], capture_output=True, text=True, timeout=30
+        ["kubectl", "kustomize", str(base)], capture_output=True, text=True, timeout=PATIENCE
     )
 
 
