@@ -13,6 +13,7 @@ from tests.support import ROOT
 from tests.support.program import Program
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE
 
 REPLICA = Path(__file__).parent / "replica.py"
 
@@ -68,7 +69,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Opened]]:
 
     def open_page(url: str, **options: object) -> Opened:
         context = browser.new_context(viewport={"width": 1000, "height": 900}, **options)  # type: ignore[arg-type]
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(1000 * PATIENCE)
         one = Opened(context.new_page())
         opened.append(one)
         one.page.goto(f"{url}/live")

@@ -1,21 +1,24 @@
 """The live page, as a person sees it who opens it in a browser."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import NAMES, REPLICA, SCREENSHOTS, Opened
 from tests.support.driven import driven
+from tests.support.ports import held_port
 from tests.support.program import Program
 from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE
 
 Open = Callable[..., Opened]
 Start = Callable[..., Program]
 Replicas = tuple[str, dict[str, Program]]
 
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=1000 * PATIENCE)
 
 
 def total(page: Page) -> int:
@@ -39,7 +42,7 @@ def points(page: Page) -> list[tuple[float, float]]:
 
 def wait_for_points(page: Page, number: int) -> None:
     """Wait until so many seconds are drawn."""
-    for _ in range(300):
+    for _ in range(int(10 * PATIENCE)):
         if len(points(page)) >= number:
             return
         page.wait_for_timeout(100)
@@ -61,7 +64,7 @@ def photograph(page: Page) -> None:
         page.set_viewport_size({"width": width, "height": 820})
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            page.wait_for_timeout(1_200)  # the chart is drawn anew with the next event
+            wait_for_points(page, len(points(page)) + 1)  # it is drawn anew with the next event
             assert_fits(page)
             page.screenshot(path=SCREENSHOTS / f"live-{name}-{scheme}.png", full_page=True)
 
@@ -130,10 +133,17 @@ def test_without_redis_the_page_says_so_keeps_what_it_has_and_comes_back(
         expect(page.locator("#chart .away")).to_be_visible()  # it is part of the picture now
 
 
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port that stays the test's own while no server listens on it."""
+    with held_port() as held:
+        yield held.getsockname()[1]
+
+
 def test_the_page_comes_back_after_a_restart_of_the_server_and_keeps_its_picture(
-    valkey: Valkey, program: Start, open_page: Open
+    valkey: Valkey, counting: Start, open_page: Open, port: int
 ) -> None:
-    server = program(f"--redis-url={valkey.url}")
+    server = counting(f"--redis-url={valkey.url}", f"--port={port}")
     opened = open_page(server.url)
     page = opened.page
     is_live(page)
@@ -148,7 +158,7 @@ def test_the_page_comes_back_after_a_restart_of_the_server_and_keeps_its_picture
     assert len(points(page)) >= 4
     expect(page.locator("#total")).to_have_text("1")
 
-    again = program(f"--redis-url={valkey.url}", f"--port={server.port}")
+    again = counting(f"--redis-url={valkey.url}", f"--port={port}")
     is_live(page)
     again.visits()
     expect(page.locator("#total")).to_have_text("2")
@@ -156,10 +166,10 @@ def test_the_page_comes_back_after_a_restart_of_the_server_and_keeps_its_picture
 
 
 def test_the_page_comes_back_when_a_balancer_has_answered_502(
-    valkey: Valkey, program: Start, open_page: Open
+    valkey: Valkey, counting: Start, open_page: Open, port: int
 ) -> None:
     """After which the browser's own EventSource does not try again."""
-    server = program(f"--redis-url={valkey.url}")
+    server = counting(f"--redis-url={valkey.url}", f"--port={port}")
     opened = open_page(server.url)
     page = opened.page
     is_live(page)
@@ -167,7 +177,7 @@ def test_the_page_comes_back_when_a_balancer_has_answered_502(
     opened.may_lose = True
     server.signal()
     assert server.wait() == 0
-    again = program(f"--redis-url={valkey.url}", f"--port={server.port}")
+    again = counting(f"--redis-url={valkey.url}", f"--port={port}")
     with page.expect_response(lambda answer: answer.status == 502):
         pass
     expect(page.get_by_role("status")).to_contain_text("Connection lost")
@@ -178,9 +188,9 @@ def test_the_page_comes_back_when_a_balancer_has_answered_502(
 
 
 def test_a_counter_that_is_set_back_is_shown_and_no_rate_is_negative(
-    valkey: Valkey, program: Start, open_page: Open
+    valkey: Valkey, counting: Start, open_page: Open
 ) -> None:
-    server = program(f"--redis-url={valkey.url}")
+    server = counting(f"--redis-url={valkey.url}")
     valkey.client.set("counter", 5_000)
     page = open_page(server.url).page
     expect(page.locator("#total")).to_have_text("5,000")
@@ -196,9 +206,9 @@ def test_a_counter_that_is_set_back_is_shown_and_no_rate_is_negative(
 
 
 def test_a_page_opened_later_starts_with_what_others_saw(
-    valkey: Valkey, program: Start, open_page: Open
+    valkey: Valkey, counting: Start, open_page: Open
 ) -> None:
-    server = program(f"--redis-url={valkey.url}")
+    server = counting(f"--redis-url={valkey.url}")
     first = open_page(server.url).page
     wait_for_points(first, 4)
     later = open_page(server.url).page
@@ -207,10 +217,10 @@ def test_a_page_opened_later_starts_with_what_others_saw(
 
 
 def test_a_hostname_that_is_markup_is_shown_as_it_is(
-    valkey: Valkey, program: Start, open_page: Open
+    valkey: Valkey, counting: Start, open_page: Open
 ) -> None:
     name = "<img src=x onerror=alert(1)>&amp;"
-    server = program(f"--redis-url={valkey.url}", script=REPLICA, HOSTNAME=name)
+    server = counting(f"--redis-url={valkey.url}", script=REPLICA, HOSTNAME=name)
     server.visits()
     page = open_page(server.url).page
     header = page.get_by_role("rowheader")
@@ -219,11 +229,11 @@ def test_a_hostname_that_is_markup_is_shown_as_it_is(
 
 
 def test_the_version_stands_beside_the_name(
-    valkey: Valkey, program: Start, open_page: Open
+    valkey: Valkey, counting: Start, open_page: Open
 ) -> None:
     url = f"--redis-url={valkey.url}"
     for name, version in (("web-1", "blue"), ("web-2", "v1.4+green@west")):
-        server = program(url, f"--version-label={version}", script=REPLICA, HOSTNAME=name)
+        server = counting(url, f"--version-label={version}", script=REPLICA, HOSTNAME=name)
         server.visits()
     page = open_page(server.url).page
     expect(row(page, "web-1").locator(".version")).to_have_text("blue")
@@ -231,24 +241,24 @@ def test_the_version_stands_beside_the_name(
 
 
 def test_a_single_idle_replica_is_no_fallen_one(
-    valkey: Valkey, program: Start, open_page: Open
+    valkey: Valkey, counting: Start, open_page: Open
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", script=REPLICA, HOSTNAME="web-1")
+    server = counting(f"--redis-url={valkey.url}", script=REPLICA, HOSTNAME="web-1")
     page = open_page(server.url).page
     expect(page.locator("#none")).to_be_visible()
     is_live(page)
     server.visits()
     expect(page.locator("#none")).to_be_hidden()
-    expect(row(page, "web-1").locator(".seen")).to_have_text(re.compile(r"^[6-9]\ss ago$"))
+    expect(row(page, "web-1").locator(".seen")).to_have_text(re.compile(r"^([6-9]|\d\d)\ss ago$"))
     expect(row(page, "web-1")).not_to_have_class(re.compile("silent"))
     is_live(page)
     expect(row(page, "web-1")).to_contain_text("100%")
 
 
 def test_a_screen_reader_and_the_keyboard_find_everything(
-    valkey: Valkey, program: Start, open_page: Open
+    valkey: Valkey, counting: Start, open_page: Open
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", script=REPLICA, HOSTNAME="web-1")
+    server = counting(f"--redis-url={valkey.url}", script=REPLICA, HOSTNAME="web-1")
     server.visits()
     page = open_page(server.url).page
     is_live(page)
@@ -280,9 +290,9 @@ def test_a_screen_reader_and_the_keyboard_find_everything(
 
 
 def test_nothing_moves_for_who_prefers_no_motion(
-    valkey: Valkey, program: Start, open_page: Open
+    valkey: Valkey, counting: Start, open_page: Open
 ) -> None:
-    server = program(f"--redis-url={valkey.url}")
+    server = counting(f"--redis-url={valkey.url}")
     server.visits()
     for motion, moves in (("no-preference", True), ("reduce", False)):
         page = open_page(server.url, reduced_motion=motion).page
