@@ -61,6 +61,8 @@ class Tried:
             assert _ends(whole.requests[-1], answers[-1]), "a valid request is refused"
         for cuts, manner in manners:
             outcome = self._drive(_pieces(data, cuts), manner)
+            if outcome == whole and manner.end is not End.RESET:
+                continue  # as mostly; h11 takes longer to read it again than all the rest
             in_pieces = _check(outcome, theirs, manner)
             if manner.end is not End.RESET:
                 assert outcome.requests == whole.requests, (manner, cuts)
@@ -92,6 +94,7 @@ class Tried:
 @contextlib.contextmanager
 def trying() -> Iterator[Tried]:
     """Try inputs, with an eye on the log."""
+    gc.freeze()  # what was there before cannot be left behind, and takes long to look through
     tried = Tried()
     logging.getLogger().addHandler(tried._log)
     try:
@@ -100,6 +103,7 @@ def trying() -> Iterator[Tried]:
     finally:
         logging.getLogger().removeHandler(tried._log)
         tried.close()
+        gc.unfreeze()
 
 
 class _Errors(logging.Handler):

@@ -16,6 +16,10 @@ SENT = {path.stem: path.read_bytes() for path in CORPUS} | {
     row.name: row.sent for row in ROWS if isinstance(row.sent, bytes)
 }
 
+# Which lines are reached, the other tests tell; to measure it here too takes three quarters of the
+# time.
+pytestmark = pytest.mark.no_cover
+
 
 def manners(length: int) -> Iterator[tuple[list[int], Manner]]:
     """Every way to cut in two, and into the smallest pieces, in every manner."""
