@@ -118,6 +118,7 @@ class FakeRedis:
     def __init__(self, password: str | None = None) -> None:
         self.password = password
         self.counter = 0
+        self.acknowledged = 0  # what WAIT is answered with
         self.commands: list[Command] = []
         self.figures: list[Command] = []
         self.connections: list[Connection] = []
@@ -297,6 +298,8 @@ class FakeRedis:
                 return b"+OK\r\n" if right else b"-WRONGPASS invalid password\r\n"
             case ("SELECT", _):
                 return b"+OK\r\n"
+            case ("WAIT", _, _):
+                return b":%d\r\n" % self.acknowledged
             case ("PING",):
                 return b"+PONG\r\n"
         return b"-ERR unknown command\r\n"

@@ -1,5 +1,6 @@
 """The real program, as a process."""
 
+import dataclasses
 import json
 import os
 import re
@@ -14,13 +15,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from config import Settings
 from tests.support import ROOT
+from tests.support.waiting import PATIENCE
 
 _SETTINGS = {
-    *("NAME", "ADDRESS", "PORT", "REDIS_URL", "REDIS_PASSWORD_FILE", "REDIS_TIMEOUT"),
-    *("REDIS_SENTINEL_PASSWORD_FILE", "REDIS_WAIT"),
-    *("PROCESSES", "GRACE", "ACCESS_LOG", "LOG_FORMAT", "LOG_LEVEL", "VERSION", "FAULTS"),
+    field.metadata.get("variable") or field.name.upper() for field in dataclasses.fields(Settings)
 }
+
+#: Without the proxy that the environment may name: it does not reach this machine's own servers.
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return this process's variables without those of the settings, and with others."""
+    return {name: os.environ[name] for name in os.environ.keys() - _SETTINGS} | variables
 
 
 class Program:
@@ -36,22 +45,25 @@ class Program:
         stdout: IO[str] | None = None,
         **env: str,
     ) -> None:
-        clean = {k: v for k, v in os.environ.items() if k not in _SETTINGS}
         self.process = subprocess.Popen(
             [*python, str(script), "--port=0", *flags],
             cwd=cwd,
-            env=clean | env,
+            env=environment(**env),
             stdout=stdout,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
         self.log = b""
         if wait:
-            line = self.wait_for(rb"listening on http://\S+:(\d+)/")
+            try:
+                line = self.wait_for(rb"listening on http://\S+:(\d+)/")
+            except BaseException:
+                self.close()  # else nobody would
+                raise
             self.port = int(line[1])
             self.url = f"http://127.0.0.1:{self.port}"
 
-    def wait_for(self, pattern: bytes, seconds: float = 10.0) -> re.Match[bytes]:
+    def wait_for(self, pattern: bytes, seconds: float = PATIENCE) -> re.Match[bytes]:
         """Read the log until it matches a pattern; fail when it does not in time."""
         assert self.process.stderr is not None
         deadline = time.monotonic() + seconds
@@ -68,7 +80,7 @@ class Program:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(self.url + path, method=method, headers=names)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with _open(request, timeout=PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -85,7 +97,7 @@ class Program:
 
     def event(self) -> dict[str, object]:
         """Return what one who begins to watch is told first."""
-        with urllib.request.urlopen(f"{self.url}/live/events", timeout=10) as stream:
+        with _open(f"{self.url}/live/events", timeout=PATIENCE) as stream:
             for line in stream:
                 if line.startswith(b'data: {"time"'):
                     return dict(json.loads(line.removeprefix(b"data: ")))
@@ -94,7 +106,7 @@ class Program:
     def signal(self, signum: int = signal.SIGTERM) -> None:
         self.process.send_signal(signum)
 
-    def wait(self, seconds: float = 10.0) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Wait for the end, reading the rest of the log, and return the exit status."""
         assert self.process.stderr is not None
         deadline = time.monotonic() + seconds
@@ -118,12 +130,11 @@ class Program:
 
 def run_to_end(*flags: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run ``python server.py`` when it is to end by itself."""
-    clean = {k: v for k, v in os.environ.items() if k not in _SETTINGS}
     return subprocess.run(
         [sys.executable, str(ROOT / "server.py"), *flags],
         cwd=ROOT,
-        env=clean | env,
+        env=environment(**env),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
