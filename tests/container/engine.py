@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import re
 import shutil
 import socket
 import subprocess
@@ -13,7 +15,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 #: What everything that a run makes is called by, so that two runs do not meet.
 RUN = f"friendlyhello-test-{uuid.uuid4().hex[:8]}"
@@ -91,17 +93,20 @@ def build(context: Path, tag: str, python_image: str) -> str:
     return f"{RUN}/{tag}"
 
 
-def free_ports(number: int = 1) -> int:
-    """Return the first of some ports in a row that nobody listens on."""
+def free_ports(number: int) -> int:
+    """Return the first of some ports in a row that nobody listens on.
+
+    The engine opens them later. Until then nobody else gets them: they lie below those that the
+    system hands out, and two runs would have to choose the same ones at the same time.
+    """
+    first_handed_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = probe.getsockname()[1]
+        first = random.SystemRandom().randrange(10_000, max(first_handed_out, 20_000) - number)
         try:
             for port in range(first, first + number):
                 with socket.socket() as probe:
                     probe.bind(("", port))
-        except (OSError, OverflowError):
+        except OSError:
             continue
         return first
 
@@ -141,24 +146,33 @@ class Container:
     def logs(self) -> str:
         return logs(self.id)
 
-    def stop(self) -> float:
-        """``docker stop``; return the seconds it took."""
-        began = time.monotonic()
-        docker("stop", self.id)
-        return time.monotonic() - began
+    def stop(self, *flags: str) -> None:
+        docker("stop", *flags, self.id)
+
+    def seconds_to_stop(self) -> float:
+        """Return how long it took from the first signal to its end, by the engine's clock."""
+        since = f"--since={self.state['StartedAt']}"
+        events = docker(
+            *("events", since, f"--until={time.time():.3f}", f"--filter=container={self.id}"),
+            "--format={{.Action}} {{.TimeNano}}",
+        )
+        at: dict[str, int] = {}
+        for action, moment in re.findall(r"^(kill|die) (\d+)$", events, re.MULTILINE):
+            at.setdefault(action, int(moment))
+        return (at["die"] - at["kill"]) / 1e9
 
     def remove(self) -> None:
         docker("rm", "--force", "--volumes", self.id)
 
 
-def get(url: str, seconds: float = 10.0) -> str:
+def get(url: str, seconds: float = PATIENCE) -> str:
     """Return the page at a URL, which must answer 200."""
     with urlopen(url, timeout=seconds) as answer:
         assert answer.status == 200
         return answer.read().decode()
 
 
-def first_page(url: str, seconds: float = 20.0) -> str:
+def first_page(url: str, seconds: float = PATIENCE) -> str:
     """Return the page at a URL as soon as it is there."""
     pages: list[str] = []
 

@@ -73,7 +73,7 @@ def test_up_builds_and_starts_all_of_it_and_scale_adds_replicas(compose: Project
         assert host["SecurityOpt"] == ["no-new-privileges:true"]
         assert host["Memory"] == memory
         assert not one["Config"]["User"].startswith(("0", "root"))
-        wait_until(lambda one=one: health(one["Id"]) == "healthy", seconds=15)
+        wait_until(lambda one=one: health(one["Id"]) == "healthy")
     assert web["HostConfig"]["PidsLimit"] == 64
     (data,) = redis["Mounts"]
     assert (data["Type"], data["Destination"]) == ("volume", "/data")

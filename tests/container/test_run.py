@@ -2,16 +2,13 @@
 
 import json
 import re
-import statistics
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from tests.container.conftest import Figure, Run
-from tests.container.engine import Container, docker, first_page, free_ports, get
+from tests.container.engine import Container, docker, first_page, get, succeeds
 from tests.support import ROOT
 from tests.support.page import BUSY, OFF, number_on
 from tests.support.waiting import wait_until
@@ -44,10 +41,10 @@ def timed(url: str) -> tuple[int | None, float]:
 
 
 def test_without_redis_it_greets_at_once_and_names_its_container(image: str, run: Run) -> None:
-    web = run(image, PUBLISH)
+    web = run(image, PUBLISH, "--env=REDIS_TIMEOUT=10")
     page = first_page(web.url)
     assert page == f"<h3>Hello World!</h3><b>Hostname:</b> {web.short_id}<br/><b>Visits:</b> {OFF}"
-    assert max(timed(web.url)[1] for _ in range(5)) < 0.5
+    assert max(timed(web.url)[1] for _ in range(5)) < 10 / 2
     assert "counter off: cannot resolve redis" in web.logs()
 
 
@@ -59,7 +56,7 @@ def test_it_counts_through_a_restart_of_redis_under_another_address(
     image: str, redis_image: str, run: Run, network: str, volume: str, figure: Figure
 ) -> None:
     database = redis(run, redis_image, network, f"--volume={volume}:/data")
-    web = run(image, PUBLISH, f"--network={network}")
+    web = run(image, PUBLISH, f"--network={network}", "--env=REDIS_TIMEOUT=4")
     first_page(web.url)
     wait_until(lambda: number(web.url))
     last = number(web.url)
@@ -70,15 +67,20 @@ def test_it_counts_through_a_restart_of_redis_under_another_address(
     docker("stop", database.id)
     found, seconds = timed(web.url)  # it looks for Redis once more, while it looks the name up
     assert found is None
-    assert seconds < 2 + BUSY
-    assert [timed(web.url) for _ in range(5)] == [(None, pytest.approx(0, abs=0.5))] * 5
+    assert seconds < 4 + BUSY
+    pages = [timed(web.url) for _ in range(5)]
+    assert {found for found, _ in pages} == {None}
+    assert max(seconds for _, seconds in pages) < 4 / 2
     run(redis_image, f"--network={network}", command=("sleep", "600"))  # takes its address
     docker("start", database.id)
+    wait_until(lambda: succeeds("docker", "exec", database.id, "redis-cli", "ping"))
     began = time.monotonic()
     assert database.address != address
     seen: list[int | None] = []
-    wait_until(lambda: seen.append(number(web.url)) or seen[-1], seconds=2 + BUSY)
-    figure("Redis back, counting again after", f"{time.monotonic() - began:.1f} s")
+    wait_until(lambda: seen.append(number(web.url)) or seen[-1])
+    seconds = time.monotonic() - began
+    figure("Redis back, counting again after", f"{seconds:.1f} s")
+    assert seconds < 2 + BUSY
     assert seen[-1] == last + 6
 
 
@@ -86,7 +88,7 @@ def test_it_holds_64_connections_read_only_without_rights_in_96_mb(
     image: str, redis_image: str, run: Run, network: str, figure: Figure
 ) -> None:
     redis(run, redis_image, network)
-    web = run(image, PUBLISH, f"--network={network}", *HARDENED)
+    web = run(image, PUBLISH, f"--network={network}", *HARDENED, "--env=REDIS_TIMEOUT=20")
     first_page(web.url)
     wait_until(lambda: number(web.url))
     report = audit(web.url, "--requests=5000", "--concurrency=64", "--keep-alive", "--exclusive")
@@ -117,11 +119,12 @@ def audit(url: str, *flags: str) -> dict[str, object]:
 def test_it_turns_healthy_and_unhealthy_when_it_hangs(image: str, run: Run, figure: Figure) -> None:
     web = run(image)
     began = time.monotonic()
-    wait_until(lambda: web.health == "healthy", seconds=5 + BUSY)
+    wait_until(lambda: web.health == "healthy")
     figure("healthy after", f"{time.monotonic() - began:.1f} s")
+    assert [check["ExitCode"] for check in web.state["Health"]["Log"]] == [0], "not at the first"
     docker("kill", "--signal=STOP", web.id)
     began = time.monotonic()
-    wait_until(lambda: web.health == "unhealthy", seconds=30)
+    wait_until(lambda: web.health == "unhealthy")
     figure("unhealthy, when it hangs, after", f"{time.monotonic() - began:.1f} s")
     docker("kill", "--signal=CONT", web.id)
 
@@ -133,13 +136,15 @@ def test_an_idle_one_stops_at_once_where_the_guides_app_is_killed(
     for one in (ours, guides):
         first_page(one.url)
     with ThreadPoolExecutor() as pool:
-        theirs = pool.submit(guides.stop)
-        seconds = ours.stop()
+        stopping = pool.submit(guides.stop)
+        ours.stop()
+        stopping.result()
     assert ours.state["ExitCode"] == 0, ours.logs()
-    assert seconds < 1.5
+    seconds, theirs = ours.seconds_to_stop(), guides.seconds_to_stop()
+    assert seconds < 1 + BUSY
     figure("docker stop", f"{seconds:.2f} s, status 0")
     status = guides.state["ExitCode"]
-    figure("docker stop of the guide's app", f"{theirs.result():.2f} s, status {status}")
+    figure("docker stop of the guide's app", f"{theirs:.2f} s, status {status}")
     assert status == 137
 
 
@@ -147,7 +152,8 @@ def test_requests_in_flight_are_answered_when_it_stops(
     image: str, redis_image: str, run: Run, network: str
 ) -> None:
     database = redis(run, redis_image, network)
-    web = run(image, PUBLISH, f"--network={network}", "--env=REDIS_TIMEOUT=10")
+    patience = ("--env=REDIS_TIMEOUT=60", "--env=GRACE=60")
+    web = run(image, PUBLISH, f"--network={network}", *patience)
     first_page(web.url)
     wait_until(lambda: number(web.url))
     last = number(web.url)
@@ -156,7 +162,7 @@ def test_requests_in_flight_are_answered_when_it_stops(
     with ThreadPoolExecutor(10) as pool:
         visits = [pool.submit(number, web.url) for _ in range(8)]
         wait_until(lambda: connections(web) == 8)
-        stopping = pool.submit(web.stop)
+        stopping = pool.submit(web.stop, "--time=90")
         wait_until(lambda: "stopping" in web.logs())
         assert not any(visit.done() for visit in visits)
         docker("unpause", database.id)
@@ -175,15 +181,17 @@ def test_the_first_page_comes_before_that_of_the_guides_app(
     image: str, guide_image: str, run: Run, figure: Figure
 ) -> None:
     def cold_start(of: str) -> float:
-        port = free_ports()
         began = time.monotonic()
-        run(of, f"--publish=127.0.0.1:{port}:80")
-        first_page(f"http://127.0.0.1:{port}/")
+        first_page(run(of, PUBLISH).url)
         return time.monotonic() - began
 
-    names = {"docker run to the first page": image, "the same, the guide's app": guide_image}
-    seconds = {name: [cold_start(of) for _ in range(3)] for name, of in names.items()}
-    for name, times in seconds.items():
+    ours, theirs = [], []
+    for _ in range(4):  # in turn, as a machine is not as busy all the time
+        ours.append(cold_start(image))
+        theirs.append(cold_start(guide_image))
+    for name, times in (
+        ("docker run to the first page", ours),
+        ("the same, the guide's app", theirs),
+    ):
         figure(name, ", ".join(f"{one:.2f} s" for one in times))
-    ours, theirs = (statistics.median(times) for times in seconds.values())
-    assert ours < theirs
+    assert min(ours) < min(theirs)

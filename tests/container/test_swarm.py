@@ -59,9 +59,9 @@ def stack(swarm: None, image: str, redis_image: str) -> Iterator[None]:
     )
     yield
     # Said again while a task that is ending keeps the network.
-    wait_until(lambda: succeeds("docker", "stack", "rm", RUN), seconds=30)
-    wait_until(lambda: not docker("ps", "--all", "--quiet", STACK_LABEL), seconds=30)
-    wait_until(lambda: not docker("network", "ls", "--quiet", STACK_LABEL), seconds=30)
+    wait_until(lambda: succeeds("docker", "stack", "rm", RUN))
+    wait_until(lambda: not docker("ps", "--all", "--quiet", STACK_LABEL))
+    wait_until(lambda: not docker("network", "ls", "--quiet", STACK_LABEL))
     docker("volume", "rm", *docker("volume", "ls", "--quiet", STACK_LABEL).split())
 
 
@@ -75,10 +75,10 @@ def replicas(stack: None) -> list[str]:
 def wait_for_all(service: str, number: int) -> list[str]:
     """Return the ids of a service's containers, once there are as many and all are healthy."""
     try:
-        wait_until(lambda: len(running(service)) == number, seconds=60)
+        wait_until(lambda: len(running(service)) == number, seconds=120)
     except AssertionError:
         seen = docker("service", "ps", "--no-trunc", service) + "\n" + docker("ps", "--all")
-        raise AssertionError(f"not {number} of {service} after 60 s:\n{seen}") from None
+        raise AssertionError(f"not {number} of {service} after 120 s:\n{seen}") from None
     return running(service)
 
 
@@ -102,8 +102,8 @@ def start_audit(image: str, run: Run, replicas: list[str]) -> StartAudit:
 
         def end() -> dict[str, Any]:
             if "--duration=600" in flags:
-                docker("stop", "--time=20", auditor.id)
-            docker("wait", auditor.id)
+                docker("stop", "--time=60", auditor.id)
+            docker("wait", auditor.id, seconds=120)
             return json.loads(docker("logs", auditor.id))
 
         return end
