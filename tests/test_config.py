@@ -19,7 +19,7 @@ from tests.support import ROOT
 from tests.support.processes import children
 from tests.support.program import Program, run_to_end
 from tests.support.valkey import Valkey
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 Start = Callable[..., Program]
 
@@ -156,7 +156,7 @@ def says(url: str) -> str:
 
 def serves(host: str, port: int) -> bool:
     try:
-        socket.create_connection((host, port), timeout=10).close()
+        socket.create_connection((host, port), timeout=PATIENCE).close()
     except OSError:
         return False
     return True
@@ -410,7 +410,7 @@ def without_privileges(*flags: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
 
 
@@ -494,14 +494,14 @@ def test_port_0_of_the_environment_is_logged() -> None:
             assert serves("127.0.0.1", int(match[1]))
         finally:
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=10)
+            process.communicate(timeout=PATIENCE)
 
 
-def test_password_of_the_file_opens_redis(program: Start, valkey: Valkey, folder: Path) -> None:
+def test_password_of_the_file_opens_redis(counting: Start, valkey: Valkey, folder: Path) -> None:
     valkey.client.config_set("requirepass", "hush hush é")
     for ending in ("\n", "\r\n", ""):
         (folder / "password").write_bytes("hush hush é".encode() + ending.encode())
-        server = program(
+        server = counting(
             f"--redis-url={valkey.url}", f"--redis-password-file={folder / 'password'}"
         )
         assert server.visits()
@@ -527,11 +527,11 @@ def test_wrong_password_turns_the_counter_off_and_is_not_logged(
 
 
 def test_password_of_the_file_beats_the_one_of_the_url(
-    program: Start, valkey: Valkey, folder: Path
+    counting: Start, valkey: Valkey, folder: Path
 ) -> None:
     valkey.client.config_set("requirepass", "hush")
     (folder / "password").write_text("hush\n")
-    server = program(
+    server = counting(
         f"--redis-url=unix://:quiet@{valkey.path}",
         f"--redis-password-file={folder / 'password'}",
     )
@@ -604,5 +604,5 @@ def test_healthcheck_of_something_else_is_one_line_and_status_1(valkey: Valkey) 
             with client:
                 client.recv(4096)
                 client.sendall(b"-ERR unknown command\r\n")
-            out, err = process.communicate(timeout=10)
+            out, err = process.communicate(timeout=PATIENCE)
     refused(subprocess.CompletedProcess([], process.returncode, out, err), 1)

@@ -14,9 +14,10 @@ from tornado.testing import bind_unused_port
 
 from http1 import HTTPServer
 from server import make_app
+from tests.support.processes import seconds_to_stop
 from tests.support.program import Program
 from tests.support.valkey import Valkey
-from tests.support.waiting import eventually, wait_until
+from tests.support.waiting import PATIENCE, eventually, wait_until
 
 Start = Callable[..., Program]
 Connect = Callable[[Program], HTTPConnection]
@@ -48,7 +49,7 @@ def seen(bystander: HTTPConnection) -> None:
 def refuses(program: Program) -> bool:
     """Whether the program's port takes no connection."""
     try:
-        socket.create_connection(("127.0.0.1", program.port), timeout=10).close()
+        socket.create_connection(("127.0.0.1", program.port), timeout=PATIENCE).close()
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:
@@ -58,16 +59,13 @@ def refuses(program: Program) -> bool:
 
 @pytest.mark.parametrize("signum", STOP_SIGNALS)
 def test_idle_server_is_gone_within_a_second_with_status_0(
-    signum: signal.Signals, program: Start, connect: Connect, valkey: Valkey
+    signum: signal.Signals, counting: Start, connect: Connect, valkey: Valkey
 ) -> None:
-    server = program(f"--redis-url={valkey.url}")
+    server = counting(f"--redis-url={valkey.url}")
     idle = [connect(server) for _ in range(5)]
     for connection in idle[1:]:  # the first never sent a request
         assert ask(connection, "/")[0] == 200
-    before = time.monotonic()
-    server.signal(signum)
-    assert server.wait() == 0
-    assert time.monotonic() - before < 1
+    assert seconds_to_stop(server, signum) < 1
     assert [connection.sock.recv(1) for connection in idle] == [b""] * 5
     assert b"Traceback" not in server.log
 
@@ -78,10 +76,7 @@ def test_server_that_cannot_find_redis_is_gone_within_a_second(
     valkey.hang()
     server = program(f"--redis-url={valkey.url}", "--redis-timeout=60")
     server.wait_for(b"counter off")
-    before = time.monotonic()
-    server.signal()
-    assert server.wait() == 0
-    assert time.monotonic() - before < 1
+    assert seconds_to_stop(server) < 1
 
 
 @pytest.mark.parametrize("signum", STOP_SIGNALS)
@@ -117,10 +112,9 @@ def test_signal_while_the_event_loop_starts_ends_it_with_status_0(
 
 @pytest.mark.parametrize("signum", STOP_SIGNALS)
 def test_requests_in_flight_are_finished(
-    signum: signal.Signals, program: Start, connect: Connect, valkey: Valkey
+    signum: signal.Signals, counting: Start, connect: Connect, valkey: Valkey
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", *PATIENT)
-    server.wait_for(b"counter on")
+    server = counting(f"--redis-url={valkey.url}", *PATIENT)
     visitors = [connect(server) for _ in range(20)]
     bystander = connect(server)
     valkey.hang()
@@ -141,10 +135,9 @@ def test_requests_in_flight_are_finished(
 
 
 def test_draining_server_says_so_and_refuses_connections(
-    program: Start, connect: Connect, valkey: Valkey
+    counting: Start, connect: Connect, valkey: Valkey
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", *PATIENT)
-    server.wait_for(b"counter on")
+    server = counting(f"--redis-url={valkey.url}", *PATIENT)
     visitor, prober, other = (connect(server) for _ in range(3))
     assert ask(prober, "/readyz") == (200, '{"status": "ready", "redis": "up"}')
     assert ask(other)[0] == 200
@@ -163,10 +156,9 @@ def test_draining_server_says_so_and_refuses_connections(
 
 
 def test_request_that_outlasts_the_grace_is_cut(
-    program: Start, connect: Connect, valkey: Valkey
+    counting: Start, connect: Connect, valkey: Valkey
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", "--redis-timeout=60", GRACE="0.4")
-    server.wait_for(b"counter on")
+    server = counting(f"--redis-url={valkey.url}", "--redis-timeout=60", GRACE="0.4")
     visitor, bystander = connect(server), connect(server)
     valkey.hang()
     visitor.request("GET", "/")
@@ -174,7 +166,7 @@ def test_request_that_outlasts_the_grace_is_cut(
     before = time.monotonic()
     server.signal()
     assert server.wait() == 0
-    assert 0.4 <= time.monotonic() - before < 5
+    assert 0.4 <= time.monotonic() - before < 30  # the visit would wait for 60
     assert server.log.count(b"1 requests were not finished in 0.4 s") == 1
     with pytest.raises((RemoteDisconnected, ConnectionResetError)):
         visitor.getresponse()
@@ -182,10 +174,9 @@ def test_request_that_outlasts_the_grace_is_cut(
 
 @pytest.mark.parametrize("second", STOP_SIGNALS)
 def test_second_signal_stops_at_once(
-    second: signal.Signals, program: Start, connect: Connect, valkey: Valkey
+    second: signal.Signals, counting: Start, connect: Connect, valkey: Valkey
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", *PATIENT)
-    server.wait_for(b"counter on")
+    server = counting(f"--redis-url={valkey.url}", *PATIENT)
     visitor, bystander = connect(server), connect(server)
     valkey.hang()
     visitor.request("GET", "/")
@@ -194,32 +185,28 @@ def test_second_signal_stops_at_once(
     server.wait_for(b"stopping")
     wait_until(lambda: refuses(server))
     assert server.process.poll() is None
-    before = time.monotonic()
-    server.signal(second)
-    server.wait()
-    assert time.monotonic() - before < 1
+    assert seconds_to_stop(server, second, 128 + second) < 1
     assert b"Traceback" not in server.log
 
 
-def test_redis_connections_are_closed(program: Start, valkey: Valkey) -> None:
+def test_redis_connections_are_closed(counting: Start, valkey: Valkey) -> None:
     def connections() -> int:
         return len(valkey.client.client_list())
 
     own = connections()
-    server = program(f"--redis-url={valkey.url}")
+    server = counting(f"--redis-url={valkey.url}")
     assert server.visits() == 1
-    assert connections() == own + 1
+    wait_until(lambda: connections() == own + 1)
     server.signal()
     assert server.wait() == 0
     wait_until(lambda: connections() == own)
 
 
 def test_redis_is_told_of_the_end_before_the_process_is_gone(
-    program: Start, connect: Connect, valkey: Valkey
+    counting: Start, connect: Connect, valkey: Valkey
 ) -> None:
     """A visit that the grace cut short leaves no command behind on an open connection."""
-    server = program(f"--redis-url={valkey.url}", "--redis-timeout=60", "--grace=0")
-    server.wait_for(b"counter on")
+    server = counting(f"--redis-url={valkey.url}", "--redis-timeout=60", "--grace=0")
     visitor, bystander = connect(server), connect(server)
     valkey.hang()
     visitor.request("GET", "/")
@@ -243,7 +230,7 @@ def test_body_that_never_comes_is_waited_for_until_the_grace_is_over(
     before = time.monotonic()
     server.signal()
     assert server.wait() == 0
-    assert 0.4 <= time.monotonic() - before < 5
+    assert 0.4 <= time.monotonic() - before < 30  # the visit would wait for 60
     assert b"1 requests were not finished" in server.log
 
 
@@ -261,14 +248,13 @@ def test_body_that_comes_within_the_grace_is_answered_and_ends_the_wait(
     wait_until(lambda: refuses(server))
     sender.send(b"12345")
     assert read(sender) == (405, "405 Method Not Allowed\n")
-    assert server.wait(5) == 0
+    assert server.wait() == 0
 
 
 def test_connection_that_answers_while_draining_is_closed_after_the_answer(
-    program: Start, connect: Connect, valkey: Valkey
+    counting: Start, connect: Connect, valkey: Valkey
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", *PATIENT)
-    server.wait_for(b"counter on")
+    server = counting(f"--redis-url={valkey.url}", *PATIENT)
     visitor, other = connect(server), connect(server)
     assert ask(other)[0] == 200
     valkey.hang()
@@ -303,7 +289,7 @@ async def test_a_client_in_the_queue_when_listening_ends_is_answered() -> None:
 async def test_a_request_on_the_connection_accepted_last_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("http1.server.DRAIN_PAUSE", 0.5)  # room for a busy machine
+    monkeypatch.setattr("http1.server.DRAIN_PAUSE", 1.0)  # room for a busy machine
     server = HTTPServer(make_app())
     listening, port = bind_unused_port()
     server.add_socket(listening)

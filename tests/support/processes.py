@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -30,20 +31,22 @@ def held_up(pid: int) -> float:
         return 0.0
 
 
-def seconds_to_stop(server: Program) -> float:
-    """Stop a program, which must end well; return how long it took, had the machine not been busy.
+def seconds_to_stop(server: Program, signum: int = signal.SIGTERM, status: int = 0) -> float:
+    """Stop a program, and return how long it took, had the machine not been busy.
 
     Its log is not read until it has ended.
+
+    :arg status: that it must end with.
     """
     pid = server.process.pid
     before = held = held_up(pid)
     begun = time.monotonic()
-    server.signal()
+    server.signal(signum)
     while server.process.poll() is None:
         held = max(held, held_up(pid))
         time.sleep(0.005)
     seconds = time.monotonic() - begun - (held - before)
-    assert server.wait() == 0, server.log.decode()
+    assert server.wait() == status, server.log.decode()
     return seconds
 
 
