@@ -14,7 +14,6 @@ import h11
 import pytest
 import tornado.httpserver
 import trustme
-import uvloop
 from tornado.httputil import HTTPHeaders, ResponseStartLine
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
@@ -24,14 +23,14 @@ from tornado.web import Application, RequestHandler, stream_request_body
 
 from http1 import HTTPServer
 from tests.faults.test_clients import TLS_HELLO
+from tests.support.patient_loops import LOOPS
 from tests.support.raw_http import reset
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
-#: On a busy machine too.
-gen_test = pytest.mark.gen_test(timeout=40)
+gen_test = pytest.mark.gen_test
 
 #: What a request with a body begins with, and what goes on with chunks.
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
@@ -43,7 +42,7 @@ MUCH = 16 << 20
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[request.param]
+    return LOOPS[request.param]
 
 
 class State:
@@ -228,7 +227,7 @@ class Client:
 
     async def rest(self) -> bytes:
         """What is sent until the connection is closed."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             with contextlib.suppress(ConnectionResetError):
                 return self._unread + await self.reader.read()
         return self._unread
@@ -359,8 +358,8 @@ async def test_request_that_begins_while_another_is_answered_is_read_on(serve: S
 async def test_pipeline_whose_answers_are_not_read_is_not_read_either(serve: Serve) -> None:
     served = serve()
     client = await served.connect(limit=1024)
-    request = b"GET /echo?" + b"x" * 4000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
-    number = MUCH // 4000
+    request = b"GET /echo?" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+    number = MUCH // 40_000
     client.send(request * number)
     before = -1
     while before != (before := len(served.state.begun)):
@@ -562,12 +561,12 @@ async def test_pipeline_is_answered_after_the_client_has_half_closed(serve: Serv
 async def test_slow_reader_gets_the_whole_last_answer(
     beyond: bytes, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("http1.connection.LINGERING_CLOSE", 0.2)
+    monkeypatch.setattr("http1.connection.LINGERING_CLOSE", 0.1)
     served = serve()
     client = await served.connect(limit=1024)
     client.send(b"GET /whole HTTP/1.1\r\nHost: a\r\n\r\n" + beyond)
     await eventually(lambda: served.state.begun)
-    await asyncio.sleep(0.5)  # the client's time is what is measured
+    await asyncio.sleep(0.25)  # the client's time is what is measured
     assert len((await client.answer()).body) == MUCH
 
 
@@ -629,9 +628,9 @@ async def test_what_takes_too_long_is_closed(limit: str, sent: bytes, serve: Ser
 
 @gen_test
 async def test_limit_of_a_header_begins_with_its_first_byte(serve: Serve) -> None:
-    client = await serve(header_timeout=0.2).connect()
+    client = await serve(header_timeout=0.1).connect()
     for _ in range(3):
-        await asyncio.sleep(0.15)  # it is time that is measured
+        await asyncio.sleep(0.075)  # it is time that is measured
         assert (await client.ask(GET)).status == 200
 
 
@@ -641,7 +640,7 @@ async def test_no_limit_ends_an_answer_that_takes_its_time(serve: Serve) -> None
     client = await served.connect()
     client.send(b"GET /waiting HTTP/1.1\r\nHost: a\r\n\r\n")
     await eventually(lambda: served.state.begun)
-    await asyncio.sleep(0.3)  # it is time that is measured
+    await asyncio.sleep(0.2)  # it is time that is measured
     served.state.go_on.set()
     assert (await client.answer()).body == b"at last"
 
@@ -867,29 +866,30 @@ async def test_unix_socket_is_served(serve: Serve, folder: Path) -> None:
     writer.close()
 
 
-def listen(server: HTTPServer, port: int) -> None:
-    server.listen(port, "127.0.0.1")
+def listen(server: HTTPServer) -> None:
+    server.listen(0, "127.0.0.1")
 
 
-def bind_and_start(server: HTTPServer, port: int) -> None:
-    server.bind(port, "127.0.0.1")
+def bind_and_start(server: HTTPServer) -> None:
+    server.bind(0, "127.0.0.1")
     server.start()
 
 
-def add_sockets(server: HTTPServer, port: int) -> None:
-    server.add_sockets(bind_sockets(port, "127.0.0.1"))
+def add_sockets(server: HTTPServer) -> None:
+    server.add_sockets(bind_sockets(0, "127.0.0.1"))
 
 
 @gen_test
 @pytest.mark.parametrize("start", [listen, bind_and_start, add_sockets])
 @pytest.mark.filterwarnings("ignore:.*bind.* deprecated:DeprecationWarning")
 async def test_server_listens_until_it_is_stopped(
-    start: Callable[[HTTPServer, int], None], serve: Serve
+    start: Callable[[HTTPServer], None], serve: Serve
 ) -> None:
     served = serve()
-    sock, served.port = bind_unused_port()
-    sock.close()
-    start(served.server, served.port)
+    before = served.server.listening_sockets
+    start(served.server)
+    [listening] = [one for one in served.server.listening_sockets if one not in before]
+    served.port = listening.getsockname()[1]
     client = await served.connect()
     assert (await client.ask(GET)).status == 200
     served.server.stop()
@@ -951,7 +951,7 @@ async def test_draining_waits_for_no_handshake(serve: Serve, tls: Contexts) -> N
     client = await served.connect()
     client.send(TLS_HELLO[:9])
     await eventually(lambda: served.server._open)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         await served.server.drain(60)
     assert await client.rest() == b""
 

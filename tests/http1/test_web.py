@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,7 @@ from tornado.web import RequestHandler
 
 from http1 import Application, HTTPServer
 from http1.tornado_internals import PathRequest, new_handler
+from tests.support.patient_loops import LOOPS
 
 
 def both(host: str, target: str = "/") -> list[HTTPServerRequest]:
@@ -159,6 +161,11 @@ RULES = [
 ]
 
 
+@pytest.fixture
+def new_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    return LOOPS["asyncio"]
+
+
 @pytest.fixture(params=[HTTPServer, TornadosServer])
 def url(request: pytest.FixtureRequest, io_loop: Any) -> Any:
     """Serve by our server, and by Tornado's own."""
@@ -263,7 +270,7 @@ async def test_an_exception_while_one_is_handled_is_logged(
 ) -> None:
     headers = {"X-Fails": "waiting", "X-Fails-Again": "1"}
     with pytest.raises(HTTPTimeoutError):  # as with Tornado, nobody answers
-        await ask(f"{url}/fails", headers=headers, request_timeout=0.5)
+        await ask(f"{url}/fails", headers=headers, request_timeout=0.2)
     assert "Exception in exception handler" in [record.getMessage() for record in caplog.records]
 
 

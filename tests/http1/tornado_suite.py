@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import tornado.testing
 
 from http1 import HTTPServer
-from tests.http1.patient_loops import LOOPS
 from tests.support import ROOT
+from tests.support.patient_loops import LOOPS
 
 #: Tornado's own settings for slow machines: seconds for a test, and half a second for a request
 #: that is to time out once it has arrived.

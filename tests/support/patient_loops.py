@@ -1,10 +1,8 @@
 """Event loops whose timers do not count the time that a busy machine keeps from the process.
 
-Tornado's own tests give some things a tenth of a second, or half of that: a message that has to
-be logged, a pong that has to come. Where the process is not run for so long, the time is over
-before the loop has looked at its sockets once. Here a delay passes in small parts, and the loop
-looks at its sockets after each. Clients and servers of these tests share one loop, so that what
-slows one of them slows the time of all.
+For tests whose clients and servers share a loop, where a limit is a tenth of a second: if the
+process does not run for as long, it is over before the loop has looked at its sockets once. Here
+a delay passes in small parts, and the loop looks at its sockets after each.
 """
 
 import asyncio
@@ -14,8 +12,9 @@ from typing import Any
 
 import uvloop
 
-#: Seconds of a part, so that a twentieth of a second has twenty of them.
-PART = 0.0025
+#: Seconds of a part, so that a twentieth of a second has twenty of them; and the most that a delay
+#: has, as an hour needs no more care than a minute.
+PART, MOST = 0.0025, 500
 
 
 class Timer:
@@ -26,11 +25,12 @@ class Timer:
         self._call = call
         self._due = loop.time()
         self._left = delay
+        self._part = max(PART, delay / MOST)
         self._cancelled = False
         self._next()
 
     def _next(self) -> None:
-        part = min(self._left, PART)
+        part = min(self._left, self._part)
         self._left -= part
         self._due = max(self._due + part, self._loop.time())  # what is late stays late
         self._handle = self._loop.call_once(self._due - self._loop.time(), self._on_part)
