@@ -116,7 +116,7 @@ def new_loop() -> Callable[[], asyncio.AbstractEventLoop]:
 
 @pytest.fixture
 def io_loop(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[IOLoop]:
-    """Replace pytest-tornado's, which calls what Tornado deprecates; tasks end with the test."""
+    """Replace pytest-tornado's, which calls what Tornado deprecates; what runs ends with it."""
     loop = IOLoop(make_current=False, asyncio_loop=new_loop())
     asyncio_loop = loop.asyncio_loop  # type: ignore[attr-defined]
     asyncio.set_event_loop(asyncio_loop)
@@ -125,5 +125,6 @@ def io_loop(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[IOLoo
     for task in tasks:
         task.cancel()
     asyncio_loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    asyncio_loop.run_until_complete(asyncio_loop.shutdown_default_executor())
     asyncio.set_event_loop(None)
     loop.close(all_fds=True)
