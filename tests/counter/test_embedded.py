@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.before import run_before
 from tests.support.processes import is_running, processes_in
 from tests.support.program import Program, run_to_end
 from tests.support.waiting import PATIENCE, wait_until
@@ -24,6 +25,13 @@ PATIENT = ("--redis-timeout=60", "--grace=60")
 @pytest.fixture
 def data(folder: Path) -> Path:
     return folder / "data"
+
+
+@pytest.fixture
+def hasty(tmp_path: Path) -> dict[str, str]:
+    """The variables of a program that has little patience with a Valkey that does not end."""
+    code = "import counter.embedded as it\nit.STOP, it.LEFTOVER = it.STOP / 10, it.LEFTOVER / 10"
+    return run_before(tmp_path, code)
 
 
 def valkey_of(data: Path) -> int:
@@ -89,9 +97,9 @@ def test_counts_on_after_kill_9_and_leaves_no_process(counting: Start, data: Pat
 
 @pytest.mark.parametrize("signum", [signal.SIGSTOP, signal.SIGKILL])
 def test_valkey_that_was_left_over_blocks_no_start(
-    signum: signal.Signals, counting: Start, data: Path
+    signum: signal.Signals, counting: Start, data: Path, hasty: dict[str, str]
 ) -> None:
-    server = counting(f"--redis-url=embedded:{data}")
+    server = counting(f"--redis-url=embedded:{data}", **hasty)
     assert server.visits() == 1
     leftover, watcher = valkey_of(data), watcher_of(data)
     os.kill(watcher, signum)
@@ -99,7 +107,7 @@ def test_valkey_that_was_left_over_blocks_no_start(
     server.wait()
     try:
         assert is_running(leftover)
-        server = counting(f"--redis-url=embedded:{data}")
+        server = counting(f"--redis-url=embedded:{data}", **hasty)
         assert server.visits() == 2
         wait_until(lambda: not is_running(leftover))  # it let go of the folder before its end
     finally:
@@ -113,14 +121,16 @@ def test_valkey_that_was_left_over_blocks_no_start(
     wait_until(lambda: not processes_in(data))
 
 
-def test_hung_valkey_that_was_left_over_blocks_no_start(counting: Start, data: Path) -> None:
-    server = counting(f"--redis-url=embedded:{data}")
+def test_hung_valkey_that_was_left_over_blocks_no_start(
+    counting: Start, data: Path, hasty: dict[str, str]
+) -> None:
+    server = counting(f"--redis-url=embedded:{data}", **hasty)
     assert server.visits() == 1
     leftover = valkey_of(data)
     os.kill(leftover, signal.SIGSTOP)
     server.signal(signal.SIGKILL)
     server.wait()
-    server = counting(f"--redis-url=embedded:{data}")
+    server = counting(f"--redis-url=embedded:{data}", **hasty)
     assert server.visits() == 2
     wait_until(lambda: not is_running(leftover))  # it let go of the folder just before its end
 
@@ -216,14 +226,16 @@ def test_second_signal_leaves_no_process(counting: Start, connect: Connect, data
     wait_until(lambda: not processes_in(data))
 
 
-def test_valkey_that_hangs_is_not_left_behind(counting: Start, data: Path) -> None:
-    server = counting(f"--redis-url=embedded:{data}")
+def test_valkey_that_hangs_is_not_left_behind(
+    counting: Start, data: Path, hasty: dict[str, str]
+) -> None:
+    server = counting(f"--redis-url=embedded:{data}", **hasty)
     assert server.visits() == 1
     os.kill(valkey_of(data), signal.SIGSTOP)
     server.signal()
     assert server.wait() == 0
     wait_until(lambda: not processes_in(data))
-    assert counting(f"--redis-url=embedded:{data}").visits() == 2
+    assert counting(f"--redis-url=embedded:{data}", **hasty).visits() == 2
 
 
 def test_valkey_that_dies_while_serving_turns_the_counter_off(counting: Start, data: Path) -> None:
