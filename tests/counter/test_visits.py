@@ -25,6 +25,7 @@ from tests.support.fake_redis import FakeRedis, late
 from tests.support.page import number_on, serving
 from tests.support.program import Program
 from tests.support.raw_http import VISIT, closing, many_descriptors, read_answer
+from tests.support.streams import Streams
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually, within
 
@@ -301,27 +302,20 @@ class TlsProxy:
     """Passes on what comes over TLS to a Unix socket."""
 
     def __init__(self, context: ssl.SSLContext, path: Path) -> None:
-        self._context = context
         self._path = path
-        self._tasks: set[asyncio.Task] = set()
+        self._streams = Streams(self._serve, context)
         self.connections = 0
 
     async def __aenter__(self) -> int:
         listening, port = bind_unused_port()
-        self._server = await asyncio.start_server(self._serve, sock=listening, ssl=self._context)
+        self._streams.listen(listening)
         return port
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._streams.end()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         inner_reader, inner_writer = await asyncio.open_unix_connection(self._path)
         with contextlib.suppress(OSError, asyncio.CancelledError):
             async with asyncio.TaskGroup() as group:
@@ -329,7 +323,6 @@ class TlsProxy:
                 group.create_task(self._pass_on(inner_reader, writer))
         writer.close()
         inner_writer.close()
-        self._tasks.discard(task)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):

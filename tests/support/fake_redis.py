@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.ports import held_port
+from tests.support.streams import Streams, cancel
 from tests.support.waiting import PATIENCE
 
 
@@ -126,7 +127,7 @@ class FakeRedis:
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="fake Redis", daemon=True
         )
-        self._server: asyncio.Server | None = None
+        self._streams = Streams(self._serve)
         self._port = held_port()
         self.port: int = self._port.getsockname()[1]
         self._gate: asyncio.Event | None = None
@@ -166,7 +167,7 @@ class FakeRedis:
 
     @property
     def listening(self) -> bool:
-        return self._server is not None
+        return self._streams.listening
 
     # What a test does to it, from its own thread.
 
@@ -202,7 +203,7 @@ class FakeRedis:
 
     def __exit__(self, *_: object) -> None:
         self.refuse()
-        self._run(self._end_tasks())
+        self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -214,14 +215,10 @@ class FakeRedis:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self.port, backlog=1000, reuse_address=True
-        )
+        self._streams.listen_at(self.port)
 
     async def _refuse(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self._streams.refuse()
         await self._close_connections(reset=False)
 
     async def _close_connections(self, reset: bool) -> None:
@@ -237,11 +234,9 @@ class FakeRedis:
         for connection in self.open():
             connection.writer.write(raw)
 
-    async def _end_tasks(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _end(self) -> None:
+        await self._streams.end()
+        await cancel(asyncio.all_tasks() - {asyncio.current_task()})
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(len(self.connections), time.monotonic(), writer)

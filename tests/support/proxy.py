@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.ports import held_port
+from tests.support.streams import Streams, cancel
 from tests.support.waiting import PATIENCE
 
 #: Where a connection is passed on to: a Unix socket, or a port of 127.0.0.1.
 Target = Path | int
 
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Line:
@@ -47,7 +48,6 @@ class Proxy:
     """
 
     def __init__(self, targets: Sequence[Target], tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls
         self.to_target, self.to_client = Line(), Line()
         self._port = held_port()
         self.port: int = self._port.getsockname()[1]
@@ -57,7 +57,7 @@ class Proxy:
         self._turn = itertools.count()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
-        self._server: asyncio.Server | None = None
+        self._streams = Streams(self._serve, tls)
         self._writers: set[asyncio.StreamWriter] = set()
 
     def __enter__(self) -> "Proxy":
@@ -67,7 +67,7 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         self.refuse()
-        self._run(self._end_tasks())
+        self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -116,14 +116,10 @@ class Proxy:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self.port, backlog=1000, reuse_address=True, ssl=self._tls
-        )
+        self._streams.listen_at(self.port)
 
     async def _refuse(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self._streams.refuse()
         await self._cut(reset=False)
 
     async def _cut(self, reset: bool) -> None:
@@ -138,11 +134,9 @@ class Proxy:
             with contextlib.suppress(OSError):
                 writer.write_eof()
 
-    async def _end_tasks(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _end(self) -> None:
+        await self._streams.end()
+        await cancel(asyncio.all_tasks() - {asyncio.current_task()})
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -165,7 +159,7 @@ class Proxy:
             self._writers.discard(writer)
             writer.close()
 
-    async def _connect(self) -> Streams | None:
+    async def _connect(self) -> Pair | None:
         turn = next(self._turn) % len(self._targets)
         for target in self._targets[turn:] + self._targets[:turn]:
             with contextlib.suppress(OSError):
