@@ -6,6 +6,7 @@ drains, gives a request's headers a deadline of their own, and accepts for sibli
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 import ssl
@@ -74,7 +75,12 @@ class HTTPServer(ServerHooks):
         """Take a connection that was accepted."""
         task = asyncio.get_running_loop().create_task(self._open_connection(connection, address))
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(functools.partial(self._on_opened, connection))
+
+    def _on_opened(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        if task.cancelled():  # perhaps before it began
+            sock.close()
 
     async def _open_connection(self, sock: socket.socket, address: Any) -> None:
         context = RequestContext(
@@ -137,10 +143,12 @@ class HTTPServer(ServerHooks):
 
     async def close_all_connections(self) -> None:
         """Close every connection at once, and wait until they are closed."""
-        for task in self._opening:
+        opening = list(self._opening)
+        for task in opening:
             task.cancel()
         for connection in list(self._open):
             connection.close()
+        await asyncio.gather(*opening, return_exceptions=True)
         await self._wait_until_none_is_open()
 
     async def drain(self, grace: float) -> None:

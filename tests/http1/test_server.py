@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import re
 import socket
@@ -966,3 +967,22 @@ async def test_tornados_server_can_serve_the_same_application(
     assert (await client.ask(with_body() + b"hello")).json["body"] == "hello"
     assert (await client.ask(b"GET /bare/204 HTTP/1.1\r\nHost: a\r\n\r\n")).status == 204
     assert len((await client.ask(b"GET /pieces HTTP/1.1\r\nHost: a\r\n\r\n")).body) == MUCH
+
+
+@gen_test
+async def test_a_connection_that_is_accepted_as_all_are_closed_is_closed_too(serve: Serve) -> None:
+    served = serve()
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.connect(("127.0.0.1", served.port))  # in the queue: the loop has not turned
+        left: list[object] = []
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(
+            "sys.unraisablehook", lambda what: left.append(what.exc_value)
+        )
+        served.server.stop()
+        await served.server.close_all_connections()
+        assert not served.server.connections
+        await asyncio.sleep(0)
+        gc.collect()
+        assert not left
