@@ -14,6 +14,7 @@ from tornado.testing import bind_unused_port
 
 from http1 import HTTPServer
 from server import make_app
+from tests.support import ROOT
 from tests.support.processes import seconds_to_stop
 from tests.support.program import Program
 from tests.support.valkey import Valkey
@@ -26,6 +27,9 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 # None of the tests waits that long: it is only never the reason for an end.
 PATIENT = ("--redis-timeout=60", "--grace=60")
+
+#: The program, whose pauses while it drains a test ends, however busy the machine is.
+STEPWISE = ROOT / "tests" / "support" / "stepwise.py"
 
 
 def ask(connection: HTTPConnection, path: str = "/healthz") -> tuple[int, str]:
@@ -135,9 +139,9 @@ def test_requests_in_flight_are_finished(
 
 
 def test_draining_server_says_so_and_refuses_connections(
-    counting: Start, connect: Connect, valkey: Valkey
+    counting: Start, connect: Connect, valkey: Valkey, tmp_path: Path
 ) -> None:
-    server = counting(f"--redis-url={valkey.url}", *PATIENT)
+    server = counting(f"--redis-url={valkey.url}", *PATIENT, script=STEPWISE, STEPS=str(tmp_path))
     visitor, prober, other = (connect(server) for _ in range(3))
     assert ask(prober, "/readyz") == (200, '{"status": "ready", "redis": "up"}')
     assert ask(other)[0] == 200
@@ -147,8 +151,11 @@ def test_draining_server_says_so_and_refuses_connections(
     server.signal()
     server.wait_for(b"stopping")
     assert ask(prober, "/readyz") == (503, '{"status": "draining", "redis": "up"}')
+    assert not refuses(server)
+    (tmp_path / "1").touch()
     wait_until(lambda: refuses(server))
     assert ask(other)[0] == 200  # alive all the same
+    (tmp_path / "2").touch()
     valkey.go_on()
     status, page = read(visitor)
     assert (status, page.endswith("<b>Visits:</b> 1")) == (200, True)
@@ -252,9 +259,9 @@ def test_body_that_comes_within_the_grace_is_answered_and_ends_the_wait(
 
 
 def test_connection_that_answers_while_draining_is_closed_after_the_answer(
-    counting: Start, connect: Connect, valkey: Valkey
+    counting: Start, connect: Connect, valkey: Valkey, tmp_path: Path
 ) -> None:
-    server = counting(f"--redis-url={valkey.url}", *PATIENT)
+    server = counting(f"--redis-url={valkey.url}", *PATIENT, script=STEPWISE, STEPS=str(tmp_path))
     visitor, other = connect(server), connect(server)
     assert ask(other)[0] == 200
     valkey.hang()
@@ -266,6 +273,8 @@ def test_connection_that_answers_while_draining_is_closed_after_the_answer(
     answer = other.getresponse()
     assert answer.headers["Connection"] == "close"
     assert json.loads(answer.read()) == {"status": "ok"}
+    for step in ("1", "2"):
+        (tmp_path / step).touch()
     valkey.go_on()
     assert read(visitor)[0] == 200
     assert server.wait() == 0
@@ -293,7 +302,7 @@ async def test_a_request_on_the_connection_accepted_last_is_answered(
     server = HTTPServer(make_app())
     listening, port = bind_unused_port()
     server.add_socket(listening)
-    draining = asyncio.create_task(server.drain(1))
+    draining = asyncio.create_task(server.drain(60))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     await eventually(lambda: listening.fileno() == -1)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -94,8 +94,9 @@ def test_connections_are_spread_over_the_workers(
             assert visitor.getresponse().read()
         return min(sockets_of(worker) - before[worker] for worker in workers)
 
-    # Of a worker that a busy machine keeps from accepting at once, the other takes them over.
-    assert any(fewest_of_64() >= 16 for _ in range(5))
+    # Of a worker that a busy machine keeps from accepting at once, the other takes them over, so
+    # not every 64 tell how the system spreads them.
+    wait_until(lambda: fewest_of_64() >= 16)
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
