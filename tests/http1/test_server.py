@@ -24,7 +24,7 @@ from tornado.web import Application, RequestHandler, stream_request_body
 
 from http1 import HTTPServer
 from tests.faults.test_clients import TLS_HELLO
-from tests.support.patient_loops import LOOPS
+from tests.support.patient_loops import LOOPS, time_of
 from tests.support.raw_http import reset
 from tests.support.waiting import PATIENCE, eventually
 
@@ -42,7 +42,10 @@ MUCH = 16 << 20
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
-def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+def new_loop(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], asyncio.AbstractEventLoop]:
+    monkeypatch.setattr(IOLoop, "time", time_of)
     return LOOPS[request.param]
 
 

@@ -18,6 +18,7 @@ from tornado.httputil import (
     HTTPServerRequest,
     RequestStartLine,
 )
+from tornado.ioloop import IOLoop
 from tornado.routing import URLSpec
 from tornado.simple_httpclient import HTTPTimeoutError
 from tornado.testing import bind_unused_port
@@ -25,7 +26,7 @@ from tornado.web import RequestHandler
 
 from http1 import Application, HTTPServer
 from http1.tornado_internals import PathRequest, new_handler
-from tests.support.patient_loops import LOOPS
+from tests.support.patient_loops import LOOPS, time_of
 
 
 def both(host: str, target: str = "/") -> list[HTTPServerRequest]:
@@ -162,7 +163,8 @@ RULES = [
 
 
 @pytest.fixture
-def new_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+def new_loop(monkeypatch: pytest.MonkeyPatch) -> Callable[[], asyncio.AbstractEventLoop]:
+    monkeypatch.setattr(IOLoop, "time", time_of)
     return LOOPS["asyncio"]
 
 

@@ -14,10 +14,11 @@ import unittest
 from collections.abc import Iterator
 
 import tornado.testing
+from tornado.ioloop import IOLoop
 
 from http1 import HTTPServer
 from tests.support import ROOT
-from tests.support.patient_loops import LOOPS
+from tests.support.patient_loops import LOOPS, time_of
 
 #: Tornado's own settings for slow machines: seconds for a test, and half a second for a request
 #: that is to time out once it has arrived.
@@ -53,6 +54,7 @@ def load(modules: list[str]) -> tuple[unittest.TestSuite, unittest.TestSuite]:
 def main() -> int:
     loop, *modules = sys.argv[1:]
     asyncio.new_event_loop = LOOPS[loop]  # type: ignore[assignment]
+    IOLoop.time = time_of  # type: ignore[method-assign]
     os.environ.update(SLOW_MACHINE)  # before the tests are imported
     # As Tornado's own runner has it: its tests ask that nothing else is logged.
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)

@@ -1,63 +1,69 @@
-"""Event loops whose timers do not count the time that a busy machine keeps from the process.
+"""Event loops for whose clock the process always runs, however busy the machine is.
 
 For tests whose clients and servers share a loop, where a limit is a tenth of a second: if the
-process does not run for as long, it is over before the loop has looked at its sockets once. Here
-a delay passes in small parts, and the loop looks at its sockets after each.
+process does not run for as long, it is over before the loop has looked at its sockets once. This
+clock goes on by a small tick at the most, and the loop looks at its sockets before each.
 """
 
 import asyncio
 import contextvars
+import functools
+import heapq
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 import uvloop
+from tornado.ioloop import IOLoop
 
-#: Seconds of a part, so that a twentieth of a second has twenty of them; and the most that a delay
-#: has, as an hour needs no more care than a minute.
-PART, MOST = 0.0025, 500
+#: Seconds of a tick, of which a twentieth of a second has twenty.
+TICK = 0.0025
 
 
 class Timer:
-    """What ``call_later`` returns: a delay in parts."""
+    """What ``call_later`` and ``call_at`` return."""
 
-    def __init__(self, loop: "Patient", delay: float, call: Callable[[], object]) -> None:
-        self._loop = loop
-        self._call = call
-        self._due = loop.time()
-        self._left = delay
-        self._part = max(PART, delay / MOST)
+    def __init__(self, when: float, call_soon: Callable[[], asyncio.Handle]) -> None:
+        self._when = when
+        self._call_soon = call_soon
+        self._handle: asyncio.Handle | None = None
         self._cancelled = False
-        self._next()
 
-    def _next(self) -> None:
-        part = min(self._left, self._part)
-        self._left -= part
-        self._due = max(self._due + part, self._loop.time())  # what is late stays late
-        self._handle = self._loop.call_once(self._due - self._loop.time(), self._on_part)
+    def __lt__(self, other: "Timer") -> bool:
+        return self._when < other._when
 
-    def _on_part(self) -> None:
-        if self._left > 0:
-            self._next()
-        else:
-            self._call()
+    def when(self) -> float:
+        return self._when
 
     def cancel(self) -> None:
         self._cancelled = True
-        self._handle.cancel()
+        if self._handle is not None:
+            self._handle.cancel()
 
     def cancelled(self) -> bool:
         return self._cancelled
 
-    def when(self) -> float:
-        return self._due + self._left
+    def run(self) -> None:
+        if not self._cancelled:
+            self._handle = self._call_soon()
 
 
 class Patient(asyncio.AbstractEventLoop):
-    """A loop's timers, in parts."""
+    """A loop with a clock and timers of its own."""
 
-    def call_once(self, delay: float, call: Callable[[], object]) -> asyncio.TimerHandle:
-        """Call after a delay, as the loop itself would."""
+    def __init__(self) -> None:
+        self._now = self._ticked_at = time.monotonic()
+        self._timers: list[Timer] = []
+        self._is_ticking = False
+        super().__init__()
+
+    def after_tick(self, call: Callable[[], object]) -> None:
+        """Call after a tick of the machine's clock, as the loop itself would."""
         raise NotImplementedError
+
+    def time(self) -> float:
+        return self._now + min(time.monotonic() - self._ticked_at, TICK)
 
     def call_later(  # type: ignore[override]
         self,
@@ -66,8 +72,7 @@ class Patient(asyncio.AbstractEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> Timer:
-        context = context or contextvars.copy_context()
-        return Timer(self, delay, lambda: context.run(callback, *args))
+        return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self,
@@ -76,17 +81,42 @@ class Patient(asyncio.AbstractEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> Timer:
-        return self.call_later(when - self.time(), callback, *args, context=context)
+        context = context or contextvars.copy_context()
+        timer = Timer(when, functools.partial(self.call_soon, callback, *args, context=context))
+        heapq.heappush(self._timers, timer)
+        if not self._is_ticking:
+            self._go_on()
+        return timer
+
+    def _go_on(self) -> None:
+        self._now, self._ticked_at = self.time(), time.monotonic()
+        self._is_ticking = bool(self._timers)
+        if self._is_ticking:
+            self.after_tick(self._tick)
+
+    def _tick(self) -> None:
+        now = self.time()
+        while self._timers and self._timers[0].when() <= now:
+            heapq.heappop(self._timers).run()
+        self._go_on()
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: int) -> Any:  # type: ignore[override]
+        return socket.getaddrinfo(host, port, **options)  # not in a thread, which may have to wait
 
 
 class OnAsyncio(Patient, asyncio.SelectorEventLoop):
-    def call_once(self, delay: float, call: Callable[[], object]) -> asyncio.TimerHandle:
-        return asyncio.SelectorEventLoop.call_at(self, self.time() + delay, call)
+    def after_tick(self, call: Callable[[], object]) -> None:
+        asyncio.SelectorEventLoop.call_at(self, self._now + TICK, call)
 
 
 class OnUvloop(Patient, uvloop.Loop):
-    def call_once(self, delay: float, call: Callable[[], object]) -> asyncio.TimerHandle:
-        return uvloop.Loop.call_later(self, delay, call)
+    def after_tick(self, call: Callable[[], object]) -> None:
+        uvloop.Loop.call_later(self, TICK, call)
 
 
 LOOPS: dict[str, type[Patient]] = {"asyncio": OnAsyncio, "uvloop": OnUvloop}
+
+
+def time_of(io_loop: IOLoop) -> float:
+    """Return the time, in place of ``IOLoop.time``, which asks the machine's clock."""
+    return float(io_loop.asyncio_loop.time())  # type: ignore[attr-defined]
