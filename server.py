@@ -81,6 +81,7 @@ def make_app(
     )
     metrics.know_routes(route_names(rules))
     metrics.gauge("redis_up", lambda: visits.up)
+    metrics.gauge("exactly_once", lambda: visits.exactly_once)
     metrics.gauge("live_watchers", lambda: len(live.watchers))
     return Application(
         rules,

@@ -5,7 +5,16 @@
 Valkey; it is imported by itself, as it needs a Unix system.
 """
 
-from counter.statistics import Replica, Snapshot, StatisticsReader
+from counter.statistics import HISTORY, Replica, Snapshot, StatisticsReader
 from counter.visits import KEY, Observer, Reason, Visits
 
-__all__ = ["KEY", "Observer", "Reason", "Replica", "Snapshot", "StatisticsReader", "Visits"]
+__all__ = [
+    "HISTORY",
+    "KEY",
+    "Observer",
+    "Reason",
+    "Replica",
+    "Snapshot",
+    "StatisticsReader",
+    "Visits",
+]

@@ -1,9 +1,10 @@
-"""A connection to Redis for commands with integer replies, one batch after the other."""
+"""A connection to Redis for requests whose replies are one line each, one after the other."""
 
 import asyncio
 import functools
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, ResponseError
@@ -14,12 +15,42 @@ from counter.redis_internals import take_over
 Command = tuple[str | int, ...]
 
 #: Is given the replies, or what came instead of one.
-OnReplies = Callable[[list[int] | Exception], None]
+OnReplies = Callable[[list[bytes] | Exception], None]
+
+#: Goes before each command that follows a slot on its move
+#: (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#ask-redirection).
+ASKING = b"*1\r\n$6\r\nASKING\r\n"
 
 _INTEGER = re.compile(rb":([+-]?[0-9]{1,19})")
 
+#: Redis refuses to raise an integer past 64 bits (https://redis.io/commands/incrby).
+MAX_NUMBER = 2**63 - 1
+
 #: Bytes of a reply that is not an end of a line yet. Redis's errors are far shorter.
 MAX_REPLY = 64 * 1024
+
+
+class CutError(ConnectionError):
+    """The connection ended before every reply had come; nobody knows what Redis has done."""
+
+
+class Request(NamedTuple):
+    """What is sent in one packet: a command that counts, and what goes with it."""
+
+    command: bytes
+    """The command that counts."""
+    arguments: bytes = b""
+    """Its last words."""
+    in_full: bytes = b""
+    """What stands for the command when Redis does not know the script that it names."""
+    beside: Sequence[bytes] = ()
+    """Commands after it. Redis may refuse one without harm, and their replies are not given."""
+    wait: bytes = b""
+    """What is sent last, if anything."""
+    visits: int = 0
+    """How many numbers it asks for."""
+    sequence: int = 0
+    """That of its token; without a token it must not be sent again."""
 
 
 class Connection(asyncio.Protocol):
@@ -29,45 +60,51 @@ class Connection(asyncio.Protocol):
     a third of what a page costs that is alone. It opens the connection (TLS, AUTH, SELECT).
 
     :arg redis: connected, and idle; it is not to be used any more.
+    :arg asking: whether the node serves the slot only to those who were sent to it.
     :raises ConnectionError: when Redis has sent what it was not asked for, or has gone.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, asking: bool = False) -> None:
         self.is_sound = True
         """Whether every command has had its reply, and nothing else has come."""
-        self.refused: ResponseError | None = None
-        """Why Redis last refused a command that was sent alongside others."""
+        self._asking = asking
         self._writer = take_over(redis, self)  # kept, as the transport ends with it
         self._transport = self._writer.transport
         self._input = b""
-        self._replies: list[int] = []
-        self._expected = 0
-        self._alongside = 0  # replies that are still to come after the first, and are not given
+        self._request = Request(b"")
+        self._replies: list[bytes] = []
+        self._position = 0  # of the next reply; the one of the command that counts is at 0
+        self._end = 0
+        self._in_full = b""  # what to send if Redis does not know the script
+        self._is_unknown = False  # Redis has said so
         self._on_replies: OnReplies | None = None
 
-    def send(
-        self, commands: Sequence[Command], on_replies: OnReplies, alongside: Sequence[Command] = ()
-    ) -> None:
-        """Send commands, once.
+    def send(self, request: Request, on_replies: OnReplies) -> None:
+        """Send a request, once.
 
-        :arg on_replies: is called once; not at all after ``close()``.
-        :arg alongside: sent after the first. Redis may refuse one without harm to the others, and
-            the replies are not given.
+        :arg on_replies: is called once, with the first command's reply, and with the last one's
+            if there is one; not at all after ``close()``.
         """
-        self._replies, self._expected, self._on_replies = [], len(commands), on_replies
-        self._alongside = len(alongside)
-        in_order = (*commands[:1], *alongside, *commands[1:])
-        self._transport.write(b"".join([_packed(*command) for command in in_order]))
+        self._request, self._on_replies = request, on_replies
+        self._in_full = request.in_full
+        self._write(request.command)
 
-    async def ask(self, commands: Sequence[Command]) -> list[int]:
-        """Send commands, and return their replies.
+    def _write(self, command: bytes) -> None:
+        _, arguments, _, beside, wait, _, _ = self._request
+        if self._asking:
+            command, beside = ASKING + command, ()
+        self._replies, self._is_unknown = [], False
+        self._position, self._end = -1 if self._asking else 0, 1 + len(beside) + bool(wait)
+        self._transport.write(b"".join((command, arguments, *beside, wait)))
+
+    async def ask(self, request: Request) -> list[bytes]:
+        """Send a request, and return the replies.
 
         :raises RedisError: when one is an error, or the connection is lost.
-        :raises ValueError: when one is no integer.
         """
-        answer: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
 
-        def on_replies(replies: list[int] | Exception) -> None:
+        def on_replies(replies: list[bytes] | Exception) -> None:
             if answer.done():  # whoever asked has given up
                 return
             if isinstance(replies, Exception):
@@ -75,7 +112,7 @@ class Connection(asyncio.Protocol):
             else:
                 answer.set_result(replies)
 
-        self.send(commands, on_replies)
+        self.send(request, on_replies)
         return await answer
 
     def close(self) -> None:
@@ -88,51 +125,79 @@ class Connection(asyncio.Protocol):
         self._input += data
         while self._on_replies is not None and (end := self._input.find(b"\r\n")) >= 0:
             line, self._input = self._input[:end], self._input[end + 2 :]
-            try:
-                self._take(line)
-            except (ResponseError, ValueError) as error:
+            error = self._take(line)
+            if error is not None:
                 self._give(error)
-            if len(self._replies) == self._expected and not self._alongside:
+            elif self._position == self._end and self._is_unknown:
+                in_full, self._in_full = self._in_full, b""
+                self._write(in_full)
+            elif self._position == self._end:
                 self._give(self._replies)
         if self._on_replies is None:
             self.is_sound = self.is_sound and not self._input
         elif len(self._input) > MAX_REPLY:
-            self._give(ConnectionError("Redis sent a reply without an end"))
+            self._give(ValueError("Redis sent a reply without an end"))
 
-    def _take(self, line: bytes) -> None:
-        if not self._replies or not self._alongside:
-            self._replies.append(_integer(line))
-            return
-        self._alongside -= 1
-        try:
-            _integer(line)
-        except ResponseError as error:
-            self.refused = error
+    def _take(self, line: bytes) -> ResponseError | None:
+        """Keep a reply; return it when it is an error that ends the request."""
+        position, self._position = self._position, self._position + 1
+        if 0 < position <= len(self._request.beside):
+            return None
+        if line[:1] == b"-":
+            error = line[1:].decode(errors="replace").removeprefix("ERR ")
+            if position or not self._in_full or not error.startswith("NOSCRIPT"):
+                return ResponseError(error)
+            self._is_unknown = True
+        elif position >= 0:
+            self._replies.append(line)
+        return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits for a reply."""
         self.is_sound = False
-        self._give(ConnectionError(str(exc) if exc else "Redis closed the connection"))
+        self._give(CutError(str(exc) if exc else "Redis closed the connection"))
 
-    def _give(self, replies: list[int] | Exception) -> None:
+    def _give(self, replies: list[bytes] | Exception) -> None:
         on_replies, self._on_replies = self._on_replies, None
         # What follows the replies answers nothing; before it is taken for the next one's reply:
-        if self._input or isinstance(replies, Exception):
+        if self._input or self._position < self._end:
             self.is_sound = False
         if on_replies is not None:
             on_replies(replies)
 
 
-def _integer(line: bytes) -> int:
+def integer(line: bytes) -> int:
+    """Return the integer that a reply is.
+
+    :raises ValueError: when it is none.
+    """
     if match := _INTEGER.fullmatch(line):
-        return int(match[1])
-    text = line.decode(errors="replace")
-    if text.startswith("-"):
-        raise ResponseError(text[1:].removeprefix("ERR "))
-    raise ValueError(f"Redis answered with {text[:100]!r}, not with an integer")
+        return within_64_bits(int(match[1]))
+    raise unexpected(line)
+
+
+def within_64_bits(number: int) -> int:
+    """Return an integer that Redis can hold.
+
+    :raises ValueError: for any other.
+    """
+    if not -MAX_NUMBER <= number <= MAX_NUMBER:
+        raise ValueError(f"Redis answered with {number}, which has more than 64 bits")
+    return number
+
+
+def unexpected(line: bytes) -> ValueError:
+    """Return what to raise for a reply that is none to the command."""
+    return ValueError(f"Redis answered with {line[:100].decode(errors='replace')!r}")
 
 
 @functools.lru_cache(maxsize=1024)
-def _packed(*command: str | int) -> bytes:
+def packed(*command: str | int) -> bytes:
+    """Return a command as it is sent."""
     words = [str(word).encode() for word in command]
-    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)
+    return b"*%d\r\n" % len(words) + b"".join(map(bulk, words))
+
+
+def bulk(word: bytes) -> bytes:
+    """Return a word of a command as it is sent."""
+    return b"$%d\r\n%b\r\n" % (len(word), word)

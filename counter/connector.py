@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, MovedError, ReadOnlyError
+from redis.exceptions import AskError, ConnectionError, MovedError, ReadOnlyError
 
 from counter.redis_internals import NamedSSLConnection
 from counter.resolver import resolve
@@ -36,8 +36,23 @@ _DEFAULT_PORT = {"sentinel": 26379, "cluster": 6379}
 #: Seconds in which a sentinel answers; one that hangs is waited for only where it decides.
 SENTINEL_TIMEOUT = 0.5
 
+#: Nodes of a cluster that are asked, one sending to the next.
+MAX_NODES = 3
+
 #: A host and a port.
 Address = tuple[str, int]
+
+
+class NoWayError(ConnectionError):
+    """Those who are to know where Redis is do not."""
+
+
+class Opened(NamedTuple):
+    """A connection that has been opened."""
+
+    redis: Redis
+    asking: bool = False
+    """Whether the node serves the key only to those who were sent to it, by ASKING."""
 
 
 class Connector:
@@ -79,17 +94,22 @@ class Connector:
         self._primary: Address | None = None
         self._check_certificates()
 
-    async def connect(self) -> Redis:
+    @property
+    def in_cluster(self) -> bool:
+        """Whether a node may say that another one serves the key."""
+        return self._kind == "cluster"
+
+    async def connect(self) -> Opened:
         """Open a connection, on which no command has been sent that changes anything.
 
         :raises RedisError: when Redis refuses.
         :raises OSError: when it cannot be reached, TimeoutError included.
         """
         if self._kind == "sentinel":
-            return await self._connect_to_primary()
+            return Opened(await self._connect_to_primary())
         if self._kind == "cluster":
             return await _first([self._follow(node) for node in self._seeds])
-        return await self._open(self._options)
+        return Opened(await self._open(self._options))
 
     async def has_moved(self) -> bool:
         """Tell whether the sentinels name another primary than the one connected to.
@@ -137,7 +157,7 @@ class Connector:
             case []:
                 raise error
             case [(_, most), (_, other)] if most == other:
-                raise ConnectionError("the sentinels disagree on the primary")
+                raise NoWayError("the sentinels disagree on the primary")
             case [(address, _), *_]:
                 return address
         raise AssertionError
@@ -153,15 +173,19 @@ class Connector:
         finally:
             await close(sentinel)
         if address is None:
-            raise ConnectionError(f"the sentinels know no {self._service}")
+            raise NoWayError(f"the sentinels know no {self._service}")
         host, port = address
         return host.decode(), int(port)
 
-    async def _follow(self, node: Address) -> Redis:
-        try:
-            return await self._open_cluster_node(node)
-        except MovedError as moved:  # no host: the one that was asked
-            return await self._open_cluster_node((moved.host or node[0], moved.port))
+    async def _follow(self, node: Address) -> Opened:
+        for _ in range(MAX_NODES):
+            try:
+                return Opened(await self._open_cluster_node(node))
+            except MovedError as moved:  # no host: the one that was asked
+                node = (moved.host or node[0], moved.port)
+            except AskError as ask:  # the slot is on its move, and the key has gone ahead
+                return Opened(await self._open_at((ask.host or node[0], ask.port)), asking=True)
+        raise NoWayError("the nodes of the cluster send from one to the other")
 
     async def _open_cluster_node(self, address: Address) -> Redis:
         redis = await self._open_at(address)
@@ -221,14 +245,14 @@ async def closed_on_error(redis: Redis) -> AsyncIterator[None]:
         raise
 
 
-async def _first(ways: Sequence[Coroutine[Any, Any, Redis]]) -> Redis:
+async def _first(ways: Sequence[Coroutine[Any, Any, Opened]]) -> Opened:
     """Return the first that leads to a connection; the others are given up.
 
     :raises Exception: the last one's error, when none does.
     """
     tasks = [asyncio.create_task(way) for way in ways]
-    found: Redis | None = None
-    error: Exception = ConnectionError("no way to Redis")
+    found: Opened | None = None
+    error: Exception = NoWayError("no way to Redis")
     try:
         for task in asyncio.as_completed(tasks):
             try:
@@ -239,8 +263,8 @@ async def _first(ways: Sequence[Coroutine[Any, Any, Redis]]) -> Redis:
         raise error
     finally:
         for result in await _cancel(tasks):
-            if isinstance(result, Redis) and result is not found:
-                await close(result)
+            if isinstance(result, Opened) and result is not found:
+                await close(result.redis)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> list[Any]:

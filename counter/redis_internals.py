@@ -10,6 +10,14 @@ from typing import Any
 from redis.asyncio import Redis, SSLConnection
 from redis.exceptions import ConnectionError
 
+#: What the system, or a stream, says of a connection that has ended.
+_ENDINGS = (
+    ConnectionResetError,
+    ConnectionAbortedError,
+    BrokenPipeError,
+    asyncio.IncompleteReadError,
+)
+
 
 class NamedSSLConnection(SSLConnection):
     """TLS to an address, whose certificate is for the name that it was looked up by.
@@ -26,6 +34,16 @@ class NamedSSLConnection(SSLConnection):
 
     def _connection_arguments(self) -> dict[str, Any]:
         return {**super()._connection_arguments(), "server_hostname": self._server_name}
+
+
+def was_cut(error: Exception) -> bool:
+    """Tell whether a connection that had been made has ended, so that the next one may last.
+
+    Of redis-py's errors none says so: the same stands for a Redis that refuses the connection, and
+    only what was being handled when it was raised tells them apart.
+    """
+    made = error.__context__ is None or isinstance(error.__context__, _ENDINGS)
+    return type(error) is ConnectionError and made
 
 
 def take_over(redis: Redis, protocol: asyncio.Protocol) -> asyncio.StreamWriter:

@@ -1,27 +1,35 @@
-"""The statistics of each replica, kept in Redis beside the counter.
+"""What each process writes of itself beside the counter, and what is read of it for all to see.
 
-A replica has a hash of its own, which Redis drops a day after its last visit, and its name stands
-in a sorted set, from which every replica that counts drops the names of those. All keys have the
-counter's name as their hash tag, so that they lie in its slot and go with its commands
-(https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags).
+All keys have the counter's name as their hash tag, so that they lie in its slot and go with its
+commands (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags).
 
-============================  ==================================================================
-``{counter}:replica:HOST``    a hash: ``visits`` that HOST has counted, the ``version`` it runs
-``{counter}:replicas``        a sorted set: hosts, by the second in which each was seen
-============================  ==================================================================
+===========================  ===================================================================
+``{counter}:process:ID``     a hash: the ``hostname`` of the replica that the process belongs to,
+                             the ``version`` it runs, the ``visits`` it has shown, and its last
+                             ``token`` (see `counter.delivery`); dropped a day after its last visit
+``{counter}:processes``      a sorted set: ids, by the second in which each was seen
+``{counter}:minutes``        a hash: the fields 0 to 299 are the last `HISTORY` seconds, each with
+                             the second since 1970, what the counter held, and the visits counted
+                             last
+===========================  ===================================================================
+
+`token.lua` writes them; where Redis refuses scripts, plain commands do, all but the last minutes.
 """
 
 import asyncio
+import functools
+import math
+import re
+import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from counter.connection import Command
-from counter.connector import Connector, close
+from counter.connector import Connector, Opened, close
 
 #: Seconds after which a replica that was not seen is dropped.
 DAY = 24 * 60 * 60
@@ -29,46 +37,73 @@ DAY = 24 * 60 * 60
 #: Seconds between two marks that a replica is there: nobody looks more closely.
 MARK_EVERY = 1.0
 
-#: Replicas that are read, those seen last. A deployment has fewer; a day's pods may be more.
-MAX_REPLICAS = 1000
+#: Seconds of which Redis keeps what the counter held.
+HISTORY = 300
+
+#: Processes that are read, those seen last. A deployment has fewer; a day's pods may be more.
+MAX_PROCESSES = 1000
 
 #: Seconds that reading a snapshot may take, connecting included.
 READ_TIMEOUT = 2.0
 
+#: What a second of the history is.
+_MOMENT = re.compile(rb"([0-9]{1,12}) (-?[0-9]{1,19}) ([0-9]{1,9})")
 
-class ReplicaStatistics:
-    """What one replica writes with the visits that it counts.
+Result = TypeVar("Result")
+
+
+class ProcessStatistics:
+    """What one process writes with the visits that it counts.
 
     :arg counter: the counter's key.
-    :arg hostname: the replica's.
+    :arg hostname: the replica's that it belongs to.
     :arg version: the label of the version that it runs, if it has one.
     """
 
     def __init__(self, counter: str, hostname: str, version: str = "") -> None:
-        self._names = _names_key(counter)
-        self._key = _replica_key(counter, hostname)
-        self._hostname = hostname
-        self._version = version
-        self._marked = 0.0
+        self._counter = counter
+        self.names_key = _names_key(counter)
+        self.hostname = hostname
+        self.version = version
+        self.shown = 0
+        """Visits that got a number."""
+        self._marked = -math.inf
+
+    @functools.cached_property
+    def id(self) -> str:
+        """What tells this process from all others; made late, as it may be forked."""
+        return secrets.token_urlsafe(12)
+
+    @property
+    def key(self) -> str:
+        """Where it writes."""
+        return _process_key(self._counter, self.id)
+
+    def is_due(self) -> bool:
+        """Tell, once in `MARK_EVERY`, that the process is to be marked as seen."""
+        now = time.monotonic()
+        due = now - self._marked >= MARK_EVERY
+        if due:
+            self._marked = now
+        return due
 
     def commands(self, visits: int) -> list[Command]:
-        """Return what adds visits; with the first of a second also its name, and that it was seen.
+        """Return what adds visits; with the first of a second also that the process was seen.
 
         Names are dropped by the second that this machine's clock shows. What a page says was seen
         when is by Redis's own, from what is left of the day, so clocks may differ.
         """
-        now = time.time()
-        add: Command = ("HINCRBY", self._key, "visits", visits)
-        if 0 <= now - self._marked < MARK_EVERY:
-            return [add]
-        self._marked = now
+        visits += self.shown
+        if not self.is_due():
+            return [("HSET", self.key, "visits", visits)]
+        now = int(time.time())
+        own = ("hostname", self.hostname, "version", self.version)
         return [
-            add,
-            ("HSET", self._key, "version", self._version),
-            ("EXPIRE", self._key, DAY),
-            ("ZADD", self._names, int(now), self._hostname),
-            ("ZREMRANGEBYSCORE", self._names, "-inf", int(now) - DAY),
-            ("EXPIRE", self._names, DAY),
+            ("HSET", self.key, "visits", visits, *own),
+            ("EXPIRE", self.key, DAY),
+            ("ZADD", self.names_key, now, self.id),
+            ("ZREMRANGEBYSCORE", self.names_key, "-inf", now - DAY),
+            ("EXPIRE", self.names_key, DAY),
         ]
 
 
@@ -77,8 +112,8 @@ class Replica:
     """One replica.
 
     :arg hostname: its name.
-    :arg visits: those that it has counted.
-    :arg seen: seconds since it last was seen counting.
+    :arg visits: those that its processes of this day have shown.
+    :arg seen: seconds since one of them last was seen counting.
     :arg version: the label of the version that it runs, empty when it has none.
     """
 
@@ -112,76 +147,122 @@ class StatisticsReader:
     def __init__(self, connector: Connector, counter: str) -> None:
         self._connector = connector
         self._counter = counter
-        self._redis: Redis | None = None
+        self._opened: Opened | None = None
 
     async def read(self) -> Snapshot:
         """Return a snapshot; connects when there is no connection.
 
         :raises Exception: when there is no Redis, or it does not answer in time.
         """
+        return await self._within_time(self._read)
+
+    async def history(self) -> list[tuple[int, int]]:
+        """Return the last `HISTORY` seconds in which visits were counted, the oldest first.
+
+        :return: seconds since 1970 by Redis's clock, and what the counter held at their end.
+        :raises Exception: as `read` does.
+        """
+        return await self._within_time(self._read_history)
+
+    async def close(self) -> None:
+        """Close the connection; the next snapshot opens another."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await close(opened.redis)
+
+    async def _within_time(self, read: Callable[[Opened], Awaitable[Result]]) -> Result:
         try:
             async with asyncio.timeout(READ_TIMEOUT):
                 if await self._connector.has_moved():
                     await self.close()
-                if self._redis is None:
-                    self._redis = await self._connector.connect()
-                return await self._read(self._redis)
+                if self._opened is None:
+                    self._opened = await self._connector.connect()
+                return await read(self._opened)
         except BaseException:
             await self.close()  # a reply may still come, for nobody
             raise
 
-    async def close(self) -> None:
-        """Close the connection; the next snapshot opens another."""
-        redis, self._redis = self._redis, None
-        if redis is not None:
-            await close(redis)
+    async def _read_history(self, opened: Opened) -> list[tuple[int, int]]:
+        now, kept = await _ask(opened, ("TIME",), ("HGETALL", minutes_key(self._counter)))
+        for reply in (now, kept):
+            if isinstance(reply, ResponseError):
+                raise reply
+        found = [_MOMENT.fullmatch(one) for one in kept[1::2]]
+        moments = sorted((int(one[1]), int(one[2]), int(one[3])) for one in found if one)
+        history: list[tuple[int, int]] = []
+        for second, total, visits in moments:
+            if second <= int(now[0]) - HISTORY:
+                continue
+            # After a pause: what was counted before it was so within a second of its beginning.
+            if history and second > history[-1][0] + MARK_EVERY:
+                history.append((history[-1][0] + int(MARK_EVERY), total - visits))
+            history.append((second, total))
+        return history
 
-    async def _read(self, redis: Redis) -> Snapshot:
-        now, total, names = await _ask(
-            redis,
+    async def _read(self, opened: Opened) -> Snapshot:
+        now, total, ids = await _ask(
+            opened,
             ("TIME",),
             ("GET", self._counter),
-            ("ZREVRANGE", _names_key(self._counter), 0, MAX_REPLICAS - 1),
+            ("ZREVRANGE", _names_key(self._counter), 0, MAX_PROCESSES - 1),
         )
         for reply in (now, total):
             if isinstance(reply, ResponseError):
                 raise reply
-        hostnames = [] if isinstance(names, ResponseError) else sorted(map(_text, names))
         commands: list[Command] = []
-        for hostname in hostnames:
-            key = _replica_key(self._counter, hostname)
-            commands += [("HMGET", key, "visits", "version"), ("PTTL", key)]
-        replies = iter(await _ask(redis, *commands))
-        found = []
-        for hostname, kept, left in zip(hostnames, replies, replies, strict=True):
-            if (
-                isinstance(kept, list) and kept[0] and left > 0
-            ):  # else dropped meanwhile, or not ours
-                seen = max(0.0, DAY - left / 1000)
-                found.append(Replica(hostname, int(kept[0]), seen, _text(kept[1] or b"")))
-        return Snapshot(int(now[0]) + int(now[1]) / 1e6, int(total or 0), found)
+        for id in [] if isinstance(ids, ResponseError) else ids:
+            key = _process_key(self._counter, _text(id))
+            commands += [("HMGET", key, "hostname", "visits", "version"), ("PTTL", key)]
+        replies = await _ask(opened, *commands)
+        replicas = _summed(zip(replies[::2], replies[1::2], strict=True))
+        return Snapshot(int(now[0]) + int(now[1]) / 1e6, int(total or 0), replicas)
 
 
-async def _ask(redis: Redis, *commands: Command) -> list[Any]:
+def _summed(processes: Iterable[tuple[Any, Any]]) -> list[Replica]:
+    """Return the replicas, by name, that processes belong to.
+
+    :arg processes: what each keeps, and the milliseconds until it is dropped, those seen last
+        first; of each replica the first one says which version it runs.
+    """
+    replicas: dict[str, Replica] = {}
+    for kept, left in processes:
+        if not isinstance(kept, list) or not all(kept[:2]) or left <= 0:
+            continue  # dropped meanwhile, or not ours
+        hostname, seen = _text(kept[0]), max(0.0, DAY - left / 1000)
+        one = replicas.get(hostname) or Replica(hostname, 0, seen, _text(kept[2] or b""))
+        visits, seen = one.visits + int(kept[1]), min(one.seen, seen)
+        replicas[hostname] = replace(one, visits=visits, seen=seen)
+    return [replicas[hostname] for hostname in sorted(replicas)]
+
+
+async def _ask(opened: Opened, *commands: Command) -> list[Any]:
     """Send commands in one packet, and return their replies; an error is one, too."""
-    connection = redis.connection
+    connection = opened.redis.connection
     assert connection is not None
-    await connection.send_packed_command(connection.pack_commands(commands))
+    sent: Sequence[Command] = commands
+    if opened.asking:
+        sent = [one for command in commands for one in (("ASKING",), command)]
+    await connection.send_packed_command(connection.pack_commands(sent))
     replies = []
-    for _ in commands:
+    for _ in sent:
         try:
             replies.append(await connection.read_response())
         except ResponseError as error:
             replies.append(error)
-    return replies
+    return replies[1::2] if opened.asking else replies
+
+
+def minutes_key(counter: str) -> str:
+    """Return the key of the last minutes."""
+    return f"{{{counter}}}:minutes"
 
 
 def _names_key(counter: str) -> str:
-    return f"{{{counter}}}:replicas"
+    return f"{{{counter}}}:processes"
 
 
-def _replica_key(counter: str, hostname: str) -> str:
-    return f"{{{counter}}}:replica:{hostname}"
+def _process_key(counter: str, id: str) -> str:
+    return f"{{{counter}}}:process:{id}"
 
 
 def _text(name: bytes) -> str:

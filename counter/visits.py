@@ -1,12 +1,11 @@
-"""Batches of visits: what waits in the queue is counted by the next command.
+"""Batches of visits: what waits in the queue is counted by the next request.
 
-There is one connection and one batch under way at a time. A command is sent once, and a
-connection whose reply is in doubt is closed, never read again. After any failure the counter is
-off: visits are answered at once, while a background task probes for Redis.
+There is one connection and one batch under way at a time. A batch whose reply is lost is sent
+again over a new connection until its deadline, where Redis knows its token. After any other
+failure the counter is off: visits are answered at once, while a background task probes for Redis.
 """
 
 import asyncio
-import contextlib
 import functools
 import logging
 import math
@@ -14,9 +13,14 @@ import socket
 import time
 from typing import Literal, Protocol
 
-from counter.connection import Command, Connection
+from redis.exceptions import RedisError, ResponseError
+
+from counter.connection import MAX_NUMBER, Connection, CutError, Request, integer, packed
 from counter.connector import Connector, closed_on_error
-from counter.statistics import ReplicaStatistics, StatisticsReader
+from counter.delivery import Delivery, Numbers
+from counter.probing import find
+from counter.redis_internals import was_cut
+from counter.statistics import ProcessStatistics, StatisticsReader
 
 KEY = "counter"
 
@@ -28,8 +32,12 @@ PROBE_EVERY = 0.5
 #: costs no time: the next one starts beside it.
 PROBE_TIMEOUT = 2.0
 
-#: Probes under way at once. Only look-ups that hang, which cannot be cancelled, add up to so many.
-MAX_PROBES = 32
+#: Seconds between two times that a batch is sent again, at first and at most. The first time is
+#: at once.
+BACKOFF, MAX_BACKOFF = 0.001, 0.05
+
+#: Seconds that the end waits until Redis has the numbers that nobody was shown.
+HAND_ON_TIMEOUT = 0.4
 
 #: Seconds before the deadline at which WAIT ends by itself, and says how many acknowledged. Redis
 #: looks at the clock ten times a second.
@@ -39,8 +47,12 @@ WAIT_MARGIN = 0.15
 #: hundreds would come back all at once, and wait for one command with nothing else to do.
 ANSWERS_PER_TURN = 64
 
-#: Redis refuses to raise an integer past 64 bits (https://redis.io/commands/incrby).
-MAX_NUMBER = 2**63 - 1
+#: Batches of one visit after which the next visit is sent at once, which is 4 % of its time, and
+#: does not wait for others that arrive in the same turn of the loop.
+ALONE = 8
+
+#: How a node says that another one has the key.
+REDIRECTIONS = ("MOVED", "ASK")
 
 #: A visit in the queue: its number, or None when there will be none.
 Waiter = asyncio.Future[int | None]
@@ -113,8 +125,9 @@ class Visits:
             timeout=min(timeout, PROBE_TIMEOUT),
         )
         self._connector = self._new_connector()
-        self._statistics = ReplicaStatistics(KEY, hostname or socket.gethostname(), version or "")
-        self._statistics_refused = False
+        statistics = ProcessStatistics(KEY, hostname or socket.gethostname(), version or "")
+        self._delivery = Delivery(KEY, statistics)
+        self._fault_noted = False
         self._timeout = timeout
         self._wait = wait
         self._max_waiting = max_waiting
@@ -124,11 +137,15 @@ class Visits:
         self._moved = False  # another Redis is the primary than the one connected to
         self._off = False
         self._queue: list[Waiter] = []
-        self._batch: list[Waiter] = []  # those that the command under way counts
+        self._batch: list[Waiter] = []  # those whom the request under way is for
+        self._request = Request(b"")
         self._deadline = 0.0  # of the first visit in the queue, so of all of them
+        self._batch_deadline = 0.0
         self._is_sending = False  # or is about to
+        self._singles = 0  # batches of one visit, one after the other
         self._sent_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None  # ends the command under way
+        self._timer: asyncio.TimerHandle | None = None  # ends what waits too long
+        self._backoff = 0.0
         self._connecting: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -136,6 +153,11 @@ class Visits:
     def up(self) -> bool:
         """Whether visits are being counted, as far as is known."""
         return not self._off and self._keeper is not None
+
+    @property
+    def exactly_once(self) -> bool:
+        """Whether Redis runs the script, as far as is known; else visits count at most once."""
+        return self._delivery.exactly_once
 
     def reader(self) -> StatisticsReader:
         """Return a reader of all replicas' statistics, from where these visits are counted."""
@@ -149,22 +171,37 @@ class Visits:
         self._keep()
         try:
             async with asyncio.timeout(within):
-                redis = await self._connector.connect()
-                async with closed_on_error(redis):
-                    await redis.ping()
-                self._connection = Connection(redis)
+                opened = await self._connector.connect()
+                async with closed_on_error(opened.redis):
+                    await opened.redis.ping()
+                self._connection = Connection(*opened)
             log.info("counter on")
         except Exception as error:
             self._turn_off(error)
 
     async def close(self) -> None:
-        """Stop looking for Redis and close the connection; visits that wait get no number."""
+        """Stop looking for Redis and close the connection; visits that wait get no number.
+
+        Numbers that nobody was shown are left to the others.
+        """
         tasks = [task for task in (self._keeper, self._connecting) if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._off = True
         self._end_sending("stopping")
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._delivery.settled:
+            await self._hand_on()
+
+    async def _hand_on(self) -> None:
+        try:
+            async with asyncio.timeout(HAND_ON_TIMEOUT):
+                (await self._connect_and_ask(self._delivery.settlement())).close()
+        except Exception as error:
+            if self.exactly_once:
+                log.warning("numbers that nobody was shown may be missing: %s", _reason(error))
 
     async def count(self) -> int | None:
         """Count one visit.
@@ -179,96 +216,140 @@ class Visits:
         if not self._queue:
             self._deadline = loop.time() + self._timeout
         self._queue.append(waiter)
+        if self._timer is None:
+            self._keep_deadline()
         self._keep()
         if not self._is_sending:
             self._is_sending = True
-            loop.call_soon(self._send)  # those that arrive in this turn of the loop go along
+            if self._singles > ALONE:
+                self._send()
+            else:
+                loop.call_soon(self._send)  # those that arrive in this turn of the loop go along
         return await waiter
 
-    # Sending: one command at a time, for all that wait.
+    # Sending: one request at a time, for all that wait.
 
     def _send(self) -> None:
-        self._is_sending = bool(self._queue)
-        if not self._queue:
+        self._is_sending = bool(self._batch or self._queue)
+        if not self._is_sending:
             return
         if self._connection is None or self._is_unsound:
             self._reconnect()
             return
-        self._batch, self._queue = self._queue, []
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(self._deadline, self._turn_off, TimeoutError())
+        if not self._batch:
+            self._batch, self._queue = self._queue, []
+            self._batch_deadline = self._deadline
+            self._request = self._delivery.request(len(self._batch))
         self._sent_at = time.perf_counter()  # the loop's own clock is too coarse
-        visits = len(self._batch)
-        self._connection.send(
-            self._commands(visits, self._deadline),
-            self._on_replies,
-            alongside=self._statistics.commands(visits),
-        )
+        self._connection.send(self._waiting(self._request, self._batch_deadline), self._on_replies)
+
+    @property
+    def _next_deadline(self) -> float:
+        """That of whoever has waited longest; nobody's when none waits."""
+        if self._batch:
+            return self._batch_deadline
+        return self._deadline if self._queue else math.inf
+
+    def _keep_deadline(self) -> None:
+        """Look at the deadline when it comes.
+
+        The timer is not put off with each batch, which would be 2 % of a visit's time.
+        """
+        self._timer = None
+        deadline, loop = self._next_deadline, asyncio.get_running_loop()
+        if deadline <= loop.time():
+            self._turn_off(TimeoutError())
+        elif deadline < math.inf:
+            self._timer = loop.call_at(deadline, self._keep_deadline)
+
+    def _waiting(self, request: Request, deadline: float) -> Request:
+        """Return a request that has its replicas acknowledge it, if any must.
+
+        :arg deadline: on the loop's clock; replicas have until a little before it.
+        """
+        if not self._wait:
+            return request
+        left = deadline - asyncio.get_running_loop().time()
+        seconds = left - min(WAIT_MARGIN, left / 4)
+        # 0 would wait for ever.
+        return request._replace(wait=packed("WAIT", self._wait, max(1, int(seconds * 1000))))
 
     def _reconnect(self) -> None:
         self._is_sending = True
+        self._drop()
         self._connecting = asyncio.create_task(self._connect())
 
     async def _connect(self) -> None:
         try:
-            self._drop()
-            async with asyncio.timeout_at(self._deadline):
-                self._connection = Connection(await self._connector.connect())
+            if self._backoff:
+                await asyncio.sleep(self._backoff)
+            self._backoff = min(2 * self._backoff or BACKOFF, MAX_BACKOFF)
+            async with asyncio.timeout(self._timeout):
+                self._connection = Connection(*await self._connector.connect())
             self._send()
         except Exception as error:
             # Not only Redis's errors: whatever a server may send, a page is answered.
-            self._turn_off(error)
+            self._go_on_after(error)
 
-    def _commands(self, visits: int, deadline: float) -> list[Command]:
-        """Return what raises the counter (https://redis.io/commands/incrby).
-
-        :arg deadline: on the loop's clock; replicas have until a little before it.
-        """
-        commands: list[Command] = [("INCR", KEY) if visits == 1 else ("INCRBY", KEY, visits)]
-        if self._wait:
-            left = deadline - asyncio.get_running_loop().time()
-            seconds = left - min(WAIT_MARGIN, left / 4)
-            # 0 would wait for ever.
-            commands.append(("WAIT", self._wait, max(1, int(seconds * 1000))))
-        return commands
-
-    def _counted_to(self, replies: list[int]) -> int:
-        """Return what the counter holds.
-
-        :raises ConnectionError: when too few replicas have acknowledged it.
-        """
-        number, *acknowledged = replies
-        if not -MAX_NUMBER <= number <= MAX_NUMBER:
-            raise ValueError(f"Redis answered with {number}, which has more than 64 bits")
-        if acknowledged and acknowledged[0] < self._wait:
-            raise ConnectionError(
-                f"{acknowledged[0]} of {self._wait} replicas acknowledged the visits"
-            )
-        return number
-
-    def _on_replies(self, replies: list[int] | Exception) -> None:
+    def _on_replies(self, replies: list[bytes] | Exception) -> None:
         try:
             if isinstance(replies, Exception):
                 raise replies
-            last = self._counted_to(replies)
+            numbers = self._numbers(replies, self._request)
         except Exception as error:
-            self._turn_off(error)
+            self._go_on_after(error)
             return
-        self._stop_timer()
-        self._note_refusal()
-        batch, self._batch = self._batch, []
-        self._observer.counted(len(batch), time.perf_counter() - self._sent_at)
-        _answer_in_order(batch, last - len(batch) + 1)
+        self._backoff = 0.0
+        self._note(numbers.fault)
+        self._singles = self._singles + 1 if len(self._batch) == 1 else 0
+        waiters, self._batch = [waiter for waiter in self._batch if not waiter.done()], []
+        answered, left = waiters[: numbers.number], waiters[numbers.number :]
+        if left:
+            self._queue[:0] = left
+            self._deadline = self._batch_deadline
+        if unshown := numbers.number - len(answered):  # some visitors have given up
+            self._delivery.not_shown(unshown)
+        self._observer.counted(len(answered), time.perf_counter() - self._sent_at)
+        _answer_in_order(answered, numbers.last - numbers.number + 1)
         self._send()
 
-    def _note_refusal(self) -> None:
-        """Log, once, that the replica's statistics cannot be kept; visits count all the same."""
-        refused = self._connection.refused if self._connection is not None else None
-        if refused and not self._statistics_refused:
-            self._statistics_refused = True
-            log.warning("not all that /live shows can be kept: %s", refused)
+    def _numbers(self, replies: list[bytes], request: Request) -> Numbers:
+        """Return what a request got.
 
-    # On and off.
+        :raises RedisError: when too few replicas have acknowledged it.
+        :raises ValueError: when these are no replies to it.
+        """
+        reply, *acknowledged = replies
+        if acknowledged and (number := integer(acknowledged[0])) < self._wait:
+            raise RedisError(f"{number} of {self._wait} replicas acknowledged the visits")
+        return self._delivery.numbers(reply, request)
+
+    def _note(self, fault: str) -> None:
+        """Log, once, that what goes with the visits cannot be kept; they count all the same."""
+        if fault and not self._fault_noted:
+            self._fault_noted = True
+            log.warning("not all that stands beside the counter can be kept: %s", fault)
+
+    # When something goes wrong.
+
+    def _go_on_after(self, error: Exception) -> None:
+        """Send what is under way again where that may help; else turn the counter off."""
+        if not self._batch and not self._queue:  # nobody waits
+            self._turn_off(error)
+        elif self._batch and self._delivery.refused(error, self._request):
+            self._request = self._delivery.request(len(self._batch))
+            self._send()
+        elif self._may_do_elsewhere(error):
+            self._reconnect()
+        else:
+            self._turn_off(error)
+
+    def _may_do_elsewhere(self, error: Exception) -> bool:
+        """Tell whether what is under way may be sent again, and another connection may do."""
+        if isinstance(error, ResponseError):
+            return self._connector.in_cluster and str(error).startswith(REDIRECTIONS)
+        is_cut = isinstance(error, CutError) or was_cut(error)
+        return is_cut and (not self._batch or self._request.sequence > 0)
 
     def _turn_off(self, error: Exception) -> None:
         self._off = True
@@ -277,8 +358,9 @@ class Visits:
 
     def _end_sending(self, reason: Reason) -> None:
         """Answer all that wait without a number; a reply that still comes is for nobody."""
-        self._stop_timer()
         self._drop()
+        if self._connecting is not None and self._connecting is not asyncio.current_task():
+            self._connecting.cancel()
         self._is_sending = False
         waiters = self._batch + self._queue
         self._batch, self._queue = [], []
@@ -286,10 +368,7 @@ class Visits:
         for waiter in waiters:
             _answer(waiter, None)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    # Looking after the connection.
 
     def _keep(self) -> None:
         if self._keeper is None:
@@ -300,57 +379,44 @@ class Visits:
         while True:
             await asyncio.sleep(PROBE_EVERY)
             if self._off:
-                self._connection = await self._find()
+                self._connection = await find(self._probe, PROBE_EVERY)
                 self._off = False
+                self._backoff = 0.0
                 log.info("counter on")
-            else:
-                self._moved = await self._connector.has_moved()
-                if self._is_unsound and not self._is_sending:
-                    self._deadline = asyncio.get_running_loop().time() + self._timeout
-                    self._reconnect()
+                continue
+            self._moved = await self._connector.has_moved()
+            if self._is_unsound and not self._is_sending:
+                self._reconnect()
 
     @property
     def _is_unsound(self) -> bool:
         return self._connection is not None and (self._moved or not self._connection.is_sound)
 
-    async def _find(self) -> Connection:
-        """Try until Redis counts again; a fresh try at each tick, as a stuck one may stay so."""
-        found: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
-
-        async def probe() -> None:
-            with contextlib.suppress(Exception):
-                connection = await self._probe()
-                if found.done():
-                    connection.close()
-                else:
-                    found.set_result(connection)
-
-        probes: set[asyncio.Task[None]] = set()
-        try:
-            while not found.done():
-                if len(probes) < MAX_PROBES:
-                    task = asyncio.create_task(probe())
-                    probes.add(task)
-                    task.add_done_callback(probes.discard)
-                await asyncio.wait([found], timeout=PROBE_EVERY)
-            return found.result()
-        finally:
-            for task in probes:
-                task.cancel()
-            await asyncio.gather(*probes, return_exceptions=True)
-
     async def _probe(self) -> Connection:
         """Connect, and ask just what a visit asks, adding nothing.
 
-        A visit may have to wait for the command under way and then for its own, so a Redis
+        With a token, so that no older one can be applied any more: what it got, if nobody was
+        shown it, is spare.
+        """
+        request = self._delivery.request(0)
+        try:
+            return await self._connect_and_ask(request)
+        except ResponseError as error:
+            self._delivery.refused(error, request)
+            raise
+
+    async def _connect_and_ask(self, request: Request) -> Connection:
+        """Open a connection on which Redis answers a request in time.
+
+        A visit may have to wait for the request under way and then for its own, so a Redis
         that takes more than half the deadline to reply cannot serve.
         """
-        connection = Connection(await self._connector.connect())
+        connection = Connection(*await self._connector.connect())
         try:
             deadline = asyncio.get_running_loop().time() + min(self._timeout, PROBE_TIMEOUT) / 2
             async with asyncio.timeout_at(deadline):
-                replies = await connection.ask(self._commands(0, deadline))
-            if self._counted_to(replies) == MAX_NUMBER:
+                replies = await connection.ask(self._waiting(request, deadline))
+            if self._numbers(replies, request).last == MAX_NUMBER:
                 raise OverflowError("the counter is at its 64-bit end")
         except BaseException:
             connection.close()

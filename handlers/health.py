@@ -31,7 +31,12 @@ class ReadyHandler(BaseHandler):
         """Answer 200, or 503 from SIGTERM on."""
         if self.draining:
             self.set_status(503)
-        status = "draining" if self.draining else "ready"
-        self.finish_json({"status": status, "redis": "up" if self.visits.up else "down"})
+        self.finish_json(
+            {
+                "status": "draining" if self.draining else "ready",
+                "redis": "up" if self.visits.up else "down",
+                "counting": "exactly once" if self.visits.exactly_once else "at most once",
+            }
+        )
 
     head = get

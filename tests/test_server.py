@@ -143,14 +143,20 @@ def test_draining_server_says_so_and_refuses_connections(
 ) -> None:
     server = counting(f"--redis-url={valkey.url}", *PATIENT, script=STEPWISE, STEPS=str(tmp_path))
     visitor, prober, other = (connect(server) for _ in range(3))
-    assert ask(prober, "/readyz") == (200, '{"status": "ready", "redis": "up"}')
+    assert ask(prober, "/readyz") == (
+        200,
+        '{"status": "ready", "redis": "up", "counting": "exactly once"}',
+    )
     assert ask(other)[0] == 200
     valkey.hang()
     visitor.request("GET", "/")
     seen(other)
     server.signal()
     server.wait_for(b"stopping")
-    assert ask(prober, "/readyz") == (503, '{"status": "draining", "redis": "up"}')
+    assert ask(prober, "/readyz") == (
+        503,
+        '{"status": "draining", "redis": "up", "counting": "exactly once"}',
+    )
     assert not refuses(server)
     (tmp_path / "1").touch()
     wait_until(lambda: refuses(server))

@@ -15,13 +15,11 @@ from typing import Protocol
 
 from tornado.escape import json_encode
 
-from counter import Snapshot, StatisticsReader
+from counter import HISTORY, Snapshot, StatisticsReader
 
 #: Seconds between two snapshots.
 EVERY = 1.0
 
-#: Seconds that the page shows.
-HISTORY = 300
 
 #: Milliseconds after which a page comes back, at least and at most: not all of them at once.
 RETRY = (1000, 2000)
@@ -57,7 +55,9 @@ class Broadcast:
         self._polling: asyncio.Task[None] | None = None
         self._closed = False
         self._event = b""  # the last one
-        self._history: deque[tuple[float, int]] = deque(maxlen=HISTORY)  # time and total
+        self._history: deque[tuple[float, int]] = deque(maxlen=2 * HISTORY)  # time and total
+        self._knows_history = False
+        self._newcomers: dict[Watcher, float] = {}  # those who wait for it, and since when
         self._ahead = time.time() - time.monotonic()  # Redis's clock, of the monotonic one
 
     def add(self, watcher: Watcher, since: float = 0) -> None:
@@ -73,14 +73,16 @@ class Broadcast:
         if self._polling is None:
             self._event = b""
             self._polling = asyncio.create_task(self._poll())
-        if history := self._recent(since):
-            watcher.send(_event("history", json_encode({"totals": history})))
         if self._event:
+            self._send_history(watcher, since)
             watcher.send(self._event)
+        else:
+            self._newcomers[watcher] = since
 
     def remove(self, watcher: Watcher) -> None:
         """Tell somebody no more."""
         self.watchers.discard(watcher)
+        self._newcomers.pop(watcher, None)
 
     async def close(self) -> None:
         """End every stream, at once, and the connection to Redis."""
@@ -99,9 +101,12 @@ class Broadcast:
         reading: asyncio.Task[Snapshot] | None = None
         try:
             while self.watchers:
-                reading = reading or asyncio.create_task(self._reader.read())
+                reading = reading or asyncio.create_task(self._look())
                 await asyncio.wait([reading], timeout=EVERY)
                 if reading.done():
+                    for watcher, since in self._newcomers.items():
+                        self._send_history(watcher, since)
+                    self._newcomers.clear()
                     self._event = self._event_of(reading)
                     reading = None
                 await self._send(HEARTBEAT if reading else self._event)
@@ -109,6 +114,7 @@ class Broadcast:
                 await asyncio.sleep(tick - loop.time())
         finally:
             self._polling = None
+            self._knows_history = False
             if reading is not None:
                 reading.cancel()
                 await asyncio.wait([reading])
@@ -137,16 +143,25 @@ class Broadcast:
         }
         return _event(None, json_encode(event), id=round(snapshot.time * 1000))
 
+    async def _look(self) -> Snapshot:
+        """Read a snapshot, before the first one also what was counted while nobody watched here."""
+        if not self._knows_history:
+            self._history.clear()
+            self._history.extend(await self._reader.history())
+            self._knows_history = True
+        return await self._reader.read()
+
+    def _send_history(self, watcher: Watcher, since: float) -> None:
+        since = max(since, time.monotonic() + self._ahead - HISTORY)
+        if history := [(moment, total) for moment, total in self._history if moment > since]:
+            watcher.send(_event("history", json_encode({"totals": history})))
+
     async def _send(self, event: bytes) -> None:
         for number, watcher in enumerate(list(self.watchers), 1):
             if watcher in self.watchers:
                 watcher.send(event)
             if number % WATCHERS_PER_TURN == 0:
                 await asyncio.sleep(0)
-
-    def _recent(self, since: float) -> list[tuple[float, int]]:
-        since = max(since, time.monotonic() + self._ahead - HISTORY)
-        return [(moment, total) for moment, total in self._history if moment > since]
 
 
 def _event(kind: str | None, data: str, id: int | None = None) -> bytes:

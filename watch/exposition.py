@@ -67,6 +67,11 @@ def _of_visits(sums: Sums) -> Iterator[Metric]:
         "Whether the counter is on, in every process.",
         value=sums.redis_up,
     )
+    yield GaugeMetricFamily(
+        "friendlyhello_exactly_once",
+        "Whether visits count exactly once, in every process; else at most once.",
+        value=sums.exactly_once,
+    )
     yield _histogram(
         "friendlyhello_redis_roundtrip_seconds",
         "Seconds from a command that counts to its reply.",

@@ -40,7 +40,7 @@ VISITS = tuple(2.0**power for power in range(14))
 #: Seconds between two times that a process shares what it has counted.
 SHARE_EVERY = 1.0
 
-GAUGES = ("connections", "live_watchers", "redis_up")
+GAUGES = ("connections", "live_watchers", "redis_up", "exactly_once")
 
 # Where in a row what is. A histogram has a cell for each bucket, one for what is past the last,
 # and one for the sum.
@@ -70,6 +70,7 @@ class Sums:
     :arg requests: by route, method and code.
     :arg request_seconds: histograms by `SECONDS`, by route.
     :arg redis_up: whether the counter is on, in every process.
+    :arg exactly_once: whether visits count exactly once, in every process; else at most once.
     :arg connections: of clients, open.
     :arg live_watchers: of ``/live/events``.
     :arg pids: the processes'.
@@ -83,6 +84,7 @@ class Sums:
     requests: Mapping[tuple[str, str, str], float]
     request_seconds: Mapping[str, Sequence[float]]
     redis_up: float
+    exactly_once: float
     connections: float
     live_watchers: float
     pids: Sequence[int]
@@ -193,7 +195,7 @@ class Metrics:
         sums = [sum(cells) for cells in zip(*(row[:end] for row in self._rows), strict=True)]
         running = [row for row in self._rows if row[_PID]]
         requests, request_seconds = self._requests(sums)
-        connections, live_watchers, redis_up = (
+        connections, live_watchers, redis_up, exactly_once = (
             [row[at] for row in running] for at in range(_GAUGES, _VISITS)
         )
         return Sums(
@@ -205,6 +207,7 @@ class Metrics:
             requests=requests,
             request_seconds=request_seconds,
             redis_up=min(redis_up),
+            exactly_once=min(exactly_once),
             connections=sum(connections),
             live_watchers=sum(live_watchers),
             pids=[int(row[_PID]) for row in running],

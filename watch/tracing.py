@@ -16,8 +16,8 @@ _tracer = trace.get_tracer("friendlyhello")
 _ATTRIBUTES = {
     "db.system": "redis",
     "db.system.name": "redis",
-    "db.operation.name": "INCR",
-    "db.query.text": f"INCR {KEY}",
+    "db.operation.name": "EVALSHA",
+    "db.query.text": f"EVALSHA token.lua {KEY}",
 }
 
 
@@ -26,7 +26,7 @@ class TracedVisits(Visits):
 
     async def count(self) -> int | None:
         """Count one visit, as `Visits.count` does."""
-        with _tracer.start_as_current_span("INCR", kind=SpanKind.CLIENT) as span:
+        with _tracer.start_as_current_span("EVALSHA", kind=SpanKind.CLIENT) as span:
             span.set_attributes(_ATTRIBUTES)
             number = await super().count()
             if number is None:

@@ -59,10 +59,13 @@ async def test_64_visits_wait_for_a_valkey_that_hangs(valkey: Valkey, counting: 
         await visitor.assert_at_once(busy=0.8)
         made += 20
 
-    valkey.go_on()
-    number = await visitor.counted_again()
-    assert number <= made + 1
-    assert await visitor.visit() == number + 1 == valkey.counter()
+    valkey.go_on()  # it may count now those of whom it had the command
+    numbers = [await visitor.counted_again()]
+    while valkey.client.get("{counter}:spare"):
+        numbers.append(await visitor.visit() or 0)
+    numbers.append(await visitor.visit() or 0)
+    assert numbers == list(range(2, len(numbers) + 2))
+    assert valkey.counter() == numbers[-1] <= made + 1
 
     visitor.close()
     assert await asyncio.to_thread(switched_once_on, server) == ["off", "on"]
@@ -172,7 +175,7 @@ async def test_replies_slower_than_half_the_deadline_keep_the_counter_off(
         fake.answer = fake_redis.late(0.9)
 
         def probes() -> int:
-            return sum(one.words == ("INCRBY", "counter", "0") for one in fake.commands)
+            return sum(one.counts and not one.visits for one in fake.commands)
 
         # A visit that comes while another is counted waits for two replies, and has no time for
         # them, but where the machine brings it later.

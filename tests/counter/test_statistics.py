@@ -1,9 +1,10 @@
-"""The replicas' figures go along with the visits, and never cost one its number."""
+"""What stands beside the counter is written with the visits, and never costs one its number."""
 
 import asyncio
 import contextlib
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import redis
 from redis.crc import key_slot
 
 from counter import statistics
-from counter.statistics import DAY, ReplicaStatistics, StatisticsReader
+from counter.statistics import DAY, HISTORY, ProcessStatistics, StatisticsReader
 from counter.visits import KEY, Visits
 from tests.support.fake_redis import FakeRedis
 from tests.support.page import counters_lines
@@ -48,61 +49,74 @@ async def figures_of(visits: Visits) -> list[tuple[str, int]]:
 # What is written.
 
 
+REFUSAL = b"-ERR unknown command 'EVALSHA'\r\n"
+
+
 @pytest.mark.gen_test
-async def test_figures_are_sent_along_and_not_after_the_reply(
+async def test_without_scripts_figures_are_sent_along_and_not_after_the_reply(
     fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(statistics, "MARK_EVERY", PATIENCE)
+    fake.scripts_refused = REFUSAL
     async with counting(fake.url) as visits:
+        assert await visits.count() == 1
         with fake.held():
             first = asyncio.create_task(visits.count())
-            await eventually(lambda: len(fake.figures) == 6)
-            assert fake.figures[0].words == ("HINCRBY", "{counter}:replica:web-1", "visits", "1")
+            await eventually(lambda: len(fake.figures) == 2)
             group = [asyncio.create_task(visits.count()) for _ in range(10)]
             await asyncio.sleep(0)
-        assert [await first, *await asyncio.gather(*group)] == list(range(1, 12))
-        assert fake.figures[6].words == ("HINCRBY", "{counter}:replica:web-1", "visits", "10")
-        assert len(fake.figures) == 7, "its name goes along once in a while"
-        assert [one.words[0] for one in fake.commands] == ["INCR", "INCRBY"]
+        assert [await first, *await asyncio.gather(*group)] == list(range(2, 13))
+        sums = [one.words[2:] for one in fake.figures]
+        assert sums == [("visits", "1"), ("visits", "2"), ("visits", "12")]
+        assert [one.words[0] for one in fake.commands] == ["EVALSHA", "INCR", "INCR", "INCRBY"]
 
 
 def commands_of(valkey: Valkey, monitor: Any) -> list[str]:
+    """What clients have sent, and not what scripts ran."""
     valkey.client.echo("end")
     seen = []
-    while not (command := monitor.next_command()["command"]).startswith("ECHO"):
-        seen.append(command)
+    while not (one := monitor.next_command())["command"].startswith("ECHO"):
+        if one["client_type"] != "lua":
+            seen.append(one["command"])
     return seen
 
 
 @pytest.mark.gen_test
-async def test_wait_comes_last_and_covers_the_figures(valkey: Valkey) -> None:
+async def test_a_group_is_one_command_and_wait_comes_after_it(valkey: Valkey) -> None:
     async with counting(valkey.url, wait=1, timeout=0.5) as visits:
         await visits.start(PATIENCE)
         with valkey.client.monitor() as monitor:
             assert await visits.count() is None  # no replica acknowledges it
             seen = commands_of(valkey, monitor)
-    assert [one.split()[0] for one in seen[:8]] == [
-        *("INCR", "HINCRBY", "HSET", "EXPIRE", "ZADD", "ZREMRANGEBYSCORE", "EXPIRE", "WAIT")
-    ]
+    assert [one.split()[0] for one in seen[:4]] == ["EVALSHA", "WAIT", "EVAL", "WAIT"]
 
 
 @pytest.mark.gen_test
 @pytest.mark.usefixtures("often_probed")
-async def test_looking_for_redis_writes_no_figures(fake: FakeRedis) -> None:
-    fake.refuse()
-    async with counting(fake.url) as visits:
+async def test_looking_for_redis_writes_no_figures(valkey: Valkey) -> None:
+    valkey.kill()
+    async with counting(valkey.url) as visits:
         assert await visits.count() is None
-        fake.listen()
+        valkey.start()
         await eventually(lambda: visits.up)
-        assert {one.words for one in fake.commands} == {("INCRBY", "counter", "0")}
-        assert fake.figures == []
+        assert valkey.counter() == 0
+        assert not valkey.client.exists("{counter}:processes", "{counter}:minutes")
+        assert await figures_of(visits) == []
 
 
-def test_all_keys_lie_in_the_counters_slot() -> None:
-    for hostname in ("web-1", "{other}", "}{", "a b\r\n<script>"):
-        keys = {str(command[1]) for command in ReplicaStatistics(KEY, hostname).commands(1)}
-        assert {key_slot(key.encode()) for key in keys} == {key_slot(KEY.encode())}
-        assert len(keys) == 2
+@pytest.mark.gen_test
+async def test_all_keys_lie_in_the_counters_slot(valkey: Valkey) -> None:
+    hostnames = ("web-1", "{other}", "}{", "a b\r\n<script>")
+    for hostname in hostnames:
+        async with counting(valkey.url, hostname) as visits:
+            await visits.count()
+            assert (hostname, 1) in await figures_of(visits)
+    keys = valkey.client.keys()
+    assert {key_slot(key) for key in keys} == {key_slot(KEY.encode())}
+    assert len(keys) == 4 + len(hostnames), "a process has one of its own"
+    commands = ProcessStatistics(KEY, "web-1").commands(1)
+    plain = {str(command[1]) for command in commands}
+    assert {key_slot(key.encode()) for key in plain} == {key_slot(KEY.encode())}
 
 
 @pytest.mark.gen_test
@@ -136,13 +150,14 @@ async def test_what_replicas_count_adds_up(valkey: Valkey) -> None:
 async def test_a_replica_is_dropped_a_day_after_it_was_seen(valkey: Valkey) -> None:
     async with counting(valkey.url) as visits:
         await visits.count()
-        ours = ("{counter}:replica:web-1", "{counter}:replicas")
-        for key in ours:
+        (ours,) = valkey.client.keys("{counter}:process:*")
+        for key in (ours, "{counter}:processes", "{counter}:spare"):
             assert DAY - PATIENCE < valkey.client.ttl(key) <= DAY
-        gone = "{counter}:replica:gone"
-        valkey.client.hset(gone, "visits", 7)
+        assert HISTORY - PATIENCE < valkey.client.ttl("{counter}:minutes") <= HISTORY
+        gone = "{counter}:process:another"
+        valkey.client.hset(gone, mapping={"hostname": "gone", "visits": 7})
         valkey.client.expire(gone, 2 * 60 * 60)
-        valkey.client.zadd("{counter}:replicas", {"gone": time.time() - DAY + 60})
+        valkey.client.zadd("{counter}:processes", {"another": time.time() - DAY + 60})
         assert await figures_of(visits) == [("gone", 7), ("web-1", 1)]
         async with reading(visits) as reader:
             seen = (await reader.read()).replicas[0].seen
@@ -155,65 +170,117 @@ async def test_a_replica_is_dropped_a_day_after_it_was_seen(valkey: Valkey) -> N
 
 
 @pytest.mark.gen_test
-async def test_names_of_replicas_not_seen_for_a_day_go_though_nobody_watches(
+async def test_names_of_processes_not_seen_for_a_day_go_though_nobody_watches(
     valkey: Valkey,
 ) -> None:
-    now = time.time()
-    valkey.client.zadd("{counter}:replicas", {f"old-{i}": now - DAY - 1 - i for i in range(5000)})
-    valkey.client.zadd("{counter}:replicas", {"of-today": now - DAY + 99})
+    names, now = "{counter}:processes", time.time()
+    valkey.client.zadd(names, {f"old-{i}": now - DAY - 1 - i for i in range(5000)})
+    valkey.client.zadd(names, {"of-today": now - DAY + 99})
     async with counting(valkey.url) as visits:
         await visits.count()
-    assert valkey.client.zrange("{counter}:replicas", 0, -1) == [b"of-today", b"web-1"]
+    kept = valkey.client.zrange(names, 0, -1)
+    assert kept[0] == b"of-today"
+    assert len(kept) == 2
 
 
-def test_a_replica_is_marked_again_after_a_second_and_when_the_clock_was_set_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = iter([1e9, 1e9 + 0.9, 1e9 + 1.0, 1e9 + 1.5, 1e9 - 3600, 1e9 - 3599.5])
-    monkeypatch.setattr(statistics, "time", SimpleNamespace(time=lambda: next(clock)))
-    tally = ReplicaStatistics(KEY, "web-1")
-    marks = [len(tally.commands(1)) > 1 for _ in range(6)]
-    assert marks == [True, False, True, False, True, False]
+def test_a_process_is_marked_again_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([5.0, 5.9, 6.0, 6.5, 7.1])
+    monkeypatch.setattr(statistics, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    one = ProcessStatistics(KEY, "web-1")
+    assert [one.is_due() for _ in range(5)] == [True, False, True, False, True]
 
 
 # Faults in these keys.
 
 
-FAULTS = {
-    "replica's key of another type": lambda client: client.set("{counter}:replica:web-1", "x"),
-    "replica's figure not a number": lambda client: client.hset(
-        "{counter}:replica:web-1", "visits", "x"
+def processes_key(client: redis.Redis) -> Any:
+    return client.keys("{counter}:process:*")[0]
+
+
+def permit(client: redis.Redis, **rules: Any) -> None:
+    client.acl_setuser("default", enabled=True, **rules)
+
+
+AT_MOST_ONCE = "counting at most once, as Redis refuses EVALSHA: "
+NOT_KEPT = "not all that stands beside the counter can be kept: "
+
+#: What goes wrong once a visit has counted, and how the log says so; None: it mends itself.
+FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
+    "what the process keeps is of another type": (
+        lambda client: client.set(processes_key(client), "x"),
+        NOT_KEPT + "WRONGTYPE",
     ),
-    "replica's figure at its end": lambda client: client.hset(
-        "{counter}:replica:web-1", "visits", 2**63 - 1
+    "what the process keeps is no token": (
+        lambda client: client.hset(processes_key(client), "token", "x"),
+        None,
     ),
-    "names of another type": lambda client: client.rpush("{counter}:replicas", "x"),
-    "no permission for the keys": lambda client: client.acl_setuser(
-        "default", enabled=True, reset_keys=True, keys=["counter"]
+    "spare numbers of another type": (
+        lambda client: (client.delete("{counter}:spare"), client.rpush("{counter}:spare", "x")),
+        NOT_KEPT + "WRONGTYPE",
     ),
-    "no permission for the commands": lambda client: client.acl_setuser(
-        "default", enabled=True, commands=["-hincrby", "-hset", "-zadd", "-expire"]
+    "spare numbers that are none": (lambda client: client.set("{counter}:spare", "x y"), None),
+    "names of another type": (
+        lambda client: client.set("{counter}:processes", "x"),
+        NOT_KEPT + "WRONGTYPE",
+    ),
+    "minutes of another type": (
+        lambda client: client.set("{counter}:minutes", "x"),
+        NOT_KEPT + "WRONGTYPE",
+    ),
+    "all of it gone": (lambda client: client.delete(*client.keys("{counter}*")), None),
+    "no permission for the keys": (
+        lambda client: permit(client, reset_keys=True, keys=["counter"]),
+        AT_MOST_ONCE + "NOPERM",
+    ),
+    "no permission for scripts": (
+        lambda client: permit(client, commands=["-evalsha"]),
+        AT_MOST_ONCE + "NOPERM .*'evalsha' command",
+    ),
+    "no permission to keep a token": (
+        lambda client: permit(client, commands=["-hset"]),
+        AT_MOST_ONCE + ".*'hset' command",
+    ),
+    "no permission for the names": (
+        lambda client: permit(client, commands=["-zadd"]),
+        NOT_KEPT + ".*'zadd' command",
+    ),
+    "no permission to see the time": (
+        lambda client: permit(client, commands=["-time"]),
+        NOT_KEPT + ".*'time' command",
     ),
 }
 
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_in_the_figures_costs_no_visit_its_number(
-    valkey: Valkey, caplog: pytest.LogCaptureFixture, fault: str
+async def test_a_fault_beside_the_counter_costs_no_visit_its_number(
+    valkey: Valkey,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
 ) -> None:
+    caplog.set_level("WARNING", logger="friendlyhello.visits")
     async with counting(valkey.url) as visits:
         await visits.start(PATIENCE)
-        FAULTS[fault](valkey.client)
+        assert await visits.count() == 1
+        inject, said = FAULTS[fault]
+        inject(valkey.client)
+        monkeypatch.setattr(statistics, "MARK_EVERY", 0)
         connections = valkey.client.info("stats")["total_connections_received"]
-        assert [await visits.count() for _ in range(3)] == [1, 2, 3]
+        numbers = [await visits.count() for _ in range(3)]
         waves = [asyncio.create_task(visits.count()) for _ in range(50)]
-        assert await asyncio.gather(*waves) == list(range(4, 54))
+        numbers += await asyncio.gather(*waves)
+        first = numbers[0]
+        assert first is not None
+        assert numbers == list(range(first, first + 53))
         assert visits.up
         assert valkey.client.info("stats")["total_connections_received"] == connections
-    ((level, text),) = counters_lines(caplog)
-    assert level == "WARNING"
-    assert text.startswith("not all that /live shows can be kept: ")
+        assert visits.exactly_once == (said is None or not said.startswith(AT_MOST_ONCE))
+    lines = counters_lines(caplog)
+    assert len(lines) == (said is not None), lines
+    for level, text in lines:
+        assert level == "WARNING"
+        assert re.match(str(said), text), text
 
 
 @pytest.mark.gen_test
@@ -221,6 +288,7 @@ async def test_a_fault_in_the_figures_costs_no_visit_its_number(
 async def test_an_error_for_the_figures_alone_costs_no_visit_its_number(
     fake: FakeRedis, error: bytes
 ) -> None:
+    fake.scripts_refused = REFUSAL
     fake.figure = error + b"\r\n"
     async with counting(fake.url) as visits:
         assert [await visits.count() for _ in range(3)] == [1, 2, 3]
@@ -230,6 +298,7 @@ async def test_an_error_for_the_figures_alone_costs_no_visit_its_number(
 @pytest.mark.gen_test
 @pytest.mark.usefixtures("often_probed")
 async def test_figures_that_are_not_answered_end_with_the_deadline(fake: FakeRedis) -> None:
+    fake.scripts_refused = REFUSAL
     fake.figure = b""
     async with counting(fake.url, timeout=1) as visits:
         assert await within(1, visits.count()) is None
@@ -246,25 +315,26 @@ async def test_figures_that_cannot_be_read_leave_the_total(valkey: Valkey) -> No
     async with counting(valkey.url) as visits, reading(visits) as reader:
         assert (await reader.read()).total == 0
         await visits.count()
-        valkey.client.zadd("{counter}:replicas", {"another": time.time(), "a list": time.time()})
-        valkey.client.hset("{counter}:replica:another", "colour", "blue")
-        valkey.client.rpush("{counter}:replica:a list", "x")
+        valkey.client.zadd("{counter}:processes", {"another": time.time(), "a list": time.time()})
+        valkey.client.hset("{counter}:process:another", "colour", "blue")
+        valkey.client.rpush("{counter}:process:a list", "x")
         figures = await reader.read()
         assert (figures.total, [one.hostname for one in figures.replicas]) == (1, ["web-1"])
-        valkey.client.set("{counter}:replicas", "x")
+        valkey.client.set("{counter}:processes", "x")
         figures = await reader.read()
         assert (figures.total, list(figures.replicas)) == (1, [])
 
 
 @pytest.mark.gen_test
-async def test_of_too_many_replicas_those_seen_last_are_read(
+async def test_of_too_many_processes_those_seen_last_are_read(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "MAX_REPLICAS", 2)
+    monkeypatch.setattr(statistics, "MAX_PROCESSES", 2)
     for i in range(4):
-        valkey.client.zadd("{counter}:replicas", {f"web-{i}": 1_000 - i})
-        valkey.client.hset(f"{{counter}}:replica:web-{i}", "visits", i)
-        valkey.client.expire(f"{{counter}}:replica:web-{i}", DAY)
+        key = f"{{counter}}:process:{i}"
+        valkey.client.zadd("{counter}:processes", {f"{i}": 1_000 - i})
+        valkey.client.hset(key, mapping={"hostname": f"web-{i}", "visits": i})
+        valkey.client.expire(key, DAY)
     async with counting(valkey.url) as visits, reading(visits) as reader:
         found = (await reader.read()).replicas
     assert [(one.hostname, one.visits) for one in found] == [("web-0", 0), ("web-1", 1)]
@@ -277,15 +347,15 @@ async def test_a_look_that_takes_too_long_is_given_up_and_the_next_one_succeeds(
     monkeypatch.setattr(statistics, "READ_TIMEOUT", PATIENCE)
     async with counting(valkey.url) as visits, reading(visits) as reader:
         await reader.read()
-        kept = reader._redis
+        kept = reader._opened
         await reader.read()
-        assert reader._redis is kept
+        assert reader._opened is kept
         valkey.hang()
         monkeypatch.setattr(statistics, "READ_TIMEOUT", 0.2)
         for _ in range(2):
             with pytest.raises(TimeoutError):
                 await within(0.2, reader.read())
-            assert reader._redis is None, "the way to Redis is asked anew"
+            assert reader._opened is None, "the way to Redis is asked anew"
         valkey.go_on()
         monkeypatch.setattr(statistics, "READ_TIMEOUT", PATIENCE)
         assert (await reader.read()).total == 0
@@ -304,3 +374,35 @@ async def test_a_counter_that_is_no_number_cannot_be_read(valkey: Valkey) -> Non
             await reader.read()
         valkey.client.delete("counter")
         assert (await reader.read()).total == 0
+
+
+# The last minutes.
+
+
+async def history_of(visits: Visits) -> list[tuple[int, int]]:
+    async with reading(visits) as reader:
+        return await reader.history()
+
+
+@pytest.mark.gen_test
+async def test_the_last_minutes_are_kept_though_nobody_watches(valkey: Valkey) -> None:
+    async with counting(valkey.url) as visits, counting(valkey.url, "web-2") as other:
+        assert await history_of(visits) == []
+        before = int(time.time())
+        await asyncio.gather(*(visits.count() for _ in range(3)))
+        await other.count()
+        history = await history_of(other)
+        assert [total for _, total in history][-1] == 4
+        assert all(before <= second <= time.time() for second, _ in history)
+
+
+@pytest.mark.gen_test
+async def test_what_was_counted_before_a_pause_is_not_spread_over_it(valkey: Valkey) -> None:
+    now = int(time.time())
+    kept = {now - 100: "10 4", now - 99: "16 1", now - 50: "90 2", now - HISTORY - 5: "1 1"}
+    for second, moment in kept.items():
+        valkey.client.hset("{counter}:minutes", str(second % HISTORY), f"{second} {moment}")
+    valkey.client.hset("{counter}:minutes", "no second", "x")
+    async with counting(valkey.url) as visits:
+        moments = [(second - now, total) for second, total in await history_of(visits)]
+    assert moments == [(-100, 10), (-99, 16), (-98, 88), (-50, 90)]

@@ -170,12 +170,21 @@ class PageTest(PageCase):
             return answer.code, json.loads(answer.body)
 
         await self.visits.start(PATIENCE)
-        assert await ready() == (200, {"status": "ready", "redis": "up"})
+        assert await ready() == (
+            200,
+            {"status": "ready", "redis": "up", "counting": "exactly once"},
+        )
         self.valkey.kill()
         await self.visits.count()
-        assert await ready() == (200, {"status": "ready", "redis": "down"})
+        assert await ready() == (
+            200,
+            {"status": "ready", "redis": "down", "counting": "exactly once"},
+        )
         self._app.settings["draining"] = True
-        assert await ready() == (503, {"status": "draining", "redis": "down"})
+        assert await ready() == (
+            503,
+            {"status": "draining", "redis": "down", "counting": "exactly once"},
+        )
 
 
 class EscapingTest(PageCase):

@@ -37,20 +37,37 @@ class Command:
     time: float
 
     @property
+    def counts(self) -> bool:
+        """Whether it is one that counts, though it may add nothing."""
+        return self.words[0] in COUNTING
+
+    @property
     def visits(self) -> int:
-        """By how much it raises the counter."""
+        """For how many visits it is."""
         match self.words:
             case ("INCR", _):
                 return 1
             case ("INCRBY", _, number):
                 return int(number)
+            case ("EVALSHA" | "EVAL", _, keys, *words):
+                return int(words[int(keys)].split()[1])
         return 0
 
+    @property
+    def token(self) -> tuple[str, str] | None:
+        """The process, and the sequence number."""
+        match self.words:
+            case ("EVALSHA" | "EVAL", _, keys, _, process, *words):
+                return process, words[int(keys) - 2].split()[0]
+        return None
 
-#: What a replica's figures are written with, beside the visits.
-FIGURES = ("HINCRBY", "HSET", "EXPIRE", "ZADD", "ZREMRANGEBYSCORE")
 
-#: How INCR and INCRBY are answered, with the figures beside; it is given the sound replies.
+COUNTING = ("EVALSHA", "EVAL", "INCR", "INCRBY")
+
+#: What a process's figures are written with, beside plain commands.
+FIGURES = ("HSET", "EXPIRE", "ZADD", "ZREMRANGEBYSCORE")
+
+#: How what counts is answered, with the figures beside; it is given the sound replies.
 Answer = Callable[[Connection, bytes], Awaitable[None]]
 
 
@@ -111,14 +128,19 @@ def drip(seconds: float) -> Answer:
 class FakeRedis:
     """Speaks RESP2 on a port of its own, in a thread of its own; use it as a context.
 
-    ``answer`` replaces the reply to INCR and INCRBY, those that add nothing included, and to the
-    figures beside, each of which has ``figure`` as its own; ``figures`` are not in ``commands``;
+    It applies tokens as the script does, but for numbers that nobody was shown; with
+    ``scripts_refused`` it answers them with that instead, and plain commands count.
+
+    ``answer`` replaces the reply to what counts, if by nothing, and to the figures beside plain
+    commands, each of which has ``figure`` as its own; ``figures`` are not in ``commands``;
     ``silent`` answers no command at all; ``hanging_up`` closes every connection at once.
     """
 
     def __init__(self, password: str | None = None) -> None:
         self.password = password
         self.counter = 0
+        self.scripts_refused = b""
+        self._tokens: dict[str, tuple[int, int, int]] = {}  # the last one of each process
         self.acknowledged = 0  # what WAIT is answered with
         self.commands: list[Command] = []
         self.figures: list[Command] = []
@@ -158,8 +180,10 @@ class FakeRedis:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def visits(self) -> list[Command]:
-        """Return the commands that raise the counter."""
-        return [command for command in self.commands if command.visits]
+        """Return the commands that are for visits, those that were sent again left out."""
+        found = [command for command in self.commands if command.visits]
+        tokens = [command.token for command in found]
+        return [one for i, one in enumerate(found) if not one.token or one.token not in tokens[:i]]
 
     def open(self) -> list[Connection]:
         """Return the connections that the client has not closed."""
@@ -277,7 +301,7 @@ class FakeRedis:
         if silent:
             return
         with contextlib.suppress(OSError):
-            if answer is not None and command.words[0] in ("INCR", "INCRBY"):
+            if answer is not None and command.counts:
                 await answer(command.connection, sound)
             else:
                 command.connection.writer.write(sound)
@@ -288,6 +312,8 @@ class FakeRedis:
                 self.counter += command.visits
                 beside, command.connection.beside = command.connection.beside, 0
                 return b":%d\r\n" % self.counter + self.figure * beside
+            case ("EVALSHA" | "EVAL", _, keys, *words):
+                return self.scripts_refused or self._applied(words[1], words[int(keys)])
             case ("AUTH", *credentials):
                 right = credentials[-1] == self.password
                 return b"+OK\r\n" if right else b"-WRONGPASS invalid password\r\n"
@@ -298,3 +324,11 @@ class FakeRedis:
             case ("PING",):
                 return b"+PONG\r\n"
         return b"-ERR unknown command\r\n"
+
+    def _applied(self, process: str, token: str) -> bytes:
+        sequence, visits, _shown = map(int, token.split())
+        if sequence > self._tokens.get(process, (0,))[0]:
+            self.counter += visits
+            self._tokens[process] = (sequence, self.counter, visits)
+            return b":%d\r\n" % self.counter
+        return b"+%d %d %d\r\n" % self._tokens[process]

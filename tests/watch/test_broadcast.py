@@ -15,7 +15,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.testing import bind_unused_port
 
 from config import Settings
-from counter import Visits, statistics
+from counter import HISTORY, Visits, statistics
 from counter.statistics import Replica, Snapshot
 from http1 import HTTPServer
 from server import make_app
@@ -123,6 +123,7 @@ async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> Non
         for header in ("Content-Type: text/event-stream", "Cache-Control: no-store"):
             assert f"\r\n{header}\r\n" in stream.head
 
+        assert [total for _, total in (await stream.event("history"))["totals"]] == [3]
         block = await stream.block()
         event = json.loads(block.split("data: ")[1])
         assert block.startswith(f"id: {round(event['time'] * 1000)}\ndata: ")
@@ -208,6 +209,28 @@ async def test_who_comes_later_is_told_what_others_saw_and_who_comes_back_the_re
             one.close()
 
 
+@pytest.mark.gen_test
+async def test_who_comes_first_is_told_what_was_counted_while_nobody_watched(
+    valkey: Valkey,
+) -> None:
+    now = int(time.time())
+    for second, total in ((now - 200, 7), (now - 10, 11)):
+        valkey.client.hset("{counter}:minutes", str(second % HISTORY), f"{second} {total} 1")
+    valkey.client.set("counter", 11)
+    async with serving(valkey) as served:
+        first, second = await watch(served.port), await watch(served.port)
+        for one in (first, second):
+            totals = (await one.event("history"))["totals"]
+            assert totals[:3] == [[now - 200, 7], [now - 199, 10], [now - 10, 11]]
+            assert (await one.event())["total"] == 11
+        for one in (first, second):
+            one.close()
+        await eventually(lambda: not served.live.watchers)
+        back = await watch(served.port, Last_Event_ID=str((now - 100) * 1000))
+        assert (await back.event("history"))["totals"][0] == [now - 10, 11]
+        back.close()
+
+
 # What it costs.
 
 
@@ -273,9 +296,10 @@ async def test_who_does_not_read_takes_no_memory_and_is_dropped_in_time(
         # Large events, so that a small buffer is full before long.
         for i in range(200):
             name = f"web-{i}-{'x' * 100}"
-            valkey.client.zadd("{counter}:replicas", {name: time.time()})
-            valkey.client.hset(f"{{counter}}:replica:{name}", "visits", i)
-            valkey.client.expire(f"{{counter}}:replica:{name}", 1000)
+            valkey.client.zadd("{counter}:processes", {name: time.time()})
+            key = f"{{counter}}:process:{name}"
+            valkey.client.hset(key, mapping={"hostname": name, "visits": i})
+            valkey.client.expire(key, 1000)
         stuck = socket.socket()
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stuck.connect(("127.0.0.1", served.port))
@@ -401,6 +425,9 @@ class Slow:
 
     def __init__(self) -> None:
         self.answers: list[Snapshot | Exception] = []
+
+    async def history(self) -> list[tuple[int, int]]:
+        return []
 
     async def read(self) -> Snapshot:
         answer = self.answers.pop(0)

@@ -73,7 +73,7 @@ def test_a_visit_is_a_span_for_the_request_and_one_for_redis(
         server.get("/", method="POST")
         made = ended(server, output)
     (request,) = named(made, "GET /")
-    (redis,) = named(made, "INCR")
+    (redis,) = named(made, "EVALSHA")
     assert (request["kind"], redis["kind"]) == ("SpanKind.SERVER", "SpanKind.CLIENT")
     assert request["context"]["trace_id"] == redis["context"]["trace_id"] == f"0x{TRACE}"
     assert request["parent_id"] == f"0x{PARENT}"
@@ -100,7 +100,7 @@ def test_visits_that_are_counted_together_have_each_a_span_of_its_own(
     assert sorted(numbers) == list(range(1, 41))
     requests = {span["context"]["span_id"] for span in named(made, "GET /")}
     assert len(requests) == 40
-    assert {span["parent_id"] for span in named(made, "INCR")} == requests
+    assert {span["parent_id"] for span in named(made, "EVALSHA")} == requests
 
 
 def test_a_visit_without_a_number_is_an_error_of_its_span(program: Start, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_visit_without_a_number_is_an_error_of_its_span(program: Start, tmp_pa
         )
         assert server.visits() is None
         made = ended(server, output)
-    (redis,) = named(made, "INCR")
+    (redis,) = named(made, "EVALSHA")
     assert redis["status"] == {"status_code": "ERROR", "description": "no number"}
     (request,) = named(made, "GET /")
     assert request["status"]["status_code"] == "UNSET"
@@ -141,7 +141,7 @@ def test_workers_trace_too(program: Start, valkey: Valkey, tmp_path: Path) -> No
         # What is not sent yet when a worker ends is lost.
         wait_until(lambda: output.read_text().count('"name": "GET /"') == 10)
         made = ended(server, output)
-    parents = {span["parent_id"] for span in named(made, "INCR")}
+    parents = {span["parent_id"] for span in named(made, "EVALSHA")}
     assert parents == {span["context"]["span_id"] for span in named(made, "GET /")}
 
 
@@ -178,7 +178,7 @@ def test_spans_reach_a_collector(program: Start, valkey: Valkey) -> None:
         collecting.join()
     assert {path for path, _ in received} == {"/v1/traces"}
     sent = b"".join(body for _, body in received)
-    assert all(word in sent for word in (b"hello", b"GET /", b"INCR"))
+    assert all(word in sent for word in (b"hello", b"GET /", b"EVALSHA"))
 
 
 def test_a_collector_that_is_away_holds_nothing_up(program: Start, valkey: Valkey) -> None:

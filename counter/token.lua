@@ -1,0 +1,83 @@
+-- Applies a token once: a group of visits, known by its process and its sequence number.
+--
+-- KEYS  the counter; what this process keeps; the spare numbers; now and then, the last minutes and
+--       the processes' names
+-- ARGV  "SEQUENCE VISITS SHOWN", where SHOWN is how many visits the process has shown so far; now
+--       and then, "KNOWN UNSHOWN", where KNOWN is the newest token whose numbers the process knows,
+--       by default the one before, and UNSHOWN how many of its last numbers nobody was shown; and
+--       the process's id, hostname and version
+--
+-- A token gets consecutive numbers, fewer than its visits where spare ones are left. The reply is
+-- the last number where all is as usual, else "SEQUENCE LAST COUNT" of the token that Redis keeps,
+-- and what went wrong beside.
+
+local counter, process, spares, minutes, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local DAY, HISTORY, EXACT = 86400, 300, 2 ^ 53 -- seconds; past 2^53 Lua's numbers have gaps
+local sequence, visits, shown = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
+local fault = ''
+
+local function try(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  fault = ' ' .. reply.err
+  return false
+end
+
+-- What has been applied stays so, also when an older copy comes late.
+local state = try('HGET', process, 'token') or ''
+local newest, newest_last, newest_count = string.match(state, '^(%d+) (%-?%d+) (%d+)$')
+if newest and tonumber(sequence) <= tonumber(newest) then
+  try('EXPIRE', process, DAY) -- a write, for a WAIT that follows to wait for
+  return {ok = state}
+end
+
+-- What an older token got, and nobody was shown, is spare.
+local spare = try('GET', spares) or ''
+local known, unshown = string.match(ARGV[2] or '', '^(%d+) (%d+)$')
+if known and newest and newest ~= known then
+  unshown = tonumber(newest) > tonumber(known) and newest_count or 0
+end
+if newest and tonumber(unshown or 0) > 0 and math.abs(newest_last) < EXACT then
+  redis.call('HSET', process, 'visits', shown) -- fails here, or not below
+  spare = spare .. newest_last .. ' ' .. unshown .. ' '
+end
+
+-- Spare numbers first. A counter that was set back gives them itself.
+local last, count, total = nil, visits, nil
+local spare_last, spare_count, others = string.match(spare, '^(%-?%d+) (%d+) (.*)$')
+if spare_last and tonumber(spare_last) > (tonumber(try('GET', counter) or 0) or 0) then
+  try('SET', spares, '', 'EX', DAY)
+  spare, spare_last = '', nil
+end
+if spare_last and visits ~= '0' then
+  count = math.min(visits, spare_count)
+  last = string.format('%d', spare_last - spare_count + count)
+  spare_count = spare_count - count
+  spare = (spare_count > 0 and spare_last .. ' ' .. spare_count .. ' ' or '') .. others
+  redis.call('SET', spares, spare, 'EX', DAY)
+else
+  total = redis.call('INCRBY', counter, visits)
+  last = math.abs(total) < EXACT and string.format('%d', total) or redis.call('GET', counter)
+end
+
+-- From here on nothing may fail: the numbers are taken.
+local keeps = sequence .. ' ' .. last .. ' ' .. count
+local function keep() return try('HSET', process, 'token', keeps, 'visits', shown + count) end
+if not (keep() or try('DEL', process) and keep()) then -- DEL: whatever it is, it is ours
+  return {ok = '0 ' .. last .. ' ' .. count .. fault}
+end
+if known then
+  try('SET', spares, spare, 'EX', DAY)
+  try('EXPIRE', process, DAY)
+end
+if known and visits ~= '0' then
+  local now = (try('TIME') or {0})[1]
+  try('HSET', process, 'hostname', ARGV[4], 'version', ARGV[5])
+  try('ZADD', names, now, ARGV[3])
+  try('ZREMRANGEBYSCORE', names, '-inf', now - DAY)
+  try('EXPIRE', names, DAY)
+  if total then try('HSET', minutes, now % HISTORY, now .. ' ' .. last .. ' ' .. count) end
+  try('EXPIRE', minutes, HISTORY)
+end
+if total and fault == '' and math.abs(total) < EXACT then return total end
+return {ok = keeps .. fault}

@@ -1,0 +1,324 @@
+"""Each number belongs to one visit, and none goes missing, whatever becomes of connections."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from counter import Visits
+from counter.connection import Connection, Request
+from tests.support import ROOT
+from tests.support.fake_redis import FakeRedis, hang_up, only
+from tests.support.page import counters_lines
+from tests.support.proxy import Proxy
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE, eventually, within
+
+
+@contextlib.asynccontextmanager
+async def counting(url: str, timeout: float = PATIENCE, **options: Any) -> AsyncIterator[Visits]:
+    visits = Visits(url, timeout=timeout, **options)
+    try:
+        yield visits
+    finally:
+        await visits.close()
+
+
+async def counted_again(visits: Visits) -> int:
+    await eventually(lambda: visits.up)
+    number = await visits.count()
+    assert number is not None
+    return number
+
+
+# Sent again.
+
+
+@pytest.mark.gen_test
+async def test_a_visit_whose_reply_is_lost_gets_the_number_that_it_was_given(
+    fake: FakeRedis,
+) -> None:
+    async with counting(fake.url) as visits:
+        assert await visits.count() == 1
+        fake.answer = hang_up
+        lost = asyncio.create_task(visits.count())
+        await eventually(lambda: len(fake.connections) >= 4)
+        fake.heal()
+        assert await lost == 2
+        assert fake.counter == 2
+        tokens = {one.token for one in fake.commands if one.counts}
+        assert len(tokens) == 2
+        assert await visits.count() == 3
+
+
+@pytest.mark.gen_test
+async def test_it_is_sent_again_at_once_and_then_less_and_less_often(fake: FakeRedis) -> None:
+    async with counting(fake.url, timeout=1) as visits:
+        assert await visits.count() == 1
+        fake.answer = hang_up
+        assert await within(1, visits.count()) is None
+        sent = [one for one in fake.commands if one.visits][1:]
+        assert 3 < len(sent) < 60, "it backs off"
+        assert sent[1].time - sent[0].time < 0.5
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("reply", [b"-NOSCRIPT\r\n", b"+7 x y\r\n", b"+1 5 9\r\n", b"+3 1 0\r\n"])
+async def test_a_reply_that_is_none_turns_the_counter_off(fake: FakeRedis, reply: bytes) -> None:
+    async with counting(fake.url) as visits:
+        fake.answer = only(reply)
+        assert await within(0, visits.count()) is None
+        assert not visits.up
+        fake.heal()
+        await counted_again(visits)
+
+
+@pytest.mark.gen_test
+async def test_a_redis_that_has_forgotten_the_script_costs_one_round_trip(valkey: Valkey) -> None:
+    async with counting(valkey.url) as visits:
+        for number in range(1, 11):
+            valkey.client.script_flush()
+            assert await visits.count() == number
+        assert valkey.commands("evalsha") == valkey.commands("eval") == 10
+        assert await visits.count() == 11
+        assert valkey.commands("eval") == 10
+
+
+# Numbers that nobody was shown.
+
+
+@pytest.mark.gen_test
+async def test_numbers_that_came_too_late_are_the_next_visits(valkey: Valkey) -> None:
+    async with counting(valkey.url, timeout=1) as visits, counting(valkey.url) as other:
+        assert await visits.count() == 1
+        valkey.hang()
+        late = [asyncio.create_task(visits.count()) for _ in range(3)]
+        assert await asyncio.gather(*late) == [None] * 3
+        valkey.go_on()  # now it counts them
+        await eventually(lambda: visits.up)
+        assert valkey.counter() in (2, 4)  # the first of them may have gone alone
+        numbers = [await other.count(), await visits.count(), await other.count()]
+        assert numbers == [2, 3, 4]
+        assert await other.count() == 5
+
+
+@pytest.mark.gen_test
+async def test_a_number_whose_visitor_has_given_up_is_the_next_visits(valkey: Valkey) -> None:
+    async with counting(valkey.url) as visits:
+        assert await visits.count() == 1
+        valkey.hang()
+        group = [asyncio.create_task(visits.count()) for _ in range(5)]
+        await asyncio.sleep(0)
+        for one in group[1:3]:
+            one.cancel()
+        await asyncio.sleep(0)
+        valkey.go_on()
+        assert [await group[0], await group[3], await group[4]] == [2, 3, 4]
+        numbers = [await visits.count() for _ in range(3)]
+        assert numbers == [5, 6, 7]
+        assert valkey.counter() == 7
+
+
+@pytest.mark.gen_test
+async def test_a_large_group_takes_the_spare_numbers_first_and_then_new_ones(
+    valkey: Valkey,
+) -> None:
+    valkey.client.set("counter", 20)
+    valkey.client.set("{counter}:spare", "5 3 9 1 ")
+    async with counting(valkey.url) as visits:
+        await visits.start(PATIENCE)
+        numbers = await asyncio.gather(*(visits.count() for _ in range(10)))
+        assert numbers == [3, 4, 5, 9, *range(21, 27)]
+        assert valkey.client.get("{counter}:spare") == b""
+
+
+@pytest.mark.gen_test
+async def test_spare_numbers_of_a_counter_that_was_set_back_are_forgotten(valkey: Valkey) -> None:
+    valkey.client.set("counter", 3)
+    valkey.client.set("{counter}:spare", "5 3 ")
+    async with counting(valkey.url) as visits:
+        assert [await visits.count() for _ in range(3)] == [4, 5, 6]
+
+
+@pytest.mark.gen_test
+async def test_a_process_that_ends_leaves_its_numbers_to_the_others(valkey: Valkey) -> None:
+    async with counting(valkey.url, timeout=1) as other:
+        assert await other.count() == 1
+        with Proxy([valkey.path]) as proxy:
+            visits = Visits(f"redis://127.0.0.1:{proxy.port}", timeout=PATIENCE)
+            assert await visits.count() == 2
+            proxy.to_client.black_hole = True
+            lost = asyncio.create_task(visits.count())
+            await eventually(lambda: valkey.counter() == 3)
+            proxy.heal()
+            await visits.close()
+            assert await lost is None
+        assert [await other.count(), await other.count()] == [3, 4]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("away", ["hung", "gone"])
+async def test_a_process_that_ends_while_redis_is_away_does_not_wait_for_it(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture, away: str
+) -> None:
+    visits = Visits(valkey.url, timeout=1)
+    assert await visits.count() == 1
+    valkey.hang()
+    assert await visits.count() is None
+    if away == "gone":
+        valkey.kill()
+    caplog.clear()
+    await within(0.5, visits.close())
+    ((level, text),) = counters_lines(caplog)
+    assert level == "WARNING"
+    assert text.startswith("numbers that nobody was shown may be missing: ")
+
+
+# Late copies.
+
+
+class Recorder:
+    """Keeps what is sent, to send it once more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.requests: list[Request] = []
+        send = Connection.send
+
+        def record(connection: Connection, request: Request, on_replies: Any) -> None:
+            self.requests.append(request)
+            send(connection, request, on_replies)
+
+        monkeypatch.setattr(Connection, "send", record)
+
+    def deliver(self, valkey: Valkey, request: Request) -> None:
+        connection = valkey.client.connection_pool.get_connection()
+        connection.send_packed_command([request.command + request.arguments])
+        connection.read_response()
+        valkey.client.connection_pool.release(connection)
+
+
+@pytest.mark.gen_test
+async def test_a_copy_that_comes_late_changes_nothing(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(monkeypatch)
+    async with counting(valkey.url) as visits:
+        for number in range(1, 6):
+            assert await visits.count() == number
+            for request in recorder.requests:
+                recorder.deliver(valkey, request)
+                assert valkey.counter() == number
+        before = {key: valkey.client.dump(key) for key in valkey.client.keys("*")}
+        for request in recorder.requests:
+            recorder.deliver(valkey, request)
+        assert {key: valkey.client.dump(key) for key in valkey.client.keys("*")} == before
+
+
+@pytest.mark.gen_test
+async def test_a_token_that_was_settled_is_not_applied_any_more(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(monkeypatch)
+    with Proxy([valkey.path]) as proxy:
+        async with counting(f"redis://127.0.0.1:{proxy.port}", timeout=1) as visits:
+            assert await visits.count() == 1
+            proxy.to_target.black_hole = True
+            assert await visits.count() is None
+            lost = recorder.requests[-1]
+            proxy.heal()
+            assert await counted_again(visits) == 2
+            recorder.deliver(valkey, lost)
+            assert valkey.counter() == 2
+            assert await visits.count() == 3
+
+
+# Bounded, and within 64 bits.
+
+
+@pytest.mark.gen_test
+async def test_what_tokens_need_does_not_grow_with_visits(valkey: Valkey) -> None:
+    async with counting(valkey.url) as visits:
+        await visits.count()
+        keys = set(valkey.client.keys())
+        for _ in range(300):
+            await visits.count()
+        assert set(valkey.client.keys()) == keys
+        process = next(key for key in keys if b":process:" in key)
+        assert valkey.client.hlen(process) == 4
+        assert valkey.client.hlen("{counter}:minutes") < 100
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("start", [10**15, 2**53 - 3, 2**53 + 1, 2**62 + 1, -(2**53) - 5, -3])
+async def test_numbers_are_exact_to_64_bits(valkey: Valkey, start: int) -> None:
+    valkey.client.set("counter", start)
+    async with counting(valkey.url) as visits:
+        assert [await visits.count() for _ in range(5)] == [start + n for n in range(1, 6)]
+        group = await asyncio.gather(*(visits.count() for _ in range(5)))
+        assert group == [start + n for n in range(6, 11)]
+
+
+# Beside others.
+
+
+@pytest.mark.gen_test
+async def test_it_counts_beside_redis_cli_and_the_guides_own_app(
+    valkey: Valkey, folder: Path
+) -> None:
+    async with counting(valkey.url) as visits:
+        numbers: list[int | None] = []
+        for _ in range(50):
+            numbers += await asyncio.gather(*(visits.count() for _ in range(3)))
+            numbers.append(valkey.client.incr("counter"))
+    assert sorted(number or 0 for number in numbers) == list(range(1, 201))
+
+
+# What a user of Redis must be allowed, as the documentation says.
+
+
+def least(once: str) -> list[str]:
+    page = (ROOT / "docs/counting.md").read_text()
+    found = re.search(rf"{once}:\n\n```\n(.*)\n```", page)
+    assert found
+    return found[1].split()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("once", ["exactly once", "at most once"])
+async def test_the_least_permissions_are_enough(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture, once: str
+) -> None:
+    caplog.set_level("WARNING", logger="friendlyhello.visits")
+    valkey.client.execute_command("ACL SETUSER", "hello", *least(once))
+    async with counting(f"unix://hello:secret@{valkey.path}") as visits:
+        await visits.start(PATIENCE)
+        assert [await visits.count() for _ in range(3)] == [1, 2, 3]
+        assert visits.exactly_once == (once == "exactly once")
+    said = [text for _, text in counters_lines(caplog)]
+    assert len(said) == (0 if once == "exactly once" else 1)
+    if once == "exactly once":
+        valkey.client.execute_command(
+            "ACL SETUSER", "hello", *["+zrevrange", "+hmget", "+pttl", "+hgetall"]
+        )
+        reader = visits.reader()
+        assert (await reader.read()).total == 3
+        assert [total for _, total in await reader.history()] == [1]
+        await reader.close()
+        for word in least(once)[4:]:
+            if word not in ("+del", "+expire", "+zremrangebyscore", "+ping"):
+                assert await complains_without(valkey, caplog, word), word
+
+
+async def complains_without(valkey: Valkey, caplog: pytest.LogCaptureFixture, word: str) -> bool:
+    """Tell whether a permission is needed: its command is named when it is missing."""
+    caplog.clear()
+    valkey.client.script_flush()
+    valkey.client.execute_command("ACL SETUSER", "hello", word.replace("+", "-"))
+    async with counting(f"unix://hello:secret@{valkey.path}", timeout=1) as visits:
+        await visits.count()
+    valkey.client.execute_command("ACL SETUSER", "hello", word)
+    return any(f"'{word[1:]}'" in text for _, text in counters_lines(caplog))
