@@ -280,8 +280,7 @@ def write(results: Results, before: Results | None) -> str:
         f"Rounds: {results.rounds}, of {results.seconds:g} s a measurement. Shown is the median, "
         "and in brackets the lowest and the highest. Ratios are of one round each. "
         "≥: the load's busiest core was busy for more than 90 % of the time, so the server "
-        "might do more. Commands are INCR and INCRBY; friendlyhello's HINCRBY beside is not "
-        "counted.",
+        "might do more. Commands are INCR and INCRBY, of which friendlyhello's script has one.",
         "",
         "![Requests per second, and latency](results.svg)",
         "",

@@ -224,8 +224,7 @@ def _arithmetic(plan: Plan) -> list[str]:
             "its next command when it has the last one's reply."
         ),
         "",
-        "The cost of a command is that of an INCR alone. A server's own has an HINCRBY for the "
-        "live page beside it, in the same packet, which costs Redis somewhat more.",
+        "The cost of a command is that of the script, with all that it writes.",
         "",
     ]
 

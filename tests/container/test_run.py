@@ -104,6 +104,21 @@ def test_it_holds_64_connections_read_only_without_rights_in_96_mb(
     assert web.state["Running"]
 
 
+def test_it_counts_beside_the_guides_own_app(
+    image: str, guide_image: str, redis_image: str, run: Run, network: str
+) -> None:
+    redis(run, redis_image, network)
+    both = [run(one, PUBLISH, f"--network={network}") for one in (image, guide_image)]
+    for one in both:
+        first_page(one.url)
+    wait_until(lambda: number(both[0].url))
+    last = number(both[1].url)
+    assert last is not None
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda turn: number(both[turn % 2].url), range(400)))
+    assert sorted(one or 0 for one in found) == list(range(last + 1, last + 401))
+
+
 def audit(url: str, *flags: str) -> dict[str, object]:
     """Run check.py, and return its report."""
     done = subprocess.run(
