@@ -66,10 +66,8 @@ local function keep() return try('HSET', process, 'token', keeps, 'visits', show
 if not (keep() or try('DEL', process) and keep()) then -- DEL: whatever it is, it is ours
   return {ok = '0 ' .. last .. ' ' .. count .. fault}
 end
-if known then
-  try('SET', spares, spare, 'EX', DAY)
-  try('EXPIRE', process, DAY)
-end
+if known or not newest then try('EXPIRE', process, DAY) end
+if known then try('SET', spares, spare, 'EX', DAY) end
 if known and visits ~= '0' then
   local now = (try('TIME') or {0})[1]
   try('HSET', process, 'hostname', ARGV[4], 'version', ARGV[5])

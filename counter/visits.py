@@ -198,10 +198,19 @@ class Visits:
     async def _hand_on(self) -> None:
         try:
             async with asyncio.timeout(HAND_ON_TIMEOUT):
-                (await self._connect_and_ask(self._delivery.settlement())).close()
+                while not self._delivery.settled:
+                    await self._try_to_hand_on()
         except Exception as error:
             if self.exactly_once:
                 log.warning("numbers that nobody was shown may be missing: %s", _reason(error))
+
+    async def _try_to_hand_on(self) -> None:
+        try:
+            (await self._connect_and_ask(self._delivery.settlement())).close()
+        except Exception as error:
+            if not self._may_do_elsewhere(error):
+                raise
+            await asyncio.sleep(MAX_BACKOFF)
 
     async def count(self) -> int | None:
         """Count one visit.
