@@ -1,0 +1,363 @@
+"""Whatever happens between the counters and Redis, in whatever order: each number is shown once.
+
+Real counters count in a real Valkey, over a network and by a clock that hypothesis moves. Packets
+come late, twice or never, connections are cut, Redis is restarted and replaced, counters end and
+visitors leave. ``MODEL_MINUTES=120`` makes it go on for two hours.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+import counter.connection
+import counter.delivery
+import counter.statistics
+import counter.visits
+from counter import Visits
+from tests.support.simulated import Network, Packet, Pair, VirtualLoop, take_over
+
+MINUTES = float(os.environ.get("MODEL_MINUTES", 0))
+
+#: Steps of one example, examples of one round, and steps that a run has at least.
+STEPS, EXAMPLES, LEAST = 50, 550, 20_000
+
+#: One in so many of these steps is taken, as each costs a tenth of a second and more.
+RARE = 25
+
+PROCESSES = 2
+
+#: Seconds from a visit to its number.
+DEADLINE = 2.0
+
+#: What becomes of a reply.
+REPLIES = [
+    *("arrives", "is late", "is lost", "is cut off", "comes in part"),
+    *("is an error", "is LOADING", "says that no replica has it"),
+]
+
+SETTINGS = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=STEPS,
+    derandomize=not MINUTES,
+    database=None,
+    deadline=None,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+which = st.integers(0, 99)  # of those that there are, the newest first
+who = st.integers(0, PROCESSES - 1)
+
+
+class Model(RuleBasedStateMachine):
+    """Counters, their visitors, and all that may happen to them."""
+
+    servers: Pair
+    steps = 0
+    shown_in_all = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = VirtualLoop()
+        clock = SimpleNamespace(monotonic=self.loop.time, perf_counter=self.loop.time)
+        for module in counter.delivery, counter.statistics, counter.visits:
+            module.time = clock  # type: ignore[attr-defined]
+        self.servers.wipe()
+        self.network = Network(self.loop, self.servers)
+        self.visitors: list[asyncio.Task[int | None]] = []
+        self.came: dict[asyncio.Task[int | None], float] = {}
+        self.shown: set[int] = set()
+        self.names = itertools.count(1)
+        self.processes: list[Visits] = []
+        self.is_at_once = False
+        self.half = False
+
+    @initialize(
+        first=st.sampled_from([0, -3]),
+        wait=st.sampled_from([0, 1]),
+        late_copies_arrive=st.booleans(),
+        others_end=st.booleans(),
+    )
+    def begin(self, first: int, wait: int, late_copies_arrive: bool, others_end: bool) -> None:
+        """Begin.
+
+        :arg first: what the counter holds at first.
+        :arg wait: replicas that must acknowledge.
+        :arg late_copies_arrive: whether those that are left at the end do.
+        :arg others_end: whether only one process is left at the end; else all were off before.
+        """
+        self.first, self.wait = first, wait
+        self.late_copies_arrive, self.others_end = late_copies_arrive, others_end
+        self.servers.primary.run(b"SET counter %d\r\n" % first)
+        self.processes += [self.started() for _ in range(PROCESSES)]
+
+    def started(self) -> Visits:
+        """Return another counter."""
+        visits = Visits("redis://nowhere", wait=self.wait, timeout=DEADLINE)
+        visits._connector = self.network.connector()  # type: ignore[assignment]
+        visits._delivery._statistics.id = f"process-{next(self.names)}"
+        self.loop.create_task(visits.start(1.0))
+        self.loop.go_on()
+        return visits
+
+    def do(self, call: Callable[..., object], *args: object) -> None:
+        """Do something, and what follows from it; no number is shown twice."""
+        type(self).steps += 1
+        if self.is_at_once:
+            self.is_at_once = False
+            self.loop.call_soon(call, *args)
+        else:
+            self.loop.do(call, *args)
+            self.check()
+
+    def check(self) -> None:
+        assert not self.loop.errors, self.loop.errors
+        self.check_deadlines()
+        ended = [one for one in self.visitors if one.done()]
+        if not ended:
+            return
+        self.visitors = [one for one in self.visitors if not one.done()]
+        for number in (one.result() for one in ended if not one.cancelled()):
+            if number is not None:
+                assert number not in self.shown, f"{number} was shown twice"
+                self.shown.add(number)
+        if self.shown:
+            assert max(self.shown) <= int(self.servers.primary.get("counter"))
+
+    def check_deadlines(self) -> None:
+        for one in self.visitors:
+            waited = self.loop.time() - self.came[one]
+            assert one.done() or waited <= DEADLINE, f"a visitor has waited for {waited} s"
+
+    def visit(self, process: Visits, visitors: int) -> None:
+        new = [self.loop.create_task(process.count()) for _ in range(visitors)]
+        self.came |= dict.fromkeys(new, self.loop.time())
+        self.visitors += new
+
+    # What may happen.
+
+    @rule()
+    def two_at_once(self) -> None:
+        """Let the next two things happen in one turn of the loop."""
+        self.do(lambda: None)
+        self.is_at_once = True
+
+    @rule(who=who, visitors=st.sampled_from([1, 2, 3, 7, 70]))
+    def visitors_come(self, who: int, visitors: int) -> None:
+        self.do(self.visit, self.processes[who], visitors)
+
+    @rule(which=which)
+    @precondition(lambda self: self.visitors)
+    def visitor_gives_up(self, which: int) -> None:
+        """Not in the very turn in which the number comes, which then is shown to nobody."""
+        visitor = pick(self.visitors, which)
+        self.do(lambda: None)
+        self.loop.go_on()
+        self.loop.do(visitor.cancel)
+        self.check()
+
+    @rule(which=which, reply=st.sampled_from(REPLIES))
+    @precondition(lambda self: self.network.packets)
+    def packet_arrives(self, which: int, reply: str) -> None:
+        self.do(self.arrive, pick(self.network.packets, which), reply)
+
+    def arrive(self, packet: Packet, reply: str) -> None:
+        network = self.network
+        if packet not in network.packets:
+            return
+        network.packets.remove(packet)
+        if reply == "is LOADING":  # and nothing is done
+            packet.line.give(b"-LOADING Valkey is loading the dataset in memory\r\n")
+            return
+        answer = network.run(packet, acknowledged=reply != "says that no replica has it")
+        if reply == "is cut off":
+            packet.line.cut()
+        if reply == "is an error":
+            answer = b"-ERR something is wrong\r\n"
+        now = {"is late": 0, "is lost": 0, "comes in part": answer.find(b"\n") + 1 - 2 * self.half}
+        self.half = not self.half
+        at_once = now.get(reply, len(answer))
+        packet.line.give(answer[:at_once])
+        if reply != "is lost" and answer[at_once:]:
+            network.replies.append((packet.line, answer[at_once:]))
+
+    @rule(which=which)
+    @precondition(lambda self: self.network.replies)
+    def reply_arrives(self, which: int) -> None:
+        reply = pick(self.network.replies, which)
+        self.network.replies.remove(reply)
+        self.do(reply[0].give, reply[1])
+
+    @rule(which=which)
+    @precondition(lambda self: self.network.sent)
+    def packet_arrives_again(self, which: int) -> None:
+        self.do(self.network.run, pick(self.network.sent, which))
+
+    @rule()
+    def all_arrives(self) -> None:
+        with self.network.flowing():
+            self.do(self.network.deliver_all)
+
+    @rule(which=which)
+    @precondition(lambda self: self.network.lines)
+    def connection_is_cut(self, which: int) -> None:
+        self.do(pick(self.network.lines, which).cut)
+
+    @rule(way=st.sampled_from(["works", "is refused", "hangs", "is cut"]))
+    def connecting(self, way: str) -> None:
+        self.do(setattr, self.network, "connecting", way)
+
+    @rule(seconds=st.sampled_from([0.01, 0.1, 0.5, 1.0, 2.1]))
+    def time_passes(self, seconds: float) -> None:
+        self.loop.go_on(seconds)
+        self.do(lambda: None)
+
+    @rule()
+    def redis_forgets_the_script(self) -> None:
+        self.do(self.servers.primary.run, b"SCRIPT FLUSH SYNC\r\n")
+
+    @rule(who=who)
+    def process_ends(self, who: int) -> None:
+        """Let another one take its place; Redis answers it."""
+        self.do(lambda: None)
+        self.close(self.processes[who])
+        self.processes[who] = self.started()
+
+    @rule(once_in=st.integers(1, RARE))
+    def redis_restarts(self, once_in: int) -> None:
+        self.do(self.restart if once_in == RARE else lambda: None)
+
+    def restart(self) -> None:
+        self.servers.restart()
+        self.cut_from(self.servers.primary)
+
+    @rule(once_in=st.integers(1, RARE), notice=st.booleans())
+    def replica_takes_over(self, once_in: int, notice: bool) -> None:
+        """Let counters see that their connections end, or leave it to them to look."""
+        self.do(self.fail_over if once_in == RARE else lambda _: None, notice)
+
+    def fail_over(self, notice: bool) -> None:
+        self.servers.fail_over()
+        if notice:
+            self.cut_from(self.servers.replica)
+
+    def cut_from(self, server: object) -> None:
+        for line in [one for one in self.network.lines if one.server is server]:
+            line.cut()
+
+    # How it ends.
+
+    def close(self, process: Visits) -> None:
+        with self.network.flowing():
+            self.loop.go_on()
+            task = self.loop.create_task(process.close())
+            self.loop.go_on()
+        self.check()
+        assert task.done()
+        task.result()
+
+    def teardown(self) -> None:
+        try:
+            if self.processes:
+                self.end()
+        finally:
+            self.loop.end()
+
+    def end(self) -> None:
+        """Let everything be well again, and all numbers be used up."""
+        self.heal()
+        last, *others = self.processes
+        for one in others if self.others_end else []:
+            self.close(one)
+        self.use_up_spare_numbers(last)
+        numbers = range(self.first + 1, int(self.servers.primary.get("counter")) + 1)
+        missing = sorted({*numbers} - self.shown)
+        assert not missing, f"of {numbers} nobody was shown {missing}"
+        assert len(self.shown) == len(numbers)
+        lasting = {key for key, seconds in self.servers.primary.expiries().items() if seconds < 0}
+        assert lasting == {b"counter"}, "Redis would keep these for ever"
+        type(self).shown_in_all += len(numbers)
+
+    def heal(self) -> None:
+        """Let all copies arrive, or vanish, and time pass until all count."""
+        self.loop.go_on()
+        if not self.others_end:
+            self.turn_off()
+        if self.late_copies_arrive:
+            for packet in self.network.packets:
+                self.network.run(packet)
+        with self.network.flowing():
+            self.loop.do(self.network.deliver_all)
+            self.loop.go_on(5.0)
+        self.check()
+        assert not self.visitors
+        assert all(one.up for one in self.processes)
+
+    def turn_off(self) -> None:
+        for one in self.processes:
+            self.visit(one, 1)
+        self.loop.go_on(DEADLINE)
+        assert not any(one.up for one in self.processes)
+
+    def use_up_spare_numbers(self, process: Visits) -> None:
+        spare = True
+        while spare:
+            before = len(self.shown)
+            with self.network.flowing():
+                self.loop.do(self.visit, process, 1)
+            self.check()
+            assert len(self.shown) == before + 1, "a quiet visit did not count"
+            spare = bool(self.servers.primary.get("{counter}:spare"))
+
+
+def pick(some: list, which: int):  # type: ignore[no-untyped-def,type-arg]
+    """Return one of them, 0 being the newest."""
+    return some[-1 - which % len(some)]
+
+
+@pytest.fixture
+def model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Model]]:
+    """The model on running Valkeys, with whatever it replaces in the counter."""
+    monkeypatch.setattr(counter.connection, "take_over", take_over)
+    for module in counter.delivery, counter.statistics, counter.visits:
+        monkeypatch.setattr(module, "time", time)  # which each example replaces
+    monkeypatch.setattr(logging.getLogger("friendlyhello.visits"), "disabled", True)
+    servers = Pair(folder)
+    yield type("Model", (Model,), {"servers": servers})
+    servers.close()
+
+
+@pytest.mark.no_cover
+@pytest.mark.timeout(600 + 60 * MINUTES)
+def test_each_number_is_shown_once_whatever_happens(model: type[Model]) -> None:
+    start = time.monotonic()
+    for seed in itertools.count(time.time_ns()):
+        run_state_machine_as_test(
+            hypothesis.seed(seed)(model) if MINUTES else model, settings=SETTINGS
+        )
+        took = time.monotonic() - start
+        print(
+            f"{model.steps:,} steps in {took:.0f} s ({model.steps / took:,.0f} steps/s), "
+            f"{model.shown_in_all:,} numbers, each shown once",
+            flush=True,
+        )
+        if took >= 60 * MINUTES:
+            break
+    assert model.steps >= LEAST

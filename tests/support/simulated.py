@@ -1,0 +1,306 @@
+"""A network between real counters and a real Valkey, whose packets and clock the test moves."""
+
+import asyncio
+import contextlib
+import selectors
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import ConnectionError
+
+from counter.connector import Opened
+from tests.support.ports import held_port
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
+
+
+class _Instant(selectors.SelectSelector):
+    """Looks at no socket, and says so when the loop would have to wait for one."""
+
+    on_idle: Callable[[float | None], None]
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None or timeout > 0:
+            self.on_idle(timeout)
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop that never waits: its clock goes on as the test says."""
+
+    def __init__(self) -> None:
+        self._now = self._end = 1000.0
+        self.errors: list[dict[str, Any]] = []
+        """What callbacks raised."""
+        selector = _Instant()
+        selector.on_idle = self._on_idle
+        super().__init__(selector)
+        self.set_exception_handler(lambda _, error: self.errors.append(error))
+
+    def time(self) -> float:
+        return self._now
+
+    def go_on(self, seconds: float = 0.0) -> None:
+        """Run what is to be run, up to so much later."""
+        self._end = self._now + seconds
+        self.run_forever()
+
+    def do(self, call: Callable[..., object], *args: object) -> None:
+        """Call within the loop, and run what follows at once."""
+        self.call_soon(call, *args)
+        self.go_on()
+
+    def _on_idle(self, until_timer: float | None) -> None:
+        if until_timer is not None and self._now + until_timer <= self._end:
+            self._now += until_timer
+        else:
+            self._now = self._end
+            self.stop()
+
+    def end(self) -> None:
+        """End what runs, and close."""
+        for task in asyncio.all_tasks(self):
+            task.cancel()
+        self.go_on()
+        self.close()
+
+
+class Server:
+    """A Valkey, and a socket of the test's to it."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._held = held_port()
+        self.port = self._held.getsockname()[1]
+        self.valkey = Valkey(folder)
+        self.start()
+
+    def start(self) -> None:
+        self.valkey.start(
+            **{"port": str(self.port), "bind": "127.0.0.1", "repl-diskless-sync-delay": "0"},
+            **{"auto-aof-rewrite-min-size": "4mb"},  # loading it takes time
+        )
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(self.valkey.path))
+
+    def run(self, commands: bytes, replies: int = 1) -> bytes:
+        """Run commands whose replies are one line each, or an integer that GET gives."""
+        self._socket.sendall(commands)
+        read = b""
+        while read.count(b"\r\n") < replies:
+            more = self._socket.recv(65536)
+            assert more, "Valkey closed the connection"
+            read += more
+        return read
+
+    def get(self, key: str) -> bytes:
+        """Return a string, empty when there is none."""
+        reply = self.run(b"GET %b\r\n" % key.encode())
+        if reply.startswith(b"$-1"):
+            return b""
+        while reply.count(b"\r\n") < 2:
+            reply += self._socket.recv(65536)
+        return reply.split(b"\r\n")[1]
+
+    def expiries(self) -> dict[bytes, int]:
+        """Return in how many seconds each key is dropped, -1 for never."""
+        keys = self.valkey.client.keys()
+        return {key: self.valkey.client.ttl(key) for key in keys}
+
+    def restart(self) -> None:
+        self.valkey.kill()
+        self._socket.close()
+        self.start()
+
+    def close(self) -> None:
+        self._socket.close()
+        self.valkey.close()
+        self._held.close()
+
+
+class Pair:
+    """A primary and its replica, which may change places."""
+
+    def __init__(self, folder: Path) -> None:
+        self.primary, self.replica = Server(folder / "a"), Server(folder / "b")
+        self._follow()
+
+    def _follow(self) -> None:
+        self.replica.valkey.client.replicaof("127.0.0.1", self.primary.port)
+
+    def wipe(self) -> None:
+        self.primary.run(b"FLUSHALL SYNC\r\nSCRIPT FLUSH SYNC\r\n", 2)
+
+    def restart(self) -> None:
+        """``kill -9`` the primary, and start it with its data."""
+        self.primary.restart()
+        self.replica.valkey.client.replicaof("NO", "ONE")  # else it waits up to a second
+        self._follow()
+
+    def fail_over(self) -> None:
+        """Make a primary of the replica, once it has all that the primary has."""
+        wait_until(self._is_in_step)
+        self.replica.valkey.client.replicaof("NO", "ONE")
+        self.primary, self.replica = self.replica, self.primary
+        self._follow()
+
+    def _is_in_step(self) -> bool:
+        ours = self.primary.valkey.client.info("replication")["master_repl_offset"]
+        theirs = self.replica.valkey.client.info("replication")
+        return theirs["master_link_status"] == "up" and theirs["slave_repl_offset"] == ours
+
+    def close(self) -> None:
+        self.replica.close()
+        self.primary.close()
+
+
+class Line:
+    """A connection: the transport that a counter writes to.
+
+    :arg server: where it leads.
+    """
+
+    def __init__(self, network: "Network", owner: object, server: Server) -> None:
+        self.network, self.owner, self.server = network, owner, server
+        self.protocol: asyncio.Protocol | None = None
+        self.transport = self
+        self.is_open = True
+        network.lines.append(self)
+
+    def write(self, data: bytes) -> None:
+        if self.is_open:
+            self.network.take(Packet(data, self))
+
+    def close(self) -> None:
+        if self.is_open:
+            self.is_open = False
+            self.network.lines.remove(self)
+
+    def cut(self) -> None:
+        """End it from without; what it was given may still arrive."""
+        if self.is_open:
+            self.close()
+            if self.protocol is not None:
+                self.protocol.connection_lost(ConnectionResetError("cut"))
+
+    def give(self, reply: bytes) -> None:
+        if self.is_open and self.protocol is not None:
+            self.protocol.data_received(reply)
+
+
+class Packet:
+    """What a counter has written at once."""
+
+    def __init__(self, data: bytes, line: Line) -> None:
+        self.data, self.line = data, line
+
+
+class _Client:
+    """What a counter sees of redis-py's client."""
+
+    connection = None
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+
+    async def ping(self) -> bool:
+        return True
+
+    async def aclose(self, close_connection_pool: bool) -> None:
+        self.line.close()
+
+
+def take_over(redis: Any, protocol: asyncio.Protocol) -> Line:
+    """Stand in for that of `counter.redis_internals`."""
+    line: Line = redis.line
+    if not line.is_open:
+        raise ConnectionError("Redis closed the connection")
+    line.protocol = protocol
+    return line
+
+
+class Network:
+    """Keeps each packet and each reply until the test delivers it, if it does."""
+
+    def __init__(self, loop: VirtualLoop, servers: Pair) -> None:
+        self._loop, self.servers = loop, servers
+        self.lines: list[Line] = []
+        self.packets: list[Packet] = []
+        """Those that have not arrived."""
+        self.sent: list[Packet] = []
+        """All of them, to be duplicated."""
+        self.replies: list[tuple[Line, bytes]] = []
+        """Those that have not arrived."""
+        self.connecting = "works"
+        """Or ``is refused``, ``hangs``, ``is cut``."""
+        self._is_flowing = False
+
+    def connector(self) -> "Connector":
+        return Connector(self)
+
+    async def connect(self, owner: object) -> Line:
+        await asyncio.sleep(0)
+        while self.connecting == "hangs":  # noqa: ASYNC110, looking again takes no time
+            await asyncio.sleep(0.1)
+        if self.connecting == "is cut":
+            raise ConnectionError("cut")
+        if self.connecting == "is refused":
+            try:
+                raise ConnectionRefusedError
+            except OSError as error:
+                raise ConnectionError("refused") from error
+        return Line(self, owner, self.servers.primary)
+
+    def take(self, packet: Packet) -> None:
+        self.packets.append(packet)
+        self.sent.append(packet)
+        if self._is_flowing:
+            self._loop.call_soon(self.deliver, packet)
+
+    def run(self, packet: Packet, acknowledged: int = 1) -> bytes:
+        """Run a copy of a packet; one of a connection that is no more comes to the primary.
+
+        :arg acknowledged: what WAIT answers, if the packet ends with it.
+        """
+        server = packet.line.server if packet.line.is_open else self.servers.primary
+        command, wait, _ = packet.data.partition(b"*3\r\n$4\r\nWAIT\r\n")
+        return server.run(command) + (b":%d\r\n" % acknowledged if wait else b"")
+
+    def deliver(self, packet: Packet) -> None:
+        """Let a packet arrive, and its reply."""
+        if packet in self.packets:
+            self.packets.remove(packet)
+            packet.line.give(self.run(packet))
+
+    @contextlib.contextmanager
+    def flowing(self) -> Any:
+        """Deliver at once what is sent meanwhile, on connections that work."""
+        self._is_flowing, self.connecting = True, "works"
+        yield
+        self._is_flowing = False
+
+    def deliver_all(self) -> None:
+        """Let all packets and replies that anyone still waits for arrive."""
+        for line, reply in self.replies:
+            line.give(reply)
+        self.replies.clear()
+        for packet in [one for one in self.packets if one.line.is_open]:
+            self.deliver(packet)
+
+
+class Connector:
+    """The way of one counter through the network."""
+
+    in_cluster = False
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    async def connect(self) -> Opened:
+        return Opened(_Client(await self._network.connect(self)))  # type: ignore[arg-type]
+
+    async def has_moved(self) -> bool:
+        primary, lines = self._network.servers.primary, self._network.lines
+        return any(one.owner is self and one.server is not primary for one in lines)
