@@ -25,10 +25,12 @@ class Driven:
     those in which the load could not run, and those in which the server could not.
 
     :arg server: the program, or the URL of the page.
-    :arg rate: visits a second.
+    :arg rate: visits a second; None for as many as it answers.
     """
 
-    def __init__(self, server: Program | str, *, rate: float = 200, concurrency: int = 32) -> None:
+    def __init__(
+        self, server: Program | str, *, rate: float | None = 200, concurrency: int = 32
+    ) -> None:
         url, self._pid = (
             (server, None) if isinstance(server, str) else (server.url, server.process.pid)
         )
@@ -96,7 +98,9 @@ class Driven:
 
 
 @contextlib.contextmanager
-def driven(server: Program | str, *, rate: float = 200, concurrency: int = 32) -> Iterator[Driven]:
+def driven(
+    server: Program | str, *, rate: float | None = 200, concurrency: int = 32
+) -> Iterator[Driven]:
     """Drive a server until the end of the context, once its visits are answered."""
     one = Driven(server, rate=rate, concurrency=concurrency)
     thread = threading.Thread(target=lambda: asyncio.run(one.run()), name="load")

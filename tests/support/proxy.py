@@ -38,6 +38,8 @@ class Line:
         """What becomes of the bytes."""
         self.cut_after: int | None = None
         """Bytes of each chunk that are passed on before both ends are closed."""
+        self.late = 0.0
+        """Seconds until bytes are passed on whose sender is cut off at once."""
 
 
 class Proxy:
@@ -147,8 +149,8 @@ class Proxy:
             self._writers.add(target[1])
             try:
                 await asyncio.gather(
-                    self._pass_on(reader, target[1], self.to_target),
-                    self._pass_on(target[0], writer, self.to_client),
+                    self._pass_on(reader, target[1], self.to_target, writer),
+                    self._pass_on(target[0], writer, self.to_client, target[1]),
                 )
             finally:
                 self._writers.discard(target[1])
@@ -169,9 +171,16 @@ class Proxy:
         return None
 
     async def _pass_on(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: Line
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        line: Line,
+        sender: asyncio.StreamWriter,
     ) -> None:
         while data := await reader.read(65536):
+            if line.late:
+                sender.transport.abort()
+                await asyncio.sleep(line.late)
             if line.delay:
                 await asyncio.sleep(line.delay)
             if line.black_hole:

@@ -1,0 +1,109 @@
+"""Copies of commands that Redis gets again, or late: the counter does not move."""
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.test_redis_faults import NO_HURRY, Stage, failed_over, start
+from tests.support.driven import driven
+from tests.support.exact import assert_exact, numbers
+from tests.support.nodes import Node
+from tests.support.program import Program
+from tests.support.proxy import Proxy
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE, wait_until
+
+Start = Callable[..., Program]
+
+
+class Recorded:
+    """A server, and a proxy that keeps every packet that it sends to Redis."""
+
+    def __init__(self, valkey: Valkey, program: Start, folder: Path, proxy: Proxy) -> None:
+        self.packets: list[bytes] = []
+        proxy.to_target.change = self._keep
+        self.valkey = valkey
+        self.stage = Stage(valkey, proxy, folder, NO_HURRY)
+        self.server = start(program, f"redis://127.0.0.1:{proxy.port}", NO_HURRY)
+
+    def _keep(self, packet: bytes) -> bytes:
+        self.packets.append(packet)
+        return packet
+
+
+@pytest.fixture
+def recorded(valkey: Valkey, program: Start, folder: Path) -> Iterator[Recorded]:
+    with Proxy([valkey.path]) as proxy:
+        yield Recorded(valkey, program, folder, proxy)
+
+
+def deliver(packet: bytes, client: socket.socket) -> bytes:
+    """Send Redis a packet, and return the reply."""
+    with client:
+        client.settimeout(PATIENCE)
+        client.sendall(packet)
+        reply = b""
+        while not reply.endswith(b"\r\n"):
+            reply += client.recv(65536)
+        return reply
+
+
+def deliver_to(valkey: Valkey, packet: bytes) -> bytes:
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(valkey.path))
+    return deliver(packet, client)
+
+
+def test_a_copy_is_applied_no_more_and_told_what_the_token_got(recorded: Recorded) -> None:
+    for number in range(1, 4):
+        assert recorded.server.visits() == number
+        for _ in range(3):
+            reply = deliver_to(recorded.valkey, recorded.packets[-1])
+            assert reply.split()[1:] == [b"%d" % number, b"1"]
+            assert recorded.valkey.counter() == number
+
+
+def test_a_copy_that_comes_after_a_reconnection_and_newer_tokens_changes_nothing(
+    recorded: Recorded,
+) -> None:
+    server = recorded.server
+    assert [server.visits() for _ in range(5)] == [1, 2, 3, 4, 5]
+    recorded.stage.proxy.cut()
+    assert server.visits() == 6
+    for packet in recorded.packets:
+        assert not deliver_to(recorded.valkey, packet).startswith(b"-")
+        assert recorded.valkey.counter() == 6
+    assert_exact(recorded.valkey.client, [server], range(1, 7))
+
+
+def test_copies_that_come_in_any_order_under_load_change_nothing(recorded: Recorded) -> None:
+    with driven(recorded.server) as load:
+        wait_until(lambda: len(load.visits) >= 300)
+        for packet in recorded.packets[::-1][:100] + recorded.packets[:100]:
+            deliver_to(recorded.valkey, packet)
+        reached = load.now
+        wait_until(lambda: len(load.counted_since(reached)) >= 100)
+    assert load.uncounted() == []
+    assert_exact(recorded.valkey.client, [recorded.server], numbers(load))
+
+
+def test_a_copy_that_comes_after_a_failover_changes_nothing_on_the_new_primary(
+    recorded: Recorded,
+) -> None:
+    server = recorded.server
+    assert [server.visits() for _ in range(3)] == [1, 2, 3]
+    in_full = next(packet for packet in recorded.packets if b"$4\r\nEVAL\r\n" in packet)
+    with failed_over(recorded.stage):
+        new = Node.started[-1]
+        copies = [in_full, *recorded.packets]  # the first one brings the script along
+        for packet in copies:
+            reply = deliver(packet, socket.create_connection(("127.0.0.1", new.port)))
+            assert not reply.startswith(b"-")
+            assert new.client.get("counter") == b"3"
+    for packet in copies:
+        deliver_to(recorded.valkey, packet)
+        assert recorded.valkey.counter() == 3
+    wait_until(lambda: '"up"' in server.get("/readyz")[1])
+    assert_exact(recorded.valkey.client, [server], [1, 2, 3])

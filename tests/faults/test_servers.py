@@ -1,0 +1,135 @@
+"""Several servers on one Redis, to which their connections are cut: each number is shown once."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.test_redis_faults import FAULTS, Fault, Stage, repeatedly
+from tests.support import ROOT
+from tests.support.driven import BUSY, driven
+from tests.support.exact import assert_exact, numbers
+from tests.support.ports import held_port
+from tests.support.program import Program
+from tests.support.proxy import Proxy
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE, wait_until
+
+Start = Callable[..., Program]
+
+DEADLINE = 1
+
+
+def flags(proxy: Proxy) -> list[str]:
+    return [
+        f"--redis-url=redis://127.0.0.1:{proxy.port}",
+        f"--redis-timeout={DEADLINE}",
+        "--access-log=false",
+    ]
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_servers_whose_connections_are_cut_show_each_number_once(
+    number: int, valkey: Valkey, counting: Start
+) -> None:
+    with Proxy([valkey.path]) as proxy, contextlib.ExitStack() as stack:
+        servers = [counting(*flags(proxy)) for _ in range(number)]
+        loads = [stack.enter_context(driven(server)) for server in servers]
+        with repeatedly(lambda: proxy.cut(reset=True)):
+            begun = [load.now for load in loads]
+            wait_until(
+                lambda: all(load.now > at + 4 for load, at in zip(loads, begun, strict=True))
+            )
+        stack.close()
+        for load in loads:
+            report = load.report()
+            assert (report.failed, report.uncounted) == (0, 0), report.as_text()
+            assert load.latencies()[-1] < DEADLINE + BUSY
+        assert_exact(valkey.client, servers, [one for load in loads for one in numbers(load)])
+
+
+#: What turns the counters of servers off while tokens are under way.
+TURNED_OFF = ("refused", "hung", "killed and restarted twice", "replies swallowed")
+
+
+@pytest.mark.parametrize("name", TURNED_OFF, ids=[name.replace(" ", "-") for name in TURNED_OFF])
+def test_servers_give_each_others_numbers_that_nobody_was_shown(
+    name: str, valkey: Valkey, counting: Start, folder: Path
+) -> None:
+    fault: Fault = FAULTS[name]
+    with Proxy([valkey.path]) as proxy, contextlib.ExitStack() as stack:
+        servers = [counting(*flags(proxy)) for _ in range(3)]
+        loads = [stack.enter_context(driven(server)) for server in servers]
+        with fault.inject(Stage(valkey, proxy, folder, DEADLINE)):
+            wait_until(lambda: all(load.uncounted() for load in loads))
+        for load in loads:
+            load.wait_counted(load.now)
+        stack.close()
+        assert sum(load.report().failed for load in loads) == 0
+        assert_exact(valkey.client, servers, [one for load in loads for one in numbers(load)])
+
+
+def test_processes_of_a_server_whose_connections_are_cut_show_each_number_once(
+    valkey: Valkey, counting: Start
+) -> None:
+    with Proxy([valkey.path]) as proxy:
+        server = counting(*flags(proxy), "--processes=2")
+        with driven(server) as load, repeatedly(lambda: proxy.cut(reset=True)):
+            begun = load.now
+            wait_until(lambda: load.now > begun + 4)
+        report = load.report()
+        assert (report.failed, report.uncounted) == (0, 0), report.as_text()
+        assert_exact(valkey.client, [server], numbers(load))
+
+
+@pytest.fixture
+def places() -> Iterator[list[int]]:
+    """Ports of three servers, which stay theirs while they are restarted."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(held_port()).getsockname()[1] for _ in range(3)]
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["well", "cut"])
+def test_a_rolling_restart_under_load_shows_each_number_once(
+    cut: bool, valkey: Valkey, counting: Start, places: list[int]
+) -> None:
+    with Proxy([valkey.path]) as proxy, Proxy(places) as balancer, contextlib.ExitStack() as stack:
+        servers = [counting(*flags(proxy), f"--port={port}") for port in places]
+        load = stack.enter_context(driven(f"http://127.0.0.1:{balancer.port}"))
+        if cut:
+            stack.enter_context(repeatedly(lambda: proxy.cut(reset=True)))
+        for turn, old in enumerate(servers):
+            old.signal()
+            assert old.wait() == 0
+            servers[turn] = counting(*flags(proxy), f"--port={places[turn]}")
+            seen = len(load.visits)
+            wait_until(lambda seen=seen: len(load.visits) >= seen + 60)  # type: ignore[misc]
+        stack.close()
+        report = load.report()
+        assert (report.failed, report.uncounted) == (0, 0), report.as_text()
+        assert_exact(valkey.client, servers, numbers(load))
+
+
+def test_an_exclusive_audit_of_three_replicas_whose_connections_are_cut_holds(
+    valkey: Valkey, counting: Start
+) -> None:
+    with Proxy([valkey.path]) as proxy:
+        servers = [counting(*flags(proxy)) for _ in range(3)]
+        with Proxy([server.port for server in servers]) as balancer:
+            url = f"http://127.0.0.1:{balancer.port}"
+            arguments = ("--exclusive", "--json", "--requests=2000", "--concurrency=32")
+            with repeatedly(lambda: proxy.cut(reset=True)):
+                audit = subprocess.run(
+                    [sys.executable, str(ROOT / "check.py"), url, *arguments],
+                    capture_output=True,
+                    text=True,
+                    timeout=PATIENCE,
+                )
+        assert audit.returncode == 0, audit.stdout + audit.stderr
+        report = json.loads(audit.stdout)
+        assert report["visits"] == {"made": 2000, "counted": 2000, "uncounted": 0, "failed": 0}
+        assert valkey.counter() == report["numbers"]["highest"] == 2000
