@@ -104,9 +104,9 @@ class Broadcast:
                 reading = reading or asyncio.create_task(self._look())
                 await asyncio.wait([reading], timeout=EVERY)
                 if reading.done():
-                    for watcher, since in self._newcomers.items():
+                    newcomers, self._newcomers = self._newcomers, {}
+                    for watcher, since in newcomers.items():
                         self._send_history(watcher, since)
-                    self._newcomers.clear()
                     self._event = self._event_of(reading)
                     reading = None
                 await self._send(HEARTBEAT if reading else self._event)
@@ -146,8 +146,9 @@ class Broadcast:
     async def _look(self) -> Snapshot:
         """Read a snapshot, before the first one also what was counted while nobody watched here."""
         if not self._knows_history:
+            history = await self._reader.history()
             self._history.clear()
-            self._history.extend(await self._reader.history())
+            self._history.extend(history)
             self._knows_history = True
         return await self._reader.read()
 
