@@ -12,7 +12,7 @@
 -- and what went wrong beside.
 
 local counter, process, spares, minutes, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local DAY, HISTORY, EXACT = 86400, 300, 2 ^ 53 -- seconds; past 2^53 Lua's numbers have gaps
+local DAY, HISTORY, EXACT = 86400, 300, 1e14 -- seconds; Lua writes larger numbers inexactly
 local sequence, visits, shown = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
 local fault = ''
 
@@ -33,42 +33,48 @@ end
 
 -- What an older token got, and nobody was shown, is spare.
 local spare = try('GET', spares) or ''
-local known, unshown = string.match(ARGV[2] or '', '^(%d+) (%d+)$')
-if known and newest and newest ~= known then
-  unshown = tonumber(newest) > tonumber(known) and newest_count or 0
-end
-if newest and tonumber(unshown or 0) > 0 and math.abs(newest_last) < EXACT then
-  redis.call('HSET', process, 'visits', shown) -- fails here, or not below
-  spare = spare .. newest_last .. ' ' .. unshown .. ' '
+local full = ARGV[2]
+if full and newest then
+  local known, unshown = string.match(full, '^(%d+) (%d+)$')
+  if newest ~= known then unshown = tonumber(newest) > tonumber(known) and newest_count or 0 end
+  if tonumber(unshown) > 0 and math.abs(newest_last) < EXACT then
+    redis.call('HSET', process, 'visits', shown) -- fails here, or not below
+    spare = spare .. newest_last .. ' ' .. unshown .. ' '
+  end
 end
 
 -- Spare numbers first. A counter that was set back gives them itself.
-local last, count, total = nil, visits, nil
-local spare_last, spare_count, others = string.match(spare, '^(%-?%d+) (%d+) (.*)$')
+local last, count, total, spare_last, spare_count, others = nil, visits
+if spare ~= '' then
+  spare_last, spare_count, others = string.match(spare, '^(%-?%d+) (%d+) (.*)$')
+end
 if spare_last and tonumber(spare_last) > (tonumber(try('GET', counter) or 0) or 0) then
   try('SET', spares, '', 'EX', DAY)
   spare, spare_last = '', nil
 end
 if spare_last and visits ~= '0' then
   count = math.min(visits, spare_count)
-  last = string.format('%d', spare_last - spare_count + count)
+  last = spare_last - spare_count + count
   spare_count = spare_count - count
   spare = (spare_count > 0 and spare_last .. ' ' .. spare_count .. ' ' or '') .. others
   redis.call('SET', spares, spare, 'EX', DAY)
 else
   total = redis.call('INCRBY', counter, visits)
-  last = math.abs(total) < EXACT and string.format('%d', total) or redis.call('GET', counter)
+  last = math.abs(total) < EXACT and total or redis.call('GET', counter)
 end
 
 -- From here on nothing may fail: the numbers are taken.
 local keeps = sequence .. ' ' .. last .. ' ' .. count
-local function keep() return try('HSET', process, 'token', keeps, 'visits', shown + count) end
-if not (keep() or try('DEL', process) and keep()) then -- DEL: whatever it is, it is ours
-  return {ok = '0 ' .. last .. ' ' .. count .. fault}
+shown = shown + count
+if not try('HSET', process, 'token', keeps, 'visits', shown) then
+  try('DEL', process) -- whatever it is, it is ours
+  if not try('HSET', process, 'token', keeps, 'visits', shown) then
+    return {ok = '0 ' .. last .. ' ' .. count .. fault}
+  end
 end
-if known or not newest then try('EXPIRE', process, DAY) end
-if known then try('SET', spares, spare, 'EX', DAY) end
-if known and visits ~= '0' then
+if full or not newest then try('EXPIRE', process, DAY) end
+if full then try('SET', spares, spare, 'EX', DAY) end
+if full and visits ~= '0' then
   local now = (try('TIME') or {0})[1]
   try('HSET', process, 'hostname', ARGV[4], 'version', ARGV[5])
   try('ZADD', names, now, ARGV[3])
@@ -77,5 +83,5 @@ if known and visits ~= '0' then
   if total then try('HSET', minutes, now % HISTORY, now .. ' ' .. last .. ' ' .. count) end
   try('EXPIRE', minutes, HISTORY)
 end
-if total and fault == '' and math.abs(total) < EXACT then return total end
+if last == total and fault == '' then return total end
 return {ok = keeps .. fault}

