@@ -1,6 +1,7 @@
 """The live page, as a person sees it who opens it in a browser."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -75,7 +76,10 @@ def test_three_replicas_under_load_share_the_visits_and_one_that_is_killed_falls
     url, programs = replicas
     valkey.client.set("counter", 12_000_000)  # large numbers fit a phone, too
     for name in NAMES:
-        valkey.client.hset(f"{{counter}}:replica:{name}", "visits", 4_000_000)
+        key = f"{{counter}}:process:of-{name}"
+        valkey.client.hset(key, mapping={"hostname": name, "visits": 4_000_000})
+        valkey.client.expire(key, 60 * 60)
+        valkey.client.zadd("{counter}:processes", {f"of-{name}": time.time()})
     with driven(url, rate=60, concurrency=12):
         opened = open_page(url)
         page = opened.page

@@ -137,11 +137,11 @@ class Move:
         self.target.client.execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", source)
         self.source.client.execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", target)
 
-    def keys(self) -> list[bytes]:
-        found: list[bytes] = self.source.client.execute_command("CLUSTER GETKEYSINSLOT", SLOT, 10)
+    def keys(self) -> list[str]:
+        found: list[str] = self.source.client.execute_command("CLUSTER GETKEYSINSLOT", SLOT, 10)
         return found
 
-    def move_some(self, keys: list[bytes]) -> None:
+    def move_some(self, keys: list[str]) -> None:
         if keys:
             self.source.client.migrate("127.0.0.1", self.target.port, keys, 0, 1000)
 
@@ -173,25 +173,25 @@ def test_the_counter_is_followed_to_the_node_that_its_slot_moves_to(
     assert_exact(move.target.client, [server], numbers(load))
 
 
-def no_key(keys: list[bytes]) -> list[bytes]:
+def no_key(keys: list[str]) -> list[str]:
     return []
 
 
-def the_counter(keys: list[bytes]) -> list[bytes]:
-    return [b"counter"]
+def the_counter(keys: list[str]) -> list[str]:
+    return ["counter"]
 
 
-def all_but_the_counter(keys: list[bytes]) -> list[bytes]:
-    return [key for key in keys if key != b"counter"]
+def all_but_the_counter(keys: list[str]) -> list[str]:
+    return [key for key in keys if key != "counter"]
 
 
-def every_key(keys: list[bytes]) -> list[bytes]:
+def every_key(keys: list[str]) -> list[str]:
     return keys
 
 
 @pytest.mark.parametrize("moved", [no_key, the_counter, all_but_the_counter, every_key])
 def test_a_slot_that_is_half_moved_costs_no_number_and_a_server_that_starts_meanwhile_counts(
-    moved: Callable[[list[bytes]], list[bytes]], cluster: Cluster, counting: Start
+    moved: Callable[[list[str]], list[str]], cluster: Cluster, counting: Start
 ) -> None:
     flags = (f"--redis-url={url(*cluster.nodes)}", "--access-log=false")
     server = counting(*flags)
