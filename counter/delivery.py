@@ -207,7 +207,7 @@ class _Tokens:
         if (match := _STATE.fullmatch(reply)) is None:
             raise unexpected(reply)
         sequence, last, number = int(match[1]), int(match[2]), int(match[3])
-        if sequence not in (0, request.sequence) or not _is_due(number, request.visits):
+        if sequence not in (0, request.sequence) or not _fits(number, request.visits):
             raise unexpected(reply)
         fault = (match[4] or b"").decode(errors="replace")
         return Numbers(within_64_bits(last), number, fault, kept=sequence > 0)
@@ -231,6 +231,6 @@ class _PlainCommands:
         return Numbers(integer(reply), request.visits)
 
 
-def _is_due(count: int, visits: int) -> bool:
+def _fits(number: int, visits: int) -> bool:
     """Tell whether so many numbers may be given to so many visits."""
-    return 0 < count <= visits if visits else count == 0
+    return 0 < number <= visits if visits else number == 0

@@ -5,12 +5,15 @@ import contextlib
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
+import counter.connection
 from counter import Visits
-from counter.connection import Connection, Request
+from counter.connection import ASKING, Connection, Request
 from counter.visits import MAX_BACKOFF
 from tests.support import ROOT
 from tests.support.fake_redis import FakeRedis, hang_up, only
@@ -322,3 +325,35 @@ async def complains_without(valkey: Valkey, caplog: pytest.LogCaptureFixture, wo
         await visits.count()
     valkey.client.execute_command("ACL SETUSER", "hello", word)
     return any(f"'{word[1:]}'" in text for _, text in counters_lines(caplog))
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_what_goes_to_a_node_that_a_slot_moves_to_asks_for_it_and_waits(
+    monkeypatch: pytest.MonkeyPatch, forgotten: bool
+) -> None:
+    writer = SimpleNamespace(transport=Transport())
+    monkeypatch.setattr(counter.connection, "take_over", lambda redis, protocol: writer)
+    connection = Connection(Redis(), asking=True)
+    request = Request(b"SCRIPT", in_full=b"FULL", beside=[b"BESIDE"], wait=b"WAIT")
+    answer = asyncio.create_task(connection.ask(request))
+    await asyncio.sleep(0)
+    if forgotten:
+        connection.data_received(b"+OK\r\n-NOSCRIPT\r\n:0\r\n")
+    sent = [ASKING + b"SCRIPTWAIT"] + ([ASKING + b"FULLWAIT"] if forgotten else [])
+    assert writer.transport.written == b"".join(sent)
+    connection.data_received(b"+OK\r\n:7\r\n:1")
+    connection.data_received(b"\r\n")
+    assert await answer == [b":7", b":1"]
+    assert connection.is_sound
