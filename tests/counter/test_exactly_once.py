@@ -1,9 +1,7 @@
 """Each number belongs to one visit, and none goes missing, whatever becomes of connections."""
 
 import asyncio
-import contextlib
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,20 +14,12 @@ from counter import Visits
 from counter.connection import ASKING, Connection, Request
 from counter.visits import MAX_BACKOFF
 from tests.support import ROOT
+from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis, hang_up, only
 from tests.support.page import counters_lines
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually, within
-
-
-@contextlib.asynccontextmanager
-async def counting(url: str, timeout: float = PATIENCE, **options: Any) -> AsyncIterator[Visits]:
-    visits = Visits(url, timeout=timeout, **options)
-    try:
-        yield visits
-    finally:
-        await visits.close()
 
 
 async def counted_again(visits: Visits) -> int:

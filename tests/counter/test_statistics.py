@@ -15,21 +15,11 @@ from redis.crc import key_slot
 from counter import statistics
 from counter.statistics import DAY, HISTORY, ProcessStatistics, StatisticsReader
 from counter.visits import KEY, Visits
+from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis
 from tests.support.page import counters_lines
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually, within
-
-
-@contextlib.asynccontextmanager
-async def counting(
-    url: str, hostname: str = "web-1", timeout: float = PATIENCE, **options: Any
-) -> AsyncIterator[Visits]:
-    visits = Visits(url, hostname=hostname, timeout=timeout, **options)
-    try:
-        yield visits
-    finally:
-        await visits.close()
 
 
 @contextlib.asynccontextmanager

@@ -21,6 +21,7 @@ from config import Settings
 from counter import Visits
 from counter.visits import ANSWERS_PER_TURN
 from server import make_app
+from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis, late
 from tests.support.page import number_on, serving
 from tests.support.program import Program
@@ -130,15 +131,6 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]],
             runner.run(main)
 
     return run
-
-
-@contextlib.asynccontextmanager
-async def counting(url: str, timeout: float = PATIENCE, **options: Any) -> AsyncIterator[Visits]:
-    visits = Visits(url, timeout=timeout, **options)
-    try:
-        yield visits
-    finally:
-        await visits.close()
 
 
 def test_visits_during_a_request_are_one_and_keep_their_order(

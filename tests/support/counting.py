@@ -1,0 +1,20 @@
+"""A counter of a test's own, without a server."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from counter import Visits
+from tests.support.waiting import PATIENCE
+
+
+@contextlib.asynccontextmanager
+async def counting(
+    url: str, hostname: str = "web-1", timeout: float = PATIENCE, **options: Any
+) -> AsyncIterator[Visits]:
+    """Count until the end of the context."""
+    visits = Visits(url, hostname=hostname, timeout=timeout, **options)
+    try:
+        yield visits
+    finally:
+        await visits.close()
