@@ -116,7 +116,7 @@ class Delivery:
         if not numbers.kept:
             self._note_refusal(numbers.fault)
             return numbers._replace(fault="")
-        if self._refused_at is not None and request.sequence:
+        if self._refused_at is not None and request.sequence and request.visits:
             self._refused_at = None
             log.info("counting exactly once")
         return numbers

@@ -47,7 +47,7 @@ WAIT_MARGIN = 0.15
 #: hundreds would come back all at once, and wait for one command with nothing else to do.
 ANSWERS_PER_TURN = 64
 
-#: Batches of one visit after which the next visit is sent at once, which is 4 % of its time, and
+#: Batches of one visit after which the next visit is sent at once, which is 3 % of its time, and
 #: does not wait for others that arrive in the same turn of the loop.
 ALONE = 8
 

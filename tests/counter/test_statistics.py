@@ -12,7 +12,7 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from counter import statistics
+from counter import delivery, statistics
 from counter.statistics import DAY, HISTORY, ProcessStatistics, StatisticsReader
 from counter.visits import KEY, Visits
 from tests.support.counting import counting
@@ -396,3 +396,24 @@ async def test_what_was_counted_before_a_pause_is_not_spread_over_it(valkey: Val
     async with counting(valkey.url) as visits:
         moments = [(second - now, total) for second, total in await history_of(visits)]
     assert moments == [(-100, 10), (-99, 16), (-98, 88), (-50, 90)]
+
+
+# Refused for a while.
+
+
+@pytest.mark.gen_test
+async def test_a_redis_that_runs_the_script_again_is_asked_to_after_a_while(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", logger="friendlyhello.visits")
+    permit(valkey.client, commands=["-evalsha"])
+    async with counting(valkey.url) as visits:
+        assert [await visits.count() for _ in range(2)] == [1, 2]
+        assert not visits.exactly_once
+        permit(valkey.client, commands=["+evalsha"])
+        monkeypatch.setattr(delivery, "REFUSED_FOR", 0)
+        assert [await visits.count() for _ in range(2)] == [3, 4]
+        assert visits.exactly_once
+    assert [text.partition(",")[0] for _, text in counters_lines(caplog)] == [
+        *("counting at most once", "counting exactly once")
+    ]
