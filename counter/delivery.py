@@ -156,12 +156,13 @@ class _Tokens:
         self._counter = counter
         self._statistics = statistics
         self._sequence = 0  # of the last token
+        self._asked = 0  # of the last one that asked for numbers
         self._known = 0  # of the newest token whose numbers this process knows
         self._unshown = 0  # how many of that one's last numbers nobody was shown
 
     @property
     def settled(self) -> bool:
-        return self._known == self._sequence and not self._unshown
+        return self._known >= self._asked and not self._unshown
 
     def request(self, visits: int) -> Request:
         """Return a request with a new token, by which Redis settles the older ones.
@@ -171,6 +172,8 @@ class _Tokens:
         """
         is_usual = self.settled and not (visits and self._statistics.is_due())
         self._sequence += 1
+        if visits:
+            self._asked = self._sequence
         word = b"%d %d %d" % (self._sequence, visits, self._statistics.shown)
         if is_usual:
             by_digest, in_full, _ = self._usual

@@ -171,6 +171,21 @@ async def test_a_process_that_ends_while_redis_is_away_does_not_wait_for_it(
     assert text.startswith("numbers that nobody was shown may be missing: ")
 
 
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("often_probed")
+async def test_a_process_that_was_given_all_its_numbers_ends_without_a_word(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    visits = Visits(valkey.url, timeout=PATIENCE)
+    assert await visits.count() == 1
+    valkey.kill()
+    await eventually(lambda: visits._delivery._tokens._sequence >= 3)  # it has probed, in vain
+    assert not visits.up
+    caplog.clear()
+    await visits.close()
+    assert counters_lines(caplog) == []
+
+
 # Late copies.
 
 
