@@ -86,13 +86,15 @@ class Connection(asyncio.Protocol):
             if there is one; not at all after ``close()``.
         """
         self._request, self._on_replies = request, on_replies
-        if self._asking:  # but those that may be refused: each would have to ask for itself
-            self._request = request._replace(command=ASKING + request.command, beside=())
+        if self._asking:  # those beside would have to ask as well, each for itself
+            self._request = request._replace(beside=())
         self._in_full = request.in_full
-        self._write(self._request.command)
+        self._write(request.command)
 
     def _write(self, command: bytes) -> None:
         _, arguments, _, beside, wait, _, _ = self._request
+        if self._asking:
+            command = ASKING + command
         self._replies, self._is_unknown = [], False
         self._position, self._end = -1 if self._asking else 0, 1 + len(beside) + bool(wait)
         self._transport.write(b"".join((command, arguments, *beside, wait)))
@@ -130,7 +132,7 @@ class Connection(asyncio.Protocol):
                 self._give(error)
             elif self._position == self._end and self._is_unknown:
                 in_full, self._in_full = self._in_full, b""
-                self._write(ASKING + in_full if self._asking else in_full)
+                self._write(in_full)
             elif self._position == self._end:
                 self._give(self._replies)
         if self._on_replies is None:
