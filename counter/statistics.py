@@ -37,7 +37,7 @@ DAY = 24 * 60 * 60
 #: Seconds between two marks that a replica is there: nobody looks more closely.
 MARK_EVERY = 1.0
 
-#: Seconds of which Redis keeps what the counter held.
+#: Seconds of which Redis keeps what the counter held. `token.lua` has its own, as of `DAY`.
 HISTORY = 300
 
 #: Processes that are read, those seen last. A deployment has fewer; a day's pods may be more.

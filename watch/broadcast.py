@@ -20,7 +20,6 @@ from counter import HISTORY, Snapshot, StatisticsReader
 #: Seconds between two snapshots.
 EVERY = 1.0
 
-
 #: Milliseconds after which a page comes back, at least and at most: not all of them at once.
 RETRY = (1000, 2000)
 

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from counter import KEY
+from counter.connection import packed
+from counter.delivery import Delivery
+from counter.statistics import ProcessStatistics
 from tests.faults.test_redis_faults import NO_HURRY, Stage, failed_over, start
 from tests.support.driven import driven
 from tests.support.exact import assert_exact, numbers
@@ -39,15 +43,17 @@ def recorded(valkey: Valkey, program: Start, folder: Path) -> Iterator[Recorded]
         yield Recorded(valkey, program, folder, proxy)
 
 
-def deliver(packet: bytes, client: socket.socket) -> bytes:
-    """Send Redis a packet, and return the reply."""
+def deliver(packet: bytes, client: socket.socket, replies: int = 1) -> bytes:
+    """Send Redis a packet, and return the replies, a line each."""
     with client:
         client.settimeout(PATIENCE)
         client.sendall(packet)
-        reply = b""
-        while not reply.endswith(b"\r\n"):
-            reply += client.recv(65536)
-        return reply
+        read = b""
+        while read.count(b"\r\n") < replies:
+            more = client.recv(65536)
+            assert more, read
+            read += more
+        return read
 
 
 def deliver_to(valkey: Valkey, packet: bytes) -> bytes:
@@ -107,3 +113,27 @@ def test_a_copy_that_comes_after_a_failover_changes_nothing_on_the_new_primary(
         assert recorded.valkey.counter() == 3
     wait_until(lambda: '"up"' in server.get("/readyz")[1])
     assert_exact(recorded.valkey.client, [server], [1, 2, 3])
+
+
+def test_a_copy_of_a_token_waits_for_the_replicas_as_the_first_one_does(folder: Path) -> None:
+    primary, replica = Node(folder), Node(folder)
+    for node in (primary, replica):
+        node.start()
+    replica.follow(primary)
+    wait_until(primary.replicas_in_step)
+    request = Delivery(KEY, ProcessStatistics(KEY, "web-1")).request(1)
+    wait = packed("WAIT", 1, 200)
+
+    def sent(command: bytes) -> list[bytes]:
+        client = socket.create_connection(("127.0.0.1", primary.port))
+        return deliver(command + request.arguments + wait, client, replies=2).split()
+
+    replica.hang()
+    try:
+        assert sent(request.in_full) == [b":1", b":0"]
+        state = [b"+1", b"1", b"1"]  # the token, its last number, how many
+        assert sent(request.command) == [*state, b":0"], "no replica has it yet"
+    finally:
+        replica.go_on()
+    wait_until(lambda: sent(request.command)[-1] == b":1")
+    assert primary.client.get("counter") == b"1"

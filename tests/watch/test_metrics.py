@@ -1,6 +1,7 @@
 """``GET /metrics``: what is counted, in one process and in several, whatever clients ask for."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -181,6 +182,21 @@ def test_visits_that_are_too_many_or_meet_the_end_are_counted_so(valkey: Valkey)
     samples = asyncio.run(visit())
     assert value(samples, "visits_uncounted_total", reason="crowded") == 3
     assert value(samples, "visits_uncounted_total", reason="stopping") == 2
+
+
+def test_whether_visits_count_exactly_once_is_told(counting: Start, valkey: Valkey) -> None:
+    server = counting(f"--redis-url={valkey.url}", PATIENT)
+
+    def told() -> tuple[float, str]:
+        return value(scrape(server), "exactly_once"), json.loads(server.get("/readyz")[1])[
+            "counting"
+        ]
+
+    assert server.visits() == 1
+    assert told() == (1, "exactly once")
+    valkey.client.acl_setuser("default", enabled=True, commands=["-evalsha"])
+    assert server.visits() == 2
+    assert told() == (0, "at most once")
 
 
 def test_visits_counted_together_are_one_command(counting: Start, valkey: Valkey) -> None:
