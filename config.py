@@ -6,8 +6,10 @@ environment variable (``REDIS_URL``); a flag beats the variable, which beats the
 
 import dataclasses
 import ipaddress
+import logging
 import os
 import re
+import socket
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -21,19 +23,29 @@ from tornado.options import OptionParser
 #: cannot read it from here.
 VERSION = "1.0.0"
 
+log = logging.getLogger("friendlyhello")
+
 
 class SettingError(ValueError):
     """A setting that cannot be used; the message is one line, fit for the user."""
 
 
+def readable(text: str) -> str:
+    r"""Return a text of the system's as UTF-8 can have it.
+
+    Bytes that are not UTF-8 come as lone surrogates (PEP 383), with which no page could be written;
+    they become escapes, as in ``caf\xe9``.
+    """
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def host_name() -> str:
+    """Return this machine's name, a container's id in a container, fit for a page."""
+    return readable(socket.gethostname())
+
+
 def _text(text: str) -> str:
-    # The system hands over bytes that are not UTF-8 as lone surrogates (PEP 383),
-    # which no page could be written with.
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("text in UTF-8") from None
-    return text
+    return readable(text)
 
 
 def _path(text: str) -> str:
@@ -335,22 +347,55 @@ def redacted(url: str) -> str:
     return scheme + ("***@" if at else "") + re.sub("(password=)[^&]*", r"\1***", place)
 
 
-def read_password(settings: Settings, name: str) -> str | None:
-    """Return the password that a file holds, without the line end.
+def password_file(settings: Settings, name: str) -> "PasswordFile | None":
+    """Return the password that a file holds, read by now.
 
     :arg name: of the setting that names the file.
     :return: None when the setting does.
     :raises SettingError: when it cannot be read, is empty or is not UTF-8.
     """
     path = getattr(settings, name)
-    if path is None:
-        return None
-    try:
-        password = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise SettingError(f"{name}={_shown(path)}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SettingError(f"{name}={_shown(path)}: not UTF-8") from None
-    if not password:
-        raise SettingError(f"{name}={_shown(path)}: the file is empty")
-    return password
+    return None if path is None else PasswordFile(path, _flag(name))
+
+
+class PasswordFile:
+    """A password in a file, where it may change.
+
+    :arg path: the file's.
+    :arg flag: what errors name.
+    :raises SettingError: when it cannot be read, is empty or is not UTF-8.
+    """
+
+    def __init__(self, path: str, flag: str) -> None:
+        self._path = path
+        self._flag = flag
+        self._last = self._read()
+        self._is_lost = False
+
+    def __call__(self) -> str:
+        """Return the password of now; the last one while the file is missing or being written.
+
+        A pipe, as a shell's ``<(…)`` is one, is read once, as there is no more in it.
+        """
+        try:
+            if Path(self._path).is_fifo():
+                return self._last
+            self._last = self._read()
+            self._is_lost = False
+        except SettingError as error:
+            if not self._is_lost:
+                log.warning("%s; going on with the password that it held", error)
+            self._is_lost = True
+        return self._last
+
+    def _read(self) -> str:
+        where = f"{self._flag}={_shown(self._path)}"
+        try:
+            password = Path(self._path).read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise SettingError(f"{where}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise SettingError(f"{where}: not UTF-8") from None
+        if not password:
+            raise SettingError(f"{where}: the file is empty")
+        return password

@@ -72,7 +72,7 @@ def make_app(
 
     rules = routes(
         settings.name,
-        socket.gethostname(),
+        config.host_name(),
         visits,
         live,
         metrics,
@@ -106,12 +106,13 @@ def new_visits(settings: Settings, metrics: Metrics) -> Visits:
         VisitsClass = Visits  # type: ignore[misc, assignment]
     return VisitsClass(
         settings.redis_url,
-        password=config.read_password(settings, "redis_password_file"),
-        sentinel_password=config.read_password(settings, "redis_sentinel_password_file"),
+        password=config.password_file(settings, "redis_password_file"),
+        sentinel_password=config.password_file(settings, "redis_sentinel_password_file"),
         timeout=settings.redis_timeout,
         wait=settings.redis_wait,
         max_waiting=limits.WAITING_VISITS,
         observer=metrics,
+        hostname=config.host_name(),
         version=settings.version_label,
     )
 

@@ -5,7 +5,7 @@
 Valkey; it is imported by itself, as it needs a Unix system.
 """
 
-from counter.statistics import HISTORY, Replica, Snapshot, StatisticsReader
+from counter.statistics import HISTORY, RefusedError, Replica, Snapshot, StatisticsReader
 from counter.visits import KEY, Observer, Reason, Visits
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "KEY",
     "Observer",
     "Reason",
+    "RefusedError",
     "Replica",
     "Snapshot",
     "StatisticsReader",

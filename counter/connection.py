@@ -78,6 +78,8 @@ class Connection(asyncio.Protocol):
         self._in_full = b""  # what to send if Redis does not know the script
         self._is_unknown = False  # Redis has said so
         self._on_replies: OnReplies | None = None
+        self.refused = ""
+        """What Redis has last refused of the commands beside the one that counts."""
 
     def send(self, request: Request, on_replies: OnReplies) -> None:
         """Send a request, once.
@@ -144,9 +146,12 @@ class Connection(asyncio.Protocol):
         """Keep a reply; return it when it is an error that ends the request."""
         position, self._position = self._position, self._position + 1
         if 0 < position <= len(self._request.beside):
+            if line[:1] == b"-":
+                command = self._request.beside[position - 1].split(b"\r\n", 3)[2]
+                self.refused = f"{command.decode()}: {_text(line)}"
             return None
         if line[:1] == b"-":
-            error = line[1:].decode(errors="replace").removeprefix("ERR ")
+            error = _text(line)
             if position or not self._in_full or not error.startswith("NOSCRIPT"):
                 return ResponseError(error)
             self._is_unknown = True
@@ -166,6 +171,11 @@ class Connection(asyncio.Protocol):
             self.is_sound = False
         if on_replies is not None:
             on_replies(replies)
+
+
+def _text(line: bytes) -> str:
+    """Return what an error says."""
+    return line[1:].decode(errors="replace").removeprefix("ERR ")
 
 
 def integer(line: bytes) -> int:
@@ -195,8 +205,8 @@ def unexpected(line: bytes) -> ValueError:
 
 @functools.lru_cache(maxsize=1024)
 def packed(*command: str | int) -> bytes:
-    """Return a command as it is sent."""
-    words = [str(word).encode() for word in command]
+    """Return a command as it is sent; bytes that are no UTF-8 (PEP 383) as they were."""
+    words = [str(word).encode(errors="surrogateescape") for word in command]
     return b"*%d\r\n" % len(words) + b"".join(map(bulk, words))
 
 

@@ -7,10 +7,11 @@ the node that serves the key.
 
 import asyncio
 import contextlib
+import re
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
@@ -39,8 +40,14 @@ SENTINEL_TIMEOUT = 0.5
 #: Nodes of a cluster that are asked, one sending to the next.
 MAX_NODES = 3
 
+#: What Redis adds to an error that a command meets in a script: where.
+_IN_SCRIPT = re.compile(r" script: \S* ?on @user_script:[0-9]+\.$")
+
 #: A host and a port.
 Address = tuple[str, int]
+
+#: Returns the password of the moment.
+Password = Callable[[], str]
 
 
 class NoWayError(ConnectionError):
@@ -62,8 +69,8 @@ class Connector:
         ``redis+sentinel://host:26379,host2:26379/service/0``;
         ``redis+cluster://host:6379,host2:6379``; with ``rediss+`` over TLS.
     :arg key: what a cluster is asked the way to.
-    :arg password: used instead of the URL's own.
-    :arg sentinel_password: the sentinels' own.
+    :arg password: asked for at each connection, and used instead of the URL's own.
+    :arg sentinel_password: the sentinels' own, likewise.
     :arg timeout: seconds that connecting may take once the name is looked up.
     :raises ValueError: when the URL cannot be read.
     :raises OSError: when a certificate that the URL names cannot be loaded.
@@ -74,23 +81,22 @@ class Connector:
         url: str,
         *,
         key: str,
-        password: str | None = None,
-        sentinel_password: str | None = None,
+        password: Password | None = None,
+        sentinel_password: Password | None = None,
         timeout: float,
     ) -> None:
         self._key = key
+        self._password = password
+        self._sentinel_password = sentinel_password
         self._timeout = timeout
         self._kind, self._service, self._seeds, plain = _split(url)
         pool = ConnectionPool.from_url(plain, **_OPTIONS)
         self._class = pool.connection_class
         self._options = pool.connection_kwargs
-        if password is not None:
-            self._options["password"] = password
-        self._sentinel_options = self._options | {
-            "username": None,
-            "password": sentinel_password,
-            "db": 0,
-        }
+        if "path" in self._options:  # any bytes (PEP 383), which redis-py reads as UTF-8
+            self._options["path"] = unquote(urlsplit(plain).path, errors="surrogateescape")
+        self._sentinel_options = self._options | {"username": None, "password": None, "db": 0}
+        self._secrets = {self._options.get("password") or ""}
         self._primary: Address | None = None
         self._check_certificates()
 
@@ -109,7 +115,19 @@ class Connector:
             return Opened(await self._connect_to_primary())
         if self._kind == "cluster":
             return await _first([self._follow(node) for node in self._seeds])
-        return Opened(await self._open(self._options))
+        return Opened(await self._open(self._options, self._password))
+
+    def reason(self, error: Exception) -> str:
+        """Return why there is no way to Redis or no answer from it, in one text without secrets.
+
+        A Redis that does not know AUTH repeats its words, of which one is the password.
+        """
+        if isinstance(error, TimeoutError):
+            return "no answer from Redis in time"
+        text = _IN_SCRIPT.sub("", str(error)) or type(error).__name__
+        for secret in filter(None, self._secrets):
+            text = text.replace(secret, "***")
+        return text
 
     async def has_moved(self) -> bool:
         """Tell whether the sentinels name another primary than the one connected to.
@@ -164,7 +182,7 @@ class Connector:
 
     async def _ask_sentinel(self, seed: Address) -> Address:
         options = self._sentinel_options | {"host": seed[0], "port": seed[1]}
-        sentinel = await self._open(options)
+        sentinel = await self._open(options, self._sentinel_password)
         try:
             # Of a failover it tells as soon as the new primary is one.
             address = await sentinel.execute_command(
@@ -194,9 +212,13 @@ class Connector:
         return redis
 
     async def _open_at(self, address: Address) -> Redis:
-        return await self._open(self._options | {"host": address[0], "port": address[1]})
+        options = self._options | {"host": address[0], "port": address[1]}
+        return await self._open(options, self._password)
 
-    async def _open(self, options: dict[str, Any]) -> Redis:
+    async def _open(self, options: dict[str, Any], password: Password | None) -> Redis:
+        if password is not None:
+            options = options | {"password": password()}
+            self._secrets.add(options["password"])
         host = options.get("host")
         ips = await resolve(host) if host else [None]
         async with asyncio.timeout(self._timeout):

@@ -147,7 +147,7 @@ class _Form(NamedTuple):
         words = [bulk(str(word).encode()) for word in (len(keys), *keys)]
         by_digest = (head, bulk(b"EVALSHA"), bulk(_DIGEST.encode()), *words)
         in_full = (head, bulk(b"EVAL"), bulk(_SCRIPT), *words)
-        last = b"".join(bulk(word.encode()) for word in end)
+        last = b"".join(bulk(word.encode(errors="surrogateescape")) for word in end)
         return cls(b"".join(by_digest), b"".join(in_full), last)
 
 

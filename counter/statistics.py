@@ -130,11 +130,17 @@ class Snapshot:
     :arg time: seconds since 1970, by Redis's clock.
     :arg total: what the counter holds.
     :arg replicas: those seen within a day, by name.
+    :arg refused: what Redis does not let be read of them, and why.
     """
 
     time: float
     total: int
     replicas: Sequence[Replica]
+    refused: Sequence[str] = ()
+
+
+class RefusedError(ResponseError):
+    """A command that Redis does not run, which the message names, and why."""
 
 
 class StatisticsReader:
@@ -145,6 +151,8 @@ class StatisticsReader:
     """
 
     def __init__(self, connector: Connector, counter: str) -> None:
+        self.reason = connector.reason
+        """Return why reading failed, in one text without secrets."""
         self._connector = connector
         self._counter = counter
         self._opened: Opened | None = None
@@ -152,6 +160,7 @@ class StatisticsReader:
     async def read(self) -> Snapshot:
         """Return a snapshot; connects when there is no connection.
 
+        :raises ResponseError: when Redis does not let the time or the counter be read.
         :raises Exception: when there is no Redis, or it does not answer in time.
         """
         return await self._within_time(self._read)
@@ -178,6 +187,8 @@ class StatisticsReader:
                 if self._opened is None:
                     self._opened = await self._connector.connect()
                 return await read(self._opened)
+        except RefusedError:  # every reply has come
+            raise
         except BaseException:
             await self.close()  # a reply may still come, for nobody
             raise
@@ -185,7 +196,7 @@ class StatisticsReader:
     async def _read_history(self, opened: Opened) -> list[tuple[int, int]]:
         now, kept = await _ask(opened, ("TIME",), ("HGETALL", minutes_key(self._counter)))
         for reply in (now, kept):
-            if isinstance(reply, ResponseError):
+            if isinstance(reply, RefusedError):
                 raise reply
         found = [_MOMENT.fullmatch(one) for one in kept[1::2]]
         moments = sorted((int(one[1]), int(one[2]), int(one[3])) for one in found if one)
@@ -207,15 +218,18 @@ class StatisticsReader:
             ("ZREVRANGE", _names_key(self._counter), 0, MAX_PROCESSES - 1),
         )
         for reply in (now, total):
-            if isinstance(reply, ResponseError):
+            if isinstance(reply, RefusedError):
                 raise reply
         commands: list[Command] = []
-        for id in [] if isinstance(ids, ResponseError) else ids:
+        for id in [] if isinstance(ids, RefusedError) else ids:
             key = _process_key(self._counter, _text(id))
             commands += [("HMGET", key, "hostname", "visits", "version"), ("PTTL", key)]
         replies = await _ask(opened, *commands)
         replicas = _summed(zip(replies[::2], replies[1::2], strict=True))
-        return Snapshot(int(now[0]) + int(now[1]) / 1e6, int(total or 0), replicas)
+        refused = dict.fromkeys(
+            str(one) for one in (ids, *replies) if isinstance(one, RefusedError)
+        )
+        return Snapshot(int(now[0]) + int(now[1]) / 1e6, int(total or 0), replicas, [*refused])
 
 
 def _summed(processes: Iterable[tuple[Any, Any]]) -> list[Replica]:
@@ -226,8 +240,13 @@ def _summed(processes: Iterable[tuple[Any, Any]]) -> list[Replica]:
     """
     replicas: dict[str, Replica] = {}
     for kept, left in processes:
-        if not isinstance(kept, list) or not all(kept[:2]) or left <= 0:
-            continue  # dropped meanwhile, or not ours
+        if (
+            isinstance(kept, RefusedError)
+            or isinstance(left, RefusedError)
+            or not all(kept[:2])
+            or left <= 0
+        ):
+            continue  # not to be read, dropped meanwhile, or not ours
         hostname, seen = _text(kept[0]), max(0.0, DAY - left / 1000)
         one = replicas.get(hostname) or Replica(hostname, 0, seen, _text(kept[2] or b""))
         visits, seen = one.visits + int(kept[1]), min(one.seen, seen)
@@ -236,19 +255,19 @@ def _summed(processes: Iterable[tuple[Any, Any]]) -> list[Replica]:
 
 
 async def _ask(opened: Opened, *commands: Command) -> list[Any]:
-    """Send commands in one packet, and return their replies; an error is one, too."""
+    """Send commands in one packet, and return their replies; a `RefusedError` is one, too."""
     connection = opened.redis.connection
     assert connection is not None
     sent: Sequence[Command] = commands
     if opened.asking:
         sent = [one for command in commands for one in (("ASKING",), command)]
     await connection.send_packed_command(connection.pack_commands(sent))
-    replies = []
-    for _ in sent:
+    replies: list[Any] = []
+    for command in sent:
         try:
             replies.append(await connection.read_response())
         except ResponseError as error:
-            replies.append(error)
+            replies.append(RefusedError(f"{command[0]}: {error}"))
     return replies[1::2] if opened.asking else replies
 
 

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 from redis.exceptions import RedisError, ResponseError
 
 from counter.connection import MAX_NUMBER, Connection, CutError, Request, integer, packed
-from counter.connector import Connector, closed_on_error
+from counter.connector import Connector, Password
 from counter.delivery import Delivery, Numbers
 from counter.probing import find
 from counter.redis_internals import was_cut
@@ -50,6 +50,10 @@ ANSWERS_PER_TURN = 64
 #: Batches of one visit after which the next visit is sent at once, which is 3 % of its time, and
 #: does not wait for others that arrive in the same turn of the loop.
 ALONE = 8
+
+#: Reasons for being off that are logged, one line each, until the counter is on again. A probe
+#: finds one twice a second, and some name an address or a port that changes.
+MAX_REASONS = 8
 
 #: How a node says that another one has the key.
 REDIRECTIONS = ("MOVED", "ASK")
@@ -89,8 +93,8 @@ class Visits:
     """Gives each visit its number.
 
     :arg url: where Redis is, as `counter.connector.Connector` reads it.
-    :arg password: used instead of the URL's own.
-    :arg sentinel_password: the sentinels' own.
+    :arg password: asked for at each connection, and used instead of the URL's own.
+    :arg sentinel_password: the sentinels' own, likewise.
     :arg timeout: seconds from a visit's arrival to its number, looking up the name,
         connecting, sending and reading included.
     :arg wait: replicas that must have acknowledged a number before it is shown
@@ -107,8 +111,8 @@ class Visits:
         self,
         url: str,
         *,
-        password: str | None = None,
-        sentinel_password: str | None = None,
+        password: Password | None = None,
+        sentinel_password: Password | None = None,
         timeout: float = 2.0,
         wait: int = 0,
         max_waiting: float = math.inf,
@@ -136,6 +140,8 @@ class Visits:
         self._connection: Connection | None = None
         self._moved = False  # another Redis is the primary than the one connected to
         self._off = False
+        self._reason = ""  # why
+        self._reasons: set[str] = set()  # that have been logged since
         self._queue: list[Waiter] = []
         self._batch: list[Waiter] = []  # those whom the request under way is for
         self._request = Request(b"")
@@ -155,6 +161,11 @@ class Visits:
         return not self._off and self._keeper is not None
 
     @property
+    def reason(self) -> str:
+        """Why visits are not being counted, without secrets; empty when they are."""
+        return self._reason if self._off else ""
+
+    @property
     def exactly_once(self) -> bool:
         """Whether Redis runs the script, as far as is known; else visits count at most once."""
         return self._delivery.exactly_once
@@ -171,10 +182,7 @@ class Visits:
         self._keep()
         try:
             async with asyncio.timeout(within):
-                opened = await self._connector.connect()
-                async with closed_on_error(opened.redis):
-                    await opened.redis.ping()
-                self._connection = Connection(*opened)
+                self._connection = await self._probe()
             log.info("counter on")
         except Exception as error:
             self._turn_off(error)
@@ -202,7 +210,8 @@ class Visits:
                     await self._try_to_hand_on()
         except Exception as error:
             if self.exactly_once:
-                log.warning("numbers that nobody was shown may be missing: %s", _reason(error))
+                why = self._connector.reason(error)
+                log.warning("numbers that nobody was shown may be missing: %s", why)
 
     async def _try_to_hand_on(self) -> None:
         try:
@@ -309,7 +318,7 @@ class Visits:
             self._go_on_after(error)
             return
         self._backoff = 0.0
-        self._note(numbers.fault)
+        self._note(numbers.fault or (self._connection.refused if self._connection else ""))
         self._singles = self._singles + 1 if len(self._batch) == 1 else 0
         waiters, self._batch = [waiter for waiter in self._batch if not waiter.done()], []
         answered, left = waiters[: numbers.number], waiters[numbers.number :]
@@ -362,8 +371,14 @@ class Visits:
 
     def _turn_off(self, error: Exception) -> None:
         self._off = True
-        log.warning("counter off: %s", _reason(error))
+        self._say_why_off(error)
         self._end_sending("timeout" if isinstance(error, TimeoutError) else "error")
+
+    def _say_why_off(self, error: Exception) -> None:
+        self._reason = self._connector.reason(error)
+        if self._reason not in self._reasons and len(self._reasons) < MAX_REASONS:
+            log.warning("counter %s: %s", "still off" if self._reasons else "off", self._reason)
+            self._reasons.add(self._reason)
 
     def _end_sending(self, reason: Reason) -> None:
         """Answer all that wait without a number; a reply that still comes is for nobody."""
@@ -388,8 +403,9 @@ class Visits:
         while True:
             await asyncio.sleep(PROBE_EVERY)
             if self._off:
-                self._connection = await find(self._probe, PROBE_EVERY)
+                self._connection = await find(self._look_for_redis, PROBE_EVERY)
                 self._off = False
+                self._reasons.clear()
                 self._backoff = 0.0
                 log.info("counter on")
                 continue
@@ -410,8 +426,17 @@ class Visits:
         request = self._delivery.request(0)
         try:
             return await self._connect_and_ask(request)
-        except ResponseError as error:
-            self._delivery.refused(error, request)
+        except Exception as error:
+            if self._delivery.refused(error, request):
+                return await self._connect_and_ask(self._delivery.request(0))
+            raise
+
+    async def _look_for_redis(self) -> Connection:
+        try:
+            return await self._probe()
+        except Exception as error:
+            if self._off:
+                self._say_why_off(error)
             raise
 
     async def _connect_and_ask(self, request: Request) -> Connection:
@@ -450,9 +475,3 @@ def _answer_in_order(waiters: list[Waiter], number: int) -> None:
 def _answer(waiter: Waiter, number: int | None) -> None:
     if not waiter.done():  # its visitor may have given up
         waiter.set_result(number)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer from Redis in time"
-    return str(error) or type(error).__name__

@@ -37,6 +37,7 @@ class ReadyHandler(BaseHandler):
                 "redis": "up" if self.visits.up else "down",
                 "counting": "exactly once" if self.visits.exactly_once else "at most once",
             }
+            | ({"reason": self.visits.reason} if self.visits.reason else {})
         )
 
     head = get

@@ -225,7 +225,15 @@ function tell(state, text) {
 
 function tellOf(event) {
   if (event.redis !== "up") {
-    tell("away", "Redis is away: the counter is disabled. This is what it was.");
+    const state = event.redis === "refused"
+      ? "Redis does not let this server read what is counted."
+      : "Redis is away: the counter is disabled.";
+    const reason = event.reason ? ` (${event.reason})` : ""; // an older replica gives none
+    tell("away", `${state} This is what it was.${reason}`);
+    return;
+  }
+  if (event.refused) {
+    tell("live", `Live, but not whole. Redis refuses ${event.refused.join("; ")}`);
     return;
   }
   const silent = [...replicas].filter(([, one]) => one.silent).map(([hostname]) => hostname);

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from tornado.escape import json_encode
 
-from counter import HISTORY, Snapshot, StatisticsReader
+from counter import HISTORY, RefusedError, Snapshot, StatisticsReader
 
 #: Seconds between two snapshots.
 EVERY = 1.0
@@ -56,6 +56,8 @@ class Broadcast:
         self._event = b""  # the last one
         self._history: deque[tuple[float, int]] = deque(maxlen=2 * HISTORY)  # time and total
         self._knows_history = False
+        self._history_refused: list[str] = []  # why it cannot be known
+        self._said: set[str] = set()  # what Redis refuses, as has been logged
         self._newcomers: dict[Watcher, float] = {}  # those who wait for it, and since when
         self._ahead = time.time() - time.monotonic()  # Redis's clock, of the monotonic one
 
@@ -124,9 +126,7 @@ class Broadcast:
         try:
             snapshot = reading.result()
         except Exception as error:
-            log.debug("no snapshot: %s", error)
-            now = time.monotonic() + self._ahead
-            return _event(None, json_encode({"time": round(now, 3), "redis": "down"}))
+            return self._event_without_snapshot(error)
         self._ahead = snapshot.time - time.monotonic()
         self._history.append((round(snapshot.time, 3), snapshot.total))
         replicas = [
@@ -140,15 +140,41 @@ class Broadcast:
             "total": snapshot.total,
             "replicas": replicas,
         }
+        if refused := [*self._history_refused, *snapshot.refused]:
+            event["refused"] = refused
+            self._say(refused)
         return _event(None, json_encode(event), id=round(snapshot.time * 1000))
+
+    def _event_without_snapshot(self, error: Exception) -> bytes:
+        is_refused = isinstance(error, RefusedError)
+        reason = self._reader.reason(error)
+        if is_refused:
+            self._say([reason])
+        else:  # the counter's log says so
+            log.debug("no snapshot: %s", reason)
+        now = round(time.monotonic() + self._ahead, 3)
+        state = "refused" if is_refused else "down"
+        return _event(None, json_encode({"time": now, "redis": state, "reason": reason}))
+
+    def _say(self, refused: list[str]) -> None:
+        """Log, once, what the live page misses as Redis does not let it be read."""
+        for one in refused:
+            if one not in self._said:
+                self._said.add(one)
+                log.warning("not all can be shown on the live page, as Redis refuses %s", one)
 
     async def _look(self) -> Snapshot:
         """Read a snapshot, before the first one also what was counted while nobody watched here."""
         if not self._knows_history:
-            history = await self._reader.history()
-            self._history.clear()
-            self._history.extend(history)
-            self._knows_history = True
+            self._history_refused = []
+            try:
+                history = await self._reader.history()
+            except RefusedError as error:  # it may be let read later
+                self._history_refused = [str(error)]
+            else:
+                self._history.clear()
+                self._history.extend(history)
+                self._knows_history = True
         return await self._reader.read()
 
     def _send_history(self, watcher: Watcher, since: float) -> None:

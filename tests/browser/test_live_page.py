@@ -123,6 +123,7 @@ def test_without_redis_the_page_says_so_keeps_what_it_has_and_comes_back(
         wait_for_points(page, 3)
         valkey.kill()
         expect(page.get_by_role("status")).to_contain_text("Redis is away")
+        expect(page.get_by_role("status")).to_contain_text("Connection refused")
         expect(page.locator("#picture")).to_have_class(re.compile("stale"))
         expect(page.locator("#chart .away")).to_be_visible()
         kept, drawn = total(page), len(points(page))
@@ -142,6 +143,26 @@ def port() -> Iterator[int]:
     """A port that stays the test's own while no server listens on it."""
     with held_port() as held:
         yield held.getsockname()[1]
+
+
+def test_what_redis_refuses_to_tell_is_named_on_the_page(
+    valkey: Valkey, replicas: Replicas, open_page: Open
+) -> None:
+    url, _ = replicas
+    with driven(url, rate=30, concurrency=6):
+        page = open_page(url).page
+        status = page.get_by_role("status")
+        expect(status).to_have_text("Live")
+        expect(row(page, "web-1")).to_be_visible()
+        for command, said in (
+            ("hmget", "Live, but not whole. Redis refuses HMGET: "),
+            ("get", "Redis does not let this server read what is counted. This is what it was."),
+        ):
+            valkey.client.acl_setuser("default", enabled=True, commands=[f"-{command}"])
+            expect(status).to_contain_text(said)
+            expect(status).to_contain_text(f"'{command}' command")
+            valkey.client.acl_setuser("default", enabled=True, commands=[f"+{command}"])
+            expect(status).to_have_text("Live")
 
 
 def test_the_page_comes_back_after_a_restart_of_the_server_and_keeps_its_picture(

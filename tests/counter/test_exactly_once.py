@@ -307,7 +307,14 @@ async def test_the_least_permissions_are_enough(
         assert [await visits.count() for _ in range(3)] == [1, 2, 3]
         assert visits.exactly_once == (once == "exactly once")
     said = [text for _, text in counters_lines(caplog)]
-    assert len(said) == (0 if once == "exactly once" else 1)
+    assert [text.partition(":")[0] for text in said] == (
+        []
+        if once == "exactly once"
+        else [
+            "counting at most once, as Redis refuses EVALSHA",
+            "not all that stands beside the counter can be kept",
+        ]
+    )
     if once == "exactly once":
         valkey.client.execute_command(
             "ACL SETUSER", "hello", *["+zrevrange", "+hmget", "+pttl", "+hgetall"]
@@ -317,7 +324,7 @@ async def test_the_least_permissions_are_enough(
         assert (await reader.history())[0][1] == 1
         await reader.close()
         for word in least(once)[4:]:
-            if word not in ("+del", "+expire", "+zremrangebyscore", "+ping"):
+            if word not in ("+del", "+expire", "+zremrangebyscore"):
                 assert await complains_without(valkey, caplog, word), word
 
 

@@ -459,7 +459,10 @@ async def test_the_counter_stays_off_while_a_valkey_that_answers_cannot_count(
             while valkey.client.info("stats")["total_connections_received"] < probes:
                 assert await visitor.visit() is None
                 await asyncio.sleep(0.01)
-            assert [level for level, _ in counters_lines(caplog)] == ["WARNING"]
+            lines = counters_lines(caplog)
+            assert {level for level, _ in lines} == {"WARNING"}
+            # At its end a visit and a probe, which adds nothing, meet it in two ways.
+            assert len(lines) <= (2 if name == "counter_at_its_end" else 1)
         assert await visitor.counted_again() == 2
 
 

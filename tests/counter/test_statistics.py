@@ -74,7 +74,6 @@ def commands_of(valkey: Valkey, monitor: Any) -> list[str]:
 @pytest.mark.gen_test
 async def test_a_group_is_one_command_and_wait_comes_after_it(valkey: Valkey) -> None:
     async with counting(valkey.url, wait=1, timeout=0.5) as visits:
-        await visits.start(PATIENCE)
         with valkey.client.monitor() as monitor:
             assert await visits.count() is None  # no replica acknowledges it
             seen = commands_of(valkey, monitor)
@@ -267,9 +266,14 @@ async def test_a_fault_beside_the_counter_costs_no_visit_its_number(
         assert valkey.client.info("stats")["total_connections_received"] == connections
         assert visits.exactly_once == (said is None or not said.startswith(AT_MOST_ONCE))
     lines = counters_lines(caplog)
-    assert len(lines) == (said is not None), lines
-    for level, text in lines:
-        assert level == "WARNING"
+    assert {level for level, _ in lines} <= {"WARNING"}
+    texts = [text for _, text in lines]
+    if said is not None and said.startswith(AT_MOST_ONCE):
+        assert re.match(said, texts.pop(0))
+        # Most of it plain commands meet too.
+        said = None if "'evalsha'" in said else NOT_KEPT + "(HSET|EXPIRE): NOPERM"
+    assert len(texts) == (said is not None), texts
+    for text in texts:
         assert re.match(str(said), text), text
 
 

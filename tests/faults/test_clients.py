@@ -351,7 +351,7 @@ class Served:
     valkey: Valkey
 
     def counter(self) -> int:
-        return self.valkey.counter() or 0
+        return self.valkey.counter()
 
 
 @pytest.fixture(scope="module")

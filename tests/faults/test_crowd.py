@@ -55,4 +55,4 @@ def test_a_crowd_is_shown_each_number_once(
         seen = assert_exact(valkey.client, [server], numbers(load))
     print(f"{name}: {report.uncounted:,} of {report.made:,} pages without a number")
     print(f"{name}: {report.number_missing:,} numbers were shown in the quiet after it")
-    print(f"{name}: {valkey.counter() or 0:,} numbers, {seen.total():,} shown")
+    print(f"{name}: {valkey.counter():,} numbers, {seen.total():,} shown")

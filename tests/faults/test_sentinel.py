@@ -165,6 +165,14 @@ def test_passwords_of_the_nodes_and_of_the_sentinels_are_their_own(
     assert server.visits() == 1
     wrong = program(f"--redis-url={group.url}", f"--redis-password-file={folder}/nodes")
     assert wrong.visits() is None
+
+    # Changed while they run, each is read again.
+    for sentinel in group.sentinels:
+        words = ("default", "resetpass", ">of-the-moment")
+        sentinel.client.execute_command("ACL SETUSER", *words)
+    (folder / "sentinels").write_text("of-the-moment\n")
+    group.primary().client.client_kill_filter(_type="normal", skipme=True)
+    assert server.visits() == 2
     for one in server, wrong:
         one.signal()
         assert one.wait() == 0

@@ -53,9 +53,8 @@ class Valkey:
         assert self._process is not None
         return self._process
 
-    def counter(self) -> int | None:
-        value = self.client.get("counter")
-        return None if value is None else int(value)
+    def counter(self) -> int:
+        return int(self.client.get("counter") or 0)
 
     def commands(self, *names: str) -> int:
         """How often Valkey ran these commands."""

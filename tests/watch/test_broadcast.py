@@ -182,7 +182,7 @@ async def test_watching_counts_no_visit(valkey: Valkey) -> None:
         assert (await stream.event())["total"] == 0
         assert (await stream.event())["total"] == 0
         stream.close()
-        assert valkey.counter() is None
+        assert valkey.counter() == 0
         assert valkey.client.dbsize() == 0
 
 
@@ -391,10 +391,47 @@ async def test_without_redis_events_say_so_and_with_it_go_on(valkey: Valkey) -> 
         await asyncio.to_thread(valkey.kill)
         while (event := await stream.event())["redis"] == "up":
             pass
-        assert event.keys() == {"time", "redis"}
+        assert event.keys() == {"time", "redis", "reason"}
         assert before["time"] < event["time"] < before["time"] + PATIENCE
         await asyncio.to_thread(valkey.start)
         while (event := await stream.event())["redis"] == "down":
+            pass
+        assert event["total"] == 1
+        stream.close()
+
+
+REFUSED = {
+    "the processes": ("zrevrange", "up"),
+    "what one of them keeps": ("hmget", "up"),
+    "when it was seen": ("pttl", "up"),
+    "the last minutes": ("hgetall", "up"),
+    "the counter": ("get", "refused"),
+    "the time": ("time", "refused"),
+}
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("what", REFUSED)
+async def test_what_may_not_be_read_is_said_in_each_event_and_once_in_the_log(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    command, state = REFUSED[what]
+    async with serving(valkey) as served:
+        await served.get("/")
+        valkey.client.acl_setuser("default", enabled=True, commands=[f"-{command}"])
+        stream = await watch(served.port)
+        events = [await stream.event() for _ in range(3)]
+        for event in events:
+            assert event["redis"] == state
+            refused = event["refused"][0] if state == "up" else event["reason"]
+            assert refused.startswith(f"{command.upper()}: ")
+            assert f"no permissions to run the '{command}' command" in refused
+        assert [one.getMessage() for one in caplog.records if "Redis refuses" in one.msg] == [
+            f"not all can be shown on the live page, as Redis refuses {refused}"
+        ]
+        valkey.client.acl_setuser("default", enabled=True, commands=[f"+{command}"])
+        while (event := await stream.event())["redis"] != "up" or "refused" in event:
             pass
         assert event["total"] == 1
         stream.close()
@@ -426,6 +463,9 @@ class Slow:
 
     def __init__(self) -> None:
         self.answers: list[Snapshot | Exception] = []
+
+    def reason(self, error: Exception) -> str:
+        return str(error)
 
     async def history(self) -> list[tuple[int, int]]:
         return []

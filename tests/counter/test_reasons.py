@@ -1,0 +1,191 @@
+"""Why the counter is off: what the log and ``/readyz`` say, and what they must not."""
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import config
+import counter.visits
+from config import Settings
+from counter import statistics
+from tests.support.counting import counting
+from tests.support.fake_redis import FakeRedis, reply
+from tests.support.page import counters_lines
+from tests.support.program import Program
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE, eventually
+
+Start = Callable[..., Program]
+
+
+def texts(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [text for _, text in counters_lines(caplog)]
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("often_probed")
+async def test_another_reason_for_staying_off_is_one_more_line_however_often_it_comes(
+    fake: FakeRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="friendlyhello.visits")
+    fake.answer = reply(b"-NOAUTH Authentication required.\r\n")
+    fake.refuse()
+    async with counting(fake.url) as visits:
+        await visits.start(PATIENCE)
+        refused = visits.reason
+        assert "Error 111 connecting to" in refused
+        for _ in range(3):
+            fake.listen()
+            await eventually(lambda: visits.reason == "NOAUTH Authentication required.")
+            fake.refuse()
+            await eventually(lambda: visits.reason == refused)
+        fake.heal()
+        fake.listen()
+        await eventually(lambda: visits.up)
+        assert visits.reason == ""
+    assert texts(caplog) == [
+        f"counter off: {refused}",
+        "counter still off: NOAUTH Authentication required.",
+        "counter on",
+    ]
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("often_probed")
+async def test_reasons_that_are_never_the_same_do_not_flood_the_log(
+    fake: FakeRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with counting(fake.url) as visits:
+        for number in range(2 * counter.visits.MAX_REASONS):
+            fake.answer = reply(b"-ERR reason %d\r\n" % number)
+            await visits.count()
+            await eventually(lambda number=number: visits.reason == f"reason {number}")
+    said = [text for text in texts(caplog) if text.startswith("counter")]
+    assert len(said) == counter.visits.MAX_REASONS
+
+
+def test_readyz_tells_the_reason_of_now(program: Start, fake: FakeRedis) -> None:
+    fake.refuse()
+    fake.answer = reply(b"-NOAUTH Authentication required.\r\n")
+    server = program(f"--redis-url={fake.url}")
+
+    def reason() -> str:
+        status, body = server.get("/readyz")
+        assert status == 200
+        ready = json.loads(body)
+        assert ready["redis"] == "down"
+        return str(ready["reason"])
+
+    assert "Connection refused" in reason()
+    fake.listen()
+    server.wait_for(b"counter still off: NOAUTH Authentication required.", PATIENCE)
+    assert reason() == "NOAUTH Authentication required."
+    fake.heal()
+    server.wait_for(b"counter on", PATIENCE)
+    assert "reason" not in json.loads(server.get("/readyz")[1])
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("place", ["URL", "file"])
+async def test_a_redis_that_repeats_the_password_does_not_bring_it_into_the_log(
+    fake: FakeRedis, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    fake.unknown_auth = True
+    url, password = fake.url.replace("//", "//user:hush@"), None
+    if place == "file":
+        url, password = fake.url, lambda: "hush"
+    async with counting(url, password=password) as visits:
+        assert await visits.count() is None
+        assert "unknown command 'AUTH'" in visits.reason
+        assert "hush" not in visits.reason
+    assert "hush" not in caplog.text
+
+
+# A password that changes.
+
+
+@pytest.mark.gen_test
+async def test_a_password_that_changes_needs_no_restart(
+    program: Start, valkey: Valkey, folder: Path
+) -> None:
+    file = folder / "password"
+    file.write_text("old\n")
+    valkey.client.config_set("requirepass", "old")
+    server = program(f"--redis-url={valkey.url}", f"--redis-password-file={file}")
+    server.wait_for(b"counter on", PATIENCE)
+    assert server.visits() == 1
+    for new in ("new", "newest"):
+        valkey.client.config_set("requirepass", new)
+        file.write_text(f"{new}\n")
+        valkey.client.client_kill_filter(_type="normal", skipme=True)
+        assert server.visits() is not None
+
+
+def test_a_password_file_that_is_away_or_being_written_leaves_the_last_password(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = folder / "password"
+    file.write_text("hush")
+    settings = Settings(redis_password_file=str(file))
+    password = config.password_file(settings, "redis_password_file")
+    assert password is not None
+    file.write_text("")
+    assert [password(), password()] == ["hush", "hush"]
+    file.unlink()
+    assert password() == "hush"
+    assert len(caplog.records) == 1
+    assert "hush" not in caplog.text
+    file.write_text("new")
+    assert password() == "new"
+
+
+def test_a_password_from_a_pipe_is_read_once(folder: Path) -> None:
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["sh", "-c", f"echo hush >{pipe}"]):
+        settings = Settings(redis_password_file=str(pipe))
+        password = config.password_file(settings, "redis_password_file")
+    assert password is not None
+    assert [password(), password()] == ["hush", "hush"]
+
+
+# What the system calls the machine.
+
+
+def test_a_host_name_that_is_not_utf_8_is_shown_with_escapes_and_counts(
+    program: Start, valkey: Valkey, folder: Path
+) -> None:
+    (folder / "sitecustomize.py").write_text(
+        "import socket\nsocket.gethostname = lambda: 'caf\\udce9'\n"
+    )
+    server = program(f"--redis-url={valkey.url}", PYTHONPATH=str(folder))
+    server.wait_for(b"counter on", PATIENCE)
+    assert "<b>Hostname:</b> caf\\xe9<br/><b>Visits:</b> 1" in server.get("/")[1]
+
+
+@pytest.mark.gen_test
+async def test_a_name_that_is_not_utf_8_costs_the_counter_alone_nothing(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "caf\udce9")
+    monkeypatch.setattr(statistics, "MARK_EVERY", 0)
+    for evalsha in ("+", "-"):
+        valkey.client.acl_setuser("default", enabled=True, commands=[f"{evalsha}evalsha"])
+        async with counting(valkey.url, hostname=None) as visits:
+            assert await visits.count()
+            reader = visits.reader()
+            assert [one.hostname for one in (await reader.read()).replicas] == ["caf�"]
+            await reader.close()
+
+
+@pytest.mark.gen_test
+async def test_a_socket_whose_path_is_not_utf_8_leads_to_redis(valkey: Valkey) -> None:
+    link = valkey.folder / os.fsdecode(b"caf\xe9.sock")
+    link.symlink_to(valkey.path)
+    async with counting(f"unix:{valkey.folder}/caf%E9.sock") as visits:
+        assert await visits.count() == 1
