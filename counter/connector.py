@@ -7,17 +7,21 @@ the node that serves the key.
 
 import asyncio
 import contextlib
+import functools
+import math
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AskError, ConnectionError, MovedError, ReadOnlyError
+from redis.exceptions import AskError, MovedError, ReadOnlyError, ResponseError
 
+from counter.addresses import Address, NoWayError, certificate_name, redirected, split, told
+from counter.race import cancel, first
 from counter.redis_internals import NamedSSLConnection
 from counter.resolver import resolve
 
@@ -32,26 +36,21 @@ _OPTIONS = {
     "driver_info": None,
 }
 
-_DEFAULT_PORT = {"sentinel": 26379, "cluster": 6379}
-
 #: Seconds in which a sentinel answers; one that hangs is waited for only where it decides.
 SENTINEL_TIMEOUT = 0.5
 
 #: Nodes of a cluster that are asked, one sending to the next.
 MAX_NODES = 3
 
+#: Seconds from the attempt to connect to one of a name's addresses to the next one, as little as
+#: https://www.rfc-editor.org/rfc/rfc8305#section-8 recommends: Redis is near, and a visit waits.
+ATTEMPT_DELAY = 0.1
+
 #: What Redis adds to an error that a command meets in a script: where.
 _IN_SCRIPT = re.compile(r" script: \S* ?on @user_script:[0-9]+\.$")
 
-#: A host and a port.
-Address = tuple[str, int]
-
 #: Returns the password of the moment.
 Password = Callable[[], str]
-
-
-class NoWayError(ConnectionError):
-    """Those who are to know where Redis is do not."""
 
 
 class Opened(NamedTuple):
@@ -89,7 +88,7 @@ class Connector:
         self._password = password
         self._sentinel_password = sentinel_password
         self._timeout = timeout
-        self._kind, self._service, self._seeds, plain = _split(url)
+        self._kind, self._service, self._seeds, plain = split(url)
         pool = ConnectionPool.from_url(plain, **_OPTIONS)
         self._class = pool.connection_class
         self._options = pool.connection_kwargs
@@ -114,7 +113,8 @@ class Connector:
         if self._kind == "sentinel":
             return Opened(await self._connect_to_primary())
         if self._kind == "cluster":
-            return await _first([self._follow(node) for node in self._seeds])
+            ways = [functools.partial(self._follow, node) for node in self._seeds]
+            return await first(ways, discard=_discard)
         return Opened(await self._open(self._options, self._password))
 
     def reason(self, error: Exception) -> str:
@@ -147,7 +147,8 @@ class Connector:
         redis = await self._open_at(address)
         async with closed_on_error(redis):
             # https://redis.io/docs/latest/develop/reference/sentinel-clients/, step 3
-            if (await redis.execute_command("ROLE"))[:1] != [b"master"]:
+            role = await redis.execute_command("ROLE")
+            if not isinstance(role, list) or role[:1] != [b"master"]:
                 raise ReadOnlyError(f"{address[0]}:{address[1]} is no primary")
         self._primary = address
         return redis
@@ -170,7 +171,7 @@ class Connector:
                 if votes and votes.most_common(1)[0][1] * 2 > len(tasks):
                     break
         finally:
-            await _cancel(tasks)
+            await cancel(tasks)
         match votes.most_common(2):
             case []:
                 raise error
@@ -182,57 +183,80 @@ class Connector:
 
     async def _ask_sentinel(self, seed: Address) -> Address:
         options = self._sentinel_options | {"host": seed[0], "port": seed[1]}
-        sentinel = await self._open(options, self._sentinel_password)
+        sentinel = await self._open(options, self._sentinel_password, SENTINEL_TIMEOUT)
         try:
             # Of a failover it tells as soon as the new primary is one.
             address = await sentinel.execute_command(
-                "SENTINEL GET-MASTER-ADDR-BY-NAME", self._service
+                "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service
             )
         finally:
             await close(sentinel)
         if address is None:
             raise NoWayError(f"the sentinels know no {self._service}")
-        host, port = address
-        return host.decode(), int(port)
+        return told(address, by=seed)
 
     async def _follow(self, node: Address) -> Opened:
         for _ in range(MAX_NODES):
             try:
                 return Opened(await self._open_cluster_node(node))
-            except MovedError as moved:  # no host: the one that was asked
-                node = (moved.host or node[0], moved.port)
-            except AskError as ask:  # the slot is on its move, and the key has gone ahead
-                return Opened(await self._open_at((ask.host or node[0], ask.port)), asking=True)
+            except AskError as error:
+                redirection = error
+            node = redirected(redirection, by=node)
+            if not isinstance(redirection, MovedError):
+                # The slot is on its move, and the key has gone ahead.
+                return Opened(await self._open_at(node), asking=True)
         raise NoWayError("the nodes of the cluster send from one to the other")
 
     async def _open_cluster_node(self, address: Address) -> Redis:
         redis = await self._open_at(address)
         async with closed_on_error(redis):
-            await redis.exists(self._key)
+            try:
+                await redis.exists(self._key)
+            except ValueError:  # redis-py's own, when it reads the redirection
+                raise NoWayError(f"{address[0]}:{address[1]} sends on to no address") from None
         return redis
 
     async def _open_at(self, address: Address) -> Redis:
         options = self._options | {"host": address[0], "port": address[1]}
         return await self._open(options, self._password)
 
-    async def _open(self, options: dict[str, Any], password: Password | None) -> Redis:
+    async def _open(
+        self, options: dict[str, Any], password: Password | None, within: float = math.inf
+    ) -> Redis:
+        """Open a connection to whichever address of a host answers first.
+
+        Not just whichever can be connected to: the system does that for a server that hangs.
+
+        :arg options: of redis-py's connection.
+        :arg password: asked for now; the options' own when None.
+        :arg within: seconds that the caller waits, if fewer than connecting may take.
+        """
         if password is not None:
             options = options | {"password": password()}
             self._secrets.add(options["password"])
         host = options.get("host")
         ips = await resolve(host) if host else [None]
         async with asyncio.timeout(self._timeout):
-            for ip in ips[:-1]:
-                with contextlib.suppress(ConnectionError):
-                    return await self._open_ip(options, ip)
-            return await self._open_ip(options, ips[-1])
+            if len(ips) == 1:
+                return await self._open_ip(options, ips[0])
+            # The last attempt has at least half of the time.
+            delay = min(ATTEMPT_DELAY, min(self._timeout, within) / 2 / len(ips))
+            ways = [functools.partial(self._open_answering, options, ip) for ip in ips]
+            return (await first(ways, delay=delay, discard=_discard)).redis
+
+    async def _open_answering(self, options: dict[str, Any], ip: str | None) -> Opened:
+        redis = await self._open_ip(options, ip)
+        async with closed_on_error(redis):
+            with contextlib.suppress(ResponseError):  # an answer, too
+                await redis.ping()
+        return Opened(redis)
 
     async def _open_ip(self, options: dict[str, Any], ip: str | None) -> Redis:
         connection_class = self._class
         if ip is not None:
             if issubclass(connection_class, SSLConnection):
                 connection_class = NamedSSLConnection
-                options = options | {"server_name": options["host"]}
+                options = options | {"server_name": certificate_name(options["host"])}
             options = options | {"host": ip}
         pool = ConnectionPool(connection_class=connection_class, **options)
         redis = Redis(connection_pool=pool, single_connection_client=True)
@@ -267,47 +291,5 @@ async def closed_on_error(redis: Redis) -> AsyncIterator[None]:
         raise
 
 
-async def _first(ways: Sequence[Coroutine[Any, Any, Opened]]) -> Opened:
-    """Return the first that leads to a connection; the others are given up.
-
-    :raises Exception: the last one's error, when none does.
-    """
-    tasks = [asyncio.create_task(way) for way in ways]
-    found: Opened | None = None
-    error: Exception = NoWayError("no way to Redis")
-    try:
-        for task in asyncio.as_completed(tasks):
-            try:
-                found = await task
-                return found
-            except Exception as failure:
-                error = failure
-        raise error
-    finally:
-        for result in await _cancel(tasks):
-            if isinstance(result, Opened) and result is not found:
-                await close(result.redis)
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> list[Any]:
-    for one in tasks:
-        one.cancel()
-    return await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _split(url: str) -> tuple[str, str, list[Address], str]:
-    """Return what leads to Redis (nothing, sentinel, cluster), and the URL without it."""
-    scheme, _, kind = url.partition(":")[0].partition("+")
-    if not kind:
-        return "", "", [], url
-    parts = urlsplit(url)
-    user, at, hosts = parts.netloc.rpartition("@")
-    service, _, database = parts.path.strip("/").partition("/")
-    if kind == "cluster":
-        service, database = "", ""
-    seeds = []
-    for host in hosts.split(","):
-        seed = urlsplit(f"//{host}")
-        seeds.append((str(seed.hostname), seed.port or _DEFAULT_PORT[kind]))
-    query = f"?{parts.query}" if parts.query else ""
-    return kind, service, seeds, f"{scheme}://{user}{at}{hosts.split(',')[0]}/{database}{query}"
+async def _discard(opened: Opened) -> None:
+    await close(opened.redis)

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from counter.connection import Connection
 
-#: Probes under way at once. Only look-ups that hang, which cannot be cancelled, add up to so many.
-MAX_PROBES = 32
+#: Seconds after which a stuck probe is given up, longer than any that may still succeed takes. So
+#: a server that takes connections and never answers is not waited for while another has come.
+STUCK_AFTER = 5.0
 
 
 async def find(probe: Callable[[], Awaitable[Connection]], every: float) -> Connection:
@@ -20,7 +21,8 @@ async def find(probe: Callable[[], Awaitable[Connection]], every: float) -> Conn
 
     async def look() -> None:
         with contextlib.suppress(Exception):
-            connection = await probe()
+            async with asyncio.timeout(STUCK_AFTER):
+                connection = await probe()
             if found.done():
                 connection.close()
             else:
@@ -29,10 +31,9 @@ async def find(probe: Callable[[], Awaitable[Connection]], every: float) -> Conn
     probes: set[asyncio.Task[None]] = set()
     try:
         while not found.done():
-            if len(probes) < MAX_PROBES:
-                task = asyncio.create_task(look())
-                probes.add(task)
-                task.add_done_callback(probes.discard)
+            task = asyncio.create_task(look())
+            probes.add(task)
+            task.add_done_callback(probes.discard)
             await asyncio.wait([found], timeout=every)
         return found.result()
     finally:

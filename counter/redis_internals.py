@@ -10,6 +10,10 @@ from typing import Any
 from redis.asyncio import Redis, SSLConnection
 from redis.exceptions import ConnectionError
 
+#: Seconds that closing waits for the other end's close of TLS: a server that hangs sends none, and
+#: asyncio would keep the connection open for half a minute.
+TLS_CLOSE_TIMEOUT = 0.5
+
 #: What the system, or a stream, says of a connection that has ended.
 _ENDINGS = (
     ConnectionResetError,
@@ -23,7 +27,7 @@ class NamedSSLConnection(SSLConnection):
     """TLS to an address, whose certificate is for the name that it was looked up by.
 
     redis-py takes the certificate's name from the host that it connects to, and offers no other
-    way to set it than this method's result.
+    way to set it, or how long closing may take, than this method's result.
 
     :arg server_name: the name that the certificate is for.
     """
@@ -33,7 +37,11 @@ class NamedSSLConnection(SSLConnection):
         self._server_name = server_name
 
     def _connection_arguments(self) -> dict[str, Any]:
-        return {**super()._connection_arguments(), "server_hostname": self._server_name}
+        return {
+            **super()._connection_arguments(),
+            "server_hostname": self._server_name,
+            "ssl_shutdown_timeout": TLS_CLOSE_TIMEOUT,
+        }
 
 
 def was_cut(error: Exception) -> bool:

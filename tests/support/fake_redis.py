@@ -133,6 +133,7 @@ class FakeRedis:
 
     ``answer`` replaces the reply to what counts, if by nothing, and to the figures beside plain
     commands, each of which has ``figure`` as its own; ``figures`` are not in ``commands``;
+    ``replies`` has those of commands that this Redis does not know, by their first words;
     ``silent`` answers no command at all; ``hanging_up`` closes every connection at once.
     """
 
@@ -141,6 +142,7 @@ class FakeRedis:
         self.counter = 0
         self.scripts_refused = b""
         self.unknown_auth = False  # as a proxy may not know it; it is repeated then
+        self.replies: dict[str, bytes] = {}
         self._tokens: dict[str, tuple[int, int, int]] = {}  # the last one of each process
         self.acknowledged = 0  # what WAIT is answered with
         self.commands: list[Command] = []
@@ -308,6 +310,8 @@ class FakeRedis:
                 command.connection.writer.write(sound)
 
     def _sound_reply(self, command: Command) -> bytes:
+        if command.words[0] in self.replies:
+            return self.replies[command.words[0]]
         match command.words:
             case ("INCR", _) | ("INCRBY", _, _):
                 self.counter += command.visits

@@ -1,6 +1,8 @@
 """Ports that stay a test's own."""
 
+import contextlib
 import socket
+from collections.abc import Iterator
 
 
 def held_port() -> socket.socket:
@@ -14,3 +16,18 @@ def held_port() -> socket.socket:
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind(("127.0.0.1", 0))
     return holder
+
+
+@contextlib.contextmanager
+def full_backlog(host: str, port: int) -> Iterator[None]:
+    """Let connecting hang: nobody accepts, and no more fit into the queue."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(0)
+        for _ in range(8):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((host, port))
+        yield

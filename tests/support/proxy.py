@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.ports import held_port
+from tests.support.ports import full_backlog, held_port
 from tests.support.streams import Streams, cancel
 from tests.support.waiting import PATIENCE
 
@@ -100,15 +100,7 @@ class Proxy:
     def full_backlog(self) -> Iterator[None]:
         """Let connecting hang: nobody accepts, and no more fit into the queue."""
         self.refuse()
-        with contextlib.ExitStack() as stack:
-            listening = stack.enter_context(socket.socket())
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(("127.0.0.1", self.port))
-            listening.listen(0)
-            for _ in range(8):
-                waiting = stack.enter_context(socket.socket())
-                waiting.setblocking(False)
-                waiting.connect_ex(("127.0.0.1", self.port))
+        with full_backlog("127.0.0.1", self.port):
             yield
         self.listen()
 
@@ -126,10 +118,11 @@ class Proxy:
 
     async def _cut(self, reset: bool) -> None:
         for writer in list(self._writers):
-            raw = writer.get_extra_info("socket")
-            if reset and raw.fileno() != -1:
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # asyncio's TLS, when it was closed twice
+                raw = writer.get_extra_info("socket")
+                if reset and raw.fileno() != -1:
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()
 
     async def _half_close(self) -> None:
         for writer in list(self._writers):

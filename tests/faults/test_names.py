@@ -1,0 +1,327 @@
+"""Names of several addresses, of which the first hangs, and names whose look-ups hang."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+import counter.resolver
+from counter.resolver import MAX_LOOK_UPS, resolve
+from tests.support.before import run_before
+from tests.support.fake_redis import FakeRedis
+from tests.support.names import Names, look_ups
+from tests.support.nodes import SERVICE, Node, Sentinel
+from tests.support.page import serving
+from tests.support.ports import full_backlog
+from tests.support.processes import seconds_to_stop
+from tests.support.program import Program
+from tests.support.proxy import Proxy
+from tests.support.waiting import BUSY, PATIENCE, eventually, wait_until, within
+
+Start = Callable[..., Program]
+
+NAME = "redis.invalid"
+
+#: Where nobody answers; what does listens on the second.
+HUNG, WELL = "127.0.0.2", "127.0.0.1"
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    one = Names({NAME: [HUNG, WELL]})
+    monkeypatch.setattr(socket, "getaddrinfo", one.getaddrinfo)
+    yield one
+    one.let_go.set()
+    wait_until(lambda: not look_ups())
+
+
+@contextlib.contextmanager
+def silent(host: str, port: int) -> Iterator[socket.socket]:
+    """Take connections, as the system does for a server that hangs, and never answer."""
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(100)
+        yield listening
+
+
+HANGING = {"takes no connection": full_backlog, "takes connections": silent}
+
+
+@pytest.fixture(params=HANGING.values(), ids=HANGING)
+def hanging(
+    request: pytest.FixtureRequest,
+) -> Callable[[str, int], contextlib.AbstractContextManager[None]]:
+    found: Callable[[str, int], contextlib.AbstractContextManager[None]] = request.param
+    return found
+
+
+# Several addresses.
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("timeout", [0.5, 1, 10])
+@pytest.mark.usefixtures("names")
+async def test_an_address_that_hangs_is_no_hindrance(
+    fake: FakeRedis,
+    timeout: float,
+    hanging: Callable[[str, int], contextlib.AbstractContextManager[None]],
+) -> None:
+    with hanging(HUNG, fake.port):
+        async with serving(f"redis://{NAME}:{fake.port}", timeout=timeout) as visitor:
+            assert await visitor.counted_again() == 1
+            fake.close_connections()
+            assert await visitor.counted_again() == 2
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("names")
+async def test_what_lost_is_closed_and_was_sent_nothing_that_counts(fake: FakeRedis) -> None:
+    with silent(HUNG, fake.port) as hung:
+        async with serving(f"redis://{NAME}:{fake.port}") as visitor:
+            assert await visitor.visit() == 1
+            lost, _ = hung.accept()
+            with lost:
+                lost.settimeout(PATIENCE)
+                assert lost.recv(1000) == b"*1\r\n$4\r\nPING\r\n"
+                assert await asyncio.to_thread(lost.recv, 1000) == b""
+            assert len(fake.open()) == 1
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("names")
+async def test_an_address_that_wins_late_is_still_taken(fake: FakeRedis) -> None:
+    """Nobody is at the second: the first has all of the time, not a share of it."""
+    with silent(HUNG, fake.port) as slow:
+        slow.settimeout(PATIENCE)
+        fake.refuse()
+        async with serving(f"redis://{NAME}:{fake.port}") as visitor:
+            visit = asyncio.create_task(visitor.visit())
+            late, _ = await asyncio.to_thread(slow.accept)
+            await asyncio.sleep(0.5)  # the second attempt has failed meanwhile
+            with late:
+                late.settimeout(PATIENCE)
+                assert late.recv(1000).endswith(b"PING\r\n")
+                late.sendall(b"+PONG\r\n")
+                assert b"EVALSHA" in await asyncio.to_thread(late.recv, 1000)
+                late.sendall(b":7\r\n")
+                assert await visit == 7
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("host", [NAME, f"{NAME}."])
+async def test_tls_finds_the_address_that_answers_and_has_the_name_without_its_dot(
+    names: Names, folder: Path, host: str
+) -> None:
+    names.addresses[host] = [HUNG, WELL]
+    node = Node(folder)
+    node.start()
+    authority, asked = trustme.CA(), []
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(NAME).configure_cert(tls)
+    tls.sni_callback = lambda _, name, __: asked.append(name)
+    with Proxy([node.port], tls) as proxy, silent(HUNG, proxy.port):
+        url = f"rediss://{host}:{proxy.port}?ssl_ca_certs={folder}/ca.pem"
+        async with serving(url) as visitor:
+            assert await visitor.visit() == 1
+            assert asked == [NAME]
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("names")
+async def test_an_address_that_hangs_is_no_hindrance_to_those_who_watch(
+    folder: Path, hanging: Callable[[str, int], contextlib.AbstractContextManager[None]]
+) -> None:
+    node = Node(folder)
+    node.start()
+    with hanging(HUNG, node.port):
+        async with serving(f"redis://{NAME}:{node.port}", timeout=1) as visitor:
+            assert await visitor.counted_again() == 1
+            reader = visitor.visits.reader()
+            assert (await reader.read()).total == 1
+            await reader.close()
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("names")
+async def test_sentinels_and_the_primary_that_they_name_may_have_an_address_that_hangs(
+    folder: Path, hanging: Callable[[str, int], contextlib.AbstractContextManager[None]]
+) -> None:
+    node, sentinel = Node(folder), Sentinel(folder)
+    node.start()
+    sentinel.watch(node, quorum=1)
+    # It names the primary as it was told: this one has a name (resolve-hostnames).
+    named = Proxy([sentinel.port])
+    named.to_client.change = lambda data: data.replace(
+        b"$9\r\n127.0.0.1\r\n", b"$%d\r\n%b\r\n" % (len(NAME), NAME.encode())
+    )
+    with named, hanging(HUNG, named.port), hanging(HUNG, node.port):
+        async with serving(f"redis+sentinel://{NAME}:{named.port}/{SERVICE}") as visitor:
+            assert await visitor.counted_again() == 1
+            reader = visitor.visits.reader()
+            assert (await reader.read()).total == 1
+            await reader.close()
+
+
+# Look-ups that hang.
+
+
+@pytest.mark.gen_test
+async def test_look_ups_that_hang_are_bounded_for_all_who_ask_and_no_name_starves(
+    names: Names, fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counter.resolver, "HANGS_AFTER", 0.05)
+    hosts = ["one.invalid", "two.invalid", "three.invalid"]
+    names.addresses |= {host: [WELL] for host in hosts}
+    names.hanging |= {*hosts}
+    url = "redis+sentinel://" + ",".join(f"{host}:{fake.port}" for host in hosts) + "/mymaster"
+    fake.replies["SENTINEL"] = b"*2\r\n$9\r\n%b\r\n$%d\r\n%d\r\n" % (
+        WELL.encode(),
+        len(str(fake.port)),
+        fake.port,
+    )
+    fake.replies["ROLE"] = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+    async with serving(url, timeout=1) as visitor:
+        reader = visitor.visits.reader()
+        assert await visitor.visit() is None
+        deadline = time.monotonic() + 3  # with a thread for each that asks, there were 36
+        while time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                await reader.read()
+            assert len(look_ups()) <= MAX_LOOK_UPS
+        assert {look_ups().count(host) for host in hosts} == {MAX_LOOK_UPS // 4}
+        # A name that nobody asked for yet has room, and so has each when others have an answer.
+        assert await within(1, resolve(NAME)) == [HUNG, WELL]
+        names.hanging.clear()
+        names.let_go.set()
+        assert await visitor.counted_again() == 1
+
+
+@pytest.mark.gen_test
+async def test_those_who_ask_for_a_name_share_its_look_up(names: Names) -> None:
+    names.hanging.add(NAME)
+    asking = [asyncio.create_task(resolve(NAME)) for _ in range(20)]
+    await eventually(lambda: names.asked[NAME])
+    for one in asking[:10]:
+        one.cancel()
+    names.hanging.clear()
+    names.let_go.set()
+    assert await asyncio.gather(*asking[10:]) == [[HUNG, WELL]] * 10
+    assert names.asked[NAME] <= 2  # on a busy machine the first hangs for so long
+
+
+@pytest.mark.gen_test
+async def test_an_answer_to_what_was_asked_later_is_taken_and_then_asked_anew(
+    names: Names,
+) -> None:
+    names.hanging.add(NAME)
+    asking = asyncio.create_task(resolve(NAME))
+    await eventually(lambda: names.asked[NAME])
+    names.hanging.clear()
+    assert await within(2, asking) == [HUNG, WELL]
+    await eventually(lambda: len(look_ups()) == 1)  # the first, which hangs
+    names.addresses[NAME] = [WELL]
+    assert await within(0, resolve(NAME)) == [WELL]
+
+
+@pytest.mark.gen_test
+async def test_a_look_up_that_fails_at_last_is_no_answer_to_those_who_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gates = [threading.Event(), threading.Event()]
+    turns = iter(gates)
+
+    def getaddrinfo(host: str, *args: object, **options: object) -> list[object]:
+        gate = next(turns)
+        gate.wait()
+        if gate is gates[0]:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (WELL, 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    asking = asyncio.create_task(resolve(NAME))
+    await eventually(lambda: len(look_ups()) == 2)
+    gates[0].set()
+    await eventually(lambda: len(look_ups()) == 1)
+    gates[1].set()
+    assert await asking == [WELL]
+
+
+@pytest.mark.gen_test
+async def test_one_name_too_many_is_a_clear_reason(names: Names) -> None:
+    hosts = [f"n{i}.invalid" for i in range(MAX_LOOK_UPS)]
+    names.addresses |= {host: [WELL] for host in hosts}
+    names.hanging |= {*hosts}
+    asking = [asyncio.create_task(resolve(host)) for host in hosts]
+    await eventually(lambda: len(look_ups()) == MAX_LOOK_UPS)
+    with pytest.raises(OSError, match=f"cannot resolve {NAME}: too many look-ups of names hang"):
+        await resolve(NAME)
+    names.let_go.set()
+    await asyncio.gather(*asking)
+    assert await resolve(NAME) == [HUNG, WELL]
+
+
+@pytest.mark.gen_test
+async def test_a_system_without_threads_to_spare_is_a_clear_reason(
+    names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(OSError, match="no more threads"):
+            await resolve(NAME)
+    assert await resolve(NAME) == [HUNG, WELL]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "nul\0", "."])
+async def test_what_is_no_host_name_is_a_clear_reason(host: str) -> None:
+    with pytest.raises(OSError, match="cannot resolve"):
+        await within(1, resolve(host))
+
+
+@pytest.mark.gen_test
+async def test_addresses_are_tried_family_by_family_each_once_and_keep_their_link(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [
+        *((socket.AF_INET6, 1, 6, "", (f"2001:db8::{i}", 0, 0, 0)) for i in (1, 2)),
+        (socket.AF_INET6, 1, 6, "", ("fe80::1", 0, 0, 4)),
+        *((socket.AF_INET, 1, 6, "", (address, 0)) for address in (WELL, HUNG, WELL)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    in_turn = ["2001:db8::1", WELL, "2001:db8::2", HUNG, "fe80::1%4"]
+    assert await resolve(NAME) == in_turn
+
+
+def test_a_server_keeps_to_few_threads_while_dns_is_away_and_counts_when_it_is_back(
+    fake: FakeRedis, program: Start, tmp_path: Path
+) -> None:
+    hang = tmp_path / "hang"
+    hang.touch()
+    code = f"""
+from pathlib import Path
+from tests.support.names import Names
+Names({{{NAME!r}: [{WELL!r}]}}, Path({str(hang)!r})).install()
+"""
+    url = f"--redis-url=redis://{NAME}:{fake.port}"
+    server = program(url, "--access-log=false", **run_before(tmp_path, code))
+    tasks = Path(f"/proc/{server.process.pid}/task")
+    server.wait_for(rb"counter off")
+    wait_until(lambda: len(list(tasks.iterdir())) >= 5)
+    hang.unlink()  # those that hang go on hanging
+    begun = time.monotonic()
+    wait_until(lambda: server.visits() == 1)
+    assert time.monotonic() - begun < 2 + BUSY
+    assert len(list(tasks.iterdir())) <= MAX_LOOK_UPS + 4
+    assert seconds_to_stop(server) < 1

@@ -1,0 +1,46 @@
+"""Names whose addresses a test makes up, and whose look-ups hang on demand."""
+
+import socket
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+_real = socket.getaddrinfo
+
+
+class Names:
+    """Stands in for the system's resolver, for the names that it is given.
+
+    :arg addresses: of each name, in the order in which they are to be tried.
+    :arg hang: while this file is there, look-ups hang that begin.
+    """
+
+    def __init__(self, addresses: dict[str, list[str]], hang: Path | None = None) -> None:
+        self.addresses = addresses
+        self.hanging: set[str] = set()
+        """Names whose look-ups hang that begin."""
+        self.asked: Counter[str] = Counter()
+        self.let_go = threading.Event()
+        self._hang = hang
+
+    def install(self) -> None:
+        """Stand in for it from now on, in a program of the test's own."""
+        socket.getaddrinfo = self.getaddrinfo  # type: ignore[assignment]
+
+    def getaddrinfo(self, host: Any, port: Any, *args: Any, **options: Any) -> list[Any]:
+        if host not in self.addresses:
+            return list(_real(host, port, *args, **options))
+        self.asked[host] += 1
+        if host in self.hanging or (self._hang and self._hang.exists()):
+            self.let_go.wait()
+        found = self.addresses[host]
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [one for address in found for one in _real(address, port, *args, **options)]
+
+
+def look_ups() -> list[str]:
+    """Return the names that are being looked up in this process, one for each look-up."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [name.removeprefix("look-up of ") for name in names if name.startswith("look-up of ")]
