@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
 from redis.crc import key_slot
 
 from tests.support.driven import BUSY, driven
@@ -214,3 +215,15 @@ def test_a_slot_that_is_half_moved_costs_no_number_and_a_server_that_starts_mean
         assert (report.failed, report.uncounted) == (0, 0), report.as_text()
         assert one.latencies()[-1] < 2 + BUSY
     assert_exact(move.target.client, [server, other], numbers(load) + numbers(its_load))
+
+
+@pytest.mark.parametrize("preferred", ["hostname", "unknown-endpoint"])
+def test_nodes_that_tell_no_host_are_at_the_one_that_was_asked(
+    preferred: str, cluster: Cluster, counting: Start
+) -> None:
+    for node in cluster.nodes:
+        node.client.config_set("cluster-preferred-endpoint-type", preferred)
+    asked = cluster.others()[0]
+    with pytest.raises(redis.ResponseError, match=rf"{SLOT} \??:{cluster.owner.port}$"):
+        asked.client.execute_command("EXISTS", "counter")
+    assert counting(f"--redis-url={url(asked)}").visits() == 1
