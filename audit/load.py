@@ -179,9 +179,10 @@ class Load:
         return stream
 
     async def _connect(self) -> IOStream:
-        stream = await self._client.connect(
-            self._host, self._port, ssl_options=self._tls, max_buffer_size=2 * MOST_BYTES
-        )
+        stream = await self._client.connect(self._host, self._port, max_buffer_size=2 * MOST_BYTES)
+        if self._tls is not None:  # the dot at a name's end is for the resolver (RFC 6066, 3)
+            name = self._host.removesuffix(".")
+            stream = await stream.start_tls(False, self._tls, server_hostname=name)
         stream.set_nodelay(True)
         return stream
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import termios
@@ -15,12 +16,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import trustme
 
 from audit.load import Load, Visit
 from audit.plot import draw
 from audit.report import Judgement, Report
 from check import main
 from tests.support import ROOT
+from tests.support.before import run_before
 from tests.support.ports import held_port
 from tests.support.program import Program
 from tests.support.proxy import Proxy
@@ -176,6 +179,27 @@ def test_failures_beyond_those_allowed_fail_the_audit(
     result = check(url, "--requests=8", "--json", f"--max-failures={allowed}")
     assert json.loads(result.stdout)["failures"] == {"status 503": 3}
     assert result.returncode == status
+
+
+def test_the_dot_at_a_names_end_is_not_the_certificates(folder: Path, program: Start) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("audited.invalid").configure_cert(tls)
+    code = """
+from tests.support.names import Names
+Names({name: ["127.0.0.1"] for name in ("audited.invalid.", "other.invalid.")}).install()
+"""
+    env = os.environ | run_before(folder, code) | {"SSL_CERT_FILE": str(folder / "ca.pem")}
+
+    with Proxy([program().port], tls) as proxy:
+
+        def failures(name: str) -> dict[str, int]:
+            result = check(f"https://{name}:{proxy.port}", "--requests=3", "--json", env=env)
+            return dict(json.loads(result.stdout)["failures"])
+
+        assert failures("audited.invalid.") == {}
+        assert failures("other.invalid.") == {"certificate not trusted": 3}
 
 
 def test_each_kind_of_failure_is_named(folder: Path, answering: Callable[[Answer], str]) -> None:
