@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import threading
@@ -12,7 +13,10 @@ from pathlib import Path
 import pytest
 import trustme
 
+import counter.probing
 import counter.resolver
+import counter.visits
+from counter.connector import Connector
 from counter.resolver import MAX_LOOK_UPS, resolve
 from tests.support.before import run_before
 from tests.support.fake_redis import FakeRedis
@@ -151,10 +155,13 @@ async def test_an_address_that_hangs_is_no_hindrance_to_those_who_watch(
 
 
 @pytest.mark.gen_test
-@pytest.mark.usefixtures("names")
-async def test_sentinels_and_the_primary_that_they_name_may_have_an_address_that_hangs(
-    folder: Path, hanging: Callable[[str, int], contextlib.AbstractContextManager[None]]
+async def test_sentinels_and_the_primary_that_they_name_may_have_addresses_that_hang(
+    names: Names,
+    folder: Path,
+    hanging: Callable[[str, int], contextlib.AbstractContextManager[None]],
 ) -> None:
+    hung = [f"127.0.0.{i}" for i in range(2, 10)]  # more than there are tenths of a second
+    names.addresses[NAME] = [*hung, WELL]
     node, sentinel = Node(folder), Sentinel(folder)
     node.start()
     sentinel.watch(node, quorum=1)
@@ -163,7 +170,10 @@ async def test_sentinels_and_the_primary_that_they_name_may_have_an_address_that
     named.to_client.change = lambda data: data.replace(
         b"$9\r\n127.0.0.1\r\n", b"$%d\r\n%b\r\n" % (len(NAME), NAME.encode())
     )
-    with named, hanging(HUNG, named.port), hanging(HUNG, node.port):
+    with named, contextlib.ExitStack() as stack:
+        for host in hung:
+            stack.enter_context(hanging(host, named.port))
+            stack.enter_context(hanging(host, node.port))
         async with serving(f"redis+sentinel://{NAME}:{named.port}/{SERVICE}") as visitor:
             assert await visitor.counted_again() == 1
             reader = visitor.visits.reader()
@@ -325,3 +335,50 @@ Names({{{NAME!r}: [{WELL!r}]}}, Path({str(hang)!r})).install()
     assert time.monotonic() - begun < 2 + BUSY
     assert len(list(tasks.iterdir())) <= MAX_LOOK_UPS + 4
     assert seconds_to_stop(server) < 1
+
+
+# Servers that take connections and never answer.
+
+
+@pytest.mark.gen_test
+async def test_a_primary_that_hangs_does_not_pile_up_probes_and_counts_when_it_answers(
+    fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counter.visits, "PROBE_EVERY", 0.05)
+    monkeypatch.setattr(counter.probing, "STUCK_AFTER", 0.5)
+    port = str(fake.port).encode()
+    with FakeRedis() as sentinel:
+        sentinel.replies["SENTINEL"] = b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n" % (len(port), port)
+        fake.replies["ROLE"] = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+        fake.silent = True
+        url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}"
+        async with serving(url, timeout=0.5) as visitor:
+            assert await visitor.visit() is None
+            await eventually(lambda: len(fake.connections) >= 40)
+            assert len(fake.open()) <= 20
+            fake.heal()
+            assert await visitor.counted_again() == 1
+
+
+@pytest.mark.gen_test
+async def test_a_tls_connection_to_a_server_that_hangs_is_closed_soon(folder: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(WELL).configure_cert(tls)
+    with silent(WELL, 0) as listening:
+        url = f"rediss://:secret@{WELL}:{listening.getsockname()[1]}?ssl_ca_certs={folder}/ca.pem"
+
+        def serve() -> bytes:
+            accepted, _ = listening.accept()
+            with tls.wrap_socket(accepted, server_side=True) as hung:
+                with socket.socket(fileno=os.dup(hung.fileno())) as raw:
+                    raw.settimeout(10)  # asyncio's own patience is half a minute
+                    while data := raw.recv(1000):
+                        pass
+                return data
+
+        serving_it = asyncio.create_task(asyncio.to_thread(serve))
+        with pytest.raises(TimeoutError):
+            await Connector(url, key="counter", timeout=0.5).connect()
+        assert await serving_it == b""
