@@ -6,23 +6,18 @@ from collections.abc import Awaitable, Callable
 
 from counter.connection import Connection
 
-#: Seconds after which a stuck probe is given up, longer than any that may still succeed takes. So
-#: a server that takes connections and never answers is not waited for while another has come.
-STUCK_AFTER = 5.0
-
 
 async def find(probe: Callable[[], Awaitable[Connection]], every: float) -> Connection:
     """Return the first connection that a probe finds.
 
-    :arg probe: opens a connection that counts, or raises.
+    :arg probe: opens a connection that counts, or raises; it ends at some time.
     :arg every: seconds between two probes. A stuck one may stay so, so the next is a fresh one.
     """
     found: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
 
     async def look() -> None:
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(STUCK_AFTER):
-                connection = await probe()
+            connection = await probe()
             if found.done():
                 connection.close()
             else:

@@ -32,6 +32,10 @@ PROBE_EVERY = 0.5
 #: costs no time: the next one starts beside it.
 PROBE_TIMEOUT = 2.0
 
+#: Seconds after which a stuck probe is given up, longer than any that may still succeed takes. So
+#: a server that takes connections and never answers is not waited for while another has come.
+STUCK_AFTER = 5.0
+
 #: Seconds between two times that a batch is sent again, at first and at most. The first time is
 #: at once.
 BACKOFF, MAX_BACKOFF = 0.001, 0.05
@@ -433,7 +437,8 @@ class Visits:
 
     async def _look_for_redis(self) -> Connection:
         try:
-            return await self._probe()
+            async with asyncio.timeout(STUCK_AFTER):
+                return await self._probe()
         except Exception as error:
             if self._off:
                 self._say_why_off(error)

@@ -95,7 +95,7 @@ def test_readyz_tells_the_reason_of_now(program: Start, fake: FakeRedis) -> None
 async def test_a_redis_that_repeats_the_password_does_not_bring_it_into_the_log(
     fake: FakeRedis, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
-    fake.unknown_auth = True
+    fake.replies["AUTH"] = b"-ERR unknown command 'AUTH', with args beginning with: 'hush'\r\n"
     url, password = fake.url.replace("//", "//user:hush@"), None
     if place == "file":
         url, password = fake.url, lambda: "hush"

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import trustme
 
-import counter.probing
 import counter.resolver
 import counter.visits
 from counter.connector import Connector
@@ -345,7 +344,7 @@ async def test_a_primary_that_hangs_does_not_pile_up_probes_and_counts_when_it_a
     fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counter.visits, "PROBE_EVERY", 0.05)
-    monkeypatch.setattr(counter.probing, "STUCK_AFTER", 0.5)
+    monkeypatch.setattr(counter.visits, "STUCK_AFTER", 0.5)
     port = str(fake.port).encode()
     with FakeRedis() as sentinel:
         sentinel.replies["SENTINEL"] = b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n" % (len(port), port)
@@ -356,6 +355,10 @@ async def test_a_primary_that_hangs_does_not_pile_up_probes_and_counts_when_it_a
             assert await visitor.visit() is None
             await eventually(lambda: len(fake.connections) >= 40)
             assert len(fake.open()) <= 20
+            fake.refuse()
+            await eventually(lambda: "Error 111" in visitor.visits.reason)
+            fake.listen()
+            await eventually(lambda: visitor.visits.reason == "no answer from Redis in time")
             fake.heal()
             assert await visitor.counted_again() == 1
 

@@ -141,7 +141,6 @@ class FakeRedis:
         self.password = password
         self.counter = 0
         self.scripts_refused = b""
-        self.unknown_auth = False  # as a proxy may not know it; it is repeated then
         self.replies: dict[str, bytes] = {}
         self._tokens: dict[str, tuple[int, int, int]] = {}  # the last one of each process
         self.acknowledged = 0  # what WAIT is answered with
@@ -319,10 +318,6 @@ class FakeRedis:
                 return b":%d\r\n" % self.counter + self.figure * beside
             case ("EVALSHA" | "EVAL", _, keys, *words):
                 return self.scripts_refused or self._applied(words[1], words[int(keys)])
-            case ("AUTH", *credentials) if self.unknown_auth:
-                repeated = " ".join(f"'{word}'" for word in credentials)
-                said = f"-ERR unknown command 'AUTH', with args beginning with: {repeated}\r\n"
-                return said.encode()
             case ("AUTH", *credentials):
                 right = credentials[-1] == self.password
                 return b"+OK\r\n" if right else b"-WRONGPASS invalid password\r\n"
