@@ -217,6 +217,9 @@ class Settings:
     processes: int = _setting(
         "1", _whole(0, 1024), "worker processes sharing the port; 0 means one per core"
     )
+    drain_delay: float = _setting(
+        "0", _seconds(0), "seconds that the server, unready, goes on accepting after SIGTERM"
+    )
     grace: float = _setting("5", _seconds(0), "seconds that requests in flight get after SIGTERM")
     access_log: bool = _setting("true", _boolean, "one log line a request")
     log_format: str = _setting("text", _choice("text", "json"), "text or json")

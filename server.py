@@ -35,7 +35,7 @@ from config import Settings
 from counter import Visits
 from handlers import COMMON_HEADERS, NotFoundHandler, route_names, routes
 from http1 import Application, HTTPServer, Listener
-from process import STOP_SIGNALS, check_health, fail, run_workers
+from process import STOP_SIGNALS, Stopping, check_health, fail, run_workers
 from watch import Broadcast, Metrics, configure_logs, log_request
 
 #: Seconds that the start waits for Redis, so that the first visits are counted too.
@@ -123,7 +123,7 @@ async def serve(
     metrics: Metrics,
     sockets: list[socket.socket],
     siblings: Sequence[socket.socket] = (),
-    orphaned: int | None = None,
+    end_of_work: int | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
@@ -132,9 +132,9 @@ async def serve(
     :arg metrics: what is counted, besides; the process has taken its slot.
     :arg sockets: listening.
     :arg siblings: the sockets of other processes on the same port.
-    :arg orphaned: see `stop_event`.
+    :arg end_of_work: see `stop_event`.
     """
-    stop = stop_event(orphaned)
+    stop = stop_event(end_of_work)
     live = Broadcast(visits.reader())
     app = make_app(settings, visits, live, metrics)
     refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
@@ -155,34 +155,37 @@ async def serve(
     log.info("stopping")
     app.settings["draining"] = True
     await live.close()  # streams have no end to wait for
-    await server.drain(settings.grace)
+    await server.drain(settings.grace, settings.drain_delay)
     sharing.cancel()
     await visits.close()
+    # Until the next handlers are there, as the loop takes its own along.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
-def stop_event(orphaned: int | None) -> asyncio.Event:
+def stop_event(end_of_work: int | None) -> asyncio.Event:
     """Return what is set by SIGTERM or SIGINT; a second signal ends the process at once.
 
-    :arg orphaned: a descriptor that becomes readable when the parent process is gone, which
-        then counts as a signal.
+    :arg end_of_work: a descriptor that becomes readable when the parent process is asked to stop
+        or is gone, which then counts as a signal.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    stopping = Stopping()
 
-    def on_signal(signum: int) -> None:
-        if stop.is_set():
-            os._exit(128 + signum)
+    def on_stop(signum: int | None) -> None:
+        if stopping.ask(signum):
+            os._exit(128 + (signum or 0))
         stop.set()
 
-    def on_orphaned(descriptor: int) -> None:
+    def on_end_of_work(descriptor: int) -> None:
         loop.remove_reader(descriptor)  # it stays readable
-        stop.set()
+        on_stop(None)
 
     for signum in STOP_SIGNALS:
-        loop.add_signal_handler(signum, on_signal, signum)
+        loop.add_signal_handler(signum, on_stop, signum)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    if orphaned is not None:
-        loop.add_reader(orphaned, on_orphaned, orphaned)
+    if end_of_work is not None:
+        loop.add_reader(end_of_work, on_end_of_work, end_of_work)
     return stop
 
 
@@ -209,6 +212,7 @@ def exit_on_signals() -> None:
     """
     for signum in STOP_SIGNALS:
         signal.signal(signum, lambda *_: sys.exit(0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def listen(settings: Settings, processes: int = 1) -> list[list[socket.socket]]:
@@ -259,14 +263,14 @@ def run(settings: Settings) -> None:
         host, port = settings.address or "localhost", sockets[0][0].getsockname()[1]
         log.info("listening on http://%s:%d/", f"[{host}]" if ":" in host else host, port)
 
-        def work(slot: int, orphaned: int | None = None) -> None:
+        def work(slot: int, end_of_work: int | None = None) -> None:
             siblings = [one for those in sockets for one in those if one not in sockets[slot]]
             metrics.take(slot)
             # Until the loop handles them, as the exception of one would break its start.
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                runner.run(serve(settings, visits, metrics, sockets[slot], siblings, orphaned))
-            exit_on_signals()  # the loop has taken its handlers along
+                runner.run(serve(settings, visits, metrics, sockets[slot], siblings, end_of_work))
+            exit_on_signals()
 
         if processes == 1:
             work(0)
@@ -288,6 +292,8 @@ def main() -> None:
         run(settings)
     except StartError as error:
         fail(1, error)
+    finally:  # Python takes its handlers along before it ends, and a signal would be the status
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 if __name__ == "__main__":

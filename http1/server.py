@@ -151,13 +151,15 @@ class HTTPServer(ServerHooks):
         await asyncio.gather(*opening, return_exceptions=True)
         await self._wait_until_none_is_open()
 
-    async def drain(self, grace: float) -> None:
+    async def drain(self, grace: float, delay: float = 0.0) -> None:
         """Stop listening, let the requests in flight finish, close every connection.
 
-        :arg grace: seconds that the requests in flight get.
+        :arg grace: seconds that the requests in flight get, from when listening stops.
+        :arg delay: seconds that listening goes on, each connection ending with its next answer,
+            while balancers learn that they are to send no more.
         """
         self.is_draining = True
-        await asyncio.sleep(DRAIN_PAUSE)
+        await asyncio.sleep(max(delay, DRAIN_PAUSE))
         self.stop()
         await asyncio.sleep(DRAIN_PAUSE)
         for task in self._opening:  # a client that does not go on with its TLS handshake

@@ -2,6 +2,7 @@
 
 from process.healthcheck import check_health
 from process.messages import fail, one_line
-from process.workers import STOP_SIGNALS, run_workers
+from process.signals import STOP_SIGNALS, Stopping
+from process.workers import run_workers
 
-__all__ = ["STOP_SIGNALS", "check_health", "fail", "one_line", "run_workers"]
+__all__ = ["STOP_SIGNALS", "Stopping", "check_health", "fail", "one_line", "run_workers"]

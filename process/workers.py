@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from process.signals import STOP_SIGNALS, Stopping
+
 #: Seconds until a worker that died is replaced, so that one that cannot run takes no core.
 RESTART_BACKOFF = 0.5
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = logging.getLogger("friendlyhello.workers")
 
@@ -23,35 +23,39 @@ def run_workers(
     """Keep worker processes running until SIGTERM or SIGINT, which they are passed.
 
     :arg number: how many.
-    :arg work: what each does, until it gets SIGTERM. It is given its slot, from 0 on, which it
-        takes over from the one that it replaces, and the read end of a pipe that ends when the
-        parent is gone, however that happened.
+    :arg work: what each does, until it is to stop. It is given its slot, from 0 on, which it
+        takes over from the one that it replaces, and the read end of a pipe that ends when it is
+        to stop, or the parent is gone, however that happened.
     :arg sockets: what they listen on, all of them. Kept open here, so that no connection is lost
         with a worker, until the signal, so that they can stop listening.
     """
-    orphaned, parent_alive = os.pipe()
+    # By its end, and not by a signal, so that workers to whom the signal was sent as well get one.
+    end_of_work, end = os.pipe()
+    at_work = [end]
     workers: dict[int, int] = {}  # process to slot
-    stopping = False
+    stopping = Stopping()
 
     def start(slot: int) -> None:
         # A signal between the fork and the list would not reach the new worker.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        if not stopping:
+        if not stopping.asked:
             pid = os.fork()
             if pid == 0:
-                os.close(parent_alive)
-                _work_and_exit(work, slot, orphaned)
+                os.close(end)
+                _work_and_exit(work, slot, end_of_work)
             workers[pid] = slot
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
+        # All of it may be interrupted by another signal, which does it, too.
         for listening in sockets:
             listening.close()
-        for pid in workers:
-            with contextlib.suppress(ProcessLookupError):  # it has just been waited for
-                os.kill(pid, signal.SIGTERM)
+        while at_work:
+            os.close(at_work.pop())
+        if stopping.ask(signum):
+            for pid in workers:
+                with contextlib.suppress(ProcessLookupError):  # it has just been waited for
+                    os.kill(pid, signum)
 
     for signum in STOP_SIGNALS:
         signal.signal(signum, stop)
@@ -62,21 +66,23 @@ def run_workers(
         if pid not in workers:
             continue  # the embedded Valkey, a child too
         slot = workers.pop(pid)
-        if not stopping:
+        if not stopping.asked:
             code = os.waitstatus_to_exitcode(status)
             log.error("worker %d ended with status %d, starting another", pid, code)
             time.sleep(RESTART_BACKOFF)
             start(slot)
 
 
-def _work_and_exit(work: Callable[[int, int], None], slot: int, orphaned: int) -> None:
+def _work_and_exit(work: Callable[[int, int], None], slot: int, end_of_work: int) -> None:
     # A group of its own: a terminal's Ctrl-C is for the parent, which passes it on once.
     os.setpgid(0, 0)
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
-        work(slot, orphaned)
+        work(slot, end_of_work)
+    except SystemExit:  # a signal at its end
+        pass
     except BaseException:
         log.exception("worker failed")
         os._exit(1)

@@ -33,6 +33,7 @@ SETTINGS = {
     "redis-timeout": 2,
     "redis-wait": 0,
     "processes": 1,
+    "drain_delay": 0,
     "grace": 5,
     "access-log": True,
     "log-format": "text",
@@ -68,6 +69,7 @@ GOOD = [
     ("redis-password-file", "/run/secrets/redis", "/run/secrets/redis"),
     ("redis-timeout", "0.5", 0.5),
     ("processes", "0", 0),
+    ("drain_delay", "5", 5),
     ("grace", "0", 0),
     ("grace", ".25", 0.25),
     ("access-log", "false", False),
@@ -94,7 +96,8 @@ BAD = [
         for value in ("0", "-1", "soon", "nan", "inf", "2s", "1e1", "3601")
     ),
     *(
-        ("grace", value, "seconds")
+        (name, value, "seconds")
+        for name in ("grace", "drain-delay")
         for value in ("-1", "x", "nan", "inf", "-0.1", "1_0", "5 ", "3601")
     ),
     *(("access-log", value, "true or false") for value in ("maybe", "2", "tru", "truee")),

@@ -13,6 +13,7 @@ import pytest
 from tornado.testing import bind_unused_port
 
 from http1 import HTTPServer
+from process.signals import SAME_SIGNAL
 from server import make_app
 from tests.support import ROOT
 from tests.support.processes import seconds_to_stop
@@ -198,8 +199,64 @@ def test_second_signal_stops_at_once(
     server.wait_for(b"stopping")
     wait_until(lambda: refuses(server))
     assert server.process.poll() is None
+    time.sleep(SAME_SIGNAL)  # else it would be the same
     assert seconds_to_stop(server, second, 128 + second) < 1
     assert b"Traceback" not in server.log
+
+
+def test_another_signal_stops_at_once_however_soon(
+    counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", *PATIENT)
+    visitor, bystander = connect(server), connect(server)
+    valkey.hang()
+    visitor.request("GET", "/")
+    seen(bystander)
+    server.signal(signal.SIGTERM)
+    server.wait_for(b"stopping")
+    assert seconds_to_stop(server, signal.SIGINT, 128 + signal.SIGINT) < 1
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("milliseconds", [0, 5, 20, 100, 180, 220])
+def test_a_signal_that_comes_twice_is_one(
+    milliseconds: int, processes: int, program: Start, valkey: Valkey
+) -> None:
+    """As GNU timeout sends it, to its child and then to its child's group."""
+    server = program(f"--redis-url={valkey.url}", f"--processes={processes}")
+    server.wait_for(b"(?s)" + b".*".join([b"counter on"] * processes))
+    server.signal()
+    time.sleep(milliseconds / 1000)
+    server.signal()
+    assert server.wait() == 0
+    assert b"Traceback" not in server.log
+    assert b"failed" not in server.log
+
+
+def test_the_server_goes_on_accepting_for_the_drain_delay_and_is_not_ready(
+    counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--drain-delay=3600")
+    kept = connect(server)
+    assert ask(kept)[0] == 200
+    server.signal()
+    server.wait_for(b"stopping")
+    for connection in (kept, connect(server)):
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Connection"]) == (200, "close")
+        assert b"<b>Visits:</b> " in answer.read()
+    assert server.visits() == 3
+    assert ask(connect(server), "/readyz")[0] == 503
+    time.sleep(SAME_SIGNAL)
+    assert seconds_to_stop(server, status=128 + signal.SIGTERM) < 1
+
+
+def test_listening_ends_with_the_drain_delay(counting: Start, valkey: Valkey) -> None:
+    server = counting(f"--redis-url={valkey.url}", DRAIN_DELAY="0.5")
+    begun = time.monotonic()
+    assert seconds_to_stop(server) < 1 + 0.5
+    assert time.monotonic() - begun >= 0.5
 
 
 def test_redis_connections_are_closed(counting: Start, valkey: Valkey) -> None:

@@ -222,9 +222,20 @@ def test_only_the_web_pods_reach_redis_and_redis_reaches_nobody() -> None:
     assert rule["ports"] == [{"protocol": "TCP", "port": container(REDIS)["ports"][0]["name"]}]
 
 
-def test_requests_in_flight_have_their_grace_before_the_pod_is_killed() -> None:
-    draining = Settings().grace + 2 * DRAIN_PAUSE + Settings().redis_timeout
-    assert pod(WEB)["terminationGracePeriodSeconds"] > draining
+def test_requests_in_flight_have_their_grace_before_the_replica_is_killed() -> None:
+    for environment, seconds in (
+        (
+            {one["name"]: one["value"] for one in container(WEB)["env"]},
+            pod(WEB)["terminationGracePeriodSeconds"],
+        ),
+        (
+            STACK["services"]["web"]["environment"],
+            int(STACK["services"]["web"]["stop_grace_period"].removesuffix("s")),
+        ),
+    ):
+        delay = float(environment["DRAIN_DELAY"])
+        assert delay > 0
+        assert seconds > max(delay, DRAIN_PAUSE) + DRAIN_PAUSE + Settings().grace
     assert "lifecycle" not in container(WEB)
     rolling = WEB["spec"]["strategy"]["rollingUpdate"]
     assert (rolling["maxSurge"], rolling["maxUnavailable"]) == (1, 0)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults.test_redis_faults import FAULTS, Fault, Stage, repeatedly
 from tests.support import ROOT
+from tests.support.balancer import Balancer
 from tests.support.driven import BUSY, driven
 from tests.support.exact import assert_exact, numbers
 from tests.support.ports import held_port
@@ -109,6 +110,34 @@ def test_a_rolling_restart_under_load_shows_each_number_once(
             seen = len(load.visits)
             wait_until(lambda seen=seen: len(load.visits) >= seen + 60)  # type: ignore[misc]
         stack.close()
+        report = load.report()
+        assert (report.failed, report.uncounted) == (0, 0), report.as_text()
+        assert_exact(valkey.client, servers, numbers(load))
+
+
+#: Seconds between two looks of the balancer, and those that a server leaves it: more than twice as
+#: many, as the machine may be busy.
+HEARS_LATE, DRAIN_DELAY = 2.0, 5
+
+
+@pytest.mark.parametrize("keep_alive", [False, True], ids=["new connections", "kept connections"])
+def test_a_rolling_restart_behind_a_balancer_that_hears_late_loses_nothing(
+    keep_alive: bool, valkey: Valkey, counting: Start, places: list[int]
+) -> None:
+    def start(port: int) -> Program:
+        delay = f"--drain-delay={DRAIN_DELAY}"
+        url = f"--redis-url={valkey.url}"
+        return counting(url, "--access-log=false", f"--port={port}", delay)
+
+    with Balancer(places, every=HEARS_LATE, keep_alive=keep_alive) as balancer:
+        servers = [start(port) for port in places]
+        wait_until(lambda: balancer.ready == {*places})
+        with driven(balancer.url, rate=300, keep_alive=keep_alive) as load:
+            for turn, port in enumerate(places):
+                servers[turn].signal()
+                assert servers[turn].wait() == 0
+                servers[turn] = start(port)
+                wait_until(lambda port=port: port in balancer.ready)  # type: ignore[misc]
         report = load.report()
         assert (report.failed, report.uncounted) == (0, 0), report.as_text()
         assert_exact(valkey.client, servers, numbers(load))

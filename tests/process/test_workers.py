@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from process.signals import SAME_SIGNAL
 from tests.support.processes import children, is_running, processes_in, seconds_to_stop
 from tests.support.program import Program, run_to_end
 from tests.support.valkey import Valkey
@@ -208,8 +210,25 @@ def test_second_signal_stops_every_worker_at_once(
     in_flight(server, connect, valkey)
     server.signal()
     server.wait_for(rb"(?s)stopping.*stopping")
+    time.sleep(SAME_SIGNAL)  # else it would be the same
     assert seconds_to_stop(server, status=0) < 1
     assert not any(is_running(worker) for worker in workers)
+
+
+def test_a_signal_to_the_whole_group_cuts_no_request(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    """As systemd sends it, to each process of the service."""
+    server = program(f"--redis-url={valkey.url}", "--processes=2", *["--redis-timeout=60"])
+    workers = workers_of(server, 2)
+    visitors = in_flight(server, connect, valkey)
+    for signum in (signal.SIGTERM, signal.SIGTERM):
+        for pid in (*workers, server.process.pid):
+            os.kill(pid, signum)
+    server.wait_for(rb"(?s)stopping.*stopping")
+    valkey.go_on()
+    assert numbers(visitors) == list(range(1, 21))
+    assert server.wait() == 0
 
 
 def test_workers_end_with_a_parent_that_was_killed(program: Start, valkey: Valkey) -> None:

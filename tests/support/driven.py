@@ -26,16 +26,27 @@ class Driven:
 
     :arg server: the program, or the URL of the page.
     :arg rate: visits a second; None for as many as it answers.
+    :arg keep_alive: make visits on the same connections.
     """
 
     def __init__(
-        self, server: Program | str, *, rate: float | None = 200, concurrency: int = 32
+        self,
+        server: Program | str,
+        *,
+        rate: float | None = 200,
+        concurrency: int = 32,
+        keep_alive: bool = True,
     ) -> None:
         url, self._pid = (
             (server, None) if isinstance(server, str) else (server.url, server.process.pid)
         )
         self.load = Load(
-            url, duration=3600, concurrency=concurrency, rate=rate, timeout=30, keep_alive=True
+            url,
+            duration=3600,
+            concurrency=concurrency,
+            rate=rate,
+            timeout=30,
+            keep_alive=keep_alive,
         )
         self._moments: list[float] = []
         self._lost: list[float] = []  # seconds, up to each of these moments
@@ -99,10 +110,14 @@ class Driven:
 
 @contextlib.contextmanager
 def driven(
-    server: Program | str, *, rate: float | None = 200, concurrency: int = 32
+    server: Program | str,
+    *,
+    rate: float | None = 200,
+    concurrency: int = 32,
+    keep_alive: bool = True,
 ) -> Iterator[Driven]:
     """Drive a server until the end of the context, once its visits are answered."""
-    one = Driven(server, rate=rate, concurrency=concurrency)
+    one = Driven(server, rate=rate, concurrency=concurrency, keep_alive=keep_alive)
     thread = threading.Thread(target=lambda: asyncio.run(one.run()), name="load")
     thread.start()
     try:

@@ -1,0 +1,120 @@
+"""A balancer that hears late of a server's end, and never retries."""
+
+import asyncio
+import contextlib
+import itertools
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from tests.support.ports import held_port
+from tests.support.streams import Streams, cancel
+from tests.support.waiting import PATIENCE
+
+Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+_FAILED = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
+
+
+class Balancer:
+    """Listens on a port of 127.0.0.1 and gives each request to the next server that is ready.
+
+    Use it as a context. It takes requests without content, as visits are.
+
+    :arg ports: of the servers.
+    :arg every: seconds between two looks at a server's ``/readyz``.
+    :arg keep_alive: keep the connections to the servers, instead of opening one for each request.
+    """
+
+    def __init__(self, ports: Sequence[int], *, every: float, keep_alive: bool) -> None:
+        self.ready: set[int] = set()
+        """Ports of the servers that were ready when they were last asked."""
+        self._every = every
+        self._keep_alive = keep_alive
+        self._turn = itertools.cycle(ports)
+        self._idle: dict[int, list[Pair]] = {port: [] for port in ports}
+        self._port = held_port()
+        self.url = f"http://127.0.0.1:{self._port.getsockname()[1]}"
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="balancer", daemon=True)
+        self._streams = Streams(self._serve)
+
+    def __enter__(self) -> "Balancer":
+        self._thread.start()
+        self._run(self._begin())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._port.close()
+
+    # In its thread.
+
+    def _run(self, coroutine: Any) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
+
+    async def _begin(self) -> None:
+        self._streams.listen_at(self._port.getsockname()[1])
+        self._looks = [asyncio.create_task(self._look_after(port)) for port in self._idle]
+
+    async def _end(self) -> None:
+        self._streams.refuse()
+        await self._streams.end()
+        await cancel(asyncio.all_tasks() - {asyncio.current_task()})
+        for port in self._idle:
+            self._forget(port)
+
+    async def _look_after(self, port: int) -> None:
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                is_ready = (await reader.read()).startswith(b"HTTP/1.1 200 ")
+                writer.close()
+            except OSError:
+                is_ready = False
+            if is_ready:
+                self.ready.add(port)
+            else:
+                self.ready.discard(port)
+                self._forget(port)
+            await asyncio.sleep(self._every)
+
+    def _forget(self, port: int) -> None:
+        idle, self._idle[port] = self._idle[port], []
+        for _, writer in idle:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError), contextlib.closing(writer):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                answer = _FAILED
+                with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+                    answer = await self._passed_on(head)
+                writer.write(answer)
+
+    async def _passed_on(self, head: bytes) -> bytes:
+        port = next(port for port in self._turn if port in self.ready)
+        idle = self._idle[port]
+        reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
+        try:
+            begin, *fields = head.split(b"\r\n")
+            fields = [field for field in fields if not field.lower().startswith(b"connection:")]
+            wish = b"Connection: keep-alive" if self._keep_alive else b"Connection: close"
+            writer.write(b"\r\n".join([begin, wish, *fields]))
+            answer = await reader.readuntil(b"\r\n\r\n")
+            lines = answer.lower().split(b"\r\n")
+            (length,) = (line[15:] for line in lines if line.startswith(b"content-length:"))
+            answer += await reader.readexactly(int(length))
+        except BaseException:
+            writer.close()
+            raise
+        if b"connection: close" in lines or port not in self.ready:
+            writer.close()
+        else:
+            idle.append((reader, writer))
+        return answer.replace(b"Connection: close\r\n", b"")
