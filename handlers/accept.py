@@ -1,35 +1,83 @@
-"""Which of the two forms of a page a client prefers (RFC 9110, section 12.5.1)."""
+"""Which of the forms of a page a client prefers (RFC 9110, section 12.5.1)."""
 
 import functools
 import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
-_RANGE = re.compile(
-    r"\s*(?P<range>[^\s;,]+/[^\s;,]+)\s*"
-    r"(?:;(?!\s*q=)[^;]*)*"
-    r"(?:;\s*q=(?P<weight>0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*(?:;.*)?)?",
-    re.IGNORECASE | re.ASCII,
-)
+_RANGE = re.compile(r"[^\s/]+/[^\s/]+", re.ASCII)
+_WEIGHT = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?", re.ASCII)
+
+
+class _Range(NamedTuple):
+    """A media range, or the type of an offer: ``kind`` is in lower case, ``weight`` up to 1."""
+
+    kind: str
+    parameters: dict[str, str]
+    weight: float
+
+
+def _parse(text: str) -> _Range | None:
+    """Read one range; what stands behind its weight says nothing. None: it is not well formed."""
+    kind, *rest = (part.strip() for part in text.lower().split(";"))
+    parameters: dict[str, str] = {}
+    weight = "1"
+    for part in rest:
+        name, _, value = part.partition("=")
+        if name == "q":
+            weight = value
+            break
+        parameters[name] = value.strip('"')
+    if _RANGE.fullmatch(kind) and _WEIGHT.fullmatch(weight):
+        return _Range(kind, parameters, float(weight))
+    return None
+
+
+def _specificity(media_range: _Range, offer: _Range) -> int | None:
+    """Tell how closely a range names an offer; None: not at all.
+
+    A parameter that both have must be the same in both, as ``version``. One that the offer does
+    not have says nothing of it: clients ask for JSON in UTF-8, which it always is.
+    """
+    if media_range.kind == offer.kind:
+        known = media_range.parameters.keys() & offer.parameters.keys()
+        if any(media_range.parameters[name] != offer.parameters[name] for name in known):
+            return None
+        return 2 + len(known)
+    if media_range.kind == offer.kind.partition("/")[0] + "/*":
+        return 1
+    return 0 if media_range.kind == "*/*" else None
+
+
+def preferred(accept: str, offers: Sequence[str]) -> str:
+    """Return the media type that a client prefers.
+
+    :arg accept: the Accept header, empty when there was none. A range that is not well formed is
+        passed over.
+    :arg offers: the media types that there are, with their parameters.
+    :return: that of the highest weight. Of those that are alike the first; and so when none is
+        acceptable, as any answer helps more than none.
+    """
+    ranges = [one for part in accept.split(",") if (one := _parse(part))]
+
+    def weight(text: str) -> float:
+        offer = _parse(text)
+        assert offer is not None
+        # The most specific range that matches decides; of two such, the higher weight.
+        found = [
+            (closeness, one.weight)
+            for one in ranges
+            if (closeness := _specificity(one, offer)) is not None
+        ]
+        return max(found)[1] if found else 0.0
+
+    return max(offers, key=weight)
 
 
 @functools.lru_cache(maxsize=64)  # few browsers, and each says the same each time
 def prefers_json(accept: str) -> bool:
     """Tell whether ``application/json`` is preferred over ``text/html``.
 
-    :arg accept: the Accept header, empty when there was none. A range that is not well
-        formed is passed over.
-    :return: whether JSON's weight is the higher one; alike, HTML it is.
+    :arg accept: the Accept header, empty when there was none.
     """
-    weights: dict[str, float] = {}
-    for part in accept.split(","):
-        if match := _RANGE.fullmatch(part):
-            media_range, weight = match["range"].lower(), float(match["weight"] or 1)
-            weights[media_range] = max(weight, weights.get(media_range, 0.0))
-    return _weight(weights, "application", "json") > _weight(weights, "text", "html")
-
-
-def _weight(weights: dict[str, float], kind: str, form: str) -> float:
-    # The most specific range that matches decides.
-    for media_range in (f"{kind}/{form}", f"{kind}/*", "*/*"):
-        if media_range in weights:
-            return weights[media_range]
-    return 0.0
+    return preferred(accept, ("text/html", "application/json")) == "application/json"

@@ -4,7 +4,7 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import Metric, ProcessCollector
@@ -14,10 +14,20 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     InfoMetricFamily,
 )
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.exposition import generate_latest as written_as_text
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_1_0_0
+from prometheus_client.openmetrics.exposition import generate_latest as written_as_openmetrics
+from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from watch.metrics import SECONDS, VISITS, Metrics, Sums
+
+#: The forms that are written, by their media types; the first one is for those who ask for none.
+FORMS: Mapping[str, Callable[[Collector], bytes]] = {
+    CONTENT_TYPE_PLAIN_0_0_4: written_as_text,
+    OPENMETRICS_1_0_0: written_as_openmetrics,
+}
 
 
 class Exposition:
@@ -29,17 +39,9 @@ class Exposition:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def written(self, accept: str) -> tuple[bytes, str]:
-        """Return what is told now.
-
-        :arg accept: the Accept header, by which a scraper may ask for OpenMetrics.
-        :return: the text, and its media type.
-        """
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # a version that is no number
-            encode, content_type = choose_encoder("")
-        return encode(self), content_type
+    def written(self, content_type: str) -> bytes:
+        """Return what is told now, in one of the `FORMS`."""
+        return FORMS[content_type](self)
 
     def collect(self) -> Iterator[Metric]:
         """Return what all processes have counted."""

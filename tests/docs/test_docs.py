@@ -14,7 +14,7 @@ from markdown_it.token import Token
 from tests.support import ROOT
 from tests.support.program import run_to_end
 from watch import Metrics
-from watch.exposition import Exposition
+from watch.exposition import FORMS, Exposition
 
 #: Folders that are not ours: what tools have made beside the program.
 FOREIGN = {"data", "node_modules", "screenshots", "__pycache__"}
@@ -239,8 +239,8 @@ def test_every_target_of_make_that_is_named_exists(page: str) -> None:
 
 def metrics() -> dict[str, str]:
     """The type of each metric of ours, by its name."""
-    text, _ = Exposition(Metrics()).written("")
-    return dict(re.findall(r"^# TYPE (friendlyhello_\w+) (\w+)$", text.decode(), re.M))
+    text = Exposition(Metrics()).written(next(iter(FORMS))).decode()
+    return dict(re.findall(r"^# TYPE (friendlyhello_\w+) (\w+)$", text, re.M))
 
 
 def test_the_metrics_are_those_of_a_scrape_with_their_types() -> None:

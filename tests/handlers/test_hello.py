@@ -216,6 +216,8 @@ class EscapingTest(PageCase):
         ("application/json;q=0, */*", False),
         ("text/html;q=0, */*", True),
         ("text/html;q=0", False),
+        ("text/html;q=0, application/json;q=0", False),
+        ("application/json;q=0.4;x=y, text/html;q=0.5", False),
         ("application/json;charset=utf-8", True),
         ("application/json;version=2;q=0.4, text/html;q=0.5", False),
         ("application/json;q=1.000, text/html;q=0.999", True),

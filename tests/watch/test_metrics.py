@@ -290,25 +290,71 @@ def test_watchers_of_all_processes_are_summed_and_a_new_process_has_none() -> No
     assert told() == 4
 
 
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+#: What is asked for, and what is answered.
 FORMS = {
-    "": "text/plain; version=0.0.4; charset=utf-8",
-    "application/openmetrics-text;version=1.0.0": "application/openmetrics-text; version=1.0",
-    "application/openmetrics-text;version=x": "text/plain; version=0.0.4; charset=utf-8",
-    "application/openmetrics-text;version=1.x": "text/plain; version=0.0.4; charset=utf-8",
-    "text/plain;version=;escaping=,,;": "text/plain; version=0.0.4; charset=utf-8",
-}
+    "": TEXT,
+    "*/*": TEXT,
+    "text/plain": TEXT,
+    "text/plain; charset=utf-8": TEXT,
+    # A browser's own.
+    "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": TEXT,
+    # What Prometheus sends: 2.42, the same with native histograms, and 3.
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1": OPENMETRICS,
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,"
+    "application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;"
+    "q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1": OPENMETRICS,
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2":
+        OPENMETRICS,
+    # And with scrape_protocols: [PrometheusText0.0.4, OpenMetricsText1.0.0].
+    "text/plain;version=0.0.4;q=0.3,application/openmetrics-text;version=1.0.0;q=0.2,*/*;q=0.1":
+        TEXT,
+    # The weights decide.
+    "application/openmetrics-text": OPENMETRICS,
+    "application/*": OPENMETRICS,
+    'application/openmetrics-text; version="1.0.0"': OPENMETRICS,
+    "APPLICATION/OpenMetrics-Text;Version=1.0.0;Q=0.2": OPENMETRICS,
+    "text/plain, application/openmetrics-text;version=1.0.0;q=0.1": TEXT,
+    "application/openmetrics-text;version=1.0.0;q=0.1, text/plain;q=0.9": TEXT,
+    "application/openmetrics-text;q=0": TEXT,
+    "application/openmetrics-text;q=0, */*;q=0.1": TEXT,
+    "text/plain;q=0, */*;q=0.1": OPENMETRICS,
+    # The closer range decides.
+    "text/plain;q=0.9, application/openmetrics-text, "
+    "application/openmetrics-text;version=1.0.0;q=0.1": TEXT,
+    # A version that is not written is not claimed.
+    "application/openmetrics-text;version=9.9.9": TEXT,
+    "application/openmetrics-text;version=0.0.1": TEXT,
+    "text/plain;version=1.0.0;escaping=allow-utf-8": TEXT,
+    # Any form helps more than none.
+    "application/json": TEXT,
+    "*/*;q=0": TEXT,
+    # What is not well formed is passed over.
+    "application/openmetrics-text;version=x": TEXT,
+    "application/openmetrics-text;q=2": TEXT,
+    "text/plain;version=;escaping=,,;": TEXT,
+}  # fmt: skip
 
 
-def test_the_form_is_the_one_that_is_asked_for(program: Start, connect: Connect) -> None:
-    client = connect(program("--redis-url=unix:/nowhere/redis.sock"))
+def test_the_form_is_the_one_that_is_preferred_and_is_what_it_says(
+    program: Start, connect: Connect
+) -> None:
+    client = connect(program("--redis-url=unix:/nowhere/redis.sock", "--access-log=false"))
     for accept, content_type in FORMS.items():
         client.request("GET", "/metrics", headers={"Accept": accept})
         answer = client.getresponse()
         text = answer.read().decode()
         assert answer.status == 200, accept
-        assert answer.headers["Content-Type"].startswith(content_type), accept
+        assert answer.headers["Content-Type"] == content_type, accept
         assert answer.headers["Cache-Control"] == "no-store"
-        parse = openmetrics_families if "openmetrics" in content_type else text_families
+        assert answer.headers["Vary"] == "Accept"
+        assert text.endswith("# EOF\n") is (content_type == OPENMETRICS)
+        parse = openmetrics_families if content_type == OPENMETRICS else text_families
         families = list(parse(text))
         names = {family.name for family in families}
         assert {name for name in names if not name.startswith("friendlyhello")} == {
