@@ -181,7 +181,8 @@ def _host_name(host: str) -> str:
 class RequestHandler(web.RequestHandler):
     """Tornado's handler, whose answers take fewer steps.
 
-    An answer has no ETag, and no ``Server``, which would name Tornado's version.
+    An answer has no ETag, unless a subclass computes one, and no ``Server``, which would name
+    Tornado's version.
     """
 
     #: Headers of every answer of the handler, errors included, as HTTP writes their names.
@@ -228,12 +229,9 @@ class RequestHandler(web.RequestHandler):
         self._break_cycles()
         return sent
 
-    def set_etag_header(self) -> None:
-        """Make none: no two answers are alike."""
-
-    def check_etag_header(self) -> bool:
-        """Answer ``If-None-Match: *`` with the page, not with 304."""
-        return False
+    def compute_etag(self) -> str | None:
+        """Return none: no two answers are alike, and ``If-None-Match: *`` gets the page."""
+        return None
 
 
 @functools.lru_cache(maxsize=16)

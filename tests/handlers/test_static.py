@@ -1,0 +1,140 @@
+"""``GET /static/…``: no client joins two versions of a file, or keeps the one that is gone."""
+
+from collections.abc import Callable
+
+from tornado.httpclient import HTTPResponse
+from tornado.testing import AsyncHTTPTestCase
+from tornado.web import Application
+
+from handlers.static import FOLDER, StaticHandler
+from server import make_app
+from tests.support.program import Program
+from tests.support.raw_http import ask, open_to
+
+PATH = "/static/live.js"
+CONTENT = (FOLDER / "live.js").read_bytes()
+LAST = len(CONTENT) - 1
+OTHER = '"' + "0" * 128 + '"'
+TOMORROW = "Fri, 31 Dec 2100 00:00:00 GMT"
+
+#: What is asked for, and the part that comes: its first byte, and the one behind the last.
+RANGES = {
+    "bytes=0-0": (0, 1),
+    "bytes=1-3": (1, 4),
+    "bytes=5-": (5, LAST + 1),
+    "bytes=-5": (LAST - 4, LAST + 1),
+    f"bytes=2-{LAST + 99}": (2, LAST + 1),
+}
+
+#: These are no range, or several, or all of it: the whole file is the answer.
+WHOLE = [
+    *("bytes=", "bytes=-", "bytes", "bytes=a-b", "bytes=+1-3", "bytes=1_0-2_0", "bytes=1 - 3"),
+    *("bytes=²-³", "bytes=0-" + "9" * 5000, "bytes=--1", "bytes=0x1-0x3", "lines=1-3"),
+    *("bytes=0-1,4-5", "bytes=0-0,-1", "bytes=0-", f"bytes=0-{LAST}"),
+]
+
+NONE = [f"bytes={LAST + 1}-", "bytes=-0", "bytes=3-1"]
+
+
+class StaticTest(AsyncHTTPTestCase):
+    """The files of the live page."""
+
+    def get_app(self) -> Application:
+        return make_app()
+
+    def ask(self, method: str = "GET", path: str = PATH, **headers: str) -> HTTPResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.fetch(path, method=method, headers=named)
+
+    def test_etag_is_strong_and_the_same_with_and_without_the_contents_hash(self) -> None:
+        etag = self.ask().headers["Etag"]
+        assert etag.startswith('"')
+        for path in (PATH, StaticHandler.url("live.js"), f"{PATH}?v=of-another-version"):
+            for method in ("GET", "HEAD"):
+                assert self.ask(method, path).headers["Etag"] == etag
+        assert self.ask(path="/static/live.css").headers["Etag"] != etag
+
+    def test_what_the_client_has_is_not_sent_again(self) -> None:
+        url = StaticHandler.url("live.js")
+        whole = self.ask(path=url)
+        etag = whole.headers["Etag"]
+        for tags in (etag, f"W/{etag}", f"{OTHER}, {etag}", "*"):
+            answer = self.ask(path=url, If_None_Match=tags)
+            assert (answer.code, answer.body) == (304, b"")
+            # RFC 9110, 15.4.5.
+            for name in ("Etag", "Cache-Control"):
+                assert answer.headers[name] == whole.headers[name]
+            assert "Expires" in answer.headers
+            assert "Content-Type" not in answer.headers
+        for tags in (OTHER, f"W/{OTHER}", etag.strip('"')):
+            answer = self.ask(path=url, If_None_Match=tags)
+            assert (answer.code, answer.body) == (200, CONTENT)
+
+    def test_no_date_makes_a_file_the_one_that_the_client_has(self) -> None:
+        for method in ("GET", "HEAD"):
+            assert "Last-Modified" not in self.ask(method).headers
+        answer = self.ask(If_Modified_Since=TOMORROW)
+        assert (answer.code, answer.body) == (200, CONTENT)
+        answer = self.ask(If_Modified_Since=TOMORROW, If_None_Match=OTHER)
+        assert (answer.code, answer.body) == (200, CONTENT)
+
+    def test_one_part_is_sent_of_the_file_that_the_client_has_begun(self) -> None:
+        etag = self.ask().headers["Etag"]
+        for asked, (first, end) in RANGES.items():
+            for condition in ({}, {"If_Range": etag}, {"If_Match": etag}, {"If_Match": "*"}):
+                answer = self.ask(Range=asked, **condition)
+                assert (answer.code, answer.body) == (206, CONTENT[first:end]), asked
+                assert answer.headers["Content-Range"] == f"bytes {first}-{end - 1}/{len(CONTENT)}"
+                assert answer.headers["Etag"] == etag
+
+    def test_the_whole_file_is_sent_to_a_client_that_has_begun_another(self) -> None:
+        etag = self.ask().headers["Etag"]
+        for begun in (OTHER, f"W/{etag}", etag.strip('"'), f"{etag}, {OTHER}", TOMORROW, "*", ""):
+            answer = self.ask(Range="bytes=1-3", If_Range=begun)
+            assert (answer.code, answer.body) == (200, CONTENT), begun
+            assert "Content-Range" not in answer.headers
+        # Whether there is such a part of it or not.
+        assert self.ask(Range=NONE[0], If_Range=OTHER).body == CONTENT
+
+    def test_another_file_than_the_one_wanted_is_refused(self) -> None:
+        etag = self.ask().headers["Etag"]
+        for wanted in (OTHER, f"W/{etag}", etag.strip('"'), "x"):
+            answer = self.ask(Range="bytes=1-3", If_Match=wanted)
+            assert (answer.code, answer.body) == (412, b"412 Precondition Failed\n"), wanted
+        assert self.ask(If_Match=f"{OTHER}, {etag}").code == 200
+
+    def test_what_is_not_one_range_gets_the_whole_file(self) -> None:
+        for asked in WHOLE:
+            answer = self.ask(Range=asked)
+            assert (answer.code, answer.body) == (200, CONTENT), asked
+            assert "Content-Range" not in answer.headers
+
+    def test_part_that_there_is_not_is_refused(self) -> None:
+        for asked in NONE:
+            answer = self.ask(Range=asked)
+            assert (answer.code, answer.body) == (416, b""), asked
+            assert answer.headers["Content-Range"] == f"bytes */{len(CONTENT)}"
+
+    def test_head_has_no_parts(self) -> None:
+        for asked in ("bytes=1-3", NONE[0]):
+            answer = self.ask("HEAD", Range=asked)
+            assert (answer.code, answer.headers["Content-Length"]) == (200, str(len(CONTENT)))
+
+    def test_other_pages_have_no_etag_and_no_parts(self) -> None:
+        for path in ("/", "/live", "/metrics", "/openapi.yaml", "/healthz", "/static/none"):
+            answer = self.ask(path=path, Range="bytes=1-3", If_None_Match="*")
+            assert answer.code in (200, 404)
+            assert "Etag" not in answer.headers
+
+
+def test_what_one_request_is_refused_the_next_of_the_same_head_gets(
+    program: Callable[..., Program],
+) -> None:
+    """The server keeps the heads that came before."""
+    head = f"GET {PATH} HTTP/1.1\r\nHost: a\r\nRange: bytes=0-1\r\n"
+    with open_to(program("--redis-url=unix:/nowhere/redis.sock")) as client:
+        for _ in range(3):
+            whole = ask(client, f"{head}If-Range: {OTHER}\r\n\r\n".encode())
+            assert (whole.status, whole.body) == (200, CONTENT)
+            part = ask(client, f"{head}\r\n".encode())
+            assert (part.status, part.body) == (206, CONTENT[:2])
