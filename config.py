@@ -4,6 +4,7 @@ A setting is a field of `Settings`. Its name gives the flag (``--redis-url``) an
 environment variable (``REDIS_URL``); a flag beats the variable, which beats the default.
 """
 
+import contextlib
 import dataclasses
 import ipaddress
 import logging
@@ -63,6 +64,18 @@ def _address(text: str) -> str:
         if not re.fullmatch(rf"{label}(\.{label})*\.?", text) or len(text) > 253:
             raise ValueError("an IP address or a host name") from None
     return text
+
+
+def _listening_address(text: str) -> str | None:
+    """Accept the same, but for ``::``, which is every interface, as it is when unset.
+
+    Bound to that address, Tornado's sockets take IPv6 alone (IPV6_V6ONLY; RFC 3493, 5.3). Those of
+    most other programs take both, and so it is meant.
+    """
+    with contextlib.suppress(ValueError):
+        if (address := ipaddress.ip_address(text)).version == 6 and address.is_unspecified:
+            return None
+    return _address(text)
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
@@ -198,7 +211,9 @@ class Settings:
 
     name: str = _setting("world", _text, "who is greeted")
     address: str | None = _setting(
-        None, _address, "where to listen; every interface, IPv4 and IPv6, when unset"
+        None,
+        _listening_address,
+        "where to listen; every interface, IPv4 and IPv6, when unset or ::",
     )
     port: int = _setting("80", _whole(0, 65535), "the TCP port; 0 picks a free one and logs it")
     redis_url: str = _setting("redis://redis:6379/0", _redis_url, f"where Redis is: {_URLS}")

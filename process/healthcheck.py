@@ -17,9 +17,7 @@ def what_is_wrong(settings: Settings) -> str | None:
 
     :return: what is wrong with it, or None when it is healthy.
     """
-    host = {None: "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(
-        settings.address, settings.address
-    )
+    host = {None: "localhost", "0.0.0.0": "127.0.0.1"}.get(settings.address, settings.address)
     connection = http.client.HTTPConnection(str(host), settings.port, timeout=2)
     try:
         connection.request("GET", "/healthz")

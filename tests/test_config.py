@@ -47,6 +47,10 @@ GOOD = [
     ("address", "127.0.0.1", "127.0.0.1"),
     ("address", "::1", "::1"),
     ("address", "localhost", "localhost"),
+    ("address", "0.0.0.0", "0.0.0.0"),
+    ("address", "fe80::1%eth0", "fe80::1%eth0"),
+    ("address", "::", None),
+    ("address", "0:0::0", None),
     ("port", "0", 0),
     ("port", "65535", 65535),
     ("redis-url", "redis://h", "redis://h"),
@@ -459,6 +463,22 @@ def test_default_listens_on_every_interface(program: Start) -> None:
     assert f"http://localhost:{server.port}/" in server.log.decode()
     assert serves("127.0.0.1", server.port)
     assert serves("::1", server.port) == has_ipv6()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_two_colons_are_every_interface_too(processes: int, program: Start) -> None:
+    flags = ("--redis-url=unix:/nowhere/redis.sock", f"--processes={processes}")
+    server = program(*flags, "--address=::")
+    assert f"http://localhost:{server.port}/" in server.log.decode()
+    assert serves("127.0.0.1", server.port)
+    assert serves("::1", server.port) == has_ipv6()
+
+
+def test_no_interface_but_those_of_ipv4_is_listened_on_where_that_is_said(program: Start) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock", "--address=0.0.0.0")
+    assert f"http://0.0.0.0:{server.port}/" in server.log.decode()
+    assert serves("127.0.0.2", server.port)
+    assert not serves("::1", server.port)
 
 
 def test_address_is_the_only_one_listened_on(program: Start) -> None:
