@@ -243,6 +243,11 @@ class Settings:
         _choice("debug", "info", "warning", "error"),
         "debug, info, warning or error: the least that is logged; probes are at debug",
     )
+    idle_timeout: float = _setting(
+        "75",
+        _seconds(1),
+        "seconds that a kept connection may be idle; longer than the balancer's",
+    )
     version_label: str | None = _setting(
         None,
         _label,

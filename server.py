@@ -34,7 +34,7 @@ import limits
 from config import Settings
 from counter import Visits
 from handlers import COMMON_HEADERS, NotFoundHandler, route_names, routes
-from http1 import Application, HTTPServer, Listener
+from http1 import Application, HTTPServer
 from process import STOP_SIGNALS, Stopping, check_health, fail, run_workers
 from watch import Broadcast, Metrics, configure_logs, log_request
 
@@ -140,7 +140,13 @@ async def serve(
     refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
     if settings.version_label:
         refusal["X-App-Version"] = settings.version_label
-    server = HTTPServer(app, refusal_headers=refusal, **limits.HTTP)
+    server = HTTPServer(
+        app,
+        idle_connection_timeout=settings.idle_timeout,
+        max_connections=limits.max_connections(),
+        refusal_headers=refusal,
+        **limits.HTTP,
+    )
     metrics.gauge("connections", lambda: server.connections)
     await visits.start(START_TIMEOUT)
     collect_less_garbage()
@@ -236,9 +242,7 @@ def listen(settings: Settings, processes: int = 1) -> list[list[socket.socket]]:
         where = f"port {settings.port}" + (f" of {settings.address}" if settings.address else "")
         hint = "; try --port=4000" if isinstance(error, PermissionError) else ""
         raise StartError(f"cannot listen on {where}: {error.strerror}{hint}") from None
-    sockets: list[list[socket.socket]]
-    sockets = [[Listener(fileno=one.detach()) for one in those] for those in bound]
-    return sockets if len(sockets) == processes else sockets * processes
+    return bound if len(bound) == processes else bound * processes
 
 
 def run(settings: Settings) -> None:
@@ -246,6 +250,7 @@ def run(settings: Settings) -> None:
 
     :raises StartError: when something is missing for it.
     """
+    limits.raise_descriptors()
     with contextlib.ExitStack() as stack:
         try:
             processes = settings.processes or os.cpu_count() or 1

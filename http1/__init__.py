@@ -6,7 +6,6 @@ client.
 """
 
 from http1.connection import Connection, Limits
-from http1.listener import Listener
 from http1.server import DRAIN_PAUSE, HTTPServer
 from http1.tornado_internals import RequestHandler
 from http1.web import Application
@@ -17,6 +16,5 @@ __all__ = [
     "Connection",
     "HTTPServer",
     "Limits",
-    "Listener",
     "RequestHandler",
 ]

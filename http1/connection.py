@@ -42,16 +42,19 @@ class Limits:
     """What a connection may take.
 
     :arg parameters: Tornado's own; their ``header_timeout`` is the seconds that a connection
-        may be idle, or a client may not read what is sent.
+        may be idle.
     :arg max_body_size: bytes.
     :arg header_timeout: seconds for a request's headers, from their first byte on; when None,
         they have to be there before the connection has been idle for too long.
+    :arg write_timeout: seconds in which a client has to read some of what is sent, when more waits
+        than the connection keeps for it; as long as it may be idle when None.
     :arg refusal_headers: headers of the answers that the server gives without the application.
     """
 
     parameters: HTTP1ConnectionParameters
     max_body_size: int
     header_timeout: float | None = None
+    write_timeout: float | None = None
     refusal_headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -85,6 +88,7 @@ class Connection(asyncio.Protocol):
         # The connection's own.
         self.context = context
         self.socket: Any = sock
+        self._sock = sock  # also where that one becomes TLS
         self._limits = limits
         self._server = server
         self._loop = asyncio.get_running_loop()
@@ -96,7 +100,8 @@ class Connection(asyncio.Protocol):
 
         # Its one timer, which closes it.
         self._timer: asyncio.TimerHandle | None = None
-        self._deadline = 0.0  # on the loop's clock; 0 for none
+        self.deadline = self._loop.time() + (limits.parameters.header_timeout or 0.0)
+        """When that is, on the loop's clock; 0 for never."""
         self._seconds = 0.0  # that the deadline was set to
         self._unsent = 0  # bytes, then
 
@@ -180,6 +185,28 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way: no request, no part of a next one, no answer.
+
+        Then `deadline` tells since when, beside that of other idle connections. One that has sent
+        nothing at all is idle from the start, its TLS handshake included.
+        """
+        if self._held or self._exchange is not None or self._at < len(self._input):
+            return False
+        transport = self._transport
+        if transport is None:
+            return True
+        return not transport.is_closing() and not transport.get_write_buffer_size()
+
+    def has_unread(self) -> bool:
+        """Tell whether something has arrived that is not read yet: a request, as like as not."""
+        try:
+            self._sock.setblocking(False)  # the event loop may not have come to it
+            return bool(self._sock.recv(1, socket.MSG_PEEK))
+        except OSError:  # nothing has, or the client is gone
+            return False
+
+    @property
     def is_draining(self) -> bool:
         """Whether the connection ends with the answer to the request that is under way."""
         return self._server.is_draining
@@ -193,24 +220,28 @@ class Connection(asyncio.Protocol):
 
     def _set_deadline(self, seconds: float | None) -> None:
         if not seconds or self._transport is None:
-            self._deadline = 0.0
+            self.deadline = 0.0
             return
         self._seconds = seconds
         self._unsent = self._transport.get_write_buffer_size()
-        self._deadline = self._loop.time() + seconds
-        if self._timer is None or self._timer.when() > self._deadline:
+        self.deadline = self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > self.deadline:
             self._stop_timer()
-            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+            self._timer = self._loop.call_at(self.deadline, self._on_timer)
 
     def _be_idle(self) -> None:
         self._set_deadline(self._limits.parameters.header_timeout)
 
+    def _be_read(self) -> None:
+        limits = self._limits
+        self._set_deadline(limits.write_timeout or limits.parameters.header_timeout)
+
     def _on_timer(self) -> None:
         self._timer = None
-        if not self._deadline:
+        if not self.deadline:
             return
-        if self._deadline - self._loop.time() > 0.001:
-            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+        if self.deadline - self._loop.time() > 0.001:
+            self._timer = self._loop.call_at(self.deadline, self._on_timer)
         elif self._open_transport.get_write_buffer_size() < self._unsent:
             self._set_deadline(self._seconds)  # the client reads, if slowly
         else:
@@ -370,7 +401,7 @@ class Connection(asyncio.Protocol):
         """Let the application wait for the client, which has to read some of it in time."""
         self._write_waiters = []
         if self._is_handed_over:
-            self._be_idle()
+            self._be_read()
 
     def resume_writing(self) -> None:
         """Let the application go on."""
@@ -437,7 +468,7 @@ class Connection(asyncio.Protocol):
         # A lone line end after a body is ignored (RFC 9112, 2.2).
         is_read = self._is_handed_over and self._input[self._at :] in (b"", b"\r\n")
         self._input, self._at = b"", 0
-        self._be_idle()
+        self._be_read()
         if is_read or self._half_closed or not self._transport.can_write_eof():
             self._transport.close()
             return

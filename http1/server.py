@@ -1,22 +1,26 @@
 """The server: it accepts connections, keeps account of them, and drains.
 
 It takes the options and has the methods of `tornado.httpserver.HTTPServer`. Beyond Tornado's, it
-drains, gives a request's headers a deadline of their own, and accepts for sibling processes.
+drains, gives a request's headers a deadline of their own, makes room for new connections, and
+accepts for sibling processes.
 """
 
 import asyncio
 import contextlib
 import functools
+import heapq
 import logging
+import math
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from tornado.log import gen_log
 from tornado.netutil import ssl_options_to_context
 
+from http1.acceptor import Acceptor
 from http1.connection import LINGERING_CLOSE, Connection, Limits
 from http1.tornado_internals import RequestContext, ServerHooks
 
@@ -28,6 +32,14 @@ DRAIN_PAUSE = 0.1
 SIBLINGS_EVERY = 0.1
 MAX_PER_LOOK = 128
 
+#: Of the connections, one in so many is closed at once to make room, and no more than so many: to
+#: look for the idle ones takes 5 ms where there are 20,000, and to close each a little more.
+SHARE_CLOSED = 16
+MAX_CLOSED = 64
+
+#: Seconds that a connection stays whoever else waits: it has just come, and is about to ask.
+LEAST_IDLE = 0.1
+
 #: Bytes of a body that Tornado takes when it is given no limit.
 MAX_BODY_SIZE = 100 * 1024 * 1024
 
@@ -37,7 +49,12 @@ log = logging.getLogger("http1")
 class HTTPServer(ServerHooks):
     """Serves a Tornado application, as `tornado.httpserver.HTTPServer` does.
 
-    :arg header_timeout: seconds for a request's headers, from their first byte on.
+    :arg header_timeout: seconds for a request's headers, from their first byte on, and for the
+        handshake of TLS; as long as a connection may be idle when None.
+    :arg write_timeout: seconds in which a client has to read some of what is sent; the same when
+        None.
+    :arg max_connections: how many may be open. When there are as many, or no descriptors for more,
+        those that have been idle for longest are closed.
     :arg refusal_headers: headers of the answers that the server gives without the application.
 
     The other arguments are Tornado's.
@@ -47,50 +64,66 @@ class HTTPServer(ServerHooks):
         self,
         *args: Any,
         header_timeout: float | None = None,
+        write_timeout: float | None = None,
+        max_connections: int | None = None,
         refusal_headers: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         """Take the arguments; Tornado's way of constructing."""
         super().initialize(*args, **kwargs)
         size = self.conn_params.max_body_size
+        self._idle_timeout = self.conn_params.header_timeout or 0.0
         self._limits = Limits(
             self.conn_params,
             max_body_size=self.max_buffer_size or MAX_BODY_SIZE if size is None else size,
             header_timeout=header_timeout,
+            write_timeout=write_timeout,
             refusal_headers=refusal_headers or {},
         )
         self._tls: dict[str, Any] = {}
         if self.ssl_options is not None:
             self._tls = {
                 "ssl": ssl_options_to_context(self.ssl_options, server_side=True),
-                "ssl_handshake_timeout": self.conn_params.header_timeout or None,
+                "ssl_handshake_timeout": header_timeout or self._idle_timeout,
                 "ssl_shutdown_timeout": LINGERING_CLOSE,
             }
         self.is_draining = False
-        self._opening: set[asyncio.Task[None]] = set()
+        self._acceptor = Acceptor(self)
+        self._max_connections = math.inf if max_connections is None else max_connections
+        self._opening: dict[Connection, asyncio.Task[None]] = {}
         self._open: set[Connection] = set()
         self._none_open = asyncio.Event()
 
+    def accept_from(self, listening: socket.socket) -> Callable[[], None]:
+        """Accept what comes on a socket; what is returned ends that."""
+        return self._acceptor.add(listening)
+
     def handle_connection(self, connection: socket.socket, address: Any) -> None:
         """Take a connection that was accepted."""
-        task = asyncio.get_running_loop().create_task(self._open_connection(connection, address))
-        self._opening.add(task)
-        task.add_done_callback(functools.partial(self._on_opened, connection))
-
-    def _on_opened(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
-        self._opening.discard(task)
-        if task.cancelled():  # perhaps before it began
-            sock.close()
-
-    async def _open_connection(self, sock: socket.socket, address: Any) -> None:
         context = RequestContext(
-            SimpleNamespace(socket=sock),  # type: ignore[arg-type]  # all that it asks of a stream
+            SimpleNamespace(socket=connection),  # type: ignore[arg-type]  # all it asks of a stream
             address,
             self.protocol or ("https" if self._tls else "http"),
             self.trusted_downstream,
         )
-        connection = Connection(self, self._limits, context, sock)
-        self._open.add(connection)
+        protocol = Connection(self, self._limits, context, connection)
+        self._open.add(protocol)
+        opening = self._open_connection(protocol, connection, address)
+        task = asyncio.get_running_loop().create_task(opening)
+        self._opening[protocol] = task
+        task.add_done_callback(functools.partial(self._on_opened, protocol, connection))
+
+    def _on_opened(
+        self, connection: Connection, sock: socket.socket, task: asyncio.Task[None]
+    ) -> None:
+        del self._opening[connection]
+        if task.cancelled():  # perhaps before it began
+            sock.close()
+            self.on_close(connection)
+
+    async def _open_connection(
+        self, connection: Connection, sock: socket.socket, address: object
+    ) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection, sock, **self._tls
@@ -108,9 +141,35 @@ class HTTPServer(ServerHooks):
         """How many connections are open."""
         return len(self._open)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether as many connections are open as may be."""
+        return len(self._open) >= self._max_connections
+
+    def make_room(self) -> None:
+        """Close the connections that have been idle for longest, some of them at once."""
+        until = asyncio.get_running_loop().time() + self._idle_timeout - LEAST_IDLE
+        idle = [
+            (one.deadline, id(one), one)
+            for one in self._open
+            if one.deadline <= until and one.is_idle
+        ]
+        heapq.heapify(idle)
+        left = min(MAX_CLOSED, len(self._open) // SHARE_CLOSED + 1)
+        while idle and left:
+            *_, connection = heapq.heappop(idle)
+            if connection.has_unread():
+                continue
+            left -= 1
+            if opening := self._opening.get(connection):
+                opening.cancel()
+            else:
+                connection.close()
+
     def on_close(self, server_conn: object) -> None:
         """Forget a connection."""
         self._open.discard(server_conn)
+        self._acceptor.room_made()
         if not self._open:
             self._none_open.set()
 
@@ -125,25 +184,26 @@ class HTTPServer(ServerHooks):
             while sockets:
                 await asyncio.sleep(SIBLINGS_EVERY)
                 for listening in sockets:
-                    self._accept(listening, MAX_PER_LOOK)
+                    if not self.is_full and not self._acceptor.is_waiting:
+                        self._accept(listening, MAX_PER_LOOK)
         finally:
             for listening in sockets:
                 listening.close()
 
     def stop(self) -> None:
         """Stop listening. Clients that are in the queue are let in: closing would cut them off."""
+        self._max_connections = math.inf  # as far as there are descriptors
         for listening in self.listening_sockets:
             self._accept(listening, socket.SOMAXCONN)
         super().stop()
 
     def _accept(self, listening: socket.socket, most: int) -> None:
-        with contextlib.suppress(OSError):  # no more, or no more descriptors
-            for _ in range(most):
-                self.handle_connection(*socket.socket.accept(listening))
+        with contextlib.suppress(OSError):  # a sibling's socket that is closed, as one example
+            self._acceptor.accept(listening, most)
 
     async def close_all_connections(self) -> None:
         """Close every connection at once, and wait until they are closed."""
-        opening = list(self._opening)
+        opening = list(self._opening.values())
         for task in opening:
             task.cancel()
         for connection in list(self._open):
@@ -162,7 +222,7 @@ class HTTPServer(ServerHooks):
         await asyncio.sleep(max(delay, DRAIN_PAUSE))
         self.stop()
         await asyncio.sleep(DRAIN_PAUSE)
-        for task in self._opening:  # a client that does not go on with its TLS handshake
+        for task in self._opening.values():  # a client that does not go on with its TLS handshake
             task.cancel()
         for connection in list(self._open):
             connection.close_if_idle()

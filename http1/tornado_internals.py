@@ -8,7 +8,7 @@ import asyncio
 import functools
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from tornado import httpserver, web
@@ -279,17 +279,20 @@ def resume_when_done(future: "asyncio.Future[Any]", resume: Any, context: Any) -
     future.add_done_callback(resume, context=context)
 
 
-# The server. Tornado hands each accepted connection to a private method, and keeps its sockets.
+# The server. Tornado accepts in a way of its own, and keeps the sockets to itself.
 
 
 class ServerHooks(httpserver.HTTPServer):
     """Tornado's server, with public names for what a subclass needs."""
 
-    def _handle_connection(self, connection: socket.socket, address: Any) -> None:
-        self.handle_connection(connection, address)
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept what comes on sockets that listen, until the server is stopped."""
+        for listening in sockets:
+            self._sockets[listening.fileno()] = listening
+            self._handlers[listening.fileno()] = self.accept_from(listening)
 
-    def handle_connection(self, connection: socket.socket, address: Any) -> None:
-        """Take a connection that was accepted."""
+    def accept_from(self, listening: socket.socket) -> Callable[[], None]:
+        """Accept what comes on a socket; what is returned ends that."""
         raise NotImplementedError
 
     @property

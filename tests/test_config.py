@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 
 Start = Callable[..., Program]
+Connect = Callable[[Program], HTTPConnection]
 
 SETTINGS = {
     "name": "world",
@@ -38,6 +41,7 @@ SETTINGS = {
     "access-log": True,
     "log-format": "text",
     "log-level": "info",
+    "idle-timeout": 75,
     "version-label": None,
     "faults": False,
 }
@@ -82,6 +86,8 @@ GOOD = [
     ("access-log", "1", True),
     ("log-format", "json", "json"),
     ("log-level", "debug", "debug"),
+    ("idle-timeout", "620", 620),
+    ("idle-timeout", "1", 1),
     ("version-label", "v1.2.3-4-gabc+dirty", "v1.2.3-4-gabc+dirty"),
     ("version-label", "blue", "blue"),
     ("version-label", "registry/app@sha256:" + "f" * 64, "registry/app@sha256:" + "f" * 64),
@@ -104,6 +110,7 @@ BAD = [
         for name in ("grace", "drain-delay")
         for value in ("-1", "x", "nan", "inf", "-0.1", "1_0", "5 ", "3601")
     ),
+    *(("idle-timeout", value, "from 1 to 3600") for value in ("0", "0.9", "-1", "3601", "none")),
     *(("access-log", value, "true or false") for value in ("maybe", "2", "tru", "truee")),
     *(("log-format", value, "text or json") for value in ("xml", "JSON", "text,json")),
     *(
@@ -564,6 +571,15 @@ def test_access_log_may_be_off(program: Start) -> None:
     lines = stop(server)
     assert not any(path in line for line in lines for path in ("GET", "/healthz", "/nothing"))
     assert any("stopping" in line for line in lines)
+
+
+def test_idle_connection_is_kept_for_the_time_that_is_set(program: Start, connect: Connect) -> None:
+    client = connect(program("--redis-url=unix:/nowhere/redis.sock", IDLE_TIMEOUT="1"))
+    before = time.monotonic()
+    client.request("GET", "/healthz")
+    assert client.getresponse().read() == b'{"status": "ok"}'
+    assert client.sock.recv(1) == b""  # not after the default's 75 s, which nobody waits for here
+    assert time.monotonic() - before > 0.95
 
 
 def test_healthcheck_tells_whether_the_server_answers(program: Start) -> None:

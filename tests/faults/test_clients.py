@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import resource
 import socket
 import statistics
 import tempfile
@@ -591,37 +590,6 @@ def test_idle_connections_cost_little(
     record_property("bytes_per_idle_connection", each)
     assert each < 64 * 1024
     assert cpu < 0.2, "a visit looks at each of them"
-
-
-def test_server_without_descriptors_waits_for_them(
-    program: Start, valkey: Valkey, record_property: Property
-) -> None:
-    server = start_counting(program, valkey)
-    assert server.visits() == 1
-    _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (64, hard))
-    window = 1.0  # seconds
-    with raw_http.logged(server) as log:
-        with raw_http.closing([raw_http.open_to(server) for _ in range(100)]) as clients:
-            for client in clients:
-                client.sendall(HEALTH)
-            assert raw_http.read_answer(clients[0]).status == 200
-            wait_until(lambda: raw_http.descriptors(server) == 64)
-            cpu, lines = raw_http.cpu_seconds(server), log.count(b"\n")
-            time.sleep(window)  # in which next to nothing may happen
-            cpu = (raw_http.cpu_seconds(server) - cpu) / window
-            lines = log.count(b"\n") - lines
-            assert raw_http.ask(clients[0]).visit == 2  # those it has are served
-        wait_until(lambda: raw_http.descriptors(server) < 64)
-        assert server.process.poll() is None
-        assert server.visits() == 3
-        assert valkey.counter() == 3
-        total = log.count(b"\n")
-    print(f"no descriptors: {cpu:.0%} CPU, {lines} log lines a second, {total} in all")
-    record_property("cpu_without_descriptors", cpu)
-    record_property("log_lines_a_second_without_descriptors", lines)
-    assert cpu < 0.5
-    assert lines < 20
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

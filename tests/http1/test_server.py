@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 import re
 import socket
 import ssl
@@ -649,6 +650,29 @@ async def test_no_limit_ends_an_answer_that_takes_its_time(serve: Serve) -> None
     assert (await client.answer()).body == b"at last"
 
 
+@gen_test
+@pytest.mark.parametrize("path", ["/pieces", "/whole"])
+async def test_client_that_reads_nothing_is_not_kept_as_long_as_an_idle_one(
+    path: str, serve: Serve
+) -> None:
+    served = serve(idle_connection_timeout=600.0, write_timeout=0.1)
+    client = await served.connect(limit=1024)
+    client.send(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    await eventually(lambda: served.state.begun)
+    await eventually(lambda: not served.server.connections)
+
+
+@gen_test
+async def test_client_that_reads_slowly_may_take_longer_than_an_idle_one(serve: Serve) -> None:
+    served = serve(idle_connection_timeout=0.1, write_timeout=600.0)
+    client = await served.connect(limit=1024)
+    client.send(b"GET /pieces HTTP/1.1\r\nHost: a\r\n\r\n")
+    await eventually(lambda: served.state.written)
+    await standstill(served.state)
+    await asyncio.sleep(0.25)  # the client's time is what is measured
+    assert len((await client.answer()).body) == MUCH
+
+
 # Who asks, and for what.
 
 
@@ -853,8 +877,11 @@ async def test_client_that_speaks_no_tls_is_closed(serve: Serve, tls: Contexts) 
 
 
 @gen_test
-async def test_handshake_that_does_not_end_is_closed(serve: Serve, tls: Contexts) -> None:
-    client = await serve(ssl_options=tls.server, idle_connection_timeout=0.1).connect()
+@pytest.mark.parametrize("limits", [{"idle_connection_timeout": 0.1}, {"header_timeout": 0.1}])
+async def test_handshake_that_does_not_end_is_closed(
+    limits: dict[str, float], serve: Serve, tls: Contexts
+) -> None:
+    client = await serve(ssl_options=tls.server, **limits).connect()
     assert b"HTTP" not in await client.send(TLS_HELLO[:9]).rest()
 
 
@@ -989,3 +1016,139 @@ async def test_a_connection_that_is_accepted_as_all_are_closed_is_closed_too(ser
         await asyncio.sleep(0)
         gc.collect()
         assert not left
+
+
+# Room for others.
+
+
+async def idle(served: Served, **options: Any) -> Client:
+    """A client that was answered, a while later than the one before."""
+    client = await served.connect(**options)
+    assert (await client.ask(GET)).status == 200
+    await asyncio.sleep(0.01)  # it is time that makes an order
+    return client
+
+
+@gen_test
+async def test_those_idle_longest_make_room_and_nobody_else_does(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve(max_connections=5)
+    busy, half, silent = [await served.connect() for _ in range(3)]
+    busy.send(b"GET /waiting HTTP/1.1\r\nHost: a\r\n\r\n")
+    half.send(GET[:9])
+    await eventually(lambda: served.state.begun)
+    first, second = await idle(served), await idle(served)
+    assert not caplog.records
+    third = await idle(served)  # for whom there is no room
+    assert await silent.rest() == b""
+    assert (await first.ask(GET)).status == 200  # so it is not the next
+    await asyncio.sleep(0.01)
+    fourth = await idle(served)
+    assert await second.rest() == b""
+    fifth = await idle(served)
+    assert await third.rest() == b""
+    for client in (first, fourth, fifth):
+        assert (await client.ask(GET)).status == 200
+    assert (await half.ask(GET[9:])).status == 200
+    served.state.go_on.set()
+    assert (await busy.answer()).body == b"at last"
+    assert [record.message for record in caplog.records] == [
+        "no room beside 5 connections: those idle longest are closed; "
+        "when none is idle, new ones wait"
+    ]
+
+
+@gen_test
+async def test_without_idle_ones_new_ones_wait_until_there_is_room(serve: Serve) -> None:
+    served = serve(max_connections=2)
+    waiting = b"GET /waiting HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    busy = [(await served.connect()).send(waiting) for _ in range(2)]
+    await eventually(lambda: len(served.state.begun) == 2)
+    late = (await served.connect()).send(GET)  # in the queue
+    await asyncio.sleep(0.25)  # in which it is looked for room
+    assert served.server.connections == len(served.state.begun) == 2
+    served.state.go_on.set()
+    assert (await late.answer()).status == 200
+    for client in busy:
+        assert (await client.answer()).body == b"at last"
+
+
+@gen_test
+async def test_client_that_has_just_come_may_ask_before_it_makes_room(serve: Serve) -> None:
+    served = serve(max_connections=1)
+    first = await served.connect()
+    await eventually(lambda: served.server.connections)
+    second = (await served.connect()).send(GET)
+    await eventually(lambda: served.server._acceptor.is_waiting)
+    assert (await first.ask(GET)).status == 200
+    assert (await second.answer()).status == 200
+    assert await first.rest() == b""
+
+
+@gen_test
+async def test_clients_that_wait_for_room_are_let_in_when_listening_ends(serve: Serve) -> None:
+    served = serve(max_connections=1)
+    busy = (await served.connect()).send(b"GET /waiting HTTP/1.1\r\nHost: a\r\n\r\n")
+    await eventually(lambda: served.state.begun)
+    late = [(await served.connect()).send(GET) for _ in range(3)]
+    await eventually(lambda: served.server._acceptor.is_waiting)
+    served.server.stop()
+    for client in late:
+        assert (await client.answer()).status == 200
+    served.state.go_on.set()
+    assert (await busy.answer()).body == b"at last"
+
+
+@gen_test
+async def test_one_that_becomes_idle_makes_room_for_those_that_wait(serve: Serve) -> None:
+    served = serve(max_connections=1)
+    busy = (await served.connect()).send(b"GET /waiting HTTP/1.1\r\nHost: a\r\n\r\n")
+    await eventually(lambda: served.state.begun)
+    late = (await served.connect()).send(GET)
+    served.state.go_on.set()
+    assert (await late.answer()).status == 200
+    assert (await busy.answer()).body == b"at last"
+    assert await busy.rest() == b""
+
+
+@gen_test
+async def test_request_that_has_arrived_and_is_not_read_keeps_its_connection(serve: Serve) -> None:
+    served = serve()
+    clients = [await idle(served) for _ in range(3)]
+    await asyncio.sleep(0.2)  # for so long nobody has to go
+    for client in clients[:2]:
+        os.write(client.writer.get_extra_info("socket").fileno(), GET)
+    served.server.make_room()  # before anything turns that reads
+    for client in clients[:2]:
+        assert (await client.answer()).status == 200
+    assert await clients[2].rest() == b""
+
+
+@gen_test
+async def test_handshake_that_is_not_begun_makes_room(serve: Serve, tls: Contexts) -> None:
+    served = serve(ssl_options=tls.server, max_connections=1)
+    silent = await served.connect()
+    await eventually(lambda: served.server.connections)
+    await asyncio.sleep(0.01)
+    for _ in range(3):
+        client = await idle(served, ssl=tls.client, server_hostname="localhost")
+        assert await silent.rest() == b""
+        silent = client
+
+
+@gen_test
+async def test_full_server_leaves_the_clients_of_its_siblings_to_them(serve: Serve) -> None:
+    served, sibling = serve(max_connections=2), serve()
+    sibling.server._acceptor._listen(is_waiting=True)  # it hangs
+    looking = asyncio.ensure_future(
+        served.server.accept_for_siblings([sibling.server.listening_sockets[0].dup()])
+    )
+    waiting = b"GET /waiting HTTP/1.1\r\nHost: a\r\n\r\n"
+    for _ in range(2):
+        (await served.connect()).send(waiting)
+    await eventually(lambda: len(served.state.begun) == 2)
+    (await sibling.connect()).send(GET)
+    await asyncio.sleep(0.25)  # in which it looks
+    assert served.server.connections == 2
+    looking.cancel()

@@ -1,0 +1,187 @@
+"""More clients than there are file descriptors: the next visitors are answered all the same."""
+
+import contextlib
+import resource
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support import raw_http
+from tests.support.processes import children
+from tests.support.program import Program
+from tests.support.raw_http import HEALTH, VISIT
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE, wait_until
+
+Start = Callable[..., Program]
+Property = Callable[[str, object], None]
+
+#: What the log says of a lack of room.
+FULL = b"no room beside"
+
+#: Runs a program that may open so many files at first, and so many when it raises that.
+LIMITED = (
+    "import os, resource, sys\n"
+    "_, soft, hard, *program = sys.argv\n"
+    "resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), int(hard)))\n"
+    "os.execv(sys.executable, [sys.executable, *program])\n"
+)
+
+WATCH = b"GET /live/events HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.fixture
+def limited(program: Start, valkey: Valkey) -> Callable[..., Program]:
+    """Start a program that counts, with limits of its own; each waits long for Redis."""
+
+    def start(soft: int, hard: int, *flags: str) -> Program:
+        python = (sys.executable, "-c", LIMITED, str(soft), str(hard))
+        patient = f"--redis-timeout={PATIENCE}"
+        server = program(f"--redis-url={valkey.url}", patient, *flags, python=python)
+        server.wait_for(b"counter on")
+        return server
+
+    return start
+
+
+@contextlib.contextmanager
+def idle_clients(server: Program, number: int) -> Iterator[list[socket.socket]]:
+    """Connections that stay open: every other one has been answered, the rest never ask."""
+    with raw_http.closing([]) as clients:
+        for i in range(number):
+            clients.append(raw_http.open_to(server))
+            if i % 2:
+                assert raw_http.ask(clients[-1], HEALTH).status == 200
+        yield clients
+
+
+def is_closed(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return client.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+    finally:
+        client.settimeout(PATIENCE)
+
+
+def test_soft_limit_is_raised_to_the_hard_one(limited: Start) -> None:
+    for processes in (1, 2):
+        server = limited(256, 4096, "--access-log=false", f"--processes={processes}")
+        workers = [server.process.pid] if processes == 1 else children(server.process.pid)
+        assert len(workers) == processes
+        for pid in workers:
+            assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (4096, 4096)
+    with raw_http.logged(server) as log, idle_clients(server, 600) as clients:
+        assert server.visits() == 1
+        assert not any(map(is_closed, clients))
+        assert FULL not in log
+
+
+def test_clients_beyond_the_limit_take_the_place_of_those_idle_longest(
+    limited: Start, valkey: Valkey
+) -> None:
+    server = limited(256, 256, "--access-log=false")
+    with raw_http.logged(server) as log, idle_clients(server, 400) as clients:
+        for number in range(1, 101):  # each on a connection of its own
+            assert server.visits() == number
+        closed = [is_closed(client) for client in clients]
+        assert 150 < sum(closed) < 300  # no more than needed
+        # The first to come, as they had been idle for longest; two may share a millisecond.
+        assert all(closed[: sum(closed) - 2])
+        assert raw_http.ask(clients[-1]).visit == 101
+        assert log.count(FULL) == 1
+        assert b"Traceback" not in log
+    server.signal()
+    assert server.wait() == 0
+
+
+def test_clients_leave_the_rest_of_the_program_what_it_needs(
+    limited: Start, valkey: Valkey
+) -> None:
+    server = limited(256, 256, "--access-log=false")
+    with raw_http.logged(server) as log, raw_http.closing([]) as streams:
+        for _ in range(300):  # nobody makes room for the last of them
+            streams.append(raw_http.open_to(server))
+            streams[-1].sendall(WATCH)
+        wait_until(lambda: FULL in log)
+        # It finds a Redis that was away.
+        valkey.kill()
+        wait_until(lambda: b"counter off" in log)
+        valkey.start()
+        wait_until(lambda: log.count(b"counter on") == 2)
+        for stream in [*streams[:5], *streams[150:]]:
+            stream.close()
+        assert server.visits() == 1
+        for path in ("live.css", "live.js", "live.svg"):
+            assert server.get(f"/static/{path}")[0] == 200
+        assert "process_max_fds 256.0" in server.get("/metrics")[1]
+        assert b"Traceback" not in log
+
+
+def test_neither_requests_in_flight_nor_streams_make_room(limited: Start, valkey: Valkey) -> None:
+    server = limited(256, 256, "--access-log=false")
+    with raw_http.logged(server), raw_http.closing([]) as busy:
+        for sent in [WATCH] * 20 + [VISIT] * 20:
+            if sent is VISIT:
+                valkey.hang()
+            busy.append(raw_http.open_to(server))
+            busy[-1].sendall(sent)
+        streams, visitors = busy[:20], busy[20:]
+        with idle_clients(server, 400) as clients:
+            assert sum(map(is_closed, clients)) > 150
+            valkey.go_on()
+            numbers = [raw_http.read_answer(client).visit for client in visitors]
+            assert sorted(map(int, filter(None, numbers))) == list(range(1, 21))
+            for client in streams:
+                assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
+                assert not is_closed(client)
+
+
+def test_limit_that_is_lowered_later_is_heeded_too(limited: Start) -> None:
+    """As when the machine has no descriptors left: the number is not known before."""
+    server = limited(4096, 4096, "--access-log=false")
+    with raw_http.logged(server) as log:
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (64, 4096))
+        with idle_clients(server, 200) as clients:
+            assert server.visits() == 1
+            assert sum(map(is_closed, clients)) > 100
+            assert log.count(FULL) == 1
+            assert b"Too many open files" in log
+
+
+@pytest.mark.parametrize("lowered", [False, True], ids=["known", "unknown"])
+def test_clients_for_whom_nobody_makes_room_wait_and_cost_nothing(
+    lowered: bool, limited: Start, valkey: Valkey, record_property: Property
+) -> None:
+    server = limited(96, 96, "--access-log=false")
+    assert server.visits() == 1
+    if lowered:
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (40, 96))
+    window = 1.0  # seconds
+    with raw_http.logged(server) as log, raw_http.closing([]) as clients:
+        valkey.hang()
+        for _ in range(100):
+            clients.append(raw_http.open_to(server))
+            clients[-1].sendall(VISIT)
+        wait_until(lambda: FULL in log)
+        cpu, lines = raw_http.cpu_seconds(server), log.count(b"\n")
+        time.sleep(window)  # in which next to nothing may happen
+        cpu = (raw_http.cpu_seconds(server) - cpu) / window
+        lines = log.count(b"\n") - lines
+        valkey.go_on()
+        # Those that it has are served, and become idle, and so are then the others.
+        numbers = [raw_http.read_answer(client).visit for client in clients]
+        assert sorted(map(int, filter(None, numbers))) == list(range(2, 102))
+        assert log.count(FULL) == 1
+    print(f"no room: {cpu:.0%} CPU, {lines} log lines a second")
+    record_property("cpu_without_room", cpu)
+    record_property("log_lines_a_second_without_room", lines)
+    assert cpu < 0.5
+    assert lines == 0
+    assert server.visits() == 102
