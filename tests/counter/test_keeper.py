@@ -147,15 +147,23 @@ def test_hung_valkey_is_ended_when_the_server_is_killed(
     wait_until(lambda: not processes_in(data))
 
 
-def test_stopping_a_whole_service_ends_all(counting: Start, data: Path) -> None:
-    """A service manager sends SIGTERM to each process: the keeper leaves that to the server."""
+def test_signals_to_a_whole_service_are_the_servers(counting: Start, data: Path) -> None:
+    """A service manager sends SIGTERM to each process."""
     server = counting(f"--redis-url=embedded:{data}")
     assert server.visits() == 1
-    for process in (*processes_in(data), server.process.pid):
-        os.kill(process, signal.SIGTERM)
-    assert server.wait() == 0
+    keeper = keeper_of(data)
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(keeper, signum)
+    os.kill(valkey_of(data), signal.SIGTERM)
+    server.wait_for(b"Valkey ended with status 0" + AGAIN)
+    wait_until(lambda: server.visits() == 2)
+    assert keeper_of(data) == keeper
+
+
+def test_kill_9_of_the_servers_group_leaves_no_process(counting: Start, data: Path) -> None:
+    server = counting(f"--redis-url=embedded:{data}")
+    os.killpg(server.process.pid, signal.SIGKILL)
     wait_until(lambda: not processes_in(data))
-    assert counting(f"--redis-url=embedded:{data}").visits() == 2
 
 
 def test_valkey_whose_socket_was_deleted_is_started_again(counting: Start, data: Path) -> None:
@@ -202,7 +210,7 @@ def test_full_disk_is_said_and_counts_again_when_there_is_room(
 
 def test_no_start_where_nothing_can_be_written(program: Start, data: Path) -> None:
     """As on a full disk, on which Valkey would start, and end at the first visit."""
-    limited = ("sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable)
+    limited = ("sh", "-c", 'ulimit -f 1; exec "$@"', "sh", sys.executable)
     server = program(f"--redis-url=embedded:{data}", python=limited, wait=False)
     assert server.wait() == 1
     assert (
