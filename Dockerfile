@@ -19,8 +19,8 @@ COPY . .
 # Compiled, as the user cannot write: 6 MB, and the first page after 0.36 s instead of 0.58 s.
 RUN ["python", "-m", "compileall", "-q", "."]
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 NAME=World
-# A number, so that an orchestrator can tell that it is not root's. An engine of 20.10 or newer
-# lets it bind port 80.
+# A number, so that an orchestrator can tell that it is not root's. Docker 20.10 and newer lets it
+# bind port 80 in a network of the container's own.
 USER 10001:10001
 EXPOSE 80
 HEALTHCHECK --interval=4s --timeout=3s --retries=2 \

