@@ -53,7 +53,7 @@ def running(folder: str) -> Iterator[str]:
         except OSError as error:
             why = journal.advised(f"{error.filename}: {error.strerror}", folder)
             raise EmbeddedError(f"embedded:{folder}: {why}") from None
-        yield f"unix:{quote(socket_path)}"
+        yield f"unix:{quote(os.fsencode(socket_path))}"
 
 
 def _socket_path(path: Path) -> str:

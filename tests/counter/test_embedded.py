@@ -104,6 +104,11 @@ def test_hung_valkey_that_was_left_over_blocks_no_start(
     wait_until(lambda: not is_running(leftover))  # it let go of the folder just before its end
 
 
+def test_a_folder_whose_name_is_not_utf_8_holds_the_data(counting: Start, folder: Path) -> None:
+    server = counting(f"--redis-url=embedded:{folder}/{os.fsdecode(b'caf' + bytes([0xE9]))}")
+    assert server.visits() == 1
+
+
 def test_folder_in_use_is_refused_and_its_server_unharmed(counting: Start, data: Path) -> None:
     server = counting(f"--redis-url=embedded:{data}")
     assert server.visits() == 1
