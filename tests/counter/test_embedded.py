@@ -3,12 +3,14 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
+from process.signals import SAME_SIGNAL
 from tests.support.embedded import keeper_of, only_line, valkey_of
 from tests.support.processes import is_running, processes_in
 from tests.support.program import Program, run_to_end
@@ -194,6 +196,7 @@ def test_second_signal_leaves_no_process(counting: Start, connect: Connect, data
         bystander.getresponse().read()
     server.signal()
     server.wait_for(b"stopping")
+    time.sleep(SAME_SIGNAL)  # else it would be the same
     server.signal()
     server.process.wait(PATIENCE)  # and not for the visit
     wait_until(lambda: not processes_in(data))

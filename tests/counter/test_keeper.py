@@ -192,7 +192,7 @@ def test_folder_that_was_deleted_ends_no_server(
 
 
 def test_full_disk_is_said_and_counts_again_when_there_is_room(
-    counting: Start, data: Path, hasty: dict[str, str]
+    program: Start, counting: Start, data: Path, hasty: dict[str, str]
 ) -> None:
     server = counting(f"--redis-url=embedded:{data}", **hasty)
     assert [server.visits(), server.visits()] == [1, 2]
@@ -201,7 +201,7 @@ def test_full_disk_is_said_and_counts_again_when_there_is_room(
     commands = part_of(data, ".incr.aof")
     aside = commands.rename(data / "aside")
     commands.symlink_to("/dev/full")  # looks empty, and has no room
-    server = counting(f"--redis-url=embedded:{data}", **hasty)
+    server = program(f"--redis-url=embedded:{data}", **hasty)
     assert server.visits() is None  # and not a number that is nowhere on the disk
     server.wait_for(rb"No space left on device; make room on its disk" + AGAIN)
     aside.rename(commands)
