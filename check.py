@@ -9,11 +9,12 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -66,10 +67,14 @@ def main() -> None:
         parser.exit(130, "check.py: interrupted, no report\n")
 
     report = Report(load.visits, load.now, Judgement(arguments.exclusive, arguments.max_failures))
+    text = json.dumps(report.as_json()) if arguments.json else report.as_text()
+    status, message = int(bool(report.problems)), ""
     if arguments.plot:
-        Path(arguments.plot).write_text(draw(load.visits, load.now), encoding="utf-8")
-    print(json.dumps(report.as_json()) if arguments.json else report.as_text())
-    sys.exit(1 if report.problems else 0)
+        try:
+            Path(arguments.plot).write_text(draw(load.visits, load.now), encoding="utf-8")
+        except OSError as error:
+            status, message = status or 2, _line(f"--plot {arguments.plot}: {error.strerror}")
+    _end(status, message, text + "\n")
 
 
 async def _drive(load: Load, arguments: argparse.Namespace) -> None:
@@ -103,9 +108,40 @@ async def _drive(load: Load, arguments: argparse.Namespace) -> None:
 class _Parser(argparse.ArgumentParser):
     """argparse's parser, its errors without the usage: one line."""
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End, when what was printed is written."""
+        _end(status, message or "")
+
     def error(self, message: str) -> NoReturn:
-        line = message.encode("unicode_escape").decode()
-        self.exit(2, f"{self.prog}: {line}\n")
+        self.exit(2, _line(message))
+
+
+def _line(message: str) -> str:
+    return f"check.py: {message.encode('unicode_escape').decode()}\n"
+
+
+def _end(status: int, message: str, report: str = "") -> NoReturn:
+    """End the program when all is written. A reader that has left, as ``head`` does, has enough."""
+    error = _write(sys.stdout, report)
+    if error and not isinstance(error, BrokenPipeError):
+        status = status or 2
+        message += _line(f"cannot write to standard output: {error.strerror}")
+    _write(sys.stderr, message)
+    sys.exit(status)
+
+
+def _write(stream: TextIO | None, text: str) -> OSError | None:
+    """Write a text and what was written before; return why that cannot be."""
+    if stream is None:
+        return None
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        # Python would write what is left as it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:

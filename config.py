@@ -13,7 +13,7 @@ import re
 import socket
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import parse_qsl, urlsplit
@@ -280,26 +280,45 @@ class _Options(OptionParser):
 
     def print_help(self, file: TextIO | None = None) -> None:
         """Print every setting to ``file``, standard output when it is None."""
-        file = file or sys.stdout
-        print(
-            "Usage: python server.py [--flag=value …]\n\n"
-            "A page that greets, names its host and counts visits in Redis. Each flag but\n"
-            "the last three has an environment variable of the same name (--redis-url:\n"
-            "REDIS_URL), which is read when the flag is not given.\n",
-            file=file,
-        )
-        for name, field in _FIELDS.items():
-            default = field.metadata["default"]
-            text = field.metadata["help"] + (f" (default {default})" if default else "")
-            for i, line in enumerate(textwrap.wrap(text, 46, break_on_hyphens=False)):
-                print(f"  {_flag(name) if i == 0 else '':32}{line}", file=file)
-        print(f"  {'--version':32}show the program's version, and exit", file=file)
-        print(f"  {'--help':32}show this, and exit", file=file)
+        with _printing():
+            print(
+                "Usage: python server.py [--flag=value …]\n\n"
+                "A page that greets, names its host and counts visits in Redis. Each flag but\n"
+                "the last three has an environment variable of the same name (--redis-url:\n"
+                "REDIS_URL), which is read when the flag is not given.\n",
+                file=file,
+            )
+            for name, field in _FIELDS.items():
+                default = field.metadata["default"]
+                text = field.metadata["help"] + (f" (default {default})" if default else "")
+                for i, line in enumerate(textwrap.wrap(text, 46, break_on_hyphens=False)):
+                    print(f"  {_flag(name) if i == 0 else '':32}{line}", file=file)
+            print(f"  {'--version':32}show the program's version, and exit", file=file)
+            print(f"  {'--help':32}show this, and exit", file=file)
+
+
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    """Print to standard output, all of it now.
+
+    :raises SettingError: when it cannot be written. A reader that has left, as ``head`` does, has
+        what it wants.
+    """
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        # Python would write what is left as it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise SettingError(f"cannot write to standard output: {error.strerror}") from None
 
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        print(f"friendlyhello {VERSION}")
+        with _printing():
+            print(f"friendlyhello {VERSION}")
         sys.exit(0)
 
 
@@ -333,7 +352,8 @@ def load(
     :arg arguments: the command line after the program's name; `sys.argv` when None.
     :arg environment: the variables; `os.environ` when None. An empty one counts as unset.
     :return: the settings, each checked.
-    :raises SettingError: for the first flag or value that is not allowed.
+    :raises SettingError: for the first flag or value that is not allowed, or when what was asked
+        for cannot be shown.
     :raises SystemExit: after ``--help`` and ``--version``.
     """
     environment = os.environ if environment is None else environment

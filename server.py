@@ -254,13 +254,14 @@ def run(settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
         try:
             processes = settings.processes or os.cpu_count() or 1
+            metrics = Metrics(settings.version_label or "", processes)
+            configure_logs(settings.log_format, settings.log_level, metrics.log_lines_dropped)
             sockets = listen(settings, processes)
             if folder := config.embedded_folder(settings.redis_url):
                 from counter import embedded  # here, as it does not import on Windows
 
                 url = stack.enter_context(embedded.running(folder))
                 settings = dataclasses.replace(settings, redis_url=url)
-            metrics = Metrics(settings.version_label or "", processes)
             visits = new_visits(settings, metrics)
         except (config.SettingError, RuntimeError, OSError) as error:
             raise StartError(str(error)) from None
@@ -280,6 +281,7 @@ def run(settings: Settings) -> None:
         if processes == 1:
             work(0)
         else:
+            metrics.lead()
             run_workers(processes, work, [one for those in sockets for one in those])
 
 
@@ -292,7 +294,6 @@ def main() -> None:
     if settings.healthcheck:
         check_health()
     exit_on_signals()
-    configure_logs(settings.log_format, settings.log_level)
     try:
         run(settings)
     except StartError as error:

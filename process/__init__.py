@@ -1,8 +1,18 @@
-"""What a process needs, whatever it serves: workers, a health check, messages at the exit."""
+"""What a process needs, whatever it serves: workers, a health check, standard error, messages."""
 
 from process.healthcheck import check_health
 from process.messages import fail, one_line
 from process.signals import STOP_SIGNALS, Stopping
+from process.standard_error import StandardError, take_standard_error
 from process.workers import run_workers
 
-__all__ = ["STOP_SIGNALS", "Stopping", "check_health", "fail", "one_line", "run_workers"]
+__all__ = [
+    "STOP_SIGNALS",
+    "StandardError",
+    "Stopping",
+    "check_health",
+    "fail",
+    "one_line",
+    "run_workers",
+    "take_standard_error",
+]

@@ -4,6 +4,8 @@ import encodings.unicode_escape  # noqa: F401  now: without descriptors it is no
 import sys
 from typing import NoReturn
 
+from process.standard_error import take_standard_error
+
 
 def one_line(text: str) -> str:
     """Return a text with every character escaped that could end its line or move the cursor."""
@@ -17,5 +19,8 @@ def fail(status: int, error: object) -> NoReturn:
 
     :arg status: its exit status.
     """
+    writing = take_standard_error()
     print(one_line(f"server.py: {error}"), file=sys.stderr)
+    if writing:
+        writing.finish()
     sys.exit(status)

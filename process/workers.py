@@ -81,9 +81,11 @@ def _work_and_exit(work: Callable[[int, int], None], slot: int, end_of_work: int
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
         work(slot, end_of_work)
+        status = 0
     except SystemExit:  # a signal at its end
-        pass
+        status = 0
     except BaseException:
         log.exception("worker failed")
-        os._exit(1)
-    os._exit(0)
+        status = 1
+    logging.shutdown()  # what is logged may not be written yet
+    os._exit(status)

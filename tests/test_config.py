@@ -338,6 +338,33 @@ def test_help_lists_every_setting_on_standard_output() -> None:
     assert listed == [*SETTINGS, "healthcheck", "version", "help"]
 
 
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_what_is_asked_for_may_have_no_reader_and_no_room(flag: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        left, failed = (
+            subprocess.run(
+                [sys.executable, "server.py", flag],
+                cwd=ROOT,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=PATIENCE,
+            )
+            for stdout in (writing, full)
+        )
+    finally:
+        os.close(writing)
+        os.close(full)
+    assert (left.returncode, left.stderr) == (0, "")
+    assert (failed.returncode, failed.stderr) == (
+        2,
+        "server.py: cannot write to standard output: No space left on device\n",
+    )
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -51,6 +51,11 @@ class Exposition:
         )
         yield from _of_visits(sums)
         yield from _of_requests(sums)
+        yield CounterMetricFamily(
+            "friendlyhello_log_lines_dropped",
+            "Log lines that standard error did not take.",
+            value=sums.log_lines_dropped,
+        )
         yield from _of_processes(sums.pids)
 
 

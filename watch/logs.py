@@ -6,13 +6,13 @@ import logging
 import re
 import sys
 import time
-from typing import TextIO
+from collections.abc import Callable, Sequence
 
 from tornado.httputil import HTTPHeaders
 from tornado.log import LogFormatter, access_log
 from tornado.web import RequestHandler
 
-from process import one_line
+from process import StandardError, one_line, take_standard_error
 
 #: ``version-trace-parent-flags`` (https://www.w3.org/TR/trace-context/#traceparent-header). What
 #: versions after 00 append is theirs to say; neither id is all zeros, and ff is no version.
@@ -22,16 +22,22 @@ _TRACEPARENT = re.compile(
 )
 
 
-def configure_logs(log_format: str, level: str = "info") -> None:
-    """Send everything from a level up to standard error.
+def configure_logs(
+    log_format: str, level: str = "info", on_dropped: Callable[[int], None] = lambda lines: None
+) -> None:
+    """Send everything from a level up to standard error, as far as it takes it.
 
     :arg log_format: ``text`` or ``json``.
     :arg level: ``debug``, ``info``, ``warning`` or ``error``.
+    :arg on_dropped: told how many lines standard error did not take, each time, by any thread.
     """
-    handler = _TurnHandler(_standard_error())
+    error = take_standard_error()
+    handler = _TurnHandler(error) if error else logging.NullHandler()
     handler.addFilter(_escape)
     handler.setFormatter(_TextFormatter() if log_format == "text" else _json_formatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    if error:
+        error.on_dropped = on_dropped
 
 
 def _json_formatter() -> logging.Formatter:
@@ -44,35 +50,56 @@ def _json_formatter() -> logging.Formatter:
     )
 
 
-def _standard_error() -> TextIO | None:
-    """Return standard error, if there is one, so that it does not write each line by itself."""
-    error = sys.stderr
-    if error is None:
-        return None
-    return open(error.fileno(), "w", encoding=error.encoding, errors=error.errors, closefd=False)
-
-
-class _TurnHandler(logging.StreamHandler[TextIO]):
+class _TurnHandler(logging.Handler):
     """Writes what is logged in one turn of the event loop together: 10 % of a logged page."""
 
-    def __init__(self, stream: TextIO | None) -> None:
-        super().__init__(stream)
+    def __init__(self, error: StandardError) -> None:
+        super().__init__()
+        self._error = error
+        error.note = self._note
+        self._lines: list[str] = []
         self._is_due = False  # the loop is going to write
 
-    def flush(self) -> None:
-        """Write the lines at the end of the turn; at once when no loop runs."""
-        if self._is_due:
-            return
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have the lines written at the end of the turn; at once when no loop runs."""
         try:
-            asyncio.get_running_loop().call_soon(self._end_turn)
+            self._lines.append(self.format(record))
+            if not self._is_due:
+                self._schedule()
+        except Exception:
+            self.handleError(record)
+
+    def _schedule(self) -> None:
+        try:
+            asyncio.get_running_loop().call_soon(self.flush)
         except RuntimeError:
-            super().flush()
+            self.flush()
         else:
             self._is_due = True
 
-    def _end_turn(self) -> None:
-        self._is_due = False
-        super().flush()
+    def flush(self) -> None:
+        """Hand over what was logged."""
+        self.acquire()
+        lines, self._lines, self._is_due = self._lines, [], False
+        if lines:
+            self._error.write(_encoded(lines))
+        self.release()
+
+    def close(self) -> None:
+        """Wait a moment until all is written; logging calls it as the program ends."""
+        self.flush()
+        self._error.finish()
+        super().close()
+
+    def _note(self, lines: int) -> bytes:
+        said = f"{lines} log lines were dropped, as standard error did not take them"
+        line = _TurnHandler._note.__code__.co_firstlineno
+        record = logging.LogRecord("friendlyhello", logging.ERROR, __file__, line, said, None, None)
+        return _encoded([self.format(record)])
+
+
+def _encoded(lines: Sequence[str]) -> bytes:
+    return "\n".join((*lines, "")).encode(sys.stderr.encoding, sys.stderr.errors or "strict")
 
 
 class _TextFormatter(LogFormatter):

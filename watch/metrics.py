@@ -1,8 +1,8 @@
 """What is counted besides visits: numbers that every process raises, and any of them can sum.
 
-They are cells of memory that the processes share, a row for each slot of `workers.run`. Only the
-process that has taken a slot writes its row, so that nothing is locked. The counters of a process
-that died stay, since they must not go down; its gauges go.
+They are cells of memory that the processes share: a row for each slot of `run_workers`, and one for
+the workers' parent. Only the process that has taken a row writes it, so that nothing is locked. The
+counters of a process that died stay, since they must not go down; its gauges go.
 """
 
 import asyncio
@@ -47,7 +47,8 @@ GAUGES = ("connections", "live_watchers", "redis_up", "exactly_once")
 _PID = 0
 _GAUGES = 1
 _VISITS = _GAUGES + len(GAUGES)
-_UNCOUNTED = _VISITS + 1
+_LOG_LINES_DROPPED = _VISITS + 1
+_UNCOUNTED = _LOG_LINES_DROPPED + 1
 _ROUND_TRIP = _UNCOUNTED + len(REASONS)
 _PER_COMMAND = _ROUND_TRIP + len(SECONDS) + 2
 _REQUESTS = _PER_COMMAND + len(VISITS) + 2
@@ -73,6 +74,7 @@ class Sums:
     :arg exactly_once: whether visits count exactly once, in every process; else at most once.
     :arg connections: of clients, open.
     :arg live_watchers: of ``/live/events``.
+    :arg log_lines_dropped: lines that standard error did not take.
     :arg pids: the processes'.
     """
 
@@ -87,6 +89,7 @@ class Sums:
     exactly_once: float
     connections: float
     live_watchers: float
+    log_lines_dropped: float
     pids: Sequence[int]
 
 
@@ -98,8 +101,9 @@ class Metrics:
     """
 
     def __init__(self, version: str = "", processes: int = 1) -> None:
-        memory = memoryview(mmap.mmap(-1, processes * _END * 8)).cast("d")
-        self._rows = [memory[at : at + _END] for at in range(0, processes * _END, _END)]
+        size = (processes + 1) * _END
+        memory = memoryview(mmap.mmap(-1, size * 8)).cast("d")
+        self._rows = [memory[at : at + _END] for at in range(0, size, _END)]
         self._version = version
         self._routes: tuple[str, ...] = (OTHER,)
         self._route_of: Mapping[type[RequestHandler], str] = {}
@@ -114,6 +118,10 @@ class Metrics:
         self._row = self._rows[slot]
         self._row[_PID] = os.getpid()
         self._share()
+
+    def lead(self) -> None:
+        """Count in the row of the workers' parent from now on, which is none that serves."""
+        self._row = self._rows[-1]
 
     def know_routes(self, routes: Mapping[type[RequestHandler], str]) -> None:
         """Take the names that requests are counted by, alike in all processes.
@@ -142,6 +150,10 @@ class Metrics:
     def uncounted(self, visits: int, reason: Reason) -> None:
         """Count visits that get no number."""
         self._row[_UNCOUNTED + REASONS.index(reason)] += visits
+
+    def log_lines_dropped(self, lines: int) -> None:
+        """Count lines that standard error did not take; by one thread at a time."""
+        self._row[_LOG_LINES_DROPPED] += lines
 
     def answered(self, handler: RequestHandler) -> None:
         """Count a request that the application has answered; Tornado's ``log_function``."""
@@ -210,6 +222,7 @@ class Metrics:
             exactly_once=min(exactly_once),
             connections=sum(connections),
             live_watchers=sum(live_watchers),
+            log_lines_dropped=sums[_LOG_LINES_DROPPED],
             pids=[int(row[_PID]) for row in running],
         )
 

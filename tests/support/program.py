@@ -1,11 +1,14 @@
 """The real program, as a process."""
 
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +20,8 @@ from typing import IO
 
 from config import Settings
 from tests.support import ROOT
-from tests.support.waiting import PATIENCE
+from tests.support.ports import held_port
+from tests.support.waiting import PATIENCE, wait_until
 
 _SETTINGS = {
     field.metadata.get("variable") or field.name.upper() for field in dataclasses.fields(Settings)
@@ -43,25 +47,35 @@ class Program:
         python: Sequence[str] = (sys.executable,),
         script: Path = ROOT / "server.py",
         stdout: IO[str] | None = None,
+        stderr: int = subprocess.PIPE,
         **env: str,
     ) -> None:
-        self.process = subprocess.Popen(
-            [*python, str(script), "--port=0", *flags],
-            cwd=cwd,
-            env=environment(**env),
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self.log = b""
-        if wait:
-            try:
-                line = self.wait_for(rb"listening on http://\S+:(\d+)/")
-            except BaseException:
-                self.close()  # else nobody would
-                raise
-            self.port = int(line[1])
-            self.url = f"http://127.0.0.1:{self.port}"
+        """Start it, and wait until it listens.
+
+        :arg stderr: a descriptor for the log, which is then not read here.
+        """
+        with contextlib.ExitStack() as stack:
+            port = 0
+            if stderr != subprocess.PIPE:
+                port = stack.enter_context(held_port()).getsockname()[1]
+            self.process = subprocess.Popen(
+                [*python, str(script), f"--port={port}", *flags],
+                cwd=cwd,
+                env=environment(**env),
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+            self.log = b""
+            if wait:
+                try:
+                    if port:
+                        wait_until(functools.partial(_listens, port))
+                    self.port = port or int(self.wait_for(rb"listening on http://\S+:(\d+)/")[1])
+                except BaseException:
+                    self.close()  # else nobody would
+                    raise
+                self.url = f"http://127.0.0.1:{self.port}"
 
     def wait_for(self, pattern: bytes, seconds: float = PATIENCE) -> re.Match[bytes]:
         """Read the log until it matches a pattern; fail when it does not in time."""
@@ -108,10 +122,10 @@ class Program:
 
     def wait(self, seconds: float = PATIENCE) -> int:
         """Wait for the end, reading the rest of the log, and return the exit status."""
-        assert self.process.stderr is not None
         deadline = time.monotonic() + seconds
-        while select.select([self.process.stderr], [], [], max(deadline - time.monotonic(), 0))[0]:
-            if not (chunk := os.read(self.process.stderr.fileno(), 65536)):
+        log = self.process.stderr
+        while log and select.select([log], [], [], max(deadline - time.monotonic(), 0))[0]:
+            if not (chunk := os.read(log.fileno(), 65536)):
                 break
             self.log += chunk
         return self.process.wait(max(deadline - time.monotonic(), 0.1))
@@ -124,8 +138,13 @@ class Program:
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        if self.process.stderr:
+            self.process.stderr.close()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def run_to_end(*flags: str, **env: str) -> subprocess.CompletedProcess[str]:

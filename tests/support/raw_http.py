@@ -123,10 +123,15 @@ def closing(clients: list[socket.socket]) -> Iterator[list[socket.socket]]:
 
 
 @contextlib.contextmanager
-def logged(server: Program) -> Iterator[bytearray]:
-    """Read the log all the time, so that the program never waits for a reader of it."""
-    assert server.process.stderr is not None
-    descriptor = os.dup(server.process.stderr.fileno())
+def logged(server: Program, descriptor: int | None = None) -> Iterator[bytearray]:
+    """Read the log all the time, and to its end.
+
+    :arg descriptor: where it can be read, when the program was given a standard error.
+    """
+    if descriptor is None:
+        assert server.process.stderr is not None
+        descriptor = server.process.stderr.fileno()
+    descriptor = os.dup(descriptor)
     log = bytearray(server.log)
     done, waker = os.pipe()
 

@@ -269,6 +269,16 @@ def test_a_worker_that_dies_takes_its_gauges_along_and_no_counts(
     assert value(scrape(server), "visits_total") == 40
 
 
+def test_log_lines_that_are_dropped_are_summed_with_those_of_the_parent() -> None:
+    metrics = Metrics(processes=2)
+    for take in (lambda: metrics.take(0), lambda: metrics.take(1), metrics.lead):
+        take()
+        metrics.log_lines_dropped(2)
+    assert metrics.sums().log_lines_dropped == 6
+    assert metrics.sums().pids == [os.getpid()] * 2  # the parent serves nothing
+    assert metrics.sums().redis_up == 0
+
+
 def test_watchers_of_all_processes_are_summed_and_a_new_process_has_none() -> None:
     metrics = Metrics(processes=2)
     watchers = 3

@@ -1,0 +1,222 @@
+"""Standard error that nobody waits for: it may be a pipe that is not read, or a full disk."""
+
+import contextlib
+import fcntl
+import functools
+import io
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+#: Bytes that may wait while what was taken before is written; what comes then is dropped.
+MOST_WAITING = 1024 * 1024
+
+#: Bytes that wait before the loop stands back for the thread, and for how many seconds at most. An
+#: event loop that never rests may keep the interpreter from it for seconds.
+MUCH_WAITING, STAND_BACK = MOST_WAITING // 4, 0.02
+
+#: Seconds between two times that lines are written. Those that come meanwhile cost one change to
+#: the thread and back: without it a logged page costs 5 % more, and 40 % with no others beside it.
+PAUSE = 0.01
+
+#: Seconds that an end or a fork waits for what was not written yet.
+PATIENCE = 0.2
+
+
+class StandardError(io.RawIOBase):
+    """Takes lines, and has a thread write them to a descriptor.
+
+    A thread, because nothing else keeps the promise everywhere. ``O_NONBLOCK`` would be set for
+    all who share the terminal or the pipe. A pipe that is said to have room may be filled by
+    another process before one writes to it. All that waits is written at once, because a busy event
+    loop lets the thread go on every 5 ms at best (`sys.getswitchinterval`).
+
+    :arg descriptor: what is written to, blocking or not.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._turns = -1  # locked by the process that writes, when there are several
+        self._begun = b""  # the rest of a line that was begun when writing failed
+        #: Told how many lines are dropped, each time.
+        self.on_dropped: Callable[[int], None] = lambda lines: None
+        #: Writes the line that says how many were.
+        self.note: Callable[[int], bytes] = lambda lines: b"%d lines were dropped\n" % lines
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew in a process that was forked: the thread and the lines are the parent's."""
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._is_idle = False  # the thread waits for lines
+        self._has_stood_back = False  # since the thread took what was waiting
+        self._is_finishing = False
+        self._patience = PATIENCE
+        self._waiting: list[bytes] = []
+        self._size = 0  # of what waits
+        self._untold = 0  # lines that were dropped, and no line has said so
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return os.isatty(self._descriptor)
+
+    def writable(self) -> bool:
+        """Return that it takes lines."""
+        return True
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Take whole lines, or drop them when too much is waiting.
+
+        Never waits for the descriptor.
+
+        :return: the number of bytes, in either case.
+        """
+        data = bytes(data)
+        with self._changed:
+            if self._size >= MOST_WAITING:
+                self._untold += self._drop(data.count(b"\n"))
+            else:
+                self._waiting.append(data)
+                self._size += len(data)
+                if self._thread is None:
+                    self._start()
+                elif self._is_idle:
+                    self._is_idle = False
+                    self._changed.notify_all()
+                if self._size >= MUCH_WAITING and not self._has_stood_back:
+                    self._stand_back()
+        return len(data)
+
+    def finish(self) -> None:
+        """Wait until all is written and the thread has ended; the next line starts another.
+
+        It waits for `PATIENCE` at most, and not again before something was written.
+        """
+        with self._changed:
+            self._is_finishing = True
+            self._changed.notify_all()
+            if not self._changed.wait_for(lambda: self._thread is None, self._patience):
+                self._patience = 0.0
+            self._is_finishing = False
+
+    def _stand_back(self) -> None:
+        """Let the thread take what waits, unless what it waits for is the descriptor."""
+        if self._thread and select.select([], [self._descriptor], [], 0)[1]:
+            self._has_stood_back = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._size < MUCH_WAITING, STAND_BACK)
+
+    def _start(self) -> None:
+        if sys.is_finalizing():
+            return  # the thread would not run, and be waited for
+        thread = threading.Thread(target=self._work, name="standard error", daemon=True)
+        # Signals are for the main thread, which may have blocked them for a while.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            with contextlib.suppress(RuntimeError):  # no more threads; the next line tries again
+                thread.start()
+                self._thread = thread
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._is_idle = not self._waiting
+                self._changed.wait_for(lambda: self._waiting or self._is_finishing)
+                self._is_idle = False
+                if not self._waiting:
+                    self._thread = None
+                    self._changed.notify_all()
+                    return
+                data, self._waiting, self._size = b"".join(self._waiting), [], 0
+                untold, self._untold = self._untold, 0
+                self._has_stood_back = False
+                self._changed.notify_all()
+            with self._turn():
+                lost = self._write(data)
+                untold += lost
+                is_told = not untold or not self._write(self.note(untold))
+            with self._changed:
+                self._drop(lost)
+                self._untold += 0 if is_told else untold
+                self._changed.wait_for(self._is_urgent, PAUSE)
+
+    def _is_urgent(self) -> bool:
+        return self._is_finishing or self._size >= MUCH_WAITING
+
+    def _drop(self, lines: int) -> int:
+        if lines:
+            self.on_dropped(lines)
+        return lines
+
+    def _write(self, data: bytes) -> int:
+        """Write lines, however long it takes, and return how many were not taken."""
+        is_begun, data, at = bool(self._begun), self._begun + data, 0
+        while at < len(data):
+            try:
+                at += os.write(self._descriptor, data[at:])
+            except BlockingIOError:  # another process has set O_NONBLOCK
+                select.select([], [self._descriptor], [])
+            except OSError:
+                # A line that was begun is finished before the next, when writing succeeds again.
+                end = data.find(b"\n", at) + 1 if is_begun else at
+                self._begun = data[at:end]
+                return data.count(b"\n", end)
+            else:
+                is_begun = data[at - 1 : at] != b"\n"
+                self._patience = PATIENCE
+        self._begun = b""
+        return 0
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until no process of ours writes, as a full pipe takes a part of what one writes."""
+        if self._turns == -1:
+            yield
+            return
+        fcntl.lockf(self._turns, fcntl.LOCK_EX)  # let go of when the process ends, too
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._turns, fcntl.LOCK_UN)
+
+    def before_fork(self) -> None:
+        """Have nothing half done, and take turns with the new process. Linux only."""
+        if self._turns == -1 and hasattr(os, "memfd_create"):
+            self._turns = os.memfd_create("standard error")
+        self.finish()
+
+
+@functools.cache
+def take_standard_error() -> StandardError | None:
+    """Take standard error over for this process, and those that it forks.
+
+    `sys.stderr` writes to it from then on, so that no traceback or warning is waited for either.
+
+    :return: where lines go; None when there is no standard error.
+    """
+    stream = sys.stderr
+    if stream is None:
+        return None
+    error = StandardError(stream.fileno())
+    sys.stderr = io.TextIOWrapper(
+        error,  # as with `python -u`, nothing is buffered in between
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=True,
+    )
+    os.register_at_fork(before=error.before_fork, after_in_child=error.forget)
+    return error

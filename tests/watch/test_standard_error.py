@@ -1,0 +1,416 @@
+"""Standard error that breaks or stalls: no page waits for it; what it does not take is counted."""
+
+import contextlib
+import itertools
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import time
+import tty
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from process.standard_error import MOST_WAITING
+from tests.support import ROOT
+from tests.support.processes import children, seconds_to_stop
+from tests.support.program import Program, environment
+from tests.support.raw_http import logged, open_to, read_to_end
+from tests.support.waiting import PATIENCE, wait_until
+from tests.test_server import refuses, seen
+from tests.watch.test_logs import FORMATS, requests_in, whole_lines
+
+Start = Callable[..., Program]
+Connect = Callable[[Program], HTTPConnection]
+Sink = tuple[int, int]  # what is written to; what could be read, or -1
+
+NOWHERE = "--redis-url=unix:/nowhere/redis.sock"
+
+#: A path as long as a head may have, so that few requests fill what may wait.
+LONG = "/?" + "x" * 7000
+
+
+def full_device(_: Path) -> Sink:
+    return os.open("/dev/full", os.O_WRONLY), -1
+
+
+def pipe_without_reader(_: Path) -> Sink:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing, -1
+
+
+def socket_without_peer(_: Path) -> Sink:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return ours.detach(), -1
+
+
+def terminal_that_was_closed(_: Path) -> Sink:
+    reading, writing = os.openpty()
+    os.close(reading)
+    return writing, -1
+
+
+BROKEN = [full_device, pipe_without_reader, socket_without_peer, terminal_that_was_closed]
+
+
+def pipe(_: Path) -> Sink:
+    reading, writing = os.pipe()
+    return writing, reading
+
+
+def pipe_that_does_not_block(_: Path) -> Sink:
+    """As another program that shares it may have set it."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    return writing, reading
+
+
+def fifo(folder: Path) -> Sink:
+    os.mkfifo(folder / "fifo")
+    both = os.open(folder / "fifo", os.O_RDWR)  # so that neither end waits for the other
+    return os.open(folder / "fifo", os.O_WRONLY), both
+
+
+def stream_socket(_: Path) -> Sink:
+    """As systemd's journal gives one."""
+    ours, theirs = socket.socketpair()
+    return ours.detach(), theirs.detach()
+
+
+def stopped_terminal(_: Path) -> Sink:
+    """As with Ctrl-S."""
+    reading, writing = os.openpty()
+    tty.setraw(writing)
+    termios.tcflow(writing, termios.TCOOFF)
+    return writing, reading
+
+
+STALLED = [pipe, pipe_that_does_not_block, fifo, stream_socket, stopped_terminal]
+
+
+@pytest.fixture
+def sink(tmp_path: Path) -> Iterator[Callable[[Callable[[Path], Sink]], Sink]]:
+    """Make a standard error, and close both its ends in the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(kind: Callable[[Path], Sink]) -> Sink:
+            made = kind(tmp_path)
+            for one in made:
+                if one != -1:
+                    stack.callback(os.close, one)
+            return made
+
+        yield make
+
+
+Make = Callable[[Callable[[Path], Sink]], Sink]
+
+
+def fill(writing: int) -> None:
+    """Write to a pipe until it takes no more."""
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"-" * 4096)
+    os.set_blocking(writing, True)
+
+
+def dropped(server: Program) -> int:
+    match = re.search(
+        r"(?m)^friendlyhello_log_lines_dropped_total (\S+)$", server.get("/metrics")[1]
+    )
+    assert match
+    return int(float(match[1]))
+
+
+def visit_until_lines_are_dropped(server: Program, connect: Connect) -> int:
+    """Ask for pages until lines are dropped; return how many there were."""
+    connection = connect(server)
+    for number in itertools.count(1):
+        connection.request("GET", f"{LONG}&{number}&")
+        answer = connection.getresponse()
+        assert (answer.status, bool(answer.read())) == (200, True)
+        if number % 50 == 0 and dropped(server):
+            return number
+        assert number * len(LONG) < 10 * MOST_WAITING
+    raise AssertionError
+
+
+def numbers_in(log: bytes) -> list[int]:
+    """The numbers of the requests whose lines are in a log."""
+    return [int(number) for number in re.findall(rb"x&(\d+)&", log)]
+
+
+def cpu_seconds(pids: set[int]) -> float:
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split() for pid in pids]
+    return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_one_costs_no_page_and_no_core(
+    kind: Callable[[Path], Sink], processes: int, sink: Make, program: Start
+) -> None:
+    server = program(NOWHERE, f"--processes={processes}", stderr=sink(kind)[0])
+    workers = children(server.process.pid) if processes > 1 else set()
+    assert [server.get()[0] for _ in range(5)] == [200] * 5
+    assert server.get("/healthz")[0] == 200
+    wait_until(lambda: dropped(server) >= 5)
+    before, begun = cpu_seconds({server.process.pid, *workers}), time.monotonic()
+    wait_until(lambda: time.monotonic() > begun + 1)
+    assert cpu_seconds({server.process.pid, *workers}) - before < 0.5
+    assert seconds_to_stop(server) < 1
+
+
+@pytest.mark.parametrize("kind", STALLED)
+def test_stalled_one_costs_no_page_and_no_stop(
+    kind: Callable[[Path], Sink], sink: Make, program: Start, connect: Connect
+) -> None:
+    server = program(NOWHERE, stderr=sink(kind)[0])
+    visit_until_lines_are_dropped(server, connect)
+    assert server.get("/healthz")[0] == 200
+    assert seconds_to_stop(server) < 1
+
+
+def test_one_that_stalls_from_the_start_keeps_no_worker_from_being_replaced(
+    sink: Make, program: Start
+) -> None:
+    writing, _ = sink(pipe)
+    fill(writing)
+    server = program(NOWHERE, "--processes=2", stderr=writing)
+    for _ in range(2):
+        wait_until(lambda: len(children(server.process.pid)) == 2)
+        victim = min(children(server.process.pid))
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda victim=victim: len(children(server.process.pid) - {victim}) == 2)
+        assert server.get()[0] == 200
+    assert seconds_to_stop(server) < 1
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_the_log_says_how_many_lines_were_dropped_when_there_is_room_again(
+    log_format: str, program: Start, connect: Connect
+) -> None:
+    server = program(NOWHERE, f"--log-format={log_format}")
+    made = visit_until_lines_are_dropped(server, connect)
+    counted = dropped(server)
+    note = server.wait_for(
+        rb"(\d+) log lines were dropped, as standard error did not take them[^\n]*\n"
+    )
+    assert int(note[1]) == counted
+    server.get(f"{LONG}&{made + 1}&")
+    server.signal()
+    assert server.wait() == 0
+    lines = requests_in(whole_lines(server.log, log_format), log_format)
+    numbers = numbers_in("\n".join(lines).encode())
+    # What is missing is missing in one place, before the line that says so.
+    kept = made - counted
+    assert numbers == [*range(1, kept + 1), made + 1]
+    assert numbers_in(server.log[: note.end()])[-1] == kept
+    assert server.log.count(b"lines were dropped") == 1
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_line_is_lost_at_full_load_while_the_log_is_read(
+    processes: int, program: Start, tmp_path: Path
+) -> None:
+    each, clients = 5000, 8  # several times what may wait
+    # A process of its own, as the clients keep the interpreter busy.
+    with (tmp_path / "log").open("wb") as copy:
+        reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=copy)
+    assert reader.stdin is not None
+    with reader, killing(reader):
+        server = program(NOWHERE, f"--processes={processes}", stderr=reader.stdin.fileno())
+        opened = [open_to(server) for _ in range(clients)]
+        for number, client in enumerate(opened):
+            lines = range(number * each, (number + 1) * each)
+            requests = [f"GET /healthz/x&{one}& HTTP/1.1\r\nHost: a\r\n" for one in lines]
+            requests[-1] += "Connection: close\r\n"
+            send_in_a_thread(client, "".join(one + "\r\n" for one in requests).encode())
+        for client in opened:
+            assert read_to_end(client).count(b"HTTP/1.1 404") == each
+            client.close()
+        assert dropped(server) == 0
+        server.signal()
+        assert server.wait() == 0
+    log = (tmp_path / "log").read_bytes()
+    assert len(log) > 2 * MOST_WAITING
+    numbers = numbers_in_lines_of(log)
+    assert sorted(numbers) == list(range(each * clients))
+    for number in range(clients):  # the lines of a connection are in the order of its requests
+        own = [one for one in numbers if one // each == number]
+        assert own == sorted(own)
+
+
+@contextlib.contextmanager
+def killing(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End a process when a test fails; else it ends by itself."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
+
+
+def send_in_a_thread(client: socket.socket, sent: bytes) -> None:
+    threading.Thread(target=client.sendall, args=(sent,), daemon=True).start()
+
+
+def numbers_in_lines_of(log: bytes | bytearray) -> list[int]:
+    """The numbers of the requests that are in a log of whole lines."""
+    lines = requests_in(whole_lines(bytes(log), "text"), "text")
+    numbers = numbers_in("\n".join(lines).encode())
+    assert len(numbers) == len(lines)
+    return numbers
+
+
+@pytest.mark.parametrize(
+    ("kind", "processes"),
+    [(pipe, 1), (pipe, 2), (pipe_that_does_not_block, 1), (stream_socket, 1)],
+)
+def test_what_waits_for_a_slow_reader_is_written_at_the_end(
+    kind: Callable[[Path], Sink], processes: int, sink: Make, program: Start, connect: Connect
+) -> None:
+    writing, reading = sink(kind)
+    server = program(NOWHERE, f"--processes={processes}", stderr=writing)
+    connections = [connect(server) for _ in range(16)]
+    made = 200  # far more than a pipe holds, or a socket, and less than may wait
+    for number in range(made):
+        connection = connections[number % 16]
+        connection.request("GET", f"/?{'x' * 3000}&{number}&")
+        connection.getresponse().read()
+    assert dropped(server) == 0
+    with logged(server, reading) as log:
+        server.signal()
+        assert server.process.wait(PATIENCE) == 0
+    assert sorted(numbers_in_lines_of(log)) == list(range(made))
+    assert log.count(b"stopping") == processes
+
+
+def test_what_waits_as_workers_are_forked_is_written_once(sink: Make, program: Start) -> None:
+    writing, reading = sink(pipe)
+    fill(writing)
+    server = program(NOWHERE, "--processes=2", stderr=writing)
+    wait_until(lambda: len(children(server.process.pid)) == 2)
+    with logged(server, reading) as log:
+        wait_until(lambda: log.count(b"counter off") == 2)
+        server.signal()
+        assert server.process.wait(PATIENCE) == 0
+    assert log.count(b"listening on") == 1
+    assert log.count(b"stopping") == 2
+
+
+def test_second_signal_stops_at_once_all_the_same(
+    sink: Make, program: Start, connect: Connect
+) -> None:
+    writing, _ = sink(pipe)
+    fill(writing)
+    server = program(NOWHERE, "--grace=60", stderr=writing)
+    sender, bystander = connect(server), connect(server)
+    sender.putrequest("POST", "/")
+    sender.putheader("Content-Length", "5")
+    sender.endheaders()  # a body that never comes
+    seen(bystander)
+    server.signal()
+    wait_until(lambda: refuses(server))
+    assert server.process.poll() is None
+    assert seconds_to_stop(server, signal.SIGINT, 128 + signal.SIGINT) < 1
+
+
+def test_line_that_was_begun_when_a_disk_got_full_is_finished_before_the_next(
+    program: Start, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    writing = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    server = program(NOWHERE, stderr=writing)
+    os.close(writing)
+    wait_until(lambda: b"counter off" in log.read_bytes())
+    limit = resource.RLIMIT_FSIZE
+    resource.prlimit(server.process.pid, limit, (log.stat().st_size + 100, resource.RLIM_INFINITY))
+    for number in range(4):  # the first has room, the second is begun
+        server.get(f"/?{'x' * 30}&{number}&")
+    wait_until(lambda: dropped(server) == 2)
+    assert not log.read_bytes().endswith(b"\n")
+    resource.prlimit(server.process.pid, limit, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    server.get("/?x&4&")
+    wait_until(lambda: b"2 log lines were dropped" in log.read_bytes())
+    server.signal()
+    assert server.wait() == 0
+    assert numbers_in_lines_of(log.read_bytes()) == [0, 1, 4]
+
+
+def test_without_one_it_serves(program: Start) -> None:
+    without = ("/bin/sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable)
+    server = program(NOWHERE, python=without, stderr=subprocess.DEVNULL)
+    assert [server.get()[0] for _ in range(5)] == [200] * 5
+    assert seconds_to_stop(server) < 1
+
+
+REFUSED = [
+    (["server.py", "--nope"], 2),
+    (["server.py", "--healthcheck", "--address=127.0.0.1", "--port={taken}"], 1),
+    (["server.py", "--address=127.0.0.1", "--port={taken}"], 1),
+    (["-c", "import watch; watch.configure_logs('text'); raise ValueError"], 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "status"),
+    [
+        *((kind, *one) for kind in (full_device, pipe_without_reader, pipe) for one in REFUSED),
+        # With a pipe that stalls it waits, as programs of a command line do.
+        *((kind, ["check.py", "ftp://h"], 2) for kind in (full_device, pipe_without_reader)),
+    ],
+)
+def test_program_that_ends_with_a_message_does_so(
+    kind: Callable[[Path], Sink], arguments: list[str], status: int, sink: Make
+) -> None:
+    writing, reading = sink(kind)
+    if reading != -1:
+        fill(writing)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, *(one.format(taken=port) for one in arguments)],
+            cwd=ROOT,
+            env=environment(),
+            stderr=writing,
+            timeout=PATIENCE,
+        )
+    assert done.returncode == status
+
+
+def test_traceback_and_what_was_logged_before_it_are_written_in_their_order() -> None:
+    code = (
+        "import logging, sys, watch\n"
+        "watch.configure_logs('text')\n"
+        "logging.warning('before')\n"
+        "raise ValueError('at the end')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = done.stderr.splitlines()
+    assert "before" in lines[0]
+    assert (lines[1], lines[-1]) == ("Traceback (most recent call last):", "ValueError: at the end")
+
+
+def test_worker_that_fails_says_why_before_its_parent_tells_its_end(
+    program: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import asyncio\nasyncio.Runner = None\n")
+    server = program(NOWHERE, "--processes=2", PYTHONPATH=str(tmp_path))
+    server.wait_for(
+        rb"(?s)worker failed\n.*\n *TypeError: [^\n]*\n.* ended with status 1, starting"
+    )
