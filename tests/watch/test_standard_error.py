@@ -21,7 +21,8 @@ import pytest
 
 from process.standard_error import MOST_WAITING
 from tests.support import ROOT
-from tests.support.processes import children, seconds_to_stop
+from tests.support.embedded import valkey_of
+from tests.support.processes import children, processes_in, seconds_to_stop
 from tests.support.program import Program, environment
 from tests.support.raw_http import logged, open_to, read_to_end
 from tests.support.waiting import PATIENCE, wait_until
@@ -414,3 +415,18 @@ def test_worker_that_fails_says_why_before_its_parent_tells_its_end(
     server.wait_for(
         rb"(?s)worker failed\n.*\n *TypeError: [^\n]*\n.* ended with status 1, starting"
     )
+
+
+def test_an_embedded_valkey_that_ends_is_started_again_though_nobody_reads(
+    program: Start, sink: Make, folder: Path
+) -> None:
+    writing, _ = sink(pipe)
+    server = program(f"--redis-url=embedded:{folder}/data", stderr=writing)
+    wait_until(lambda: server.visits() is not None)
+    fill(writing)
+    first = valkey_of(folder / "data")
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: valkey_of(folder / "data") != first)
+    wait_until(lambda: server.visits() is not None)
+    assert seconds_to_stop(server) < 2
+    wait_until(lambda: not processes_in(folder / "data"))
