@@ -310,6 +310,9 @@ class Connector:
     async def connect(self) -> Opened:
         return Opened(_Client(await self._network.connect(self)))  # type: ignore[arg-type]
 
+    def reason(self, error: Exception) -> str:
+        return str(error)
+
     async def has_moved(self) -> bool:
         primary, lines = self._network.servers.primary, self._network.lines
         return any(one.owner is self and one.server is not primary for one in lines)
