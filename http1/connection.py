@@ -36,6 +36,10 @@ from http1.tornado_internals import GzipMessageDelegate
 #: Closed at once, TCP would take the answer back (RFC 9112, 9.6).
 LINGERING_CLOSE = 1.0
 
+#: Seconds in which an idle client may answer the close of TLS. Nothing is lost when it does not
+#: (RFC 8446, 6.1), and most do not: they look at the connection when they need it again.
+TLS_CLOSE = 0.1
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -180,9 +184,13 @@ class Connection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """Close the connection, unless a request is under way."""
-        is_idle = self._exchange is None and not self._held
-        if self._transport is not None and (is_idle or self._closing):
+        if self._transport is None:
+            return
+        is_over_tls_and_idle = self.socket is not self._sock and self.is_idle
+        if self._closing or (self._exchange is None and not self._held):
             self._transport.close()
+        if is_over_tls_and_idle:
+            self._set_deadline(TLS_CLOSE)
 
     @property
     def is_idle(self) -> bool:

@@ -40,6 +40,9 @@ MAX_CLOSED = 64
 #: Seconds that a connection stays whoever else waits: it has just come, and is about to ask.
 LEAST_IDLE = 0.1
 
+#: Seconds from one handshake of TLS that fails to the next that is a warning: anybody can fail.
+TLS_WARNINGS_EVERY = 60.0
+
 #: Bytes of a body that Tornado takes when it is given no limit.
 MAX_BODY_SIZE = 100 * 1024 * 1024
 
@@ -57,7 +60,8 @@ class HTTPServer(ServerHooks):
         those that have been idle for longest are closed.
     :arg refusal_headers: headers of the answers that the server gives without the application.
 
-    The other arguments are Tornado's.
+    The other arguments are Tornado's. As with Tornado's, another `ssl.SSLContext` may be set as
+    ``ssl_options`` while it serves: for the connections to come.
     """
 
     def initialize(
@@ -80,13 +84,10 @@ class HTTPServer(ServerHooks):
             write_timeout=write_timeout,
             refusal_headers=refusal_headers or {},
         )
-        self._tls: dict[str, Any] = {}
-        if self.ssl_options is not None:
-            self._tls = {
-                "ssl": ssl_options_to_context(self.ssl_options, server_side=True),
-                "ssl_handshake_timeout": header_timeout or self._idle_timeout,
-                "ssl_shutdown_timeout": LINGERING_CLOSE,
-            }
+        if self.ssl_options is not None:  # once, as a dict names files
+            self.ssl_options = ssl_options_to_context(self.ssl_options, server_side=True)
+        self._handshake_timeout = header_timeout or self._idle_timeout
+        self._warn_of_tls_at = 0.0  # on the loop's clock
         self.is_draining = False
         self._acceptor = Acceptor(self)
         self._max_connections = math.inf if max_connections is None else max_connections
@@ -103,7 +104,7 @@ class HTTPServer(ServerHooks):
         context = RequestContext(
             SimpleNamespace(socket=connection),  # type: ignore[arg-type]  # all it asks of a stream
             address,
-            self.protocol or ("https" if self._tls else "http"),
+            self.protocol or ("http" if self.ssl_options is None else "https"),
             self.trusted_downstream,
         )
         protocol = Connection(self, self._limits, context, connection)
@@ -124,15 +125,25 @@ class HTTPServer(ServerHooks):
     async def _open_connection(
         self, connection: Connection, sock: socket.socket, address: object
     ) -> None:
+        tls: dict[str, Any] = {}
+        if self.ssl_options is not None:
+            tls = {
+                "ssl": self.ssl_options,
+                "ssl_handshake_timeout": self._handshake_timeout,
+                "ssl_shutdown_timeout": LINGERING_CLOSE,
+            }
+        loop = asyncio.get_running_loop()
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, sock, **self._tls
-            )
+            await loop.connect_accepted_socket(lambda: connection, sock, **tls)
         except BaseException as error:
             self.on_close(connection)
             sock.close()
             if isinstance(error, ssl.SSLError):
-                gen_log.warning("SSL Error on %s: %s", address, error)
+                is_due = loop.time() >= self._warn_of_tls_at
+                level = logging.WARNING if is_due else logging.DEBUG
+                gen_log.log(level, "SSL Error on %s: %s", address, error)
+                if is_due:
+                    self._warn_of_tls_at = loop.time() + TLS_WARNINGS_EVERY
             elif not isinstance(error, OSError):  # the client has gone
                 raise
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import logging
 import os
 import re
 import socket
@@ -24,6 +25,7 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler, stream_request_body
 
 from http1 import HTTPServer
+from http1.server import TLS_WARNINGS_EVERY
 from tests.faults.test_clients import TLS_HELLO
 from tests.support.patient_loops import LOOPS, time_of
 from tests.support.raw_http import reset
@@ -883,6 +885,81 @@ async def test_handshake_that_does_not_end_is_closed(
 ) -> None:
     client = await serve(ssl_options=tls.server, **limits).connect()
     assert b"HTTP" not in await client.send(TLS_HELLO[:9]).rest()
+
+
+@gen_test
+async def test_handshakes_that_fail_are_one_warning_a_minute(
+    serve: Serve,
+    tls: Contexts,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.DEBUG, "tornado.general")
+    served = serve(ssl_options=tls.server)
+
+    async def fail() -> str:
+        seen = len(caplog.records)
+        await (await served.connect()).send(GET).rest()
+        await eventually(lambda: len(caplog.records) > seen)
+        return caplog.records[-1].levelname
+
+    assert [await fail() for _ in range(3)] == ["WARNING", "DEBUG", "DEBUG"]
+    assert all("SSL Error" in record.message for record in caplog.records)
+    served.server._warn_of_tls_at -= TLS_WARNINGS_EVERY
+    assert await fail() == "WARNING"
+
+
+@gen_test
+async def test_another_context_is_for_the_connections_to_come(serve: Serve, tls: Contexts) -> None:
+    served = serve(ssl_options=tls.server)
+    old = await served.connect(ssl=tls.client, server_hostname="localhost")
+    another = trustme.CA()
+    served.server.ssl_options = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    another.issue_cert("localhost").configure_cert(served.server.ssl_options)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await served.connect(ssl=tls.client, server_hostname="localhost")
+    trusting = ssl.create_default_context()
+    another.configure_trust(trusting)
+    new = await served.connect(ssl=trusting, server_hostname="localhost")
+    for client in (old, new):
+        assert (await client.ask(CLOSE)).json["protocol"] == "https"
+
+
+@gen_test
+async def test_options_of_tls_may_be_a_dict(serve: Serve, folder: Path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "pem")
+    served = serve(ssl_options={"certfile": str(folder / "pem")})
+    (folder / "pem").unlink()  # it has been read
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    client = await served.connect(ssl=context, server_hostname="localhost")
+    assert (await client.ask(CLOSE)).json["protocol"] == "https"
+
+
+@gen_test
+@pytest.mark.parametrize("asks_first", [True, False])
+async def test_draining_tells_idle_clients_of_tls_and_does_not_wait_for_them(
+    asks_first: bool, serve: Serve, tls: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("http1.server.LINGERING_CLOSE", 3600)
+    served = serve(ssl_options=tls.server)
+
+    def visit() -> ssl.SSLSocket:
+        """As a client does that looks at its connection only when it needs it again."""
+        plain = socket.create_connection(("127.0.0.1", served.port), PATIENCE)
+        client = tls.client.wrap_socket(
+            plain, server_hostname="localhost", suppress_ragged_eofs=False
+        )
+        if asks_first:
+            client.sendall(GET)
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        return client
+
+    with await asyncio.to_thread(visit) as client:
+        async with asyncio.timeout(PATIENCE):
+            await served.server.drain(3600)
+        assert await asyncio.to_thread(client.recv, 1) == b""  # the close of TLS, not of TCP alone
 
 
 @gen_test
