@@ -21,7 +21,7 @@ from tornado.log import gen_log
 from tornado.netutil import ssl_options_to_context
 
 from http1.acceptor import Acceptor
-from http1.connection import LINGERING_CLOSE, Connection, Limits
+from http1.connection import Connection, Limits
 from http1.tornado_internals import RequestContext, ServerHooks
 
 #: Seconds that listening goes on, and then that idle connections stay open: what a client or a
@@ -86,7 +86,11 @@ class HTTPServer(ServerHooks):
         )
         if self.ssl_options is not None:  # once, as a dict names files
             self.ssl_options = ssl_options_to_context(self.ssl_options, server_side=True)
-        self._handshake_timeout = header_timeout or self._idle_timeout
+        self._tls_timeouts = {
+            "ssl_handshake_timeout": header_timeout or self._idle_timeout,
+            # A client answers the close when it has read all that was sent before.
+            "ssl_shutdown_timeout": write_timeout or self._idle_timeout,
+        }
         self._warn_of_tls_at = 0.0  # on the loop's clock
         self.is_draining = False
         self._acceptor = Acceptor(self)
@@ -127,11 +131,7 @@ class HTTPServer(ServerHooks):
     ) -> None:
         tls: dict[str, Any] = {}
         if self.ssl_options is not None:
-            tls = {
-                "ssl": self.ssl_options,
-                "ssl_handshake_timeout": self._handshake_timeout,
-                "ssl_shutdown_timeout": LINGERING_CLOSE,
-            }
+            tls = {"ssl": self.ssl_options, **self._tls_timeouts}
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(lambda: connection, sock, **tls)

@@ -300,6 +300,25 @@ def serve(io_loop: IOLoop) -> Iterator[Serve]:
         io_loop.run_sync(served.close)
 
 
+class Contexts(NamedTuple):
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+@pytest.fixture(scope="module")
+def tls() -> Contexts:
+    """Both sides of TLS, each with a certificate."""
+    authority = trustme.CA()
+    contexts = Contexts(
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    )
+    contexts.server.verify_mode = ssl.CERT_OPTIONAL
+    for context, name in zip(contexts, ("localhost", "client.example"), strict=True):
+        authority.issue_cert(name).configure_cert(context)
+        authority.configure_trust(context)
+    return contexts
+
+
 # Connections that are kept, and pipelines.
 
 
@@ -564,13 +583,19 @@ async def test_pipeline_is_answered_after_the_client_has_half_closed(serve: Serv
 
 
 @gen_test
+@pytest.mark.parametrize("over_tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("beyond", [b"", GET], ids=["as it should", "sending on"])
 async def test_slow_reader_gets_the_whole_last_answer(
-    beyond: bytes, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    beyond: bytes,
+    over_tls: bool,
+    serve: Serve,
+    tls: Contexts,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("http1.connection.LINGERING_CLOSE", 0.1)
-    served = serve()
-    client = await served.connect(limit=1024)
+    served = serve(ssl_options=tls.server if over_tls else None)
+    options = {"ssl": tls.client, "server_hostname": "localhost"} if over_tls else {}
+    client = await served.connect(limit=1024, **options)
     client.send(b"GET /whole HTTP/1.1\r\nHost: a\r\n\r\n" + beyond)
     await eventually(lambda: served.state.begun)
     await asyncio.sleep(0.25)  # the client's time is what is measured
@@ -829,25 +854,6 @@ async def test_answers_are_the_same_wherever_a_request_is_cut(name: str, serve: 
 # Listening, TLS, and the end.
 
 
-class Contexts(NamedTuple):
-    server: ssl.SSLContext
-    client: ssl.SSLContext
-
-
-@pytest.fixture(scope="module")
-def tls() -> Contexts:
-    """Both sides of TLS, each with a certificate."""
-    authority = trustme.CA()
-    contexts = Contexts(
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
-    )
-    contexts.server.verify_mode = ssl.CERT_OPTIONAL
-    for context, name in zip(contexts, ("localhost", "client.example"), strict=True):
-        authority.issue_cert(name).configure_cert(context)
-        authority.configure_trust(context)
-    return contexts
-
-
 @gen_test
 async def test_client_of_tls_shows_its_certificate(serve: Serve, tls: Contexts) -> None:
     client = await serve(ssl_options=tls.server).connect(
@@ -940,9 +946,8 @@ async def test_options_of_tls_may_be_a_dict(serve: Serve, folder: Path) -> None:
 @gen_test
 @pytest.mark.parametrize("asks_first", [True, False])
 async def test_draining_tells_idle_clients_of_tls_and_does_not_wait_for_them(
-    asks_first: bool, serve: Serve, tls: Contexts, monkeypatch: pytest.MonkeyPatch
+    asks_first: bool, serve: Serve, tls: Contexts
 ) -> None:
-    monkeypatch.setattr("http1.server.LINGERING_CLOSE", 3600)
     served = serve(ssl_options=tls.server)
 
     def visit() -> ssl.SSLSocket:
@@ -960,6 +965,23 @@ async def test_draining_tells_idle_clients_of_tls_and_does_not_wait_for_them(
         async with asyncio.timeout(PATIENCE):
             await served.server.drain(3600)
         assert await asyncio.to_thread(client.recv, 1) == b""  # the close of TLS, not of TCP alone
+
+
+@gen_test
+async def test_client_that_does_not_answer_the_close_of_tls_is_closed(
+    serve: Serve, tls: Contexts
+) -> None:
+    served = serve(ssl_options=tls.server, write_timeout=0.1)
+
+    def visit() -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", served.port), PATIENCE)
+        client = tls.client.wrap_socket(plain, server_hostname="localhost")
+        client.sendall(CLOSE)
+        return client
+
+    with await asyncio.to_thread(visit):
+        await eventually(lambda: served.state.begun)
+        await eventually(lambda: not served.server.connections)
 
 
 @gen_test
