@@ -248,6 +248,13 @@ class Settings:
         _seconds(1),
         "seconds that a kept connection may be idle; longer than the balancer's",
     )
+    tls_cert: str | None = _setting(
+        None, _path, "a PEM file, read again when it changes: serve HTTPS with this certificate"
+    )
+    tls_key: str | None = _setting(None, _path, "the PEM file of its private key, likewise")
+    tls_client_ca: str | None = _setting(
+        None, _path, "a PEM file: clients must show a certificate that this CA signed"
+    )
     version_label: str | None = _setting(
         None,
         _label,
@@ -267,6 +274,9 @@ class Settings:
         },
     )
 
+
+#: Settings that mean nothing without another one.
+_TOGETHER = {"tls_cert": "tls_key", "tls_key": "tls_cert", "tls_client_ca": "tls_cert"}
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
@@ -333,8 +343,8 @@ def _given_flags(arguments: Sequence[str]) -> dict[str, str]:
         flag, equals, _ = argument.lstrip("-").partition("=")
         if not argument.startswith("-") or flag not in options:
             # Without what stands behind the equals sign: it may be a mistyped flag's password.
-            shown = _shown(redacted(argument.partition("=")[0]))
-            raise SettingError(f"{shown}: no such flag; --help lists them all")
+            what = shown(redacted(argument.partition("=")[0]))
+            raise SettingError(f"{what}: no such flag; --help lists them all")
         if not equals and flag not in ("help", "version"):
             if _FIELDS[flag.replace("-", "_")].metadata["check"] is not _boolean:
                 raise SettingError(f"{argument}: a value is missing, as in {argument}=VALUE")
@@ -358,7 +368,7 @@ def load(
     """
     environment = os.environ if environment is None else environment
     flags = _given_flags(sys.argv[1:] if arguments is None else arguments)
-    values = {}
+    values, sources = {}, {}
     for name, field in _FIELDS.items():
         source, text = _flag(name), flags.get(name)
         if text is None and not field.metadata.get("flag_only"):
@@ -369,13 +379,18 @@ def load(
         try:
             values[name] = field.metadata["check"](text)
         except ValueError as allowed:
-            shown = _shown(redacted(text) if name == "redis_url" else text)
-            raise SettingError(f"{source}={shown}: allowed is {allowed}") from None
+            value = shown(redacted(text) if name == "redis_url" else text)
+            raise SettingError(f"{source}={value}: allowed is {allowed}") from None
+        sources[name] = source
+    for name, other in _TOGETHER.items():
+        if name in values and other not in values:
+            value = f"{sources[name]}={shown(values[name])}"
+            raise SettingError(f"{value}: allowed is this only together with {_flag(other)}")
     return Settings(**values)
 
 
-def _shown(text: str) -> str:
-    """A user's text as part of one line: no control characters, no endless length."""
+def shown(text: str) -> str:
+    """Return a user's text as part of one line: no control characters, no endless length."""
     text = repr(text)[1:-1]
     return text if len(text) <= 100 else text[:99] + "…"
 
@@ -432,7 +447,7 @@ class PasswordFile:
         return self._last
 
     def _read(self) -> str:
-        where = f"{self._flag}={_shown(self._path)}"
+        where = f"{self._flag}={shown(self._path)}"
         try:
             password = Path(self._path).read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:

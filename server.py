@@ -35,7 +35,7 @@ from config import Settings
 from counter import Visits
 from handlers import COMMON_HEADERS, NotFoundHandler, route_names, routes
 from http1 import Application, HTTPServer
-from process import STOP_SIGNALS, Stopping, check_health, fail, run_workers
+from process import STOP_SIGNALS, Certificate, Stopping, check_health, fail, run_workers
 from watch import Broadcast, Metrics, configure_logs, log_request
 
 #: Seconds that the start waits for Redis, so that the first visits are counted too.
@@ -124,6 +124,7 @@ async def serve(
     sockets: list[socket.socket],
     siblings: Sequence[socket.socket] = (),
     end_of_work: int | None = None,
+    certificate: Certificate | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
@@ -133,6 +134,7 @@ async def serve(
     :arg sockets: listening.
     :arg siblings: the sockets of other processes on the same port.
     :arg end_of_work: see `stop_event`.
+    :arg certificate: serve HTTPS with it.
     """
     stop = stop_event(end_of_work)
     live = Broadcast(visits.reader())
@@ -145,6 +147,7 @@ async def serve(
         idle_connection_timeout=settings.idle_timeout,
         max_connections=limits.max_connections(),
         refusal_headers=refusal,
+        ssl_options=certificate and certificate.context,
         **limits.HTTP,
     )
     metrics.gauge("connections", lambda: server.connections)
@@ -153,7 +156,10 @@ async def serve(
     server.add_sockets(sockets)
     loop = asyncio.get_running_loop()
     accepting = loop.create_task(server.accept_for_siblings(siblings))
-    sharing = loop.create_task(metrics.keep_sharing())
+    background = [loop.create_task(metrics.keep_sharing())]
+    if certificate:
+        use = functools.partial(setattr, server, "ssl_options")
+        background.append(loop.create_task(certificate.follow(use)))
 
     await stop.wait()
 
@@ -162,7 +168,8 @@ async def serve(
     app.settings["draining"] = True
     await live.close()  # streams have no end to wait for
     await server.drain(settings.grace, settings.drain_delay)
-    sharing.cancel()
+    for task in background:
+        task.cancel()
     await visits.close()
     # Until the next handlers are there, as the loop takes its own along.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -256,6 +263,7 @@ def run(settings: Settings) -> None:
             processes = settings.processes or os.cpu_count() or 1
             metrics = Metrics(settings.version_label or "", processes)
             configure_logs(settings.log_format, settings.log_level, metrics.log_lines_dropped)
+            certificate = Certificate(settings) if settings.tls_cert else None
             sockets = listen(settings, processes)
             if folder := config.embedded_folder(settings.redis_url):
                 from counter import embedded  # here, as it does not import on Windows
@@ -268,7 +276,8 @@ def run(settings: Settings) -> None:
             raise StartError(str(error)) from None
 
         host, port = settings.address or "localhost", sockets[0][0].getsockname()[1]
-        log.info("listening on http://%s:%d/", f"[{host}]" if ":" in host else host, port)
+        scheme = "https" if certificate else "http"
+        log.info("listening on %s://%s:%d/", scheme, f"[{host}]" if ":" in host else host, port)
 
         def work(slot: int, end_of_work: int | None = None) -> None:
             siblings = [one for those in sockets for one in those if one not in sockets[slot]]
@@ -276,7 +285,11 @@ def run(settings: Settings) -> None:
             # Until the loop handles them, as the exception of one would break its start.
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                runner.run(serve(settings, visits, metrics, sockets[slot], siblings, end_of_work))
+                runner.run(
+                    serve(
+                        settings, visits, metrics, sockets[slot], siblings, end_of_work, certificate
+                    )
+                )
             exit_on_signals()
 
         if processes == 1:

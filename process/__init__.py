@@ -1,13 +1,15 @@
-"""What a process needs, whatever it serves: workers, a health check, standard error, messages."""
+"""What a process needs, whatever it serves: workers, a health check, a certificate, its messages."""
 
 from process.healthcheck import check_health
 from process.messages import fail, one_line
 from process.signals import STOP_SIGNALS, Stopping
 from process.standard_error import StandardError, take_standard_error
+from process.tls import Certificate
 from process.workers import run_workers
 
 __all__ = [
     "STOP_SIGNALS",
+    "Certificate",
     "StandardError",
     "Stopping",
     "check_health",

@@ -4,6 +4,8 @@ It imports as little as it can, since every container runs it every few seconds.
 """
 
 import http.client
+import socket
+import ssl
 import sys
 from typing import NoReturn
 
@@ -11,20 +13,66 @@ import config
 from config import Settings
 from process.messages import fail
 
+#: Seconds for each step: connecting, sending, and each part of the answer.
+TIMEOUT = 2.0
+
 
 def what_is_wrong(settings: Settings) -> str | None:
     """Ask the server of the same settings for ``/healthz``.
 
+    Its certificate is not verified: it is for the name that clients use, and not for localhost.
+    Where clients must show one, this client has none that the server would have to take. So the
+    server's part of the handshake has to do, which like ``/healthz`` says that its loop turns.
+
     :return: what is wrong with it, or None when it is healthy.
     """
     host = {None: "localhost", "0.0.0.0": "127.0.0.1"}.get(settings.address, settings.address)
-    connection = http.client.HTTPConnection(str(host), settings.port, timeout=2)
+    where = (str(host), settings.port)
     try:
+        if settings.tls_client_ca:
+            _see_handshake(where)
+            return None
+        if settings.tls_cert:
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                *where, timeout=TIMEOUT, context=_trusting_anyone()
+            )
+        else:
+            connection = http.client.HTTPConnection(*where, timeout=TIMEOUT)
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
         return f"no answer from {host} port {settings.port}: {error}"
     return None if status == 200 else f"{host} port {settings.port} answered {status}"
+
+
+def _trusting_anyone() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _see_handshake(where: tuple[str, int]) -> None:
+    """Take part in a handshake of TLS until the server has proved that it has its key.
+
+    Then leave, without a word that the server would have to refuse and to log.
+    In TLS 1.3 that is before the client shows its certificate (RFC 8446, 2).
+
+    :raises OSError: when the server does not get so far.
+    """
+    context = _trusting_anyone()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(received, to_send)
+    with socket.create_connection(where, TIMEOUT) as connection:
+        while True:
+            try:
+                return client.do_handshake()
+            except ssl.SSLWantReadError:
+                connection.sendall(to_send.read())
+                if not (data := connection.recv(65536)):
+                    raise ConnectionError("closed in the handshake of TLS") from None
+                received.write(data)
 
 
 def check_health() -> NoReturn:

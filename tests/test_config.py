@@ -42,6 +42,9 @@ SETTINGS = {
     "log-format": "text",
     "log-level": "info",
     "idle-timeout": 75,
+    "tls-cert": None,
+    "tls-key": None,
+    "tls-client-ca": None,
     "version-label": None,
     "faults": False,
 }

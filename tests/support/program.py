@@ -71,11 +71,15 @@ class Program:
                 try:
                     if port:
                         wait_until(functools.partial(_listens, port))
-                    self.port = port or int(self.wait_for(rb"listening on http://\S+:(\d+)/")[1])
+                    scheme = b"http"
+                    if not port:
+                        line = self.wait_for(rb"listening on (https?)://\S+:(\d+)/")
+                        scheme, port = line[1], int(line[2])
+                    self.port = port
                 except BaseException:
                     self.close()  # else nobody would
                     raise
-                self.url = f"http://127.0.0.1:{self.port}"
+                self.url = f"{scheme.decode()}://127.0.0.1:{self.port}"
 
     def wait_for(self, pattern: bytes, seconds: float = PATIENCE) -> re.Match[bytes]:
         """Read the log until it matches a pattern; fail when it does not in time."""

@@ -1,0 +1,600 @@
+"""HTTPS: what is served with which certificate, to whom, and what is refused."""
+
+import asyncio
+import contextlib
+import datetime
+import http.client
+import logging
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+import config
+import process.tls
+from config import SettingError, Settings
+from process import Certificate
+from tests.support.processes import children, seconds_to_stop
+from tests.support.program import Program, run_to_end
+from tests.support.waiting import PATIENCE, eventually, wait_until
+
+Start = Callable[..., Program]
+Date = datetime.datetime
+
+NO_REDIS = "--redis-url=unix:/nowhere/redis.sock"
+
+authority = trustme.CA()
+strangers = trustme.CA()
+
+
+class Files:
+    """A certificate and its key in a folder, and others beside them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cert, self.key, self.ca = (folder / name for name in ("tls.crt", "tls.key", "ca.pem"))
+        authority.cert_pem.write_to_path(self.ca)
+        self.put(authority.issue_cert("localhost"))
+
+    def put(self, pair: trustme.LeafCert) -> None:
+        """Replace both, each at once, as whoever renews them does."""
+        self.replace(self.cert, b"".join(blob.bytes() for blob in pair.cert_chain_pems))
+        self.replace(self.key, pair.private_key_pem.bytes())
+
+    def replace(self, path: Path, content: bytes) -> None:
+        new = self.folder / "new"
+        new.write_bytes(content)
+        new.rename(path)
+
+    @property
+    def flags(self) -> tuple[str, str]:
+        return f"--tls-cert={self.cert}", f"--tls-key={self.key}"
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(tls_cert=str(self.cert), tls_key=str(self.key))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def trusting(*authorities: trustme.CA) -> ssl.SSLContext:
+    """What a client that knows these authorities goes by."""
+    context = ssl.create_default_context()
+    for one in authorities or (authority,):
+        one.configure_trust(context)
+    return context
+
+
+def showing(pair: trustme.LeafCert) -> ssl.SSLContext:
+    """The same for one that shows a certificate."""
+    context = trusting()
+    pair.configure_cert(context)
+    return context
+
+
+Connect = Callable[..., http.client.HTTPSConnection]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Open a connection to a program, over TLS."""
+    opened: list[http.client.HTTPSConnection] = []
+
+    def connect(
+        program: Program, context: ssl.SSLContext | None = None
+    ) -> http.client.HTTPSConnection:
+        opened.append(
+            http.client.HTTPSConnection(
+                "localhost", program.port, timeout=PATIENCE, context=context or trusting()
+            )
+        )
+        opened[-1].connect()
+        return opened[-1]
+
+    yield connect
+    for one in opened:
+        one.close()
+
+
+def ask(connection: http.client.HTTPSConnection, path: str = "/healthz") -> int:
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
+
+
+def serial(connection: http.client.HTTPSConnection) -> object:
+    """Which certificate the server has shown on a connection."""
+    certificate = connection.sock.getpeercert()  # type: ignore[attr-defined]
+    return certificate["serialNumber"]
+
+
+def refused(result: subprocess.CompletedProcess[str], status: int) -> str:
+    """The one line that a program that did not start wrote."""
+    assert (result.returncode, result.stdout) == (status, ""), result.stderr
+    (line,) = result.stderr.splitlines()
+    return line.removeprefix("server.py: ")
+
+
+# What is served.
+
+
+def test_pages_are_served_over_tls_and_the_log_says_https(
+    files: Files, program: Start, connect: Connect
+) -> None:
+    server = program(NO_REDIS, *files.flags)
+    assert server.url.startswith("https://")
+    connection = connect(server)
+    assert ask(connection, "/") == ask(connection, "/healthz") == 200
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tls_1_2_and_newer_with_http_1_1_agreed_on(
+    version: ssl.TLSVersion, files: Files, program: Start, connect: Connect
+) -> None:
+    context = trusting()
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    connection = connect(program(NO_REDIS, *files.flags), context)
+    assert connection.sock.selected_alpn_protocol() == "http/1.1"  # type: ignore[attr-defined]
+    assert ask(connection) == 200
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tls_1_1_is_refused(files: Files, program: Start, connect: Connect) -> None:
+    server = program(NO_REDIS, *files.flags)
+    context = trusting()
+    context.set_ciphers("DEFAULT@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(ssl.SSLError):
+        connect(server, context)
+
+
+def test_plain_http_is_closed_with_one_line_however_often(files: Files, program: Start) -> None:
+    server = program(NO_REDIS, *files.flags)
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                while data := client.recv(4096):
+                    assert b"HTTP" not in data
+    server.signal()
+    assert server.wait() == 0
+    assert server.log.count(b"SSL Error") == 1
+    assert b"Traceback" not in server.log
+
+
+def test_what_is_no_tls_after_the_handshake_ends_the_connection_alone(
+    files: Files, program: Start, connect: Connect
+) -> None:
+    server = program(NO_REDIS, *files.flags)
+    garbled, other = connect(server), connect(server)
+    assert ask(garbled) == 200
+    raw = socket.socket(fileno=os.dup(garbled.sock.fileno()))
+    with raw:
+        raw.settimeout(PATIENCE)
+        raw.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            while raw.recv(4096):
+                pass
+    assert ask(other) == 200
+    server.signal()
+    assert server.wait() == 0
+    assert b"Traceback" not in server.log
+    assert b"Fatal" not in server.log
+
+
+# Stopping.
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_idle_server_closes_tls_properly_and_is_gone_within_a_second(
+    version: ssl.TLSVersion, files: Files, program: Start, connect: Connect
+) -> None:
+    server = program(NO_REDIS, *files.flags)
+    context = trusting()
+    context.maximum_version = version
+    idle = [connect(server, context) for _ in range(5)]
+    for connection in idle[1:]:  # the first never sent a request
+        assert ask(connection) == 200
+    for connection in idle:
+        connection.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
+    assert seconds_to_stop(server) < 1
+    assert [connection.sock.recv(1) for connection in idle] == [b""] * 5
+    assert b"Traceback" not in server.log
+
+
+# Who is served.
+
+
+def test_clients_must_show_a_certificate_that_the_authority_signed(
+    files: Files, program: Start, connect: Connect
+) -> None:
+    server = program(NO_REDIS, *files.flags, f"--tls-client-ca={files.ca}")
+    assert ask(connect(server, showing(authority.issue_cert("client.example"))), "/") == 200
+    past = authority.issue_cert("a", not_before=Date(2020, 1, 1), not_after=Date(2021, 1, 1))
+    for context in (trusting(), showing(strangers.issue_cert("client.example")), showing(past)):
+        with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+            ask(connect(server, context))
+    server.signal()
+    assert server.wait() == 0
+    assert server.log.count(b"200 GET") == 1
+    assert b"Traceback" not in server.log
+
+
+def test_healthcheck_asks_over_tls(files: Files, program: Start) -> None:
+    server = program(NO_REDIS, *files.flags, "--log-level=debug")
+    health = run_to_end("--healthcheck", f"--port={server.port}", *files.flags)
+    assert (health.returncode, health.stderr) == (0, "")
+    server.wait_for(b"200 GET /healthz")
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_healthcheck_works_where_clients_must_show_a_certificate(
+    is_alive: bool, files: Files, program: Start
+) -> None:
+    flags = (*files.flags, f"--tls-client-ca={files.ca}")
+    server = program(NO_REDIS, *flags, "--log-level=debug")
+    if not is_alive:
+        server.signal(signal.SIGSTOP)
+    health = run_to_end("--healthcheck", f"--port={server.port}", *flags)
+    server.signal(signal.SIGCONT)
+    if is_alive:
+        assert (health.returncode, health.stderr) == (0, "")
+    else:
+        assert "timed out" in refused(health, 1)
+    server.signal()
+    assert server.wait() == 0
+    assert b"SSL Error" not in server.log
+
+
+def test_healthcheck_over_tls_of_a_server_that_has_none_is_one_line(
+    files: Files, program: Start
+) -> None:
+    server = program(NO_REDIS)
+    for more in ((), (f"--tls-client-ca={files.ca}",)):
+        health = run_to_end("--healthcheck", f"--port={server.port}", *files.flags, *more)
+        assert f"port {server.port}" in refused(health, 1)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("given", ["cert", "key", "client-ca"])
+def test_one_setting_without_the_other_is_refused_with_status_2(given: str) -> None:
+    other = {"cert": "key", "key": "cert", "client-ca": "cert"}[given]
+    flag, needed = f"--tls-{given}=/a", f"--tls-{other}"
+    assert refused(run_to_end(flag), 2) == f"{flag}: allowed is this only together with {needed}"
+    variable = f"TLS_{given.upper().replace('-', '_')}"
+    assert refused(run_to_end(**{variable: "/a"}), 2).startswith(f"{variable}=/a: ")
+
+
+def test_flags_and_variables_go_together() -> None:
+    settings = config.load(["--tls-cert=/a"], {"TLS_KEY": "/b", "TLS_CLIENT_CA": "/c"})
+    assert (settings.tls_cert, settings.tls_key, settings.tls_client_ca) == ("/a", "/b", "/c")
+
+
+def _encrypt(key: Path) -> None:
+    command = ["openssl", "pkey", "-in", key, "-aes128", "-passout", "pass:hush"]
+    key.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def _weaken(files: Files) -> None:
+    names = ("-keyout", files.key, "-out", files.cert)
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=a", *names]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+
+
+def _past(files: Files) -> None:
+    files.put(authority.issue_cert("a", not_before=Date(2020, 1, 1), not_after=Date(2021, 1, 1)))
+
+
+def _future(files: Files) -> None:
+    files.put(authority.issue_cert("a", not_before=Date(2900, 1, 1), not_after=Date(2901, 1, 1)))
+
+
+def _mismatch(files: Files) -> None:
+    files.key.write_bytes(authority.issue_cert("a").private_key_pem.bytes())
+
+
+def _other_type(files: Files) -> None:
+    pair = authority.issue_cert("a", key_type=trustme.KeyType.RSA)
+    files.key.write_bytes(pair.private_key_pem.bytes())
+
+
+BAD: dict[str, tuple[Callable[[Files], object], str, str]] = {
+    "no certificate": (lambda f: f.cert.unlink(), "cert", "No such file or directory"),
+    "no key": (lambda f: f.key.unlink(), "key", "No such file or directory"),
+    "junk certificate": (lambda f: f.cert.write_text("é"), "cert", "no certificate in PEM form"),
+    "empty certificate": (lambda f: f.cert.write_text(""), "cert", "no certificate in PEM form"),
+    "key as certificate": (
+        lambda f: f.cert.write_bytes(f.key.read_bytes()),
+        "cert",
+        "no certificate in PEM form",
+    ),
+    "half a certificate": (
+        lambda f: f.cert.write_text(f.cert.read_text()[:300]),
+        "cert",
+        "no certificate in PEM form",
+    ),
+    "junk key": (lambda f: f.key.write_text("é"), "key", "no private key in PEM form"),
+    "empty key": (lambda f: f.key.write_text(""), "key", "no private key in PEM form"),
+    "half a key": (
+        lambda f: f.key.write_text(f.key.read_text()[:100]),
+        "key",
+        "no private key in PEM form",
+    ),
+    "encrypted key": (
+        lambda f: _encrypt(f.key),
+        "key",
+        "encrypted; it has to be readable without a password",
+    ),
+    "weak key": (_weaken, "cert", "ee key too small"),
+    "expired": (_past, "cert", "certificate has expired"),
+    "not yet valid": (_future, "cert", "certificate is not yet valid"),
+    "another's key": (_mismatch, "key", "not the key of --tls-cert={cert}"),
+    "key of another type": (_other_type, "key", "not the key of --tls-cert={cert}"),
+    "folder": (lambda f: (f.key.unlink(), f.key.mkdir()), "key", "not a regular file"),
+    "endless link": (
+        lambda f: (f.key.unlink(), f.key.symlink_to(f.key)),
+        "key",
+        "Too many levels of symbolic links",
+    ),
+    "pipe": (lambda f: (f.cert.unlink(), os.mkfifo(f.cert)), "cert", "not a regular file"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_pair_that_cannot_be_used_is_one_line_that_says_which_file_and_why(
+    what: str, files: Files
+) -> None:
+    spoil, which, why = BAD[what]
+    spoil(files)
+    path = files.cert if which == "cert" else files.key
+    with pytest.raises(SettingError) as error:
+        Certificate(files.settings)
+    assert str(error.value) == f"--tls-{which}={path}: {why.format(cert=files.cert)}"
+
+
+def test_a_file_that_may_not_be_read_is_refused(files: Files) -> None:
+    files.key.chmod(0)
+    if os.access(files.key, os.R_OK):
+        pytest.skip("root may read every file")
+    with pytest.raises(SettingError, match=r"--tls-key=.*: Permission denied"):
+        Certificate(files.settings)
+
+
+@pytest.mark.parametrize("what", ["expired", "no key", "encrypted key"])
+def test_a_start_with_a_bad_pair_has_status_1(what: str, files: Files) -> None:
+    spoil, which, _ = BAD[what]
+    spoil(files)
+    line = refused(run_to_end(NO_REDIS, "--port=0", *files.flags), 1)
+    assert line.startswith(f"--tls-{which}=")
+
+
+@pytest.mark.parametrize("what", ["missing", "junk", "a client's", "expired"])
+def test_a_client_ca_that_cannot_be_used_is_refused(what: str, files: Files) -> None:
+    authority_of_now = "no certificate of an authority that is valid now"
+    if what == "missing":
+        files.ca.unlink()
+        why = "No such file or directory"
+    elif what == "junk":
+        files.ca.write_text("junk")
+        why = "no certificate in PEM form"
+    elif what == "a client's":
+        files.ca.write_bytes(authority.issue_cert("a").cert_chain_pems[0].bytes())
+        why = authority_of_now
+    else:
+        files.ca.write_bytes(expired_authority(files.folder))
+        why = authority_of_now
+    flag = f"--tls-client-ca={files.ca}"
+    assert refused(run_to_end(NO_REDIS, "--port=0", *files.flags, flag), 1) == f"{flag}: {why}"
+
+
+def expired_authority(folder: Path) -> bytes:
+    """A certificate of an authority that was valid for a day, and is no more.
+
+    Neither trustme nor the command line of OpenSSL 3.0 makes one that has expired.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "past")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(Date(2020, 1, 1)).not_valid_after(Date(2020, 1, 2))
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+# Files that change.
+
+
+def test_a_new_pair_is_served_to_new_connections_and_open_ones_stay(
+    files: Files, program: Start, connect: Connect
+) -> None:
+    server = program(NO_REDIS, *files.flags)
+    old = connect(server)
+    assert ask(old) == 200
+    new = authority.issue_cert("localhost", not_after=Date(2999, 5, 6))
+    files.put(new)
+    server.wait_for(rb"TLS files read again, certificate valid until May +6 00:00:00 2999 GMT")
+    assert serial(connect(server)) != serial(old)
+    assert ask(old) == 200
+    server.signal()
+    assert server.wait() == 0
+    assert server.log.count(b"TLS") == 1
+
+
+def test_every_worker_takes_a_new_pair_one_that_is_started_later_too(
+    files: Files, program: Start, connect: Connect
+) -> None:
+    server = program(NO_REDIS, *files.flags, "--processes=2")
+    wait_until(lambda: len(children(server.process.pid)) == 2)
+    first = serial(connect(server))
+    files.put(authority.issue_cert("localhost"))
+    server.wait_for(rb"(?s)(TLS files read again.*){2}")
+    assert all(serial(connect(server)) != first for _ in range(20))
+    for worker in children(server.process.pid):
+        os.kill(worker, signal.SIGKILL)
+    server.wait_for(rb"(?s)(TLS files read again.*){4}")
+    assert all(serial(connect(server)) != first for _ in range(20))
+
+
+def test_another_client_ca_is_asked_for(files: Files, program: Start, connect: Connect) -> None:
+    server = program(NO_REDIS, *files.flags, f"--tls-client-ca={files.ca}")
+    stranger = showing(strangers.issue_cert("client.example"))
+    files.replace(files.ca, strangers.cert_pem.bytes())
+    server.wait_for(b"TLS files read again")
+    assert ask(connect(server, stranger)) == 200
+    with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+        ask(connect(server, showing(authority.issue_cert("client.example"))))
+
+
+@contextlib.asynccontextmanager
+async def following(certificate: Certificate) -> AsyncIterator[list[ssl.SSLContext]]:
+    """Follow the files, and yield the contexts that it has given since."""
+    used: list[ssl.SSLContext] = []
+    task = asyncio.create_task(certificate.follow(used.append))
+    try:
+        yield used
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(process.tls, "LOOK_EVERY", 0.01)
+    caplog.set_level(logging.INFO, "friendlyhello.tls")
+
+
+async def looks(monkeypatch: pytest.MonkeyPatch, certificate: Certificate, number: int) -> None:
+    """Wait until it has looked at the files so many times more."""
+    seen: list[object] = []
+    real = certificate._look
+    monkeypatch.setattr(certificate, "_look", lambda: seen.append(None) or real())
+    await eventually(lambda: len(seen) > number)
+    monkeypatch.setattr(certificate, "_look", real)
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("what", BAD)
+async def test_a_bad_new_pair_is_one_line_while_the_old_one_serves_and_a_good_one_another(
+    what: str, files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate = Certificate(files.settings)
+    before = certificate.context
+    async with following(certificate) as used:
+        await looks(monkeypatch, certificate, 1)
+        spoil, _, why = BAD[what]
+        spoil(files)
+        await eventually(lambda: caplog.messages)
+        await looks(monkeypatch, certificate, 5)
+        (line,) = caplog.messages
+        assert why.format(cert=files.cert) in line
+        assert line.endswith("; going on with the TLS files of before")
+        assert (used, certificate.context) == ([], before)
+        if files.key.is_dir():
+            files.key.rmdir()
+        files.put(authority.issue_cert("localhost"))
+        await eventually(lambda: used)
+        assert used == [certificate.context] != [before]
+        assert re.fullmatch(
+            "TLS files read again, certificate valid until .* GMT", caplog.messages[-1]
+        )
+        assert len(caplog.messages) == 2
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("soon")
+async def test_links_that_are_changed_one_after_the_other_are_no_bad_pair(
+    files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As certbot changes them; its time between the two is less than one between two looks."""
+    for number in ("1", "2"):
+        folder = files.folder / number
+        folder.mkdir()
+        other = Files(folder)
+        (files.folder / f"key{number}").symlink_to(other.key)
+        (files.folder / f"cert{number}").symlink_to(other.cert)
+    for path in (files.cert, files.key):
+        path.unlink()
+    files.cert.symlink_to("cert1")
+    files.key.symlink_to("key1")
+
+    def swap(path: Path, target: str) -> None:
+        new = files.folder / "link"
+        new.symlink_to(target)
+        new.rename(path)
+
+    certificate = Certificate(files.settings)
+    async with following(certificate) as used:
+        await looks(monkeypatch, certificate, 1)
+        swap(files.cert, "cert2")
+        await looks(monkeypatch, certificate, 0)  # a look between the two
+        swap(files.key, "key2")
+        await eventually(lambda: used)
+        assert len(caplog.messages) == len(used) == 1
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("soon")
+async def test_a_folder_that_is_swapped_by_a_link_is_seen(
+    files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Kubernetes swaps a Secret's: each file is a link into ``..data``, a link itself."""
+    for number in ("..1", "..2"):
+        (files.folder / number).mkdir()
+        Files(files.folder / number)
+    data = files.folder / "..data"
+    data.symlink_to("..1")
+    for path in (files.cert, files.key):
+        path.unlink()
+        path.symlink_to(Path("..data", path.name))
+    certificate = Certificate(files.settings)
+    async with following(certificate) as used:
+        (files.folder / "..tmp").symlink_to("..2")
+        (files.folder / "..tmp").rename(data)
+        await eventually(lambda: used)
+        assert len(caplog.messages) == len(used) == 1
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("soon")
+async def test_what_has_not_changed_is_not_read_again(
+    files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate = Certificate(files.settings)
+    monkeypatch.setattr(certificate, "_load", lambda: pytest.fail("read again"))
+    async with following(certificate) as used:
+        await looks(monkeypatch, certificate, 5)
+    assert (used, caplog.messages) == ([], [])
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("soon")
+async def test_a_pair_that_is_valid_later_is_taken_then(
+    files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate = Certificate(files.settings)
+    async with following(certificate) as used:
+        begin = Date.fromtimestamp(int(time.time()) + 3, datetime.UTC)
+        files.put(authority.issue_cert("a", not_before=begin, not_after=Date(2999, 1, 1)))
+        await eventually(lambda: used)
+        assert len(caplog.messages) == 2
