@@ -1,4 +1,4 @@
-"""What a process needs, whatever it serves: workers, a health check, a certificate, its messages."""
+"""What a process needs, whatever it serves: workers, a health check, a certificate, messages."""
 
 from process.healthcheck import check_health
 from process.messages import fail, one_line
