@@ -8,17 +8,22 @@ by its URL alone.
 import argparse
 import asyncio
 import contextlib
+import io
 import json
+import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
-from audit.load import Load, NotFriendlyhello
+from audit.answer import NotFriendlyhello, Redirected
+from audit.client import RanOut, Target, header, place, tls_context
+from audit.load import Load
 from audit.plot import draw
 from audit.report import Judgement, Report
 
@@ -26,8 +31,11 @@ EPILOG = """exit status:
   0  every visit was answered and no number was shown twice
      (with --exclusive: and none is missing)
   1  the audit failed; the report says where
-  2  a bad argument, or what answers is not friendlyhello
+  2  a bad argument, or what answers is not friendlyhello, or this machine
+     has run out of connections, or of room for the report
 """
+
+Value = TypeVar("Value")
 
 DEFAULT_REQUESTS = 1000
 
@@ -41,40 +49,73 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.duration:
         arguments.requests = arguments.requests or DEFAULT_REQUESTS
+    _check_together(arguments, parser)
     try:
-        load = Load(
-            arguments.url,
-            requests=arguments.requests,
-            duration=arguments.duration,
-            concurrency=arguments.concurrency,
-            rate=arguments.rate,
-            timeout=arguments.timeout,
-            keep_alive=arguments.keep_alive,
-        )
-    except ValueError:
-        parser.error(f"{arguments.url}: not a URL such as http://localhost:4000")
+        target = _target(arguments)
+    except ValueError as error:
+        parser.error(str(error))
+    load = Load(
+        target,
+        requests=arguments.requests,
+        duration=arguments.duration,
+        concurrency=arguments.concurrency,
+        rate=arguments.rate,
+        timeout=arguments.timeout,
+        keep_alive=arguments.keep_alive,
+    )
     if arguments.plot:
         try:  # before the load, not after it
             Path(arguments.plot).open("a").close()
         except OSError as error:
             parser.error(f"--plot {arguments.plot}: {error.strerror}")
+    _raise_descriptors()
+    logging.getLogger("tornado").setLevel(logging.CRITICAL)  # the report tells of failures
 
     try:
         asyncio.run(_drive(load, arguments))
+    except Redirected as error:
+        parser.error(f"{arguments.url} answers with a redirect to {error.target}; audit that")
     except NotFriendlyhello as error:
         parser.error(f"{arguments.url} does not answer as friendlyhello does: {error}")
+    except RanOut as error:
+        parser.error(str(error))
     except KeyboardInterrupt:  # the second one, while visits under way were waited for
         parser.exit(130, "check.py: interrupted, no report\n")
 
-    report = Report(load.visits, load.now, Judgement(arguments.exclusive, arguments.max_failures))
-    text = json.dumps(report.as_json()) if arguments.json else report.as_text()
-    status, message = int(bool(report.problems)), ""
+    judgement = Judgement(arguments.exclusive, arguments.max_failures)
+    report = Report(load.visits, load.now, judgement, arguments.rate)
+    parser.print(json.dumps(report.as_json()) if arguments.json else report.as_text())
     if arguments.plot:
         try:
             Path(arguments.plot).write_text(draw(load.visits, load.now), encoding="utf-8")
         except OSError as error:
-            status, message = status or 2, _line(f"--plot {arguments.plot}: {error.strerror}")
-    _end(status, message, text + "\n")
+            parser.error(f"--plot {arguments.plot}: {error.strerror}")
+    sys.exit(1 if report.problems else 0)
+
+
+def _check_together(arguments: argparse.Namespace, parser: "_Parser") -> None:
+    """Refuse what contradicts itself, or would not be heeded."""
+    given = [name for name in ("cacert", "insecure", "cert", "key") if getattr(arguments, name)]
+    if given and not arguments.url.lower().startswith("https:"):
+        parser.error(f"--{given[0]} is allowed with an https:// URL")
+    if arguments.key and not arguments.cert:
+        parser.error("--key is allowed with --cert")
+    if [name.lower() for name, _ in arguments.header].count("host") > 1:
+        parser.error("--header Host is allowed once")
+
+
+def _target(arguments: argparse.Namespace) -> Target:
+    tls = None
+    if arguments.cacert or arguments.insecure or arguments.cert:
+        tls = tls_context(arguments.cacert, arguments.insecure, arguments.cert, arguments.key)
+    return Target(arguments.url, headers=arguments.header, connect=arguments.connect, tls=tls)
+
+
+def _raise_descriptors() -> None:
+    """Raise the soft limit of descriptors to the hard one (getrlimit(2)), where that is allowed."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _drive(load: Load, arguments: argparse.Namespace) -> None:
@@ -108,43 +149,28 @@ async def _drive(load: Load, arguments: argparse.Namespace) -> None:
 class _Parser(argparse.ArgumentParser):
     """argparse's parser, its errors without the usage: one line."""
 
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """End, when what was printed is written."""
-        _end(status, message or "")
-
     def error(self, message: str) -> NoReturn:
-        self.exit(2, _line(message))
+        line = message.encode("unicode_escape").decode()
+        self.exit(2, f"{self.prog}: {line}\n")
+
+    def print_help(self, file: object = None) -> None:
+        """Print the help, as a report is printed."""
+        self.print(self.format_help())
+
+    def print(self, text: str) -> None:
+        """Print what was asked for; end when it cannot be written, unless its reader has left."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # bars and dashes, where it is not UTF-8
+        try:
+            print(text.removesuffix("\n"), flush=True)
+        except OSError as error:
+            # What is left in its buffer would be tried again at the exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                self.error(f"the report cannot be written: {error.strerror}")
 
 
-def _line(message: str) -> str:
-    return f"check.py: {message.encode('unicode_escape').decode()}\n"
-
-
-def _end(status: int, message: str, report: str = "") -> NoReturn:
-    """End the program when all is written. A reader that has left, as ``head`` does, has enough."""
-    error = _write(sys.stdout, report)
-    if error and not isinstance(error, BrokenPipeError):
-        status = status or 2
-        message += _line(f"cannot write to standard output: {error.strerror}")
-    _write(sys.stderr, message)
-    sys.exit(status)
-
-
-def _write(stream: TextIO | None, text: str) -> OSError | None:
-    """Write a text and what was written before; return why that cannot be."""
-    if stream is None:
-        return None
-    try:
-        stream.write(text)
-        stream.flush()
-    except OSError as error:
-        # Python would write what is left as it ends, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return error
-    return None
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(
         prog="check.py",
         description="Visit a deployment of friendlyhello and audit its visit numbers.",
@@ -168,7 +194,13 @@ def _parser() -> argparse.ArgumentParser:
         default=16,
         help="visits under way at once (default 16)",
     )
-    add("--rate", type=_seconds, metavar="N", help="visits to begin in a second, at most")
+    add(
+        *("--rate",),
+        type=_seconds,
+        metavar="N",
+        help="visits to make in a second, evenly; the latency of one that has to wait for a free "
+        "connection counts from when it was due",
+    )
     add(
         *("--timeout",),
         type=_seconds,
@@ -195,6 +227,25 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         help="visits that may fail (default 0)",
     )
+    add(
+        *("--header",),
+        type=_checked(header),
+        metavar="'NAME: VALUE'",
+        action="append",
+        default=[],
+        help="send this header, in place of what is sent by default; may be given again",
+    )
+    add(
+        *("--connect",),
+        type=_checked(place, "allowed is HOST:PORT, IPv6 in brackets, the port from 1 to 65535"),
+        metavar="HOST:PORT",
+        help="connect to this place instead; the URL's host is still the one that is named",
+    )
+    trust = parser.add_mutually_exclusive_group().add_argument
+    trust("--cacert", metavar="FILE", help="PEM file of the CAs to trust, not the system's")
+    trust("--insecure", action="store_true", help="take any certificate")
+    add("--cert", metavar="FILE", help="PEM file of a certificate to show to the server")
+    add("--key", metavar="FILE", help="PEM file of its key, if it is not in the first")
     add("--json", action="store_true", help="print the report as one JSON object")
     add("--plot", metavar="FILE.svg", help="draw visits per second and latency over time")
     return parser
@@ -208,6 +259,17 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(
             f"{text!r}: allowed is a whole number from {least} to {most:,}"
         )
+
+    return check
+
+
+def _checked(read: Callable[[str], Value], allowed: str | None = None) -> Callable[[str], Value]:
+    def check(text: str) -> Value:
+        try:
+            return read(text)
+        except ValueError as error:
+            told = f"{text!r}: {allowed}" if allowed else str(error)
+            raise argparse.ArgumentTypeError(told) from None
 
     return check
 

@@ -1,32 +1,13 @@
 """The load: visits made many at once, and what became of each."""
 
 import asyncio
-import json
-import socket
-import ssl
 from collections.abc import Callable
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
-from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
-from tornado.httputil import (
-    HTTPHeaders,
-    HTTPMessageDelegate,
-    RequestStartLine,
-    ResponseStartLine,
-)
-from tornado.iostream import IOStream, StreamClosedError
-from tornado.tcpclient import TCPClient
+from tornado.iostream import IOStream
 
-#: A page is some hundred bytes; what is larger is not one.
-MOST_BYTES = 64 * 1024
-
-#: What a balancer without a replica answers: a failure that may pass, not another service.
-UNAVAILABLE = (502, 503, 504)
-
-
-class NotFriendlyhello(Exception):
-    """What answers at the URL is something else; the message is one line."""
+from audit.answer import Answer, NotFriendlyhello, Unavailable
+from audit.client import Target, kind_of
 
 
 class Visit(NamedTuple):
@@ -42,21 +23,29 @@ class Visit(NamedTuple):
     """The number that was shown; None for the fallback page and for a failure."""
     failure: str | None = None
     """Why it was not answered by a page; None when it was."""
+    waited: float = 0.0
+    """Seconds for which it had been due before it began, as no connection was free."""
 
     @property
     def end(self) -> float:
         """When it was over, in seconds since the load began."""
         return self.at + self.seconds
 
+    @property
+    def latency(self) -> float:
+        """Seconds until it was over, from when it was due: what a visitor would have seen."""
+        return self.waited + self.seconds
+
 
 class Load:
     """Visits a page until it has done so often enough, or for long enough, or is stopped.
 
-    :arg url: of the page, ``http://`` or ``https://``.
+    :arg target: what to visit, or its URL.
     :arg requests: how many visits to make; None for no limit.
     :arg duration: seconds after which no visit begins; None for no limit.
     :arg concurrency: visits under way at once, at most.
-    :arg rate: visits begun in a second, at most; None for no limit.
+    :arg rate: visits that are due in a second, evenly; those that are due while as many as allowed
+        are under way begin late. None for as many as are answered.
     :arg timeout: seconds after which a visit has failed, connecting included.
     :arg keep_alive: send one visit after the other on a connection, instead of opening one
         for each, as balancers choose a replica per connection.
@@ -65,7 +54,7 @@ class Load:
 
     def __init__(
         self,
-        url: str,
+        target: Target | str,
         *,
         requests: int | None = None,
         duration: float | None = None,
@@ -74,34 +63,17 @@ class Load:
         timeout: float = 10.0,
         keep_alive: bool = False,
     ) -> None:
-        parts = urlsplit(url)
-        if not url.isprintable() or " " in url or not url.isascii():
-            raise ValueError("not a URL")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise ValueError("not an http:// or https:// URL")
-        parts.hostname.encode("idna")  # as looking it up does; UnicodeError is a ValueError
         self.visits: list[Visit] = []
-        self._host = parts.hostname
-        self._port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._start_line = RequestStartLine(
-            "GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), "HTTP/1.1"
-        )
-        self._headers = HTTPHeaders(
-            {"Host": parts.netloc, "Accept": "application/json", "User-Agent": "check.py"}
-        )
-        if not keep_alive:
-            self._headers["Connection"] = "close"
-        self._left = requests
+        self._target = Target(target) if isinstance(target, str) else target
+        self._begun = 0
+        self._requests = requests
         self._duration = duration
         self._concurrency = concurrency
         self._rate = rate
         self._timeout = timeout
         self._keep_alive = keep_alive
         self._stopped = asyncio.Event()
-        self._client = TCPClient()
         self._clock: Callable[[], float] = lambda: 0.0
-        self._next_start = 0.0
 
     def stop(self) -> None:
         """Begin no further visit; those under way are finished, as they may have counted."""
@@ -116,149 +88,77 @@ class Load:
         """Make the visits; each is appended to ``visits`` when it is over.
 
         :raises NotFriendlyhello: when the first visit is answered by something else.
+        :raises RanOut: when this machine can make no more connections.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
         self._clock = lambda: loop.time() - began
         try:
-            if await self._take_turn():
-                stream = await self._visit(None, first=True)
+            if (waited := await self._take_turn()) is not None:
+                stream = await self._visit(None, waited, first=True)
                 if stream is not None:
                     stream.close()
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._concurrency):
                     group.create_task(self._visit_repeatedly())
+        except BaseExceptionGroup as ended:
+            raise ended.exceptions[0] from None
         finally:
-            ended = self.now
-            self._clock = lambda: ended
-            self._client.close()
+            at_end = self.now
+            self._clock = lambda: at_end
 
     async def _visit_repeatedly(self) -> None:
         stream: IOStream | None = None
-        while await self._take_turn():
-            stream = await self._visit(stream)
+        while (waited := await self._take_turn()) is not None:
+            stream = await self._visit(stream, waited)
         if stream is not None:
             stream.close()
 
-    async def _take_turn(self) -> bool:
-        """Wait for the time to begin a visit; False when there is none to begin."""
-        start = max(self.now, self._next_start)
-        if self._left == 0 or (self._duration is not None and start >= self._duration):
-            return False
-        if self._left is not None:
-            self._left -= 1
-        if self._rate:
-            self._next_start = start + 1 / self._rate
+    async def _take_turn(self) -> float | None:
+        """Wait for the time to begin a visit.
+
+        :return: the seconds for which it has been due; None when there is none to begin.
+        """
+        due = self._begun / self._rate if self._rate else self.now
+        start = max(due, self.now)
+        if self._begun == self._requests or (
+            self._duration is not None and start >= self._duration
+        ):
+            return None
+        self._begun += 1
+        # How late a timer goes off is no wait for the server.
+        waited = start - due
+        if start > self.now:
             try:
                 async with asyncio.timeout(start - self.now):
                     await self._stopped.wait()
             except TimeoutError:
                 pass
-        return not self._stopped.is_set()
+        return None if self._stopped.is_set() else waited
 
-    async def _visit(self, stream: IOStream | None, first: bool = False) -> IOStream | None:
+    async def _visit(
+        self, stream: IOStream | None, waited: float, first: bool = False
+    ) -> IOStream | None:
         """Make one visit, and return its connection if another can follow on it."""
         at = self.now
-        answer = _Answer()
+        answer = Answer(self._target)
+        replica, number, failure = None, None, None
         try:
             async with asyncio.timeout(self._timeout):
                 if stream is None or stream.closed():
-                    stream = await self._connect()
-                await self._ask(stream, answer)
-            visit = answer.read(at, self.now - at)
+                    stream = await self._target.connect()
+                replica, number = await answer.ask(stream, self._keep_alive)
         except NotFriendlyhello as error:
             if first:
                 raise
-            visit = Visit(at, self.now - at, failure=str(error))
+            failure = str(error)
+        except Unavailable as error:
+            failure = str(error)
         except OSError as error:
-            visit = Visit(at, self.now - at, failure=_kind(error))
-        self.visits.append(visit)
-        if stream is not None and not (self._keep_alive and answer.reusable):
-            stream.close()
-            return None
+            failure = kind_of(error)
+        finally:
+            if stream is not None and not (self._keep_alive and answer.reusable):
+                stream.close()
+                stream = None
+        self.visits.append(Visit(at, self.now - at, replica, number, failure, waited))
         return stream
-
-    async def _connect(self) -> IOStream:
-        stream = await self._client.connect(self._host, self._port, max_buffer_size=2 * MOST_BYTES)
-        if self._tls is not None:  # the dot at a name's end is for the resolver (RFC 6066, 3)
-            name = self._host.removesuffix(".")
-            stream = await stream.start_tls(False, self._tls, server_hostname=name)
-        stream.set_nodelay(True)
-        return stream
-
-    async def _ask(self, stream: IOStream, answer: "_Answer") -> None:
-        limits = HTTP1ConnectionParameters(max_header_size=MOST_BYTES, max_body_size=MOST_BYTES)
-        connection = HTTP1Connection(stream, is_client=True, params=limits)
-        written = connection.write_headers(self._start_line, self._headers)
-        connection.finish()
-        await written
-        await connection.read_response(answer)
-        if answer.foreign:
-            raise NotFriendlyhello("not friendlyhello's JSON")
-        if not answer.whole:
-            raise StreamClosedError(stream.error)
-        # Notices, while the connection is idle, that the server closes it.
-        stream.set_close_callback(lambda: None)
-
-
-class _Answer(HTTPMessageDelegate):
-    """Keeps the answer to one visit."""
-
-    def __init__(self) -> None:
-        self.whole = False
-        self.reusable = False
-        self.foreign = False
-        self._status = 0
-        self._body = b""
-
-    def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
-    ) -> None:
-        assert isinstance(start_line, ResponseStartLine)
-        self._status = start_line.code
-        self._closing = headers.get("Connection", "").lower() == "close"
-        # Told from the headers, as a body that is too large is not read.
-        self.foreign = self._status == 200 and headers.get("Content-Type") != "application/json"
-
-    def data_received(self, chunk: bytes) -> None:
-        self._body += chunk
-
-    def finish(self) -> None:
-        self.whole = True
-        self.reusable = not self._closing
-
-    def read(self, at: float, seconds: float) -> Visit:
-        """Return the visit that this answers.
-
-        :raises NotFriendlyhello: when it is not friendlyhello's JSON.
-        """
-        if self._status in UNAVAILABLE:
-            return Visit(at, seconds, failure=f"status {self._status}")
-        if self._status != 200:
-            raise NotFriendlyhello(f"status {self._status}")
-        try:
-            page = json.loads(self._body)
-            _, replica, number = page["name"], page["hostname"], page["visits"]
-        except (ValueError, KeyError, TypeError):
-            raise NotFriendlyhello("not friendlyhello's JSON") from None
-        if type(replica) is not str or type(number) not in (int, type(None)):
-            raise NotFriendlyhello("not friendlyhello's JSON")
-        return Visit(at, seconds, replica, number)
-
-
-def _kind(error: BaseException) -> str:
-    """Name a failure in a word or two, so that alike ones are counted together."""
-    if isinstance(error, StreamClosedError):
-        return _kind(error.real_error) if error.real_error else "closed without an answer"
-    for kind, name in (
-        (TimeoutError, "timeout"),
-        (ConnectionRefusedError, "refused"),
-        ((ConnectionResetError, BrokenPipeError), "reset"),
-        (socket.gaierror, "name not resolved"),
-        (ssl.SSLCertVerificationError, "certificate not trusted"),
-        (ssl.SSLError, "TLS failed"),
-    ):
-        if isinstance(error, kind):
-            return name
-    assert isinstance(error, OSError)
-    return (error.strerror or str(error)).lower()

@@ -96,7 +96,7 @@ def _draw_latencies(
     found: dict[int, list[float]] = defaultdict(list)
     for visit in visits:
         if visit.failure is None:
-            found[slice_of(visit)].append(visit.seconds * 1000)
+            found[slice_of(visit)].append(visit.latency * 1000)
     every = [ms for values in found.values() for ms in values]
     low = 10 ** math.floor(math.log10(max(min(every, default=1), 0.001)))
     high = 10 ** math.ceil(math.log10(max(max(every, default=10), 10 * low)))

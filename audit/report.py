@@ -31,13 +31,19 @@ class Report:
     :arg visits: each of them, in any order.
     :arg seconds: how long the load lasted.
     :arg judgement: when the audit holds.
+    :arg rate: how many visits were to be made in a second; None for no rate.
     """
 
     def __init__(
-        self, visits: Sequence[Visit], seconds: float, judgement: Judgement | None = None
+        self,
+        visits: Sequence[Visit],
+        seconds: float,
+        judgement: Judgement | None = None,
+        rate: float | None = None,
     ) -> None:
         self.judgement = judgement or Judgement()
         self.seconds = seconds
+        self.rate = rate
         self.made = len(visits)
         self.replicas = Counter(visit.replica for visit in visits if visit.replica is not None)
         self.failures = Counter(visit.failure for visit in visits if visit.failure is not None)
@@ -48,7 +54,7 @@ class Report:
         self.numbers = sorted(numbers)
         self.twice = sorted(number for number, times in numbers.items() if times > 1)
         self.missing = _gaps(self.numbers)
-        self.latencies = sorted(visit.seconds for visit in visits if visit.failure is None)
+        self.latencies = sorted(visit.latency for visit in visits if visit.failure is None)
         ends = sorted(visit.end for visit in visits if visit.number is not None)
         self.stretch = _longest_stretch([0.0, *ends, seconds])
 
@@ -56,6 +62,13 @@ class Report:
     def number_missing(self) -> int:
         """How many numbers between the lowest and the highest were not shown."""
         return sum(last - first + 1 for first, last in self.missing)
+
+    @property
+    def reached(self) -> float:
+        """How many visits were made in a second."""
+        reached = self.made / self.seconds if self.seconds else 0.0
+        # The pause after the last visit is not waited for, which shows where they are few.
+        return min(reached, self.rate) if self.rate else reached
 
     @property
     def problems(self) -> list[str]:
@@ -73,6 +86,8 @@ class Report:
     def latency(self, share: float) -> float | None:
         """Return the latency that a share of the answered visits stayed within, in seconds.
 
+        It counts from when a visit was due: the wait for a free connection is the server's doing.
+
         :arg share: from 0 to 1; 1 gives the slowest.
         """
         if not self.latencies:
@@ -85,6 +100,7 @@ class Report:
             "holds": not self.problems,
             "problems": self.problems,
             "seconds": round(self.seconds, 3),
+            "rate": {"asked": self.rate, "reached": round(self.reached, 3)},
             "visits": {
                 "made": self.made,
                 "counted": self.counted,
@@ -109,7 +125,8 @@ class Report:
 
     def as_text(self) -> str:
         """Return the report as lines for a terminal."""
-        lines = [f"{_many(self.made, 'visit')} in {self.seconds:.1f} s", "", "replica"]
+        asked = f": {self.reached:,.1f}/s of the {self.rate:,g}/s asked for" if self.rate else ""
+        lines = [f"{_many(self.made, 'visit')} in {self.seconds:.1f} s{asked}", "", "replica"]
         width = max([len(name) for name in self.replicas] + [9])
         answered = self.replicas.total()
         for name, answers in self.replicas.most_common():
@@ -134,7 +151,8 @@ class Report:
             f"  missing              {_printed(self.missing, self.number_missing)}",
             "",
             "latency   "
-            + "   ".join(f"{name} {_ms_text(self.latency(s))}" for name, s in _SHARES.items()),
+            + "   ".join(f"{name} {_ms_text(self.latency(s))}" for name, s in _SHARES.items())
+            + ("   from when each was due" if self.rate else ""),
             f"longest stretch without a counted visit: {end - start:.2f} s, from {start:.2f} s on",
             "",
             "The audit holds." if not self.problems else f"FAILED: {'; '.join(self.problems)}.",

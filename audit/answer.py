@@ -1,0 +1,144 @@
+"""The answer to a visit: asking for it, and reading it."""
+
+import json
+from typing import NamedTuple
+from urllib.parse import urljoin
+
+from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.iostream import IOStream, StreamClosedError
+
+from audit.client import MOST_BYTES, Target
+
+#: What a balancer without a replica answers: a failure that may pass, not another service.
+UNAVAILABLE = (502, 503, 504)
+
+#: RFC 9110, section 15.4.
+REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class NotFriendlyhello(Exception):
+    """What answers at the URL is something else; the message is one line."""
+
+
+class Redirected(NotFriendlyhello):
+    """The page is elsewhere.
+
+    :arg target: where, as an absolute URL.
+    """
+
+    def __init__(self, target: str) -> None:
+        super().__init__("redirected")
+        self.target = target
+
+
+class Unavailable(Exception):
+    """No page was to be had now; the message is one line."""
+
+
+class Page(NamedTuple):
+    """What friendlyhello's JSON says."""
+
+    replica: str
+    """The hostname that answered."""
+    number: int | None
+    """The visit's number; None on the fallback page."""
+
+
+class Answer(HTTPMessageDelegate):
+    """Keeps the answer to one visit.
+
+    :arg target: what is visited.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.reusable = False
+        """Whether another request can follow on the connection."""
+        self._target = target
+        self._whole = False
+        self._status = 0
+        self._headers = HTTPHeaders()
+        self._body = b""
+
+    async def ask(self, stream: IOStream, keep_alive: bool) -> Page:
+        """Visit the page, and return what it says.
+
+        :raises Unavailable: when a balancer has no replica to ask.
+        :raises NotFriendlyhello: when something else answers.
+        :raises OSError: when nothing does.
+        """
+        limits = HTTP1ConnectionParameters(max_header_size=MOST_BYTES, max_body_size=MOST_BYTES)
+        connection = HTTP1Connection(stream, is_client=True, params=limits)
+        headers = self._target.headers.copy()
+        if not keep_alive:
+            headers["Connection"] = "close"
+        start_line = RequestStartLine("GET", self._target.path, "HTTP/1.1")
+        written = connection.write_headers(start_line, headers)
+        connection.finish()
+        await written
+        await connection.read_response(self)
+        page = self._read(stream)
+        # Notices, while the connection is idle, that the server closes it.
+        stream.set_close_callback(lambda: None)
+        return page
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> None:
+        """Keep the headers; the last are those that count, after an answer as 103."""
+        assert isinstance(start_line, ResponseStartLine)
+        self._status, self._headers = start_line.code, headers
+        options = {option.strip() for option in headers.get("Connection", "").lower().split(",")}
+        kept = start_line.version != "HTTP/1.0" or "keep-alive" in options  # RFC 9112, 9.3
+        self._kept = kept and "close" not in options
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep some of the body."""
+        self._body += chunk
+
+    def finish(self) -> None:
+        """Note that it is whole."""
+        self._whole = True
+        self.reusable = self._kept
+
+    def _read(self, stream: IOStream) -> Page:
+        media_type = self._headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        # Told from the headers, as a body that is too large is not read.
+        if self._status == 200 and media_type != "application/json":
+            raise NotFriendlyhello("not friendlyhello's JSON")
+        if not self._whole:
+            raise StreamClosedError(stream.error)
+        if self._status in UNAVAILABLE:
+            raise Unavailable(f"status {self._status}")
+        if self._status in REDIRECTS and "Location" in self._headers:
+            raise Redirected(_absolute(self._target.url, self._headers["Location"]))
+        if self._status != 200:
+            raise NotFriendlyhello(f"status {self._status}")
+        return _page(self._body)
+
+
+def _page(body: bytes) -> Page:
+    try:
+        page = json.loads(body)
+        _, replica, number = page["name"], page["hostname"], page["visits"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise NotFriendlyhello("not friendlyhello's JSON") from None
+    # What is not printable would be sent to a terminal.
+    if type(replica) is not str or not replica.isprintable():
+        raise NotFriendlyhello("not friendlyhello's JSON")
+    if type(number) not in (int, type(None)):
+        raise NotFriendlyhello("not friendlyhello's JSON")
+    return Page(replica, number)
+
+
+def _absolute(url: str, location: str) -> str:
+    """Return where a redirect leads."""
+    try:
+        return urljoin(url, location)
+    except ValueError:  # no URL at all
+        return location

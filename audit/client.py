@@ -1,0 +1,294 @@
+"""Where the visits go, and the connections to it."""
+
+import asyncio
+import errno
+import ipaddress
+import re
+import resource
+import socket
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from tornado.httputil import HTTPHeaders
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+
+#: A page is some hundred bytes; what is larger is not one.
+MOST_BYTES = 64 * 1024
+
+#: Seconds that an address has to itself, before the next one is tried beside it (RFC 8305, 5).
+NEXT_ADDRESS_AFTER = 0.25
+
+#: Those that say how a request is sent, which the audit decides, or how an answer is packed,
+#: which it does not unpack.
+REFUSED_HEADERS = ("Accept-Encoding", "Connection", "Content-Length", "Transfer-Encoding")
+
+_HOST_AND_PORT = re.compile(
+    r"(?:\[(?P<ipv6>[0-9a-f:.]+)(?:%(?:25)?(?P<zone>[\w.~-]+))?\]"  # %25 in a URL (RFC 6874)
+    r"|(?P<name>[\w.~!$&'()*+,;=-]+))"
+    r"(?::(?P<port>[0-9]*))?",
+    re.ASCII | re.IGNORECASE,
+)
+_TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110, 5.6.2
+_FIELD_VALUE = re.compile(r"[\t -~]*")  # RFC 9110, 5.5, without what is not ASCII
+
+#: What this machine runs out of, whatever the server does.
+_OWN = {
+    errno.EMFILE: "descriptors (ulimit -Hn is {most}): a lower --concurrency needs fewer",
+    errno.ENFILE: "descriptors, in all processes: a lower --concurrency needs fewer",
+    errno.EADDRNOTAVAIL: "local ports: --keep-alive or a lower --rate needs fewer",
+    errno.ENOBUFS: "buffers: a lower --concurrency needs fewer",
+    errno.ENOMEM: "memory: a lower --concurrency needs less",
+}
+
+
+class RanOut(Exception):
+    """The audit's machine, not the server, lacks something; the message is one line."""
+
+    def __init__(self, number: int) -> None:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        super().__init__(f"this machine has run out of {_OWN[number].format(most=most)}")
+
+
+class Place(NamedTuple):
+    """Where to connect to."""
+
+    host: str
+    """A name or an address, with its zone."""
+    port: int
+
+
+def place(text: str, default_port: int | None = None) -> Place:
+    """Return the place that ``HOST:PORT`` names, IPv6 in brackets.
+
+    :arg default_port: what a missing one is; None when it must be there.
+    :raises ValueError: for anything else.
+    """
+    found = _HOST_AND_PORT.fullmatch(text)
+    if found is None:
+        raise ValueError("not HOST:PORT")
+    port = int(found["port"]) if found["port"] else default_port
+    if port is None or not 0 < port < 65536:
+        raise ValueError("no port")
+    if found["ipv6"]:
+        ipaddress.IPv6Address(found["ipv6"])
+        return Place(found["ipv6"] + (f"%{found['zone']}" if found["zone"] else ""), port)
+    name = found["name"].lower()
+    if name == "." or not name.encode("idna"):  # as looking it up does; UnicodeError is its error
+        raise ValueError("no name")
+    return Place(name, port)
+
+
+def header(text: str) -> tuple[str, str]:
+    """Return the name and value of a header that ``Name: value`` sets.
+
+    :raises ValueError: for one that is malformed (RFC 9110, section 5) or not to be set. The
+        message leaves the value out, which may be a secret.
+    """
+    name, colon, value = text.partition(":")
+    if not colon or not _TOKEN.fullmatch(name):
+        raise ValueError(
+            "allowed is 'Name: value', the name of letters, digits and !#$%&'*+-.^_`|~"
+        )
+    if name.title() in REFUSED_HEADERS:
+        raise ValueError(f"{name}: any is allowed but {', '.join(REFUSED_HEADERS)}")
+    if not _FIELD_VALUE.fullmatch(value):
+        raise ValueError(f"{name}: a value of printable ASCII in one line is allowed")
+    return name, value.strip(" \t")
+
+
+def tls_context(
+    cacert: str | None = None,
+    insecure: bool = False,
+    cert: str | None = None,
+    key: str | None = None,
+) -> ssl.SSLContext:
+    """Return how servers are spoken to by TLS.
+
+    :arg cacert: a PEM file of the authorities to trust, instead of the system's.
+    :arg insecure: take any certificate, for whatever name.
+    :arg cert: a PEM file with the certificate that the audit shows, if the server wants one.
+    :arg key: a PEM file with its key, when the first one does not hold it.
+    :raises ValueError: for a file that cannot be used; the message names its option.
+    """
+    for option, file in (("--cacert", cacert), ("--cert", cert), ("--key", key)):
+        try:
+            if file is not None:
+                Path(file).read_bytes()
+        except OSError as error:
+            raise ValueError(f"{option} {file}: {error.strerror}") from None
+    try:
+        context = ssl.create_default_context(cafile=cacert)
+    except ssl.SSLError:
+        raise ValueError(f"--cacert {cacert}: allowed is a file of certificates in PEM") from None
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if cert is not None:
+        try:
+            context.load_cert_chain(cert, key, password="")  # else OpenSSL would ask for it
+        except ssl.SSLError:
+            files = f"--cert {cert}" + (f" --key {key}" if key else "")
+            allowed = "a certificate and its unencrypted key, in PEM"
+            raise ValueError(f"{files}: allowed is {allowed}") from None
+    return context
+
+
+class Target:
+    """What is visited.
+
+    :arg url: of the page, ``http://`` or ``https://``.
+    :arg headers: sent with each visit, in place of those that are sent by default.
+    :arg connect: where to connect to instead; the URL's host is still the one that is named.
+    :arg tls: how a server at ``https://`` is spoken to; None for the system's authorities.
+    :raises ValueError: for a URL that is no such; the message is one line.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        connect: Place | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        shown = "the URL" if "@" in url else url  # which may come after a password
+        try:
+            parts = urlsplit(url)
+            if not url.isprintable() or " " in url or not url.isascii() or "\\" in url:
+                raise ValueError("not a URL")
+            at = place(
+                parts.netloc.rpartition("@")[2], {"http": 80, "https": 443}.get(parts.scheme)
+            )
+            if parts.scheme not in ("http", "https"):
+                raise ValueError("not an http:// or https:// URL")
+        except ValueError:
+            raise ValueError(f"{shown}: not a URL such as http://localhost:4000") from None
+        if "@" in parts.netloc:
+            raise ValueError("the URL: no user is allowed in it; --header sends Authorization")
+        self.url = url
+        self.path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._place = connect or at
+        # A zone is for this machine alone (RFC 6874, 1), the dot at a name's end for the resolver
+        # (RFC 6066, 3).
+        self._certified = at.host.partition("%")[0].removesuffix(".")
+        self._tls = (tls or tls_context()) if parts.scheme == "https" else None
+        host = re.sub(r"%[^]]*", "", parts.netloc)
+        self.headers = HTTPHeaders(
+            {"Host": host, "Accept": "application/json", "User-Agent": "check.py"}
+        )
+        for name, _ in headers:
+            self.headers.pop(name, None)
+        for name, value in headers:
+            self.headers.add(name, value)
+
+    async def connect(self) -> IOStream:
+        """Return a new connection to it.
+
+        :raises RanOut: when this machine is the one that cannot.
+        :raises OSError: when it is not reached.
+        """
+        try:
+            sock = await _connect_to_any(await _look_up(self._place))
+        except OSError as error:
+            if error.errno in _OWN and error.errno != errno.EADDRNOTAVAIL:
+                raise RanOut(error.errno) from None
+            raise
+        if self._tls is None:
+            stream = IOStream(sock, max_buffer_size=2 * MOST_BYTES)
+        else:
+            tls = self._tls.wrap_socket(
+                sock, server_hostname=self._certified, do_handshake_on_connect=False
+            )
+            stream = SSLIOStream(tls, max_buffer_size=2 * MOST_BYTES)
+            try:
+                await stream.wait_for_handshake()
+            except BaseException:  # a timeout, too
+                stream.close()
+                raise
+        stream.set_nodelay(True)
+        return stream
+
+
+async def _look_up(to: Place) -> Sequence[Any]:
+    """Return what getaddrinfo(3) finds."""
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.getaddrinfo(to.host, to.port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        socket.socket().close()  # fails as well, where descriptors are what the resolver lacked
+        raise
+
+
+async def _connect_to_any(found: Sequence[Any]) -> socket.socket:
+    """Connect to the address that answers first, those before it being given some time."""
+    loop = asyncio.get_running_loop()
+    left = list(found)
+    tries: list[asyncio.Task[socket.socket]] = []
+    pending: set[asyncio.Task[socket.socket]] = set()
+    won: asyncio.Task[socket.socket] | None = None
+    try:
+        while won is None and (left or pending):
+            if left:
+                tries.append(loop.create_task(_connect_to(left.pop(0))))
+                pending.add(tries[-1])
+            done, pending = await asyncio.wait(
+                pending,
+                timeout=NEXT_ADDRESS_AFTER if left else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            won = next((one for one in done if one.exception() is None), None)
+        if won is not None:
+            return won.result()
+        errors = [error for one in tries if (error := one.exception()) is not None]
+        # The first, as getaddrinfo(3) sorts addresses that cannot be reached to the end.
+        raise next((error for error in errors if isinstance(error, RanOut)), errors[0])
+    finally:
+        if lost := [one for one in tries if one is not won]:
+            for one in lost:
+                one.cancel()
+            for end in await asyncio.gather(*lost, return_exceptions=True):
+                if isinstance(end, socket.socket):
+                    end.close()
+
+
+async def _connect_to(found: Any) -> socket.socket:
+    family, kind, protocol, _, address = found
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException as error:
+        sock.close()
+        if getattr(error, "errno", None) == errno.EADDRNOTAVAIL and _has_source(family, address):
+            raise RanOut(errno.EADDRNOTAVAIL) from None
+        raise
+    return sock
+
+
+def _has_source(family: int, address: Any) -> bool:
+    """Tell whether this machine has an address to connect from: not for ::1 without IPv6."""
+    with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+        return datagrams.connect_ex(address) == 0  # which sends nothing
+
+
+def kind_of(error: BaseException) -> str:
+    """Name a failure in a word or two, so that alike ones are counted together."""
+    if isinstance(error, StreamClosedError):
+        return kind_of(error.real_error) if error.real_error else "closed without an answer"
+    if isinstance(error, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (error.reason or ""):
+        return "client certificate required"
+    for kind, name in (
+        (TimeoutError, "timeout"),
+        (ConnectionRefusedError, "refused"),
+        ((ConnectionResetError, BrokenPipeError), "reset"),
+        (socket.gaierror, "name not resolved"),
+        (ssl.SSLCertVerificationError, "certificate not trusted"),
+        (ssl.SSLError, "TLS failed"),
+    ):
+        if isinstance(error, kind):
+            return name
+    assert isinstance(error, OSError)
+    return (error.strerror or str(error)).lower()
