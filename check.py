@@ -167,7 +167,7 @@ class _Parser(argparse.ArgumentParser):
             # What is left in its buffer would be tried again at the exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if not isinstance(error, BrokenPipeError):
-                self.error(f"the report cannot be written: {error.strerror}")
+                self.error(f"standard output: {error.strerror}")
 
 
 def _parser() -> _Parser:

@@ -278,8 +278,6 @@ def kind_of(error: BaseException) -> str:
     """Name a failure in a word or two, so that alike ones are counted together."""
     if isinstance(error, StreamClosedError):
         return kind_of(error.real_error) if error.real_error else "closed without an answer"
-    if isinstance(error, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (error.reason or ""):
-        return "client certificate required"
     for kind, name in (
         (TimeoutError, "timeout"),
         (ConnectionRefusedError, "refused"),

@@ -10,8 +10,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,6 +21,7 @@ from audit.load import Load, Visit
 from audit.plot import draw
 from audit.report import Judgement, Report
 from check import main
+from tests.audit.auditing import Answer, check, page
 from tests.support import ROOT
 from tests.support.before import run_before
 from tests.support.ports import held_port
@@ -31,69 +31,9 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 
 Start = Callable[..., Program]
-Answer = Callable[[int], tuple[int, str]]
 
 #: For a program whose visits all count, as they do not where a busy machine lets a deadline pass.
 NO_HURRY = "--redis-timeout=60"
-
-
-class AnsweringServer(ThreadingHTTPServer):
-    """Takes as many connections at once as the audit opens, and leaves no thread behind."""
-
-    daemon_threads = False
-    request_queue_size = 128  # more would wait for a second, until they are tried again
-
-    def handle_error(self, *_: object) -> None:
-        """Mind no client that has left before its answer."""
-
-
-def check(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "check.py"), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        **options,  # type: ignore[call-overload]
-    )
-
-
-@pytest.fixture
-def answering() -> Iterator[Callable[[Answer], str]]:
-    """Serve what a function gives for the n-th request, and return the URL."""
-    servers: list[tuple[AnsweringServer, threading.Thread]] = []
-
-    def serve(answer: Answer) -> str:
-        numbers = iter(range(1, 10**9))
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, body = answer(next(numbers))
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header(
-                    "Content-Type", "application/json" if body[:1] in "[{" else "text/html"
-                )
-                self.end_headers()
-                self.wfile.write(body.encode())
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = AnsweringServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        servers.append((server, thread))
-        thread.start()
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield serve
-    for server, thread in servers:
-        server.shutdown()
-        thread.join()
-        server.server_close()  # waits for its answers
-
-
-def page(number: int | None, hostname: str = "a") -> tuple[int, str]:
-    return 200, json.dumps({"name": "x", "hostname": hostname, "visits": number})
 
 
 def test_a_sound_server_passes_and_every_number_is_seen(valkey: Valkey, counting: Start) -> None:
