@@ -39,6 +39,9 @@ Value = TypeVar("Value")
 
 DEFAULT_REQUESTS = 1000
 
+#: What macOS allows where it says that it allows any number (setrlimit(2) there, OPEN_MAX).
+MACOS_MOST = 10_240
+
 #: Seconds between two looks at the progress.
 PROGRESS_EVERY = 0.1
 
@@ -63,14 +66,28 @@ def main() -> None:
         timeout=arguments.timeout,
         keep_alive=arguments.keep_alive,
     )
-    if arguments.plot:
+    if arguments.plot is not None:
         try:  # before the load, not after it
             Path(arguments.plot).open("a").close()
         except OSError as error:
             parser.error(f"--plot {arguments.plot}: {error.strerror}")
     _raise_descriptors()
     logging.getLogger("tornado").setLevel(logging.CRITICAL)  # the report tells of failures
+    _run(load, arguments, parser)
 
+    judgement = Judgement(arguments.exclusive, arguments.max_failures)
+    report = Report(load.visits, load.now, judgement, arguments.rate)
+    parser.print(json.dumps(report.as_json()) if arguments.json else report.as_text())
+    if arguments.plot is not None:
+        try:
+            Path(arguments.plot).write_text(draw(load.visits, load.now), encoding="utf-8")
+        except OSError as error:
+            parser.error(f"--plot {arguments.plot}: {error.strerror}")
+    sys.exit(1 if report.problems else 0)
+
+
+def _run(load: Load, arguments: argparse.Namespace, parser: "_Parser") -> None:
+    """Run the load, or end with a line that says why there is nothing to report."""
     try:
         asyncio.run(_drive(load, arguments))
     except Redirected as error:
@@ -82,40 +99,34 @@ def main() -> None:
     except KeyboardInterrupt:  # the second one, while visits under way were waited for
         parser.exit(130, "check.py: interrupted, no report\n")
 
-    judgement = Judgement(arguments.exclusive, arguments.max_failures)
-    report = Report(load.visits, load.now, judgement, arguments.rate)
-    parser.print(json.dumps(report.as_json()) if arguments.json else report.as_text())
-    if arguments.plot:
-        try:
-            Path(arguments.plot).write_text(draw(load.visits, load.now), encoding="utf-8")
-        except OSError as error:
-            parser.error(f"--plot {arguments.plot}: {error.strerror}")
-    sys.exit(1 if report.problems else 0)
-
 
 def _check_together(arguments: argparse.Namespace, parser: "_Parser") -> None:
     """Refuse what contradicts itself, or would not be heeded."""
-    given = [name for name in ("cacert", "insecure", "cert", "key") if getattr(arguments, name)]
+    given = [
+        name
+        for name in ("cacert", "insecure", "cert", "key")
+        if getattr(arguments, name) not in (None, False)
+    ]
     if given and not arguments.url.lower().startswith("https:"):
         parser.error(f"--{given[0]} is allowed with an https:// URL")
-    if arguments.key and not arguments.cert:
+    if arguments.key is not None and arguments.cert is None:
         parser.error("--key is allowed with --cert")
     if [name.lower() for name, _ in arguments.header].count("host") > 1:
         parser.error("--header Host is allowed once")
 
 
 def _target(arguments: argparse.Namespace) -> Target:
-    tls = None
-    if arguments.cacert or arguments.insecure or arguments.cert:
-        tls = tls_context(arguments.cacert, arguments.insecure, arguments.cert, arguments.key)
+    tls = tls_context(arguments.cacert, arguments.insecure, arguments.cert, arguments.key)
     return Target(arguments.url, headers=arguments.header, connect=arguments.connect, tls=tls)
 
 
 def _raise_descriptors() -> None:
-    """Raise the soft limit of descriptors to the hard one (getrlimit(2)), where that is allowed."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    """Raise the soft limit of descriptors to the hard one (getrlimit(2)), or as far as it goes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in (hard, MACOS_MOST):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            return
 
 
 async def _drive(load: Load, arguments: argparse.Namespace) -> None:

@@ -36,7 +36,7 @@ _FIELD_VALUE = re.compile(r"[\t -~]*")  # RFC 9110, 5.5, without what is not ASC
 
 #: What this machine runs out of, whatever the server does.
 _OWN = {
-    errno.EMFILE: "descriptors (ulimit -Hn is {most}): a lower --concurrency needs fewer",
+    errno.EMFILE: "descriptors (a process may have {most}): a lower --concurrency needs fewer",
     errno.ENFILE: "descriptors, in all processes: a lower --concurrency needs fewer",
     errno.EADDRNOTAVAIL: "local ports: --keep-alive or a lower --rate needs fewer",
     errno.ENOBUFS: "buffers: a lower --concurrency needs fewer",
@@ -48,7 +48,7 @@ class RanOut(Exception):
     """The audit's machine, not the server, lacks something; the message is one line."""
 
     def __init__(self, number: int) -> None:
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         super().__init__(f"this machine has run out of {_OWN[number].format(most=most)}")
 
 

@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from audit.client import Place, Target
 from tests.audit.auditing import SpeakingServer, check
@@ -111,6 +117,19 @@ def test_a_certificate_is_shown_to_servers_that_want_one(folder: Path, speaking:
     assert sum(failures(url, trust).values()) == 3
 
 
+def test_an_encrypted_key_is_refused_and_no_password_asked_for(
+    folder: Path, audit_in_process: Audit
+) -> None:
+    ours = trustme.CA().issue_cert("audit.invalid")
+    ours.cert_chain_pems[0].write_to_path(str(folder / "cert"))
+    key = load_pem_private_key(ours.private_key_pem.bytes(), None)
+    how = (Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    (folder / "key").write_bytes(key.private_bytes(*how))
+    files = [f"--cert={folder / 'cert'}", f"--key={folder / 'key'}"]
+    said = audit_in_process("https://h", *files)
+    assert said.endswith(": allowed is a certificate and its unencrypted key, in PEM\n")
+
+
 def test_headers_replace_those_sent_by_default(speaking: Speaking) -> None:
     server = speaking(answer)
     url = f"http://127.0.0.1:{server.port}"
@@ -161,6 +180,9 @@ def test_a_header_not_to_be_sent_is_refused_without_its_value(
         ("https://h", ["--insecure", "--cacert=x"], "not allowed with argument --insecure"),
         ("https://h", ["--key=x"], "--key is allowed with --cert"),
         ("https://h", ["--cacert=/no/such"], "--cacert /no/such: No such file or directory"),
+        ("https://h", ["--cacert="], "--cacert : "),
+        ("http://h", ["--key="], "--key is allowed with an https:// URL"),
+        ("http://h", ["--plot="], "--plot : "),
         ("https://h", ["--cert=/"], "--cert /: Is a directory"),
         ("https://h", [f"--cacert={__file__}"], "allowed is a file of certificates in PEM"),
         ("https://h", [f"--cert={__file__}"], "allowed is a certificate and its unencrypted key"),
