@@ -118,8 +118,11 @@ def test_the_load_closes_its_connections_when_it_runs_out(
 def run_shell(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command in which ``"$@"`` is the audit with its arguments."""
     script = [sys.executable, str(ROOT / "check.py"), *arguments]
+    # Buffered, what was not written is tried again at the exit.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", command, "bash", *script],
+        env=env,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
