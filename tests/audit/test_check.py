@@ -229,45 +229,6 @@ def test_it_ends_with_the_status_of_a_bad_argument() -> None:
     assert result.stderr == "check.py: ftp://h: not a URL such as http://localhost:4000\n"
 
 
-@pytest.mark.parametrize("number", [lambda n: n, lambda n: 7 + n % 2])
-@pytest.mark.parametrize("flags", [["--help"], [], ["--json"]])
-def test_a_report_may_have_no_reader_and_no_room(
-    number: Callable[[int], int], flags: list[str], answering: Callable[[Answer], str]
-) -> None:
-    url = answering(lambda n: page(number(n)))
-    verdict = int(number(1) == number(3) and flags != ["--help"])
-    reading, writing = os.pipe()
-    os.close(reading)
-    full = os.open("/dev/full", os.O_WRONLY)
-    try:
-        left, failed = (
-            subprocess.run(
-                [sys.executable, str(ROOT / "check.py"), url, "--requests=1000", *flags],
-                stdout=stdout,
-                stderr=subprocess.PIPE,
-                text=True,
-                timeout=PATIENCE,
-            )
-            for stdout in (writing, full)
-        )
-    finally:
-        os.close(writing)
-        os.close(full)
-    assert (left.returncode, left.stderr) == (verdict, "")
-    assert (failed.returncode, failed.stderr) == (
-        verdict or 2,
-        "check.py: cannot write to standard output: No space left on device\n",
-    )
-
-
-def test_a_plot_that_cannot_be_written_costs_no_report(
-    answering: Callable[[Answer], str],
-) -> None:
-    result = check(answering(page), "--requests=10", "--plot=/dev/full")
-    assert (result.returncode, "The audit holds." in result.stdout) == (2, True)
-    assert result.stderr == "check.py: --plot /dev/full: No space left on device\n"
-
-
 def test_ctrl_c_ends_early_and_still_reports(valkey: Valkey, counting: Start) -> None:
     server = counting(f"--redis-url={valkey.url}", NO_HURRY)
     with subprocess.Popen(
