@@ -230,7 +230,9 @@ class Settings:
         "0", _whole(0, 1000), "replicas that must acknowledge a visit before its number is shown"
     )
     processes: int = _setting(
-        "1", _whole(0, 1024), "worker processes sharing the port; 0 means one per core"
+        "1",
+        _whole(0, 1024),
+        "worker processes sharing the port; 0 means one for each core that it may use",
     )
     drain_delay: float = _setting(
         "0", _seconds(0), "seconds that the server, unready, goes on accepting after SIGTERM"

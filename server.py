@@ -35,7 +35,15 @@ from config import Settings
 from counter import Visits
 from handlers import COMMON_HEADERS, NotFoundHandler, route_names, routes
 from http1 import Application, HTTPServer
-from process import STOP_SIGNALS, Certificate, Stopping, check_health, fail, run_workers
+from process import (
+    STOP_SIGNALS,
+    Certificate,
+    Stopping,
+    check_health,
+    fail,
+    run_workers,
+    usable_cores,
+)
 from watch import Broadcast, Metrics, configure_logs, log_request
 
 #: Seconds that the start waits for Redis, so that the first visits are counted too.
@@ -260,7 +268,7 @@ def run(settings: Settings) -> None:
     limits.raise_descriptors()
     with contextlib.ExitStack() as stack:
         try:
-            processes = settings.processes or os.cpu_count() or 1
+            processes = settings.processes or usable_cores()
             metrics = Metrics(settings.version_label or "", processes)
             configure_logs(settings.log_format, settings.log_level, metrics.log_lines_dropped)
             certificate = Certificate(settings) if settings.tls_cert else None

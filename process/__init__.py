@@ -1,5 +1,6 @@
 """What a process needs, whatever it serves: workers, a health check, a certificate, messages."""
 
+from process.cores import usable_cores
 from process.healthcheck import check_health
 from process.messages import fail, one_line
 from process.signals import STOP_SIGNALS, Stopping
@@ -17,4 +18,5 @@ __all__ = [
     "one_line",
     "run_workers",
     "take_standard_error",
+    "usable_cores",
 ]

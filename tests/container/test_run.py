@@ -52,6 +52,13 @@ def test_it_greets_whom_it_is_told_to(image: str, run: Run) -> None:
     assert "<h3>Hello Ada &lt;3!</h3>" in first_page(run(image, PUBLISH, "--env=NAME=Ada <3").url)
 
 
+def test_its_quota_of_cpu_says_how_many_processes_it_starts(image: str, run: Run) -> None:
+    web = run(image, PUBLISH, "--cpus=1", "--env=PROCESSES=0")
+    first_page(web.url)
+    processes = docker("top", web.id, "-o", "pid").splitlines()[1:]
+    assert len(processes) == 1
+
+
 def test_it_counts_through_a_restart_of_redis_under_another_address(
     image: str, redis_image: str, run: Run, network: str, volume: str, figure: Figure
 ) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from process import usable_cores
 from process.signals import SAME_SIGNAL
 from tests.support.processes import children, is_running, processes_in, seconds_to_stop
 from tests.support.program import Program, run_to_end
@@ -151,12 +153,22 @@ def test_garbage_is_collected_once_it_serves(
         assert server.wait_for(rb"gc (\d)")[1] == b"1"
 
 
-def test_0_processes_are_one_for_each_core(program: Start, valkey: Valkey) -> None:
+def test_0_processes_are_one_for_each_core_that_may_be_used(program: Start, valkey: Valkey) -> None:
     server = program(f"--redis-url={valkey.url}", "--processes=0")
-    cores = os.cpu_count()
-    assert cores
+    cores = usable_cores()
     workers_of(server, cores if cores > 1 else 0)
     assert server.visits() == 1
+
+
+def test_0_processes_heed_the_affinity(program: Start, valkey: Valkey) -> None:
+    core = min(os.sched_getaffinity(0))
+    server = program(
+        f"--redis-url={valkey.url}",
+        "--processes=0",
+        python=("taskset", "--cpu-list", str(core), sys.executable),
+    )
+    assert server.visits() == 1
+    assert not children(server.process.pid)
 
 
 @pytest.mark.parametrize("whole_group", [False, True])
