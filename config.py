@@ -115,6 +115,34 @@ def _label(text: str) -> str:
     return text
 
 
+#: Labels that there may be: each is read by whoever watches any replica, once a second.
+MAX_LABELS = 8
+
+
+def _labels(text: str) -> dict[str, str]:
+    """Accept ``key=value,…``; one whose value is empty, as a downward API may give it, is left out.
+
+    Keys are those of Prometheus, which keeps ``__…`` for itself
+    (https://prometheus.io/docs/concepts/data_model/#metric-names-and-labels).
+    """
+    labels: dict[str, str] = {}
+    for one in text.split(","):
+        key, equals, value = one.partition("=")
+        if (
+            not (re.fullmatch("(?!__)[a-zA-Z_][a-zA-Z0-9_]{0,62}", key) and equals)
+            or key in labels
+            or key == "version"  # which --version-label says
+            or not (len(value) <= 128 and value.isprintable())
+            or len(labels) == MAX_LABELS
+        ):
+            raise ValueError(
+                f"key=value,… , at most {MAX_LABELS}: a key of up to 63 letters, digits and _, "
+                "once, not version nor __…; a value of up to 128 printable characters"
+            )
+        labels[key] = value
+    return {key: value for key, value in labels.items() if value}
+
+
 def _choice(*words: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         if text not in words:
@@ -262,6 +290,11 @@ class Settings:
         _label,
         "which version runs, for JSON, X-App-Version, /live and /metrics (environment: VERSION)",
         variable="VERSION",
+    )
+    labels: Mapping[str, str] | None = _setting(
+        None,
+        _labels,
+        "key=value,…: where it runs, as node or zone, for JSON, /live and /metrics",
     )
     faults: bool = _setting(
         "false", _boolean, "let clients ask for faults: /?wait=250ms and /?status=503"

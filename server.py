@@ -70,7 +70,7 @@ def make_app(
     :arg metrics: what is counted, besides; new ones when None.
     """
     settings = settings or Settings()
-    metrics = metrics or Metrics(settings.version_label or "")
+    metrics = metrics or Metrics(settings.version_label or "", labels=settings.labels)
     visits = visits or new_visits(settings, metrics)
     live = live or Broadcast(visits.reader())
 
@@ -85,6 +85,7 @@ def make_app(
         live,
         metrics,
         version=settings.version_label,
+        labels=settings.labels,
         faults=settings.faults,
     )
     metrics.know_routes(route_names(rules))
@@ -122,6 +123,7 @@ def new_visits(settings: Settings, metrics: Metrics) -> Visits:
         observer=metrics,
         hostname=config.host_name(),
         version=settings.version_label,
+        labels=settings.labels,
     )
 
 
@@ -269,7 +271,7 @@ def run(settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
         try:
             processes = settings.processes or usable_cores()
-            metrics = Metrics(settings.version_label or "", processes)
+            metrics = Metrics(settings.version_label or "", processes, settings.labels)
             configure_logs(settings.log_format, settings.log_level, metrics.log_lines_dropped)
             certificate = Certificate(settings) if settings.tls_cert else None
             sockets = listen(settings, processes)

@@ -195,7 +195,7 @@ class _Tokens:
     def _full(self) -> _Form:
         own = self._statistics
         keys = (*self._keys, minutes_key(self._counter), own.names_key)
-        return _Form.of(keys, 2, (own.id, own.hostname, own.version))
+        return _Form.of(keys, 2, (own.id, own.hostname, own.version, own.labels))
 
     def numbers(self, reply: bytes, request: Request) -> Numbers:
         if reply[:1] == b":":  # as usual

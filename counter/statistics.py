@@ -5,8 +5,9 @@ commands (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-s
 
 ===========================  ===================================================================
 ``{counter}:process:ID``     a hash: the ``hostname`` of the replica that the process belongs to,
-                             the ``version`` it runs, the ``visits`` it has shown, and its last
-                             ``token`` (see `counter.delivery`); dropped a day after its last visit
+                             the ``version`` it runs, its ``labels`` as ``key=value,…``, the
+                             ``visits`` it has shown, and its last ``token`` (see
+                             `counter.delivery`); dropped a day after its last visit
 ``{counter}:processes``      a sorted set: ids, by the second in which each was seen
 ``{counter}:minutes``        a hash: the fields 0 to 299 are the last `HISTORY` seconds, each with
                              the second since 1970, what the counter held, and the visits counted
@@ -22,8 +23,8 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
@@ -58,13 +59,21 @@ class ProcessStatistics:
     :arg counter: the counter's key.
     :arg hostname: the replica's that it belongs to.
     :arg version: the label of the version that it runs, if it has one.
+    :arg labels: the replica's, if it has some; without commas, and no key has an equals sign.
     """
 
-    def __init__(self, counter: str, hostname: str, version: str = "") -> None:
+    def __init__(
+        self,
+        counter: str,
+        hostname: str,
+        version: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
         self._counter = counter
         self.names_key = _names_key(counter)
         self.hostname = hostname
         self.version = version
+        self.labels = ",".join(f"{key}={value}" for key, value in (labels or {}).items())
         self.shown = 0
         """Visits that got a number."""
         self._marked = -math.inf
@@ -97,7 +106,7 @@ class ProcessStatistics:
         if not self.is_due():
             return [("HSET", self.key, "visits", visits)]
         now = int(time.time())
-        own = ("hostname", self.hostname, "version", self.version)
+        own = ("hostname", self.hostname, "version", self.version, "labels", self.labels)
         return [
             ("HSET", self.key, "visits", visits, *own),
             ("EXPIRE", self.key, DAY),
@@ -115,12 +124,14 @@ class Replica:
     :arg visits: those that its processes of this day have shown.
     :arg seen: seconds since one of them last was seen counting.
     :arg version: the label of the version that it runs, empty when it has none.
+    :arg labels: its labels, if it has some.
     """
 
     hostname: str
     visits: int
     seen: float
     version: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -223,7 +234,7 @@ class StatisticsReader:
         commands: list[Command] = []
         for id in [] if isinstance(ids, RefusedError) else ids:
             key = _process_key(self._counter, _text(id))
-            commands += [("HMGET", key, "hostname", "visits", "version"), ("PTTL", key)]
+            commands += [("HMGET", key, "hostname", "visits", "version", "labels"), ("PTTL", key)]
         replies = await _ask(opened, *commands)
         replicas = _summed(zip(replies[::2], replies[1::2], strict=True))
         refused = dict.fromkeys(
@@ -236,7 +247,7 @@ def _summed(processes: Iterable[tuple[Any, Any]]) -> list[Replica]:
     """Return the replicas, by name, that processes belong to.
 
     :arg processes: what each keeps, and the milliseconds until it is dropped, those seen last
-        first; of each replica the first one says which version it runs.
+        first; of each replica the first one says which version it runs, and its labels.
     """
     replicas: dict[str, Replica] = {}
     for kept, left in processes:
@@ -248,7 +259,9 @@ def _summed(processes: Iterable[tuple[Any, Any]]) -> list[Replica]:
         ):
             continue  # not to be read, dropped meanwhile, or not ours
         hostname, seen = _text(kept[0]), max(0.0, DAY - left / 1000)
-        one = replicas.get(hostname) or Replica(hostname, 0, seen, _text(kept[2] or b""))
+        one = replicas.get(hostname) or Replica(
+            hostname, 0, seen, _text(kept[2] or b""), _labels(_text(kept[3] or b""))
+        )
         visits, seen = one.visits + int(kept[1]), min(one.seen, seen)
         replicas[hostname] = replace(one, visits=visits, seen=seen)
     return [replicas[hostname] for hostname in sorted(replicas)]
@@ -282,6 +295,11 @@ def _names_key(counter: str) -> str:
 
 def _process_key(counter: str, id: str) -> str:
     return f"{{{counter}}}:process:{id}"
+
+
+def _labels(text: str) -> dict[str, str]:
+    """Return what `ProcessStatistics.labels` says; an older version has written nothing."""
+    return dict(one.split("=", 1) for one in text.split(",") if "=" in one)
 
 
 def _text(name: bytes) -> str:

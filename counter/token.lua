@@ -5,7 +5,7 @@
 -- ARGV  "SEQUENCE VISITS SHOWN", where SHOWN is how many visits the process has shown so far; now
 --       and then, "KNOWN UNSHOWN", where KNOWN is the newest token whose numbers the process knows,
 --       by default the one before, and UNSHOWN how many of its last numbers nobody was shown; and
---       the process's id, hostname and version
+--       the process's id, hostname, version and labels
 --
 -- A token gets consecutive numbers, fewer than its visits where spare ones are left. The reply is
 -- the last number where all is as usual, else "SEQUENCE LAST COUNT" of the token that Redis keeps,
@@ -76,7 +76,7 @@ if full or not newest then try('EXPIRE', process, DAY) end
 if full then try('SET', spares, spare, 'EX', DAY) end
 if full and visits ~= '0' then
   local now = (try('TIME') or {0})[1]
-  try('HSET', process, 'hostname', ARGV[4], 'version', ARGV[5])
+  try('HSET', process, 'hostname', ARGV[4], 'version', ARGV[5], 'labels', ARGV[6])
   try('ZADD', names, now, ARGV[3])
   try('ZREMRANGEBYSCORE', names, '-inf', now - DAY)
   try('EXPIRE', names, DAY)

@@ -11,6 +11,7 @@ import logging
 import math
 import socket
 import time
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 from redis.exceptions import RedisError, ResponseError
@@ -107,6 +108,7 @@ class Visits:
     :arg observer: is told how many visits get a number, how fast, and how many do not.
     :arg hostname: the replica whose statistics the visits are added to; this host's when None.
     :arg version: the label of the version that the replica runs, if it has one.
+    :arg labels: the replica's, if it has some; without commas, and no key has an equals sign.
     :raises ValueError: when the URL cannot be read.
     :raises OSError: when a certificate that the URL names cannot be loaded.
     """
@@ -123,6 +125,7 @@ class Visits:
         observer: Observer | None = None,
         hostname: str | None = None,
         version: str | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         self._new_connector = functools.partial(
             Connector,
@@ -133,7 +136,8 @@ class Visits:
             timeout=min(timeout, PROBE_TIMEOUT),
         )
         self._connector = self._new_connector()
-        statistics = ProcessStatistics(KEY, hostname or socket.gethostname(), version or "")
+        hostname = hostname or socket.gethostname()
+        statistics = ProcessStatistics(KEY, hostname, version or "", labels)
         self._delivery = Delivery(KEY, statistics)
         self._fault_noted = False
         self._timeout = timeout

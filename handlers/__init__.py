@@ -27,6 +27,7 @@ def routes(
     metrics: Metrics,
     *,
     version: str | None = None,
+    labels: Mapping[str, str] | None = None,
     faults: bool = False,
 ) -> list[URLSpec]:
     """Return every path with its handler and what the handler needs.
@@ -37,9 +38,10 @@ def routes(
     :arg live: tells those who watch.
     :arg metrics: what is counted, besides.
     :arg version: the label of the version that runs.
+    :arg labels: of the replica, if it has some.
     :arg faults: whether the page lets clients ask for faults.
     """
-    hello = {"greeting": Greeting(name, hostname, version), "visits": visits}
+    hello = {"greeting": Greeting(name, hostname, version, labels), "visits": visits}
     return [
         URLSpec(r"/", FaultyHelloHandler if faults else HelloHandler, hello),
         URLSpec(r"/healthz", HealthHandler),

@@ -18,12 +18,21 @@ class Greeting:
     :arg name: who is greeted.
     :arg hostname: which replica answers.
     :arg version: the label of its version; JSON shows it, if there is one.
+    :arg labels: its labels; likewise.
     """
 
-    def __init__(self, name: str, hostname: str, version: str | None = None) -> None:
-        self._json = {"name": name, "hostname": hostname}
+    def __init__(
+        self,
+        name: str,
+        hostname: str,
+        version: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        self._json: dict[str, object] = {"name": name, "hostname": hostname}
         if version:
             self._json["version"] = version
+        if labels:
+            self._json["labels"] = labels
         self._html = (
             f"<h3>Hello {xhtml_escape(name)}!</h3>"
             f"<b>Hostname:</b> {xhtml_escape(hostname)}<br/><b>Visits:</b> "
@@ -35,7 +44,7 @@ class Greeting:
 
     def as_json(self, number: int | None) -> dict[str, object]:
         """Return the same as an object."""
-        page: dict[str, object] = {**self._json, "visits": number}
+        page = {**self._json, "visits": number}
         return page if number is not None else page | {"error": UNCOUNTED}
 
 

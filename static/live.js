@@ -13,7 +13,7 @@ const picture = $("picture");
 const chart = $("chart");
 
 let samples = []; // {time, total}, by time; total is null while Redis was away
-let replicas = new Map(); // hostname to {visits, seen, version, samples, row}
+let replicas = new Map(); // hostname to {visits, seen, version, labels, samples, row}
 
 // Figures.
 
@@ -36,6 +36,9 @@ function showSeen(seconds) {
   if (seconds < 3600) return `${Math.round(seconds / 60)}\u00a0min ago`;
   return `${Math.round(seconds / 3600)}\u00a0h ago`;
 }
+
+const showLabels = (labels) =>
+  Object.entries(labels).map(([key, value]) => `${key}=${value}`).join(", ");
 
 // What came in between, a second. A counter that was set back, as by FLUSHALL, adds nothing.
 function between(before, after) {
@@ -75,9 +78,9 @@ function take(event) {
   if (event.redis !== "up") return;
   const known = replicas;
   replicas = new Map();
-  for (const { hostname, visits, seen, version } of event.replicas) {
+  for (const { hostname, visits, seen, version, labels } of event.replicas) {
     const one = known.get(hostname) ?? { samples: [], row: newRow(hostname) };
-    Object.assign(one, { visits, seen, version });
+    Object.assign(one, { visits, seen, version, labels });
     add(one.samples, { time: event.time, total: visits });
     while (one.samples[0].time < event.time - 2 * SMOOTH) one.samples.shift();
     replicas.set(hostname, one);
@@ -96,7 +99,9 @@ function newRow(hostname) {
   name.textContent = hostname;
   const version = document.createElement("span");
   version.className = "version";
-  head.append(name, " ", version);
+  const labels = document.createElement("span");
+  labels.className = "labels";
+  head.append(name, " ", version, " ", labels);
   row.append(head);
   for (const kind of ["number", "share", "number", "number seen"]) {
     const cell = row.insertCell();
@@ -116,7 +121,9 @@ function drawTable() {
   all.forEach((one, place) => {
     const [head, visits, share, rate, seen] = one.row.cells;
     const part = sum ? one.visits / sum : 0;
-    head.lastChild.textContent = one.version ?? "";
+    const [, version, labels] = head.children;
+    version.textContent = one.version ?? "";
+    labels.textContent = showLabels(one.labels ?? {});
     visits.textContent = showVisits(one.visits);
     share.firstChild.firstChild.style.width = `${100 * part}%`;
     share.lastChild.textContent = shares.format(part);

@@ -46,6 +46,7 @@ SETTINGS = {
     "tls-key": None,
     "tls-client-ca": None,
     "version-label": None,
+    "labels": None,
     "faults": False,
 }
 
@@ -91,6 +92,11 @@ GOOD = [
     ("log-level", "debug", "debug"),
     ("idle-timeout", "620", 620),
     ("idle-timeout", "1", 1),
+    ("labels", "zone=eu-1", {"zone": "eu-1"}),
+    ("labels", "zone=eu-1,node=,_a9=x=y z", {"zone": "eu-1", "_a9": "x=y z"}),
+    ("labels", "node=,zone=", {}),
+    ("labels", "k" * 63 + "=" + "ü" * 128, {"k" * 63: "ü" * 128}),
+    ("labels", ",".join(f"l{i}={i}" for i in range(8)), {f"l{i}": f"{i}" for i in range(8)}),
     ("version-label", "v1.2.3-4-gabc+dirty", "v1.2.3-4-gabc+dirty"),
     ("version-label", "blue", "blue"),
     ("version-label", "registry/app@sha256:" + "f" * 64, "registry/app@sha256:" + "f" * 64),
@@ -119,6 +125,14 @@ BAD = [
     *(
         ("version-label", value, "letters, digits")
         for value in ("a b", "v1;", "gr\u00fcn", '"', "1,2")
+    ),
+    *(
+        ("labels", value, "key=value,… , at most 8")
+        for value in (
+            *("zone", "=x", "9a=x", "a-b=x", "é=x", "__a=x", "version=x", f"{'k' * 64}=x"),
+            *("a=1,a=2", "a=,a=", "a=1,", ",", "a=1, b=2"),
+            ",".join(f"l{i}=" for i in range(9)),
+        )
     ),
     *(("faults", value, "true or false") for value in ("maybe", "2", "off")),
     *(("log-level", value, "debug or info") for value in ("DEBUG", "trace", "10")),
@@ -314,6 +328,13 @@ def test_bad_value_is_one_line_and_status_2_and_starts_nothing(setting: str, fol
 )
 def test_what_is_no_flag_or_has_no_value_is_one_line_and_status_2(argument: str, part: str) -> None:
     assert f": {part}:" in refused(run_to_end(argument), 2)
+
+
+@pytest.mark.parametrize("value", ["x" * 129, "x\ny", "\x1b[1m", "\udce9"])
+def test_labels_values_are_128_printable_characters_at_the_most(value: str) -> None:
+    with pytest.raises(config.SettingError, match="128 printable") as error:
+        config.load([], {"LABELS": f"node={value}"})
+    assert str(error.value).isprintable()
 
 
 def test_version_label_is_128_characters_at_the_most() -> None:

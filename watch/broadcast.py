@@ -132,6 +132,7 @@ class Broadcast:
         replicas = [
             {"hostname": one.hostname, "visits": one.visits, "seen": round(one.seen, 1)}
             | ({"version": one.version} if one.version else {})
+            | ({"labels": one.labels} if one.labels else {})
             for one in snapshot.replicas
         ]
         event = {

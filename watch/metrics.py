@@ -63,7 +63,7 @@ class Sums:
 
     Of a histogram there is what each bucket has got, one past the last bound, and the sum.
 
-    :arg version: the label of the version that runs.
+    :arg info: the label of the version that runs, and those of the replica.
     :arg visits: those that got a number.
     :arg uncounted: those that got none, by reason.
     :arg round_trip: histogram, by `SECONDS`.
@@ -78,7 +78,7 @@ class Sums:
     :arg pids: the processes'.
     """
 
-    version: str
+    info: Mapping[str, str]
     visits: float
     uncounted: Mapping[str, float]
     round_trip: Sequence[float]
@@ -98,13 +98,19 @@ class Metrics:
 
     :arg version: the label of the version that runs.
     :arg processes: how many there will be; each takes a slot once it has been forked.
+    :arg labels: those of the replica.
     """
 
-    def __init__(self, version: str = "", processes: int = 1) -> None:
+    def __init__(
+        self,
+        version: str = "",
+        processes: int = 1,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
         size = (processes + 1) * _END
         memory = memoryview(mmap.mmap(-1, size * 8)).cast("d")
         self._rows = [memory[at : at + _END] for at in range(0, size, _END)]
-        self._version = version
+        self._info = {"version": version, **(labels or {})}
         self._routes: tuple[str, ...] = (OTHER,)
         self._route_of: Mapping[type[RequestHandler], str] = {}
         self._answers: dict[tuple[str, str, str], list[float]] = {}
@@ -211,7 +217,7 @@ class Metrics:
             [row[at] for row in running] for at in range(_GAUGES, _VISITS)
         )
         return Sums(
-            version=self._version,
+            info=self._info,
             visits=sums[_VISITS],
             uncounted=dict(zip(REASONS, sums[_UNCOUNTED:_ROUND_TRIP], strict=True)),
             round_trip=sums[_ROUND_TRIP:_PER_COMMAND],

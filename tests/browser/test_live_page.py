@@ -265,6 +265,18 @@ def test_the_version_stands_beside_the_name(
     expect(row(page, "web-2").locator(".version")).to_have_text("v1.4+green@west")
 
 
+def test_the_labels_stand_below_the_name(valkey: Valkey, counting: Start, open_page: Open) -> None:
+    url, long = f"--redis-url={valkey.url}", "x" * 128
+    for name, labels in (("web-1", "zone=eu-1,node=<b>n7</b>"), ("web-2", f"node={long}")):
+        server = counting(url, f"--labels={labels}", script=REPLICA, HOSTNAME=name)
+        server.visits()
+    page = open_page(server.url).page
+    expect(row(page, "web-1").locator(".labels")).to_have_text("zone=eu-1, node=<b>n7</b>")
+    expect(row(page, "web-2").locator(".labels")).to_have_text(f"node={long}")
+    page.set_viewport_size({"width": 320, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
 def test_a_single_idle_replica_is_no_fallen_one(
     valkey: Valkey, counting: Start, open_page: Open
 ) -> None:

@@ -301,6 +301,50 @@ async def test_figures_that_are_not_answered_end_with_the_deadline(fake: FakeRed
         assert await visits.count() == 2, "it was not sent again"
 
 
+# Labels.
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_labels_are_written_with_the_visits_by_script_or_without(
+    scripts: bool, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "MARK_EVERY", 0)  # the refused script has been a mark, too
+    labels = {"zone": "eu-1", "rule": "a=b=", "place": "Köln"}
+    if not scripts:
+        valkey.client.execute_command("ACL", "SETUSER", "default", "-eval", "-evalsha")
+    async with counting(valkey.url, labels=labels) as visits, reading(visits) as reader:
+        for _ in range(2):  # without scripts they are written after the reply
+            assert await visits.count()
+        assert visits.exactly_once is scripts
+        (found,) = (await reader.read()).replicas
+    assert found.labels == labels
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        (None, {}),  # an older version's
+        ("", {}),
+        ("a=1,b=,c", {"a": "1", "b": ""}),
+        (b"\xff=\xff", {"\ufffd": "\ufffd"}),
+    ],
+)
+async def test_labels_of_another_version_are_read_as_far_as_they_go(
+    text: str | bytes | None, labels: dict[str, str], valkey: Valkey
+) -> None:
+    key = "{counter}:process:other"
+    valkey.client.zadd("{counter}:processes", {"other": time.time()})
+    valkey.client.hset(key, mapping={"hostname": "web-1", "visits": 7})
+    if text is not None:
+        valkey.client.hset(key, "labels", text)
+    valkey.client.expire(key, DAY)
+    async with counting(valkey.url) as visits, reading(visits) as reader:
+        (found,) = (await reader.read()).replicas
+    assert (found.visits, found.labels) == (7, labels)
+
+
 # Reading.
 
 

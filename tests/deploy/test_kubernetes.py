@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+import config
 from config import VERSION, Settings
 from http1 import DRAIN_PAUSE
 from tests.support import ROOT
@@ -187,9 +188,30 @@ def test_redis_is_found_where_the_program_looks_for_it() -> None:
     assert container(REDIS)["ports"] == [
         {"name": port["targetPort"], "containerPort": port["port"]}
     ]
-    environment = {one["name"]: one["value"] for one in container(WEB)["env"]}
+    environment = {one["name"]: one.get("value") for one in container(WEB)["env"]}
     (mount,) = container(WEB)["volumeMounts"]
     assert environment["REDIS_PASSWORD_FILE"] == f"{mount['mountPath']}/password"
+
+
+def test_the_labels_say_on_which_node_and_in_which_zone_a_pod_is() -> None:
+    env = container(WEB)["env"]
+    fields = {
+        one["name"]: one["valueFrom"]["fieldRef"]["fieldPath"] for one in env if "valueFrom" in one
+    }
+    assert fields == {
+        "NODE": "spec.nodeName",
+        "NAMESPACE": "metadata.namespace",
+        "ZONE": "metadata.labels['topology.kubernetes.io/zone']",
+    }
+    names = [one["name"] for one in env]
+    # Only variables that stand before it are filled in.
+    assert all(names.index("LABELS") > names.index(name) for name in fields)
+    (labels,) = (one["value"] for one in env if one["name"] == "LABELS")
+    for zone, expected in (("eu-1", {"zone": "eu-1"}), ("", {})):  # no zone before 1.35
+        values = {"NODE": "n7", "NAMESPACE": "friendlyhello", "ZONE": zone}
+        text = re.sub(r"\$\(([A-Z]+)\)", lambda name: values[name[1]], labels)  # noqa: B023
+        found = config.load([], {"LABELS": text}).labels
+        assert found == {"node": "n7", "namespace": "friendlyhello"} | expected
 
 
 def test_selectors_select_the_pods_they_are_meant_for() -> None:
@@ -225,7 +247,7 @@ def test_only_the_web_pods_reach_redis_and_redis_reaches_nobody() -> None:
 def test_requests_in_flight_have_their_grace_before_the_replica_is_killed() -> None:
     for environment, seconds in (
         (
-            {one["name"]: one["value"] for one in container(WEB)["env"]},
+            {one["name"]: one.get("value") for one in container(WEB)["env"]},
             pod(WEB)["terminationGracePeriodSeconds"],
         ),
         (

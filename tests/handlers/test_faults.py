@@ -1,4 +1,4 @@
-"""``--version-label`` and ``--faults``: what a platform is tested with."""
+"""``--version-label``, ``--labels`` and ``--faults``: what a platform is tested with."""
 
 import json
 import re
@@ -7,6 +7,9 @@ import socket
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection
+from typing import cast
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from handlers.faults import EMPTY, STATUSES
 from tests.support.program import Program
@@ -52,6 +55,26 @@ def test_without_a_version_nothing_names_one(
     answer = client.getresponse()
     assert list(json.loads(answer.read())) == ["name", "hostname", "visits"]
     assert "X-App-Version" not in answer.headers
+
+
+def test_labels_are_in_json_in_the_events_and_in_the_metrics(
+    counting: Start, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", LABELS='zone=eu-1,empty=,place="Köln" \\n')
+    labels = {"zone": "eu-1", "place": '"Köln" \\n'}
+    answer = json.loads(server.get("/", **JSON)[1])
+    assert list(answer) == ["name", "hostname", "labels", "visits"]
+    assert answer["labels"] == labels
+    (info,) = (
+        sample
+        for family in text_string_to_metric_families(server.get("/metrics")[1])
+        for sample in family.samples
+        if sample.name == "friendlyhello_info"
+    )
+    assert info.labels == {"version": "", **labels}
+    (replica,) = cast("list[dict[str, object]]", server.event()["replicas"])
+    assert replica["labels"] == labels
+    assert "eu-1" not in server.get("/")[1], "the page's bytes are the same for all"
 
 
 def test_without_faults_the_query_is_ignored(counting: Start, valkey: Valkey) -> None:

@@ -56,7 +56,8 @@ def drive(server: Program, folder: Path, description: Path, *options: str) -> No
 @pytest.mark.timeout(180)
 def test_answers_are_as_described(program: Start, valkey: Valkey, folder: Path) -> None:
     server = program(
-        f"--redis-url={valkey.url}", "--access-log=false", "--version-label=v1.2", "--faults"
+        *(f"--redis-url={valkey.url}", "--access-log=false", "--faults"),
+        *("--version-label=v1.2", "--labels=zone=eu-1,node=n7"),
     )
     # The page apart: a status that was asked for is no error of the server's, nor a refusal.
     drive(server, folder, DESCRIPTION, "--exclude-path=/")

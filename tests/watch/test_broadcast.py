@@ -159,6 +159,20 @@ async def test_events_tell_which_version_a_replica_runs(valkey: Valkey) -> None:
 
 
 @pytest.mark.gen_test
+async def test_events_tell_the_labels_of_replicas_that_have_some(valkey: Valkey) -> None:
+    labels = {"zone": "eu-1", "rule": "a=b", "place": "Köln <b>"}
+    for hostname, own in (("web-1", labels), ("web-2", None)):
+        visits = Visits(valkey.url, hostname=hostname, labels=own)
+        assert await visits.count()
+        await visits.close()
+    async with serving(valkey) as served:
+        stream = await watch(served.port)
+        replicas = (await stream.event())["replicas"]
+        assert [one.get("labels") for one in replicas] == [labels, None]
+        stream.close()
+
+
+@pytest.mark.gen_test
 async def test_head_answers_gets_headers_and_ends(valkey: Valkey) -> None:
     async with serving(valkey) as served:
         head = await served.get("/live/events", method="HEAD")

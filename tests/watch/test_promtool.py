@@ -30,7 +30,7 @@ def promtool(*arguments: str, given: str = "") -> str:
 @pytest.mark.parametrize("redis", ["up", "away"])
 def test_metrics_are_clean(redis: str, program: Start, valkey: Valkey) -> None:
     url = valkey.url if redis == "up" else "unix:/nowhere/redis.sock"
-    server = program(f"--redis-url={url}", "--version-label=v1")
+    server = program(f"--redis-url={url}", "--version-label=v1", "--labels=zone=eu-1")
     server.visits()
     server.get("/nothing", method="DELETE")
     promtool("check", "metrics", given=server.get("/metrics")[1])
