@@ -15,7 +15,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 from urllib.parse import parse_qsl, urlsplit
 
 from tornado.options import OptionParser
@@ -141,6 +141,53 @@ def _labels(text: str) -> dict[str, str]:
             )
         labels[key] = value
     return {key: value for key, value in labels.items() if value}
+
+
+#: How long an answer can be made to wait: up to 10 seconds.
+_WAIT = re.compile(r"(?P<ms>[0-9]{1,4}|10000)ms|(?P<s>[0-9](\.[0-9]{1,3})?|10)s")
+
+
+def milliseconds(text: str) -> int:
+    """Return how long a wait is.
+
+    :raises ValueError: when the text says none; says what is allowed.
+    """
+    match = _WAIT.fullmatch(text)
+    if match is None:
+        raise ValueError("up to 10s, as in 250ms or 1.5s")
+    return int(match["ms"]) if match["ms"] else round(1000 * float(match["s"]))
+
+
+class Wait(NamedTuple):
+    """How long an answer waits, drawn evenly from a range of milliseconds."""
+
+    least: int = 0
+    most: int = 0
+
+    @classmethod
+    def of(cls, text: str) -> "Wait":
+        """Read ``0``, a wait, or a range of two.
+
+        :raises ValueError: when the text is none of them; says what is allowed.
+        """
+        try:
+            bounds = [milliseconds(one) for one in text.split("-")] if text != "0" else [0]
+            if len(bounds) <= 2 and bounds[0] <= bounds[-1]:
+                return cls(bounds[0], bounds[-1])
+        except ValueError:
+            pass
+        raise ValueError("0, a time up to 10s as in 200ms or 1.5s, or a range as in 100ms-2s")
+
+    def __str__(self) -> str:
+        """Return it as `of` reads it."""
+        least, most = (f"{ms}ms" if ms % 1000 else f"{ms // 1000}s" for ms in self)
+        return "0" if not self.most else least if least == most else f"{least}-{most}"
+
+
+def _share(text: str) -> float:
+    if re.fullmatch(r"[01](\.[0-9]{0,9})?|\.[0-9]{1,9}", text) and float(text) <= 1:
+        return float(text)
+    raise ValueError("a number from 0 to 1")
 
 
 def _choice(*words: str) -> Callable[[str], str]:
@@ -297,7 +344,11 @@ class Settings:
         "key=value,…: where it runs, as node or zone, for JSON, /live and /metrics",
     )
     faults: bool = _setting(
-        "false", _boolean, "let clients ask for faults: /?wait=250ms and /?status=503"
+        "false", _boolean, "let clients ask for faults: /?wait=250ms, /?status=503 and PUT /faults"
+    )
+    fault_rate: float = _setting("0", _share, "with --faults: the share of pages answered 503")
+    fault_wait: Wait = _setting(  # noqa: RUF009  it returns a field
+        "0", Wait.of, "with --faults: how long each page waits, as 200ms or 100ms-2s"
     )
     healthcheck: bool = dataclasses.field(
         default=False,
@@ -311,7 +362,13 @@ class Settings:
 
 
 #: Settings that mean nothing without another one.
-_TOGETHER = {"tls_cert": "tls_key", "tls_key": "tls_cert", "tls_client_ca": "tls_cert"}
+_TOGETHER = {
+    "tls_cert": "tls_key",
+    "tls_key": "tls_cert",
+    "tls_client_ca": "tls_cert",
+    "fault_rate": "faults",
+    "fault_wait": "faults",
+}
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
@@ -403,7 +460,8 @@ def load(
     """
     environment = os.environ if environment is None else environment
     flags = _given_flags(sys.argv[1:] if arguments is None else arguments)
-    values, sources = {}, {}
+    values: dict[str, Any] = {}
+    given: dict[str, str] = {}
     for name, field in _FIELDS.items():
         source, text = _flag(name), flags.get(name)
         if text is None and not field.metadata.get("flag_only"):
@@ -411,16 +469,15 @@ def load(
             text = environment.get(source) or None
         if text is None:
             continue
+        given[name] = f"{source}={shown(redacted(text) if name == 'redis_url' else text)}"
         try:
             values[name] = field.metadata["check"](text)
         except ValueError as allowed:
-            value = shown(redacted(text) if name == "redis_url" else text)
-            raise SettingError(f"{source}={value}: allowed is {allowed}") from None
-        sources[name] = source
+            raise SettingError(f"{given[name]}: allowed is {allowed}") from None
     for name, other in _TOGETHER.items():
-        if name in values and other not in values:
-            value = f"{sources[name]}={shown(values[name])}"
-            raise SettingError(f"{value}: allowed is this only together with {_flag(other)}")
+        if name in given and not values.get(other):
+            needed = f"allowed is this only together with {_flag(other)}"
+            raise SettingError(f"{given[name]}: {needed}")
     return Settings(**values)
 
 

@@ -33,7 +33,7 @@ import config
 import limits
 from config import Settings
 from counter import Visits
-from handlers import COMMON_HEADERS, NotFoundHandler, route_names, routes
+from handlers import COMMON_HEADERS, Faults, NotFoundHandler, SharedFaults, route_names, routes
 from http1 import Application, HTTPServer
 from process import (
     STOP_SIGNALS,
@@ -44,7 +44,7 @@ from process import (
     run_workers,
     usable_cores,
 )
-from watch import Broadcast, Metrics, configure_logs, log_request
+from watch import FAULTS, Broadcast, Metrics, configure_logs, log_request
 
 #: Seconds that the start waits for Redis, so that the first visits are counted too.
 START_TIMEOUT = 0.25
@@ -61,6 +61,7 @@ def make_app(
     visits: Visits | None = None,
     live: Broadcast | None = None,
     metrics: Metrics | None = None,
+    faults: SharedFaults | None = None,
 ) -> Application:
     """Return the application, as the server and the tests run it.
 
@@ -68,10 +69,12 @@ def make_app(
     :arg visits: the counter; one made from the settings when None.
     :arg live: tells those who watch; one that reads what the counter writes when None.
     :arg metrics: what is counted, besides; new ones when None.
+    :arg faults: what is wrong with the replica; when None, what the settings say.
     """
     settings = settings or Settings()
     metrics = metrics or Metrics(settings.version_label or "", labels=settings.labels)
     visits = visits or new_visits(settings, metrics)
+    faults = faults or new_faults(settings)
     live = live or Broadcast(visits.reader())
 
     def count_and_log(handler: RequestHandler) -> None:
@@ -86,12 +89,15 @@ def make_app(
         metrics,
         version=settings.version_label,
         labels=settings.labels,
-        faults=settings.faults,
+        faults=faults,
     )
     metrics.know_routes(route_names(rules))
     metrics.gauge("redis_up", lambda: visits.up)
     metrics.gauge("exactly_once", lambda: visits.exactly_once)
     metrics.gauge("live_watchers", lambda: len(live.watchers))
+    if faults:
+        for kind in FAULTS:
+            metrics.gauge(kind, functools.partial(faults.has, kind))
     return Application(
         rules,
         default_handler_class=NotFoundHandler,
@@ -127,6 +133,13 @@ def new_visits(settings: Settings, metrics: Metrics) -> Visits:
     )
 
 
+def new_faults(settings: Settings) -> SharedFaults | None:
+    """Return what is wrong with the replica, for all its processes; None without ``--faults``."""
+    return (
+        SharedFaults(Faults(settings.fault_rate, settings.fault_wait)) if settings.faults else None
+    )
+
+
 async def serve(
     settings: Settings,
     visits: Visits,
@@ -135,6 +148,7 @@ async def serve(
     siblings: Sequence[socket.socket] = (),
     end_of_work: int | None = None,
     certificate: Certificate | None = None,
+    faults: SharedFaults | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
@@ -145,10 +159,11 @@ async def serve(
     :arg siblings: the sockets of other processes on the same port.
     :arg end_of_work: see `stop_event`.
     :arg certificate: serve HTTPS with it.
+    :arg faults: what is wrong with the replica, where anything may be.
     """
     stop = stop_event(end_of_work)
     live = Broadcast(visits.reader())
-    app = make_app(settings, visits, live, metrics)
+    app = make_app(settings, visits, live, metrics, faults)
     refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
     if settings.version_label:
         refusal["X-App-Version"] = settings.version_label
@@ -282,6 +297,7 @@ def run(settings: Settings) -> None:
                 url = stack.enter_context(embedded.running(folder, listening))
                 settings = dataclasses.replace(settings, redis_url=url)
             visits = new_visits(settings, metrics)
+            faults = new_faults(settings)
         except (config.SettingError, RuntimeError, OSError) as error:
             raise StartError(str(error)) from None
 
@@ -297,7 +313,14 @@ def run(settings: Settings) -> None:
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
                 runner.run(
                     serve(
-                        settings, visits, metrics, sockets[slot], siblings, end_of_work, certificate
+                        settings,
+                        visits,
+                        metrics,
+                        sockets[slot],
+                        siblings=siblings,
+                        end_of_work=end_of_work,
+                        certificate=certificate,
+                        faults=faults,
                     )
                 )
             exit_on_signals()

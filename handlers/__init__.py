@@ -7,7 +7,8 @@ from tornado.web import RequestHandler
 
 from counter import Visits
 from handlers.base import COMMON_HEADERS, NotFoundHandler
-from handlers.faults import FaultyHelloHandler
+from handlers.faults import Faults, FaultsHandler, SharedFaults
+from handlers.faulty import FaultyHelloHandler
 from handlers.health import HealthHandler, ReadyHandler
 from handlers.hello import Greeting, HelloHandler
 from handlers.live import EventsHandler, LiveHandler
@@ -16,7 +17,14 @@ from handlers.openapi import OpenAPIHandler
 from handlers.static import FOLDER, PATHS, StaticHandler
 from watch import Broadcast, Metrics
 
-__all__ = ["COMMON_HEADERS", "NotFoundHandler", "route_names", "routes"]
+__all__ = [
+    "COMMON_HEADERS",
+    "Faults",
+    "NotFoundHandler",
+    "SharedFaults",
+    "route_names",
+    "routes",
+]
 
 
 def routes(
@@ -28,7 +36,7 @@ def routes(
     *,
     version: str | None = None,
     labels: Mapping[str, str] | None = None,
-    faults: bool = False,
+    faults: SharedFaults | None = None,
 ) -> list[URLSpec]:
     """Return every path with its handler and what the handler needs.
 
@@ -39,18 +47,20 @@ def routes(
     :arg metrics: what is counted, besides.
     :arg version: the label of the version that runs.
     :arg labels: of the replica, if it has some.
-    :arg faults: whether the page lets clients ask for faults.
+    :arg faults: what is wrong with the replica, if clients may ask for faults.
     """
     hello = {"greeting": Greeting(name, hostname, version, labels), "visits": visits}
+    wrong = {"faults": faults} if faults else {}
     return [
-        URLSpec(r"/", FaultyHelloHandler if faults else HelloHandler, hello),
-        URLSpec(r"/healthz", HealthHandler),
-        URLSpec(r"/readyz", ReadyHandler, {"visits": visits}),
+        URLSpec(r"/", FaultyHelloHandler if faults else HelloHandler, hello | wrong),
+        URLSpec(r"/healthz", HealthHandler, wrong),
+        URLSpec(r"/readyz", ReadyHandler, {"visits": visits, **wrong}),
         URLSpec(r"/live", LiveHandler),
         URLSpec(r"/live/events", EventsHandler, {"live": live}),
         URLSpec(PATHS, StaticHandler, {"path": FOLDER}, name="/static/{file}"),
         URLSpec(r"/metrics", MetricsHandler, {"metrics": metrics}),
         URLSpec(r"/openapi.yaml", OpenAPIHandler),
+        *([URLSpec(r"/faults", FaultsHandler, wrong)] if faults else []),
     ]
 
 

@@ -1,82 +1,114 @@
-"""``GET /?wait=250ms&status=503``: faults on demand, for whoever tests a platform."""
+"""``GET`` and ``PUT /faults``: what is wrong with this replica on purpose, told and set."""
 
-import asyncio
-import contextlib
-import http
-import re
-from typing import Any
+import json
+import logging
+import mmap
+import struct
+from typing import NamedTuple
 
-from counter import Visits
-from handlers.hello import Greeting, HelloHandler
+from config import Wait
+from handlers.base import BaseHandler
+from watch import FAULTS
 
-#: What can be forced; those below are no final answers (RFC 9110, 15.2).
-STATUSES = frozenset(status.value for status in http.HTTPStatus if status >= 200)
-
-#: Those without content (RFC 9110, 15.3.5, 15.3.6 and 15.4.5).
-EMPTY = (204, 205, 304)
-
-#: How long an answer can be made to wait: up to 10 seconds.
-_WAIT = re.compile(r"(?P<ms>[0-9]{1,4}|10000)ms|(?P<s>[0-9](\.[0-9]{1,3})?|10)s")
+log = logging.getLogger("friendlyhello")
 
 
-class FaultyHelloHandler(HelloHandler):
-    """Greets late, or not at all, when the query says so; what is not greeted is not counted."""
+class Faults(NamedTuple):
+    """What is wrong with a replica; by default nothing is."""
 
-    EAGER_START = False  # it may wait, with a timeout
+    rate: float = 0.0
+    """The share of pages that are answered 503."""
+    wait: Wait = Wait()
+    """How long each page waits before that."""
+    ready: bool = True
+    """Whether ``/readyz`` says that it is."""
+    alive: bool = True
+    """Whether ``/healthz`` says that it is."""
 
-    def initialize(self, greeting: Greeting, visits: Visits) -> None:
-        """Take what the page shows."""
-        super().initialize(greeting, visits)
-        self._gone = asyncio.Event()
+    @classmethod
+    def of_json(cls, text: bytes) -> "Faults":
+        """Return what a JSON object says; what it leaves out is well.
 
-    def on_connection_close(self) -> None:
-        """Wait no longer: the client has gone."""
-        self._gone.set()
-
-    async def prepare(self) -> None:
-        """Do what the query says before the greeting; what it gets wrong is 400."""
-        if self.request.method not in self.allowed_methods():
-            return
+        :raises ValueError: when it is none; says what is allowed.
+        """
+        allowed = ValueError(
+            'allowed is a JSON object of "rate" (a number from 0 to 1), "wait" ("200ms" or '
+            '"100ms-2s", up to 10s), "ready" and "alive" (true or false)'
+        )
         try:
-            seconds, status = self._wait(), self._status()
+            fields = json.loads(text)
+            faults = cls(**fields | {"wait": Wait.of(fields.get("wait", "0"))})
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            raise allowed from None
+        is_share = type(faults.rate) in (int, float) and 0 <= faults.rate <= 1
+        if not is_share or {type(faults.ready), type(faults.alive)} != {bool}:
+            raise allowed
+        return faults._replace(rate=float(faults.rate))
+
+    def as_json(self) -> dict[str, object]:
+        """Return the same as an object."""
+        rate, wait, ready, alive = self
+        return {"rate": rate, "wait": str(wait), "ready": ready, "alive": alive}
+
+    @property
+    def kinds(self) -> list[str]:
+        """Those of `watch.metrics.FAULTS` that it is."""
+        states = (self.rate > 0 or self.wait.most > 0, not self.ready, not self.alive)
+        return [kind for kind, is_so in zip(FAULTS, states, strict=True) if is_so]
+
+
+class SharedFaults:
+    """What is wrong with this replica, in memory that all its processes share.
+
+    :arg faults: what is wrong at first; to be made before there are worker processes.
+    """
+
+    _LAYOUT = struct.Struct("=dHH??")
+
+    def __init__(self, faults: Faults) -> None:
+        self._memory = mmap.mmap(-1, self._LAYOUT.size)
+        self.set(faults)
+
+    def get(self) -> Faults:
+        """Return what is wrong now."""
+        rate, least, most, ready, alive = self._LAYOUT.unpack_from(self._memory)
+        return Faults(rate, Wait(least, most), ready, alive)
+
+    def has(self, kind: str) -> bool:
+        """Tell whether the replica is one of `watch.metrics.FAULTS`."""
+        return kind in self.get().kinds
+
+    def set(self, faults: Faults) -> None:
+        """Change it, in all processes."""
+        rate, wait, ready, alive = faults
+        # Copied in one piece, so that the others never see what two of them set, mixed.
+        self._memory[:] = self._LAYOUT.pack(rate, *wait, ready, alive)
+
+
+class FaultsHandler(BaseHandler):
+    """Tells and sets what is wrong.
+
+    Pages of other sites cannot: a browser asks before it sends their PUT, and is answered 405
+    without a header that would allow it (https://fetch.spec.whatwg.org/#http-cors-protocol).
+    """
+
+    def initialize(self, faults: SharedFaults) -> None:
+        """Take what is told and set."""
+        self._faults = faults
+
+    def get(self) -> None:
+        """Answer what is wrong."""
+        self.finish_json(self._faults.get().as_json())
+
+    head = get
+
+    def put(self) -> None:
+        """Replace it (RFC 9110, 9.3.4), and answer what it is now; 400 says what is allowed."""
+        try:
+            faults = Faults.of_json(self.request.body)
         except ValueError as error:
             self.send_error(400, why=str(error))
             return
-        if not await self._client_waits(seconds):
-            self.send_error(400, why="the client closed its side while it was to wait")
-        elif status != 200:
-            self.send_error(status)
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer an error, or another forced status, which may have no content."""
-        if status_code in EMPTY:
-            self.clear_header("Content-Type")
-            self.finish()
-        else:
-            super().write_error(status_code, **kwargs)
-
-    async def _client_waits(self, seconds: float) -> bool:
-        """Wait, and tell whether the client did so, too."""
-        if seconds:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._gone.wait()
-        return not self._gone.is_set()
-
-    def _wait(self) -> float:
-        match = _WAIT.fullmatch(self._asked("wait", "0s"))
-        if match is None:
-            raise ValueError("wait is up to 10s, as in 250ms or 1.5s")
-        return float(match["s"] or int(match["ms"]) / 1000)
-
-    def _status(self) -> int:
-        text = self._asked("status", "200")
-        if not re.fullmatch("[0-9]{3}", text) or int(text) not in STATUSES:
-            raise ValueError("status is one of HTTP's, from 200 on, as in 503")
-        return int(text)
-
-    def _asked(self, name: str, default: str) -> str:
-        values = self.request.query_arguments.get(name, [default.encode()])
-        if len(values) > 1:
-            raise ValueError(f"{name} is given more than once")
-        return values[0].decode("latin1")
+        self._faults.set(faults)
+        log.warning("faults: %s", json.dumps(faults.as_json()))
+        self.get()

@@ -4,6 +4,7 @@ import logging
 
 from counter import Visits
 from handlers.base import BaseHandler
+from handlers.faults import SharedFaults
 
 
 class HealthHandler(BaseHandler):
@@ -11,9 +12,15 @@ class HealthHandler(BaseHandler):
 
     LOG_LEVEL = logging.DEBUG
 
+    def initialize(self, faults: SharedFaults | None = None) -> None:
+        """Take what is wrong with the replica, where anything may be."""
+        self._is_dead = faults is not None and not faults.get().alive
+
     def get(self) -> None:
-        """Answer 200."""
-        self.finish_json({"status": "ok"})
+        """Answer 200, or 503 when it is to seem dead."""
+        if self._is_dead:
+            self.set_status(503)
+        self.finish_json({"status": "dead" if self._is_dead else "ok"})
 
     head = get
 
@@ -23,17 +30,23 @@ class ReadyHandler(BaseHandler):
 
     LOG_LEVEL = logging.DEBUG
 
-    def initialize(self, visits: Visits) -> None:
-        """Take the counter, whose state is shown."""
+    def initialize(self, visits: Visits, faults: SharedFaults | None = None) -> None:
+        """Take the counter, whose state is shown, and what is wrong, where anything may be."""
         self.visits = visits
+        self._is_unready = faults is not None and not faults.get().ready
+
+    @property
+    def status(self) -> str:
+        """What the replica is."""
+        return "draining" if self.draining else "unready" if self._is_unready else "ready"
 
     def get(self) -> None:
-        """Answer 200, or 503 from SIGTERM on."""
-        if self.draining:
+        """Answer 200, or 503 from SIGTERM on, and when it is to seem unready."""
+        if self.status != "ready":
             self.set_status(503)
         self.finish_json(
             {
-                "status": "draining" if self.draining else "ready",
+                "status": self.status,
                 "redis": "up" if self.visits.up else "down",
                 "counting": "exactly once" if self.visits.exactly_once else "at most once",
             }

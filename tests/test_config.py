@@ -48,6 +48,8 @@ SETTINGS = {
     "version-label": None,
     "labels": None,
     "faults": False,
+    "fault-rate": 0,
+    "fault-wait": config.Wait(),
 }
 
 GOOD = [
@@ -335,6 +337,66 @@ def test_labels_values_are_128_printable_characters_at_the_most(value: str) -> N
     with pytest.raises(config.SettingError, match="128 printable") as error:
         config.load([], {"LABELS": f"node={value}"})
     assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "wait"),
+    [
+        ("0", config.Wait(0, 0)),
+        ("200ms", config.Wait(200, 200)),
+        ("100ms-2s", config.Wait(100, 2000)),
+        ("0s-1.5s", config.Wait(0, 1500)),
+        ("10s-10000ms", config.Wait(10_000, 10_000)),
+    ],
+)
+def test_faults_may_be_there_from_the_start(text: str, wait: config.Wait) -> None:
+    for rate in ("0", "1", "0.25", ".5", "1.000"):
+        flags = [f"--fault-wait={text}", "--faults", f"--fault-rate={rate}"]
+        settings = config.load(flags, {})
+        assert (settings.fault_rate, settings.fault_wait) == (float(rate), wait)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "allowed"),
+    [
+        *(
+            ("fault-rate", value, "a number from 0 to 1")
+            for value in ("-0.1", "1.1", "2", "x", "nan", "1e-3", "0,5", ".", "01")
+        ),
+        *(
+            (
+                "fault-wait",
+                value,
+                "0, a time up to 10s as in 200ms or 1.5s, or a range as in 100ms-2s",
+            )
+            for value in (
+                *("1", "2s-1s", "-1s", "1s-", "1s-2s-3s", "11s", "10001ms", "0-1s", "1 s", "s"),
+            )
+        ),
+    ],
+)
+def test_bad_faults_are_refused(setting: str, value: str, allowed: str) -> None:
+    for source, flags, environment in (
+        (f"--{setting}", [f"--{setting}={value}"], {}),
+        (variable(setting), [], {variable(setting): value}),
+    ):
+        with pytest.raises(config.SettingError) as error:
+            config.load([*flags, "--faults"], environment)
+        assert str(error.value) == f"{source}={value}: allowed is {allowed}"
+
+
+@pytest.mark.parametrize("faults", [[], ["--faults=false"]])
+@pytest.mark.parametrize(("setting", "value"), [("fault-rate", "0.1"), ("fault-wait", "1s")])
+def test_faults_from_the_start_are_allowed_with_faults_only(
+    setting: str, value: str, faults: list[str]
+) -> None:
+    for source, flags, environment in (
+        (f"--{setting}", [f"--{setting}={value}"], {}),
+        (variable(setting), [], {variable(setting): value}),
+    ):
+        with pytest.raises(config.SettingError) as error:
+            config.load([*flags, *faults], environment)
+        assert str(error.value) == f"{source}={value}: allowed is this only together with --faults"
 
 
 def test_version_label_is_128_characters_at_the_most() -> None:

@@ -6,6 +6,6 @@ of the start, and the other's is not always installed.
 
 from watch.broadcast import Broadcast
 from watch.logs import configure_logs, log_request
-from watch.metrics import Metrics
+from watch.metrics import FAULTS, Metrics
 
-__all__ = ["Broadcast", "Metrics", "configure_logs", "log_request"]
+__all__ = ["FAULTS", "Broadcast", "Metrics", "configure_logs", "log_request"]

@@ -56,6 +56,12 @@ class Exposition:
             "Log lines that standard error did not take.",
             value=sums.log_lines_dropped,
         )
+        faults = GaugeMetricFamily(
+            "friendlyhello_faults", "Whether --faults makes the replica so.", labels=["kind"]
+        )
+        for kind, is_so in sums.faults.items():
+            faults.add_metric([kind], is_so)
+        yield faults
         yield from _of_processes(sums.pids)
 
 

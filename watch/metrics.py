@@ -40,7 +40,10 @@ VISITS = tuple(2.0**power for power in range(14))
 #: Seconds between two times that a process shares what it has counted.
 SHARE_EVERY = 1.0
 
-GAUGES = ("connections", "live_watchers", "redis_up", "exactly_once")
+#: What --faults may make of a replica, in all its processes.
+FAULTS = ("sick", "unready", "dead")
+
+GAUGES = ("connections", "live_watchers", "redis_up", "exactly_once", *FAULTS)
 
 # Where in a row what is. A histogram has a cell for each bucket, one for what is past the last,
 # and one for the sum.
@@ -75,6 +78,7 @@ class Sums:
     :arg connections: of clients, open.
     :arg live_watchers: of ``/live/events``.
     :arg log_lines_dropped: lines that standard error did not take.
+    :arg faults: whether the replica is each of the `FAULTS`.
     :arg pids: the processes'.
     """
 
@@ -90,6 +94,7 @@ class Sums:
     connections: float
     live_watchers: float
     log_lines_dropped: float
+    faults: Mapping[str, float]
     pids: Sequence[int]
 
 
@@ -213,7 +218,7 @@ class Metrics:
         sums = [sum(cells) for cells in zip(*(row[:end] for row in self._rows), strict=True)]
         running = [row for row in self._rows if row[_PID]]
         requests, request_seconds = self._requests(sums)
-        connections, live_watchers, redis_up, exactly_once = (
+        connections, live_watchers, redis_up, exactly_once, *_ = (
             [row[at] for row in running] for at in range(_GAUGES, _VISITS)
         )
         return Sums(
@@ -229,6 +234,8 @@ class Metrics:
             connections=sum(connections),
             live_watchers=sum(live_watchers),
             log_lines_dropped=sums[_LOG_LINES_DROPPED],
+            # Alike in all; another's row may be older.
+            faults=dict(zip(FAULTS, self._row[_VISITS - len(FAULTS) : _VISITS], strict=True)),
             pids=[int(row[_PID]) for row in running],
         )
 

@@ -11,7 +11,7 @@ from typing import cast
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from handlers.faults import EMPTY, STATUSES
+from handlers.faulty import EMPTY, STATUSES
 from tests.support.program import Program
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until

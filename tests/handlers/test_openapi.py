@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from config import Settings
 from handlers import route_names
 from server import make_app
 from tests.support import ROOT
@@ -27,7 +28,9 @@ def test_description_is_served_as_it_is(program: Start) -> None:
 
 def test_every_path_is_described_and_no_other() -> None:
     described = set(yaml.safe_load(DESCRIPTION.read_text())["paths"]) - {"/{other}"}
-    assert described == set(route_names(make_app().wildcard_router.rules).values())
+    assert described == set(
+        route_names(make_app(Settings(faults=True)).wildcard_router.rules).values()
+    )
 
 
 def drive(server: Program, folder: Path, description: Path, *options: str) -> None:
@@ -60,7 +63,8 @@ def test_answers_are_as_described(program: Start, valkey: Valkey, folder: Path) 
         *("--version-label=v1.2", "--labels=zone=eu-1,node=n7"),
     )
     # The page apart: a status that was asked for is no error of the server's, nor a refusal.
-    drive(server, folder, DESCRIPTION, "--exclude-path=/")
+    # So are faults, which are set last, as they change the rest.
+    drive(server, folder, DESCRIPTION, "--exclude-path=/", "--exclude-path=/faults")
     asked_for = "--exclude-checks=not_a_server_error,positive_data_acceptance"
     # Its example is sent with each of the statuses, and need not be waited for so often.
     hurried = folder / "openapi.yaml"
@@ -68,6 +72,9 @@ def test_answers_are_as_described(program: Start, valkey: Valkey, folder: Path) 
     assert text.count(example) == 1
     hurried.write_text(text.replace(example, "example: 1ms"))
     drive(server, folder, hurried, "--phases=examples,coverage", "--include-path=/", asked_for)
+    # A range from more to less is refused, which the description cannot say.
+    ranges = "--exclude-checks=positive_data_acceptance"
+    drive(server, folder, DESCRIPTION, "--include-path=/faults", ranges)
 
 
 @pytest.mark.timeout(180)
@@ -75,4 +82,5 @@ def test_answers_are_as_described_without_faults_and_redis(program: Start, folde
     server = program("--redis-url=unix:/nowhere/redis.sock", "--access-log=false")
     # The query is ignored then, whatever it says.
     ignored = "--exclude-checks=negative_data_rejection"
-    drive(server, folder, DESCRIPTION, ignored)
+    # /faults is 404 then, whatever the method.
+    drive(server, folder, DESCRIPTION, ignored, "--exclude-path=/faults")

@@ -28,12 +28,13 @@ PATHS = {
     "/static/{file}": ["/static/live.css", "/static/live.js", "/static/live.svg"],
     "/metrics": ["/metrics"],
     "/openapi.yaml": ["/openapi.yaml"],
+    "/faults": ["/faults"],
     "other": ["/nothing", "//", "/live/", "/static/none"],
 }
 
 REQUESTS = [
     (method, path, accept)
-    for method in ("GET", "HEAD", "POST", "OPTIONS")
+    for method in ("GET", "HEAD", "POST", "PUT", "OPTIONS")
     for paths in PATHS.values()
     for path in paths
     for accept in ("*/*", "application/json")
@@ -102,7 +103,7 @@ async def ask(port: int, method: str, path: str, accept: str) -> Answer:
 
 
 def test_a_request_is_made_of_every_route() -> None:
-    rules = server.make_app().wildcard_router.rules
+    rules = server.make_app(Settings(faults=True)).wildcard_router.rules
     assert {*route_names(rules).values(), "other"} == set(PATHS)  # type: ignore[arg-type]
 
 

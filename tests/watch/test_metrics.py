@@ -25,7 +25,7 @@ from tests.support.program import Program
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 from watch.exposition import Exposition
-from watch.metrics import CODES, MAX_ROUTES, METHODS, REASONS, Metrics
+from watch.metrics import CODES, FAULTS, MAX_ROUTES, METHODS, REASONS, Metrics
 
 Start = Callable[..., Program]
 Connect = Callable[[Program], HTTPConnection]
@@ -119,6 +119,7 @@ def test_labels_are_bounded_whatever_is_asked_for(
         "code": set(CODES),
         "reason": set(REASONS),
         "version": {""},
+        "kind": set(FAULTS),
     }
     for name, labels in samples:
         for label, text in labels:

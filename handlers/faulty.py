@@ -1,0 +1,98 @@
+"""``GET /`` with ``--faults``: late, or another status, for whoever tests a platform.
+
+A client asks for it, as in ``/?wait=250ms&status=503``, or the replica is sick (`handlers.faults`).
+"""
+
+import asyncio
+import contextlib
+import http
+import random
+import re
+from typing import Any
+
+from config import milliseconds
+from counter import Visits
+from handlers.faults import SharedFaults
+from handlers.hello import Greeting, HelloHandler
+
+#: What can be forced; those below are no final answers (RFC 9110, 15.2).
+STATUSES = frozenset(status.value for status in http.HTTPStatus if status >= 200)
+
+#: Those without content (RFC 9110, 15.3.5, 15.3.6 and 15.4.5).
+EMPTY = (204, 205, 304)
+
+
+class FaultyHelloHandler(HelloHandler):
+    """Greets late, or not at all, as the query says or else the replica's faults.
+
+    What is not greeted is not counted.
+    """
+
+    EAGER_START = False  # it may wait, with a timeout
+
+    def initialize(  # type: ignore[override]
+        self, greeting: Greeting, visits: Visits, faults: SharedFaults
+    ) -> None:
+        """Take what the page shows, and what is wrong with the replica."""
+        super().initialize(greeting, visits)
+        self._faults = faults.get()
+        self._gone = asyncio.Event()
+
+    def on_connection_close(self) -> None:
+        """Wait no longer: the client has gone."""
+        self._gone.set()
+
+    async def prepare(self) -> None:
+        """Do what is asked for, or wrong, before the greeting; what it gets wrong is 400."""
+        if self.request.method not in self.allowed_methods():
+            return
+        try:
+            seconds, status = self._wait(), self._status()
+        except ValueError as error:
+            self.send_error(400, why=str(error))
+            return
+        if not await self._client_waits(seconds):
+            self.send_error(400, why="the client closed its side while it was to wait")
+        elif status != 200:
+            self.send_error(status)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer an error, or another forced status, which may have no content."""
+        if status_code in EMPTY:
+            self.clear_header("Content-Type")
+            self.finish()
+        else:
+            super().write_error(status_code, **kwargs)
+
+    async def _client_waits(self, seconds: float) -> bool:
+        """Wait, and tell whether the client did so, too."""
+        if seconds:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._gone.wait()
+        return not self._gone.is_set()
+
+    def _wait(self) -> float:
+        text = self._asked("wait")
+        if text is None:
+            return random.uniform(*self._faults.wait) / 1000
+        try:
+            return milliseconds(text) / 1000
+        except ValueError as error:
+            raise ValueError(f"wait is {error}") from None
+
+    def _status(self) -> int:
+        text = self._asked("status")
+        if text is None:
+            return 503 if random.random() < self._faults.rate else 200
+        if not re.fullmatch("[0-9]{3}", text) or int(text) not in STATUSES:
+            raise ValueError("status is one of HTTP's, from 200 on, as in 503")
+        return int(text)
+
+    def _asked(self, name: str) -> str | None:
+        values = self.request.query_arguments.get(name)
+        if values is None:
+            return None
+        if len(values) > 1:
+            raise ValueError(f"{name} is given more than once")
+        return values[0].decode("latin1")

@@ -1,0 +1,224 @@
+"""``/faults``, ``--fault-rate`` and ``--fault-wait``: a replica that is made sick, and well."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection
+from typing import Any
+
+from tests.support.page import number_on
+from tests.support.processes import children
+from tests.support.program import Program, run_to_end
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
+from tests.test_server import seen
+
+Start = Callable[..., Program]
+Connect = Callable[[Program], HTTPConnection]
+
+WELL = {"rate": 0.0, "wait": "0", "ready": True, "alive": True}
+
+
+def send(client: HTTPConnection, method: str, path: str, body: object = None) -> tuple[int, str]:
+    """Return the status and body of the answer; an object is sent as JSON."""
+    sent = body if isinstance(body, bytes | None) else json.dumps(body)
+    client.request(method, path, body=sent)
+    answer = client.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def put(client: HTTPConnection, **faults: object) -> dict[str, Any]:
+    """Set what is wrong, and return what it is then."""
+    status, text = send(client, "PUT", "/faults", faults)
+    assert status == 200, text
+    assert json.loads(text) == json.loads(send(client, "GET", "/faults")[1])
+    return dict(json.loads(text))
+
+
+def test_put_replaces_what_is_wrong_and_what_it_leaves_out_is_well(
+    counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = counting(
+        f"--redis-url={valkey.url}", "--faults", FAULT_RATE=".25", FAULT_WAIT="100ms-2s"
+    )
+    client = connect(server)
+    text = send(client, "GET", "/faults")[1]
+    assert text == '{"rate": 0.25, "wait": "100ms-2s", "ready": true, "alive": true}'
+    for faults in (
+        {"rate": 1, "wait": "1500ms", "ready": False, "alive": False},
+        {"wait": "0s-10s"},
+        {"alive": False},
+        {"rate": 0.125},
+    ):
+        told = WELL | faults
+        assert put(client, **faults) == told
+    assert put(client, wait="1.5s")["wait"] == "1500ms"
+    assert put(client, wait="2s-2000ms")["wait"] == "2s"
+    assert put(client) == WELL
+    server.wait_for(rb'faults: {"rate": 1.0, "wait": "1500ms", "ready": false, "alive": false}')
+
+
+NOT_TO_BE_SET: list[object] = [
+    *(None, b"", b"{", b"[]", b"null", b"1", b"\xff", b"[" * 60_000, b'[["rate", 1]]'),
+    *({"rate": 1.1}, {"rate": -0.1}, {"rate": True}, {"rate": "1"}, {"rate": None}),
+    *(b'{"rate": NaN}', b'{"rate": 1e999}', b'{"rate": ' + b"9" * 5000 + b"}"),
+    *({"wait": 1}, {"wait": "1"}, {"wait": "2s-1s"}, {"wait": "1s-2s-3s"}, {"wait": "11s"}),
+    *({"wait": None}, {"wait": "-1s"}, {"wait": ["1s"]}, {"wait": "1s-"}, {"wait": ""}),
+    *({"ready": 0}, {"ready": "no"}, {"alive": None}, {"alive": 1, "ready": True}),
+    *({"rates": 1}, {"rate": 1, "colour": "blue"}, {"self": 1}, {"cls": 1}, {"": 1}),
+]
+
+
+def test_what_cannot_be_set_is_400_with_one_line_and_changes_nothing(
+    counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--faults")
+    client = connect(server)
+    before = put(client, rate=0.5, wait="1ms")
+    for body in NOT_TO_BE_SET:
+        status, text = send(client, "PUT", "/faults", body)
+        assert status == 400, body
+        assert text.startswith("400 Bad Request: allowed is a JSON object of ")
+        assert text.count("\n") == 1
+    assert json.loads(send(client, "GET", "/faults")[1]) == before
+    server.signal()
+    assert server.wait() == 0
+    assert b"Traceback" not in server.log
+
+
+def test_a_share_of_pages_is_answered_503_and_not_counted(
+    counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--faults", "--fault-rate=0.5")
+    client = connect(server)
+    pages = [send(client, "GET", "/") for _ in range(100)]
+    shown = [number_on(page.encode()) for status, page in pages if status == 200]
+    assert 0 < len(shown) < 100
+    assert shown == list(range(1, len(shown) + 1))
+    assert {page for status, page in pages if status != 200} == {"503 Service Unavailable\n"}
+    assert valkey.counter() == len(shown)
+
+
+def test_what_a_client_asks_for_comes_before_what_is_set(
+    counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--faults", "--fault-rate=1", FAULT_WAIT="9s")
+    client = connect(server)
+    begun = time.monotonic()
+    for method in ("GET", "HEAD"):
+        assert send(client, method, "/?wait=0s")[0] == 503
+    assert send(client, "GET", "/?wait=0s&status=418")[0] == 418
+    assert send(client, "GET", "/?wait=0s&status=200")[1].endswith("<b>Visits:</b> 1")
+    assert time.monotonic() - begun < 9
+    assert valkey.counter() == 1
+
+
+def test_each_page_waits_for_a_time_of_its_own(
+    counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--faults", "--fault-wait=300ms-1s")
+    clients = [connect(server) for _ in range(20)]
+    begun = time.monotonic()
+    for client in clients:
+        client.request("GET", "/")
+    numbers = [number_on(client.getresponse().read()) for client in clients]
+    assert time.monotonic() - begun > 0.3 - 0.01
+    # They are counted in the order in which they have waited, not in that of their arrival.
+    assert sorted(filter(None, numbers)) == list(range(1, 21)) != numbers
+    put(clients[0], wait="10s")
+    clients[1].request("GET", "/")
+    seen(clients[2])
+    clients[1].close()
+    server.wait_for(rb"400 GET / ")
+    assert valkey.counter() == 20, "a client that left is not counted"
+
+
+def test_it_can_be_made_unready_and_dead_and_well_again(
+    counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--faults")
+    client = connect(server)
+    for ready, alive in ((False, True), (True, False), (False, False), (True, True)):
+        put(client, ready=ready, alive=alive)
+        status, text = send(client, "GET", "/readyz")
+        assert (status, json.loads(text)["status"]) == (
+            (200, "ready") if ready else (503, "unready")
+        )
+        assert send(client, "GET", "/healthz") == (
+            (200, '{"status": "ok"}') if alive else (503, '{"status": "dead"}')
+        )
+        check = run_to_end("--healthcheck", f"--port={server.port}", "--address=127.0.0.1")
+        assert check.returncode == (0 if alive else 1)
+        assert send(client, "GET", "/")[0] == 200, "whoever comes all the same is greeted"
+    put(client, ready=False)
+    client.request("GET", "/?wait=2s")
+    seen(other := connect(server))
+    server.signal()
+    server.wait_for(b"stopping")
+    status, text = send(other, "GET", "/readyz")
+    assert (status, json.loads(text)["status"]) == (503, "draining")
+
+
+def faults_in_metrics(server: Program) -> dict[str, float]:
+    lines = server.get("/metrics")[1].splitlines()
+    prefix = 'friendlyhello_faults{kind="'
+    found = [one.removeprefix(prefix).split('"} ') for one in lines if one.startswith(prefix)]
+    return {kind: float(number) for kind, number in found}
+
+
+def test_the_metrics_say_what_is_wrong(counting: Start, connect: Connect, valkey: Valkey) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--faults", "--fault-rate=0.5")
+    assert faults_in_metrics(server) == {"sick": 1, "unready": 0, "dead": 0}
+    client = connect(server)
+    put(client, wait="1ms", ready=False)
+    assert faults_in_metrics(server) == {"sick": 1, "unready": 1, "dead": 0}
+    put(client, alive=False)
+    assert faults_in_metrics(server) == {"sick": 0, "unready": 0, "dead": 1}
+    put(client)
+    assert faults_in_metrics(server) == {"sick": 0, "unready": 0, "dead": 0}
+
+
+def test_every_worker_has_the_same_faults_one_that_starts_later_too(
+    program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", "--processes=2", "--faults")
+    wait_until(lambda: len(children(server.process.pid)) == 2)
+    put(connect(server), rate=1, ready=False)
+
+    def answers() -> set[tuple[int, int]]:
+        clients = [connect(server) for _ in range(16)]  # spread over the workers
+        found = {(send(one, "GET", "/")[0], send(one, "GET", "/readyz")[0]) for one in clients}
+        assert faults_in_metrics(server) == {"sick": 1, "unready": 1, "dead": 0}
+        return found
+
+    assert answers() == {(503, 503)}
+    victim = min(children(server.process.pid))
+    os.kill(victim, signal.SIGKILL)
+    server.wait_for(b"worker %d ended" % victim)
+    wait_until(lambda: len(children(server.process.pid) - {victim}) == 2)
+    assert answers() == {(503, 503)}
+    assert valkey.counter() == 0
+
+
+def test_pages_of_other_sites_cannot_set_them(
+    counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    client = connect(counting(f"--redis-url={valkey.url}", "--faults"))
+    asking = {"Origin": "http://elsewhere", "Access-Control-Request-Method": "PUT"}
+    for method in ("OPTIONS", "GET", "POST"):  # a form's POST is not asked for first
+        client.request(method, "/faults", headers=asking, body=b"")
+        answer = client.getresponse()
+        answer.read()
+        assert answer.status == (200 if method == "GET" else 405)
+        assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+def test_without_faults_there_is_no_such_path(
+    counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    client = connect(counting(f"--redis-url={valkey.url}"))
+    for method in ("GET", "PUT"):
+        assert send(client, method, "/faults", {"rate": 1}) == (404, "404 Not Found\n")
+    assert send(client, "GET", "/healthz")[0] == 200
