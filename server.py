@@ -185,6 +185,8 @@ async def serve(
     if certificate:
         use = functools.partial(setattr, server, "ssl_options")
         background.append(loop.create_task(certificate.follow(use)))
+    if faults:
+        background.append(loop.create_task(visits.keep_telling(lambda: faults.get().kinds)))
 
     await stop.wait()
 
@@ -195,6 +197,7 @@ async def serve(
     await server.drain(settings.grace, settings.drain_delay)
     for task in background:
         task.cancel()
+    await asyncio.wait(background)  # some close their connections
     await visits.close()
     # Until the next handlers are there, as the loop takes its own along.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

@@ -6,8 +6,8 @@ commands (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-s
 ===========================  ===================================================================
 ``{counter}:process:ID``     a hash: the ``hostname`` of the replica that the process belongs to,
                              the ``version`` it runs, its ``labels`` as ``key=value,…``, the
-                             ``visits`` it has shown, and its last ``token`` (see
-                             `counter.delivery`); dropped a day after its last visit
+                             ``faults`` that it has, the ``visits`` it has shown, and its last
+                             ``token`` (see `counter.delivery`); dropped a day after its last visit
 ``{counter}:processes``      a sorted set: ids, by the second in which each was seen
 ``{counter}:minutes``        a hash: the fields 0 to 299 are the last `HISTORY` seconds, each with
                              the second since 1970, what the counter held, and the visits counted
@@ -15,6 +15,7 @@ commands (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-s
 ===========================  ===================================================================
 
 `token.lua` writes them; where Redis refuses scripts, plain commands do, all but the last minutes.
+Faults are written by `counter.telling`, as a replica that has some may count nothing.
 """
 
 import asyncio
@@ -105,10 +106,18 @@ class ProcessStatistics:
         visits += self.shown
         if not self.is_due():
             return [("HSET", self.key, "visits", visits)]
+        return self._mark("visits", visits)
+
+    def faults(self, kinds: Sequence[str]) -> list[Command]:
+        """Return what says which faults the process has, and that it was seen."""
+        first = ("HSETNX", self.key, "visits", 0)  # without a number it would not be read
+        return [first, *self._mark("faults", ",".join(kinds))]
+
+    def _mark(self, field: str, value: str | int) -> list[Command]:
         now = int(time.time())
         own = ("hostname", self.hostname, "version", self.version, "labels", self.labels)
         return [
-            ("HSET", self.key, "visits", visits, *own),
+            ("HSET", self.key, field, value, *own),
             ("EXPIRE", self.key, DAY),
             ("ZADD", self.names_key, now, self.id),
             ("ZREMRANGEBYSCORE", self.names_key, "-inf", now - DAY),
@@ -122,9 +131,10 @@ class Replica:
 
     :arg hostname: its name.
     :arg visits: those that its processes of this day have shown.
-    :arg seen: seconds since one of them last was seen counting.
+    :arg seen: seconds since one of them last was seen counting, or telling its faults.
     :arg version: the label of the version that it runs, empty when it has none.
     :arg labels: its labels, if it has some.
+    :arg faults: what is wrong with it, if anything is.
     """
 
     hostname: str
@@ -132,6 +142,7 @@ class Replica:
     seen: float
     version: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    faults: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -184,6 +195,16 @@ class StatisticsReader:
         """
         return await self._within_time(self._read_history)
 
+    async def write(self, commands: Sequence[Command]) -> None:
+        """Write something; connects when there is no connection.
+
+        :raises ResponseError: when Redis refuses one of the commands.
+        :raises Exception: when there is no Redis, or it does not answer in time.
+        """
+        for reply in await self._within_time(lambda opened: _ask(opened, *commands)):
+            if isinstance(reply, RefusedError):
+                raise reply
+
     async def close(self) -> None:
         """Close the connection; the next snapshot opens another."""
         opened, self._opened = self._opened, None
@@ -234,7 +255,8 @@ class StatisticsReader:
         commands: list[Command] = []
         for id in [] if isinstance(ids, RefusedError) else ids:
             key = _process_key(self._counter, _text(id))
-            commands += [("HMGET", key, "hostname", "visits", "version", "labels"), ("PTTL", key)]
+            fields = ("hostname", "visits", "version", "labels", "faults")
+            commands += [("HMGET", key, *fields), ("PTTL", key)]
         replies = await _ask(opened, *commands)
         replicas = _summed(zip(replies[::2], replies[1::2], strict=True))
         refused = dict.fromkeys(
@@ -247,7 +269,7 @@ def _summed(processes: Iterable[tuple[Any, Any]]) -> list[Replica]:
     """Return the replicas, by name, that processes belong to.
 
     :arg processes: what each keeps, and the milliseconds until it is dropped, those seen last
-        first; of each replica the first one says which version it runs, and its labels.
+        first; of each replica the first one says which version it runs, its labels and faults.
     """
     replicas: dict[str, Replica] = {}
     for kept, left in processes:
@@ -260,7 +282,12 @@ def _summed(processes: Iterable[tuple[Any, Any]]) -> list[Replica]:
             continue  # not to be read, dropped meanwhile, or not ours
         hostname, seen = _text(kept[0]), max(0.0, DAY - left / 1000)
         one = replicas.get(hostname) or Replica(
-            hostname, 0, seen, _text(kept[2] or b""), _labels(_text(kept[3] or b""))
+            hostname,
+            visits=0,
+            seen=seen,
+            version=_text(kept[2] or b""),
+            labels=_labels(_text(kept[3] or b"")),
+            faults=[kind for kind in _text(kept[4] or b"").split(",") if kind],
         )
         visits, seen = one.visits + int(kept[1]), min(one.seen, seen)
         replicas[hostname] = replace(one, visits=visits, seen=seen)

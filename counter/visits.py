@@ -11,7 +11,7 @@ import logging
 import math
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from redis.exceptions import RedisError, ResponseError
@@ -22,6 +22,7 @@ from counter.delivery import Delivery, Numbers
 from counter.probing import find
 from counter.redis_internals import was_cut
 from counter.statistics import ProcessStatistics, StatisticsReader
+from counter.telling import keep_telling
 
 KEY = "counter"
 
@@ -138,6 +139,7 @@ class Visits:
         self._connector = self._new_connector()
         hostname = hostname or socket.gethostname()
         statistics = ProcessStatistics(KEY, hostname, version or "", labels)
+        self._statistics = statistics
         self._delivery = Delivery(KEY, statistics)
         self._fault_noted = False
         self._timeout = timeout
@@ -181,6 +183,13 @@ class Visits:
     def reader(self) -> StatisticsReader:
         """Return a reader of all replicas' statistics, from where these visits are counted."""
         return StatisticsReader(self._new_connector(), KEY)
+
+    async def keep_telling(self, look: Callable[[], Sequence[str]]) -> None:
+        """Have every replica's readers know what is wrong with this one, until cancelled.
+
+        :arg look: returns the kinds of faults that it has now.
+        """
+        await keep_telling(self.reader(), self._statistics, look)
 
     async def start(self, within: float) -> None:
         """Find Redis before the first visit asks for it; not found, the counter starts off.

@@ -13,7 +13,7 @@ const picture = $("picture");
 const chart = $("chart");
 
 let samples = []; // {time, total}, by time; total is null while Redis was away
-let replicas = new Map(); // hostname to {visits, seen, version, labels, samples, row}
+let replicas = new Map(); // hostname to {visits, seen, version, labels, faults, samples, row}
 
 // Figures.
 
@@ -78,9 +78,9 @@ function take(event) {
   if (event.redis !== "up") return;
   const known = replicas;
   replicas = new Map();
-  for (const { hostname, visits, seen, version, labels } of event.replicas) {
+  for (const { hostname, visits, seen, version, labels, faults } of event.replicas) {
     const one = known.get(hostname) ?? { samples: [], row: newRow(hostname) };
-    Object.assign(one, { visits, seen, version, labels });
+    Object.assign(one, { visits, seen, version, labels, faults });
     add(one.samples, { time: event.time, total: visits });
     while (one.samples[0].time < event.time - 2 * SMOOTH) one.samples.shift();
     replicas.set(hostname, one);
@@ -101,7 +101,9 @@ function newRow(hostname) {
   version.className = "version";
   const labels = document.createElement("span");
   labels.className = "labels";
-  head.append(name, " ", version, " ", labels);
+  const faults = document.createElement("span");
+  faults.className = "faults";
+  head.append(name, " ", version, " ", faults, " ", labels);
   row.append(head);
   for (const kind of ["number", "share", "number", "number seen"]) {
     const cell = row.insertCell();
@@ -121,8 +123,9 @@ function drawTable() {
   all.forEach((one, place) => {
     const [head, visits, share, rate, seen] = one.row.cells;
     const part = sum ? one.visits / sum : 0;
-    const [, version, labels] = head.children;
+    const [, version, faults, labels] = head.children;
     version.textContent = one.version ?? "";
+    faults.textContent = one.faults?.join(", ") ?? "";
     labels.textContent = showLabels(one.labels ?? {});
     visits.textContent = showVisits(one.visits);
     share.firstChild.firstChild.style.width = `${100 * part}%`;

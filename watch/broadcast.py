@@ -133,6 +133,7 @@ class Broadcast:
             {"hostname": one.hostname, "visits": one.visits, "seen": round(one.seen, 1)}
             | ({"version": one.version} if one.version else {})
             | ({"labels": one.labels} if one.labels else {})
+            | ({"faults": one.faults} if one.faults else {})
             for one in snapshot.replicas
         ]
         event = {

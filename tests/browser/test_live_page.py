@@ -277,6 +277,17 @@ def test_the_labels_stand_below_the_name(valkey: Valkey, counting: Start, open_p
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
+def test_a_replica_that_is_made_sick_is_marked(
+    valkey: Valkey, counting: Start, open_page: Open
+) -> None:
+    flags = (f"--redis-url={valkey.url}", "--faults")
+    server = counting(*flags, "--fault-rate=1", script=REPLICA, HOSTNAME="web-1")
+    counting(*flags, script=REPLICA, HOSTNAME="web-2").visits()
+    page = open_page(server.url).page
+    expect(row(page, "web-1").locator(".faults")).to_have_text("sick")
+    expect(row(page, "web-2").locator(".faults")).to_have_text("")
+
+
 def test_a_single_idle_replica_is_no_fallen_one(
     valkey: Valkey, counting: Start, open_page: Open
 ) -> None:

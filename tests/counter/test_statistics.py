@@ -345,6 +345,93 @@ async def test_labels_of_another_version_are_read_as_far_as_they_go(
     assert (found.visits, found.labels) == (7, labels)
 
 
+# Faults.
+
+
+@contextlib.asynccontextmanager
+async def telling(visits: Visits, kinds: list[str]) -> AsyncIterator[list[str]]:
+    """Tell them until the end of the context, which is given one more item at each look."""
+    looks: list[str] = []
+
+    def look() -> list[str]:
+        looks.append("look")
+        return list(kinds)
+
+    task = asyncio.create_task(visits.keep_telling(look))
+    try:
+        yield looks
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def faults_are(reader: StatisticsReader, expected: dict[str, list[str]]) -> None:
+    found: dict[str, list[str]] = {}
+    deadline = time.monotonic() + PATIENCE
+    while found != expected:
+        assert time.monotonic() < deadline, found
+        with contextlib.suppress(OSError, redis.RedisError):
+            found = {one.hostname: [*one.faults] for one in (await reader.read()).replicas}
+        await asyncio.sleep(0.005)
+
+
+@pytest.mark.gen_test
+async def test_faults_are_told_without_a_visit_and_taken_back_and_change_no_figure(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("counter.telling.MARK_EVERY", 0.01)
+    kinds: list[str] = []
+    async with (
+        counting(valkey.url, "web-1") as well,
+        counting(valkey.url, "web-2") as sick,
+        reading(well) as reader,
+        telling(sick, kinds) as looks,
+    ):
+        assert await well.count() == 1
+        await faults_are(reader, {"web-1": [], "web-2": []})
+        kinds[:] = ["sick", "unready"]
+        await faults_are(reader, {"web-1": [], "web-2": ["sick", "unready"]})
+        assert [await sick.count() for _ in range(3)] == [2, 3, 4]
+        kinds[:] = ["dead"]
+        await faults_are(reader, {"web-1": [], "web-2": ["dead"]})
+        assert await figures_of(well) == [("web-1", 1), ("web-2", 3)]
+        valkey.kill()
+        kinds.clear()
+        looks.clear()
+        await eventually(lambda: len(looks) > 2)  # so it could not take them back
+        valkey.start()
+        await faults_are(reader, {"web-1": [], "web-2": []})
+    keys = valkey.client.keys()
+    assert {key_slot(key) for key in keys} == {key_slot(KEY.encode())}
+    assert all(0 < valkey.client.ttl(key) <= DAY for key in keys if key != b"counter")
+
+
+@pytest.mark.gen_test
+async def test_a_replica_that_is_well_holds_no_connection_to_tell_it(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("counter.telling.MARK_EVERY", 0.01)
+    kinds = ["sick"]
+    async with counting(valkey.url) as visits, reading(visits) as reader, telling(visits, kinds):
+        await faults_are(reader, {"web-1": ["sick"]})
+        before = len(valkey.client.client_list())
+        kinds.clear()
+        await eventually(lambda: len(valkey.client.client_list()) == before - 1)
+
+
+@pytest.mark.gen_test
+async def test_faults_that_redis_refuses_are_one_log_line(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("counter.telling.MARK_EVERY", 0.01)
+    valkey.client.execute_command("ACL", "SETUSER", "default", "-hsetnx")
+    async with counting(valkey.url) as visits, telling(visits, ["sick"]) as looks:
+        await eventually(lambda: len(looks) > 3)
+        assert await visits.count() == 1
+    (line,) = (one.getMessage() for one in caplog.records if "faults" in one.getMessage())
+    assert line.startswith("/live cannot show faults, as Redis refuses HSETNX: ")
+
+
 # Reading.
 
 

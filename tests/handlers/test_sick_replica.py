@@ -6,7 +6,9 @@ import signal
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection
-from typing import Any
+from typing import Any, cast
+
+import pytest
 
 from tests.support.page import number_on
 from tests.support.processes import children
@@ -200,6 +202,28 @@ def test_every_worker_has_the_same_faults_one_that_starts_later_too(
     wait_until(lambda: len(children(server.process.pid) - {victim}) == 2)
     assert answers() == {(503, 503)}
     assert valkey.counter() == 0
+
+
+def faults_in_events(server: Program) -> list[object]:
+    replicas = cast("list[dict[str, object]]", server.event()["replicas"])
+    return [one.get("faults") for one in replicas]
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_the_live_page_knows_what_is_wrong_with_a_replica_that_counts_nothing(
+    processes: str, program: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = program(
+        f"--redis-url={valkey.url}", "--faults", "--fault-rate=1", f"--processes={processes}"
+    )
+    wait_until(lambda: faults_in_events(server) == [["sick"]])
+    client = connect(server)
+    put(client, rate=1, ready=False, alive=False)
+    wait_until(lambda: faults_in_events(server) == [["sick", "unready", "dead"]])
+    assert valkey.counter() == 0
+    put(client)
+    wait_until(lambda: faults_in_events(server) == [None])
+    assert server.visits() == 1
 
 
 def test_pages_of_other_sites_cannot_set_them(
