@@ -256,7 +256,7 @@ async def test_what_tokens_need_does_not_grow_with_visits(valkey: Valkey) -> Non
             await visits.count()
         assert set(valkey.client.keys()) == keys
         process = next(key for key in keys if b":process:" in key)
-        assert valkey.client.hlen(process) == 4
+        assert valkey.client.hlen(process) == 5
         assert valkey.client.hlen("{counter}:minutes") < 100
 
 
