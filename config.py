@@ -24,6 +24,8 @@ from tornado.options import OptionParser
 #: cannot read it from here.
 VERSION = "1.0.0"
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 log = logging.getLogger("friendlyhello")
 
 
@@ -190,6 +192,26 @@ def _share(text: str) -> float:
     raise ValueError("a number from 0 to 1")
 
 
+def _networks(text: str) -> tuple[Network, ...]:
+    """Accept networks, each an address and the length of its prefix (RFC 4632, RFC 4291, 2.3)."""
+    try:
+        return tuple(_network(one.strip(" ")) for one in text.split(","))
+    except ValueError:
+        raise ValueError(
+            "networks, separated by commas, as in 10.0.0.0/8,fd00::/8: no bits set after the prefix"
+        ) from None
+
+
+def _network(text: str) -> Network:
+    # Not ip_network() alone, which also takes masks and zones. IPv4 mapped into IPv6 would never
+    # match, as such an address counts as IPv4.
+    network = ipaddress.ip_network(text)
+    is_mapped = network.version == 6 and network.network_address.ipv4_mapped
+    if is_mapped or not re.fullmatch("[0-9A-Fa-f:.]+(/[0-9]{1,3})?", text):
+        raise ValueError
+    return network
+
+
 def _choice(*words: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         if text not in words:
@@ -331,6 +353,11 @@ class Settings:
     tls_key: str | None = _setting(None, _path, "the PEM file of its private key, likewise")
     tls_client_ca: str | None = _setting(
         None, _path, "a PEM file: clients must show a certificate that this CA signed"
+    )
+    trusted_proxies: tuple[Network, ...] | None = _setting(
+        None,
+        _networks,
+        "networks, as in 10.0.0.0/8,fd00::/8, whose X-Forwarded-For and -Proto are believed",
     )
     version_label: str | None = _setting(
         None,

@@ -173,6 +173,7 @@ async def serve(
         max_connections=limits.max_connections(),
         refusal_headers=refusal,
         ssl_options=certificate and certificate.context,
+        trusted_proxies=settings.trusted_proxies or (),
         **limits.HTTP,
     )
     metrics.gauge("connections", lambda: server.connections)

@@ -22,6 +22,7 @@ from tornado.netutil import ssl_options_to_context
 
 from http1.acceptor import Acceptor
 from http1.connection import Connection, Limits
+from http1.forwarded import Network, TrustedProxies
 from http1.tornado_internals import RequestContext, ServerHooks
 
 #: Seconds that listening goes on, and then that idle connections stay open: what a client or a
@@ -59,6 +60,9 @@ class HTTPServer(ServerHooks):
     :arg max_connections: how many may be open. When there are as many, or no descriptors for more,
         those that have been idle for longest are closed.
     :arg refusal_headers: headers of the answers that the server gives without the application.
+    :arg trusted_proxies: the networks of the proxies whose ``X-Forwarded-For`` and
+        ``X-Forwarded-Proto`` are believed, and of no others. It takes the place of Tornado's
+        ``xheaders``, which believes everybody.
 
     The other arguments are Tornado's. As with Tornado's, another `ssl.SSLContext` may be set as
     ``ssl_options`` while it serves: for the connections to come.
@@ -71,10 +75,13 @@ class HTTPServer(ServerHooks):
         write_timeout: float | None = None,
         max_connections: int | None = None,
         refusal_headers: Mapping[str, str] | None = None,
+        trusted_proxies: Sequence[Network] = (),
         **kwargs: Any,
     ) -> None:
         """Take the arguments; Tornado's way of constructing."""
         super().initialize(*args, **kwargs)
+        self._proxies = TrustedProxies(trusted_proxies) if trusted_proxies else None
+        self.xheaders = self.xheaders or bool(trusted_proxies)
         size = self.conn_params.max_body_size
         self._idle_timeout = self.conn_params.header_timeout or 0.0
         self._limits = Limits(
@@ -106,10 +113,11 @@ class HTTPServer(ServerHooks):
     def handle_connection(self, connection: socket.socket, address: Any) -> None:
         """Take a connection that was accepted."""
         context = RequestContext(
-            SimpleNamespace(socket=connection),  # type: ignore[arg-type]  # all it asks of a stream
+            SimpleNamespace(socket=connection),
             address,
             self.protocol or ("http" if self.ssl_options is None else "https"),
             self.trusted_downstream,
+            proxies=self._proxies,
         )
         protocol = Connection(self, self._limits, context, connection)
         self._open.add(protocol)

@@ -15,9 +15,6 @@ from tornado import httpserver, web
 
 # Takes what a request's body is decompressed by: ``HTTPServer(decompress_request=True)``.
 from tornado.http1connection import _GzipMessageDelegate as GzipMessageDelegate
-
-# Finds a client's address and scheme, also where a proxy says them: ``HTTPServer(xheaders=True)``.
-from tornado.httpserver import _HTTPRequestContext as RequestContext
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -35,6 +32,7 @@ from tornado.log import app_log
 from tornado.routing import Rule
 from tornado.routing import _RoutingDelegate as RoutingDelegate
 
+from http1.forwarded import TrustedProxies, scheme
 from http1.headers import NONE, ByName, CommonHeaders
 
 __all__ = [
@@ -134,6 +132,35 @@ class AnswerHeaders(CheckedHeaders):
 def by_name(headers: HTTPHeaders) -> ByName:
     """Return the values of each name; Tornado's own way to them copies each."""
     return headers._as_list
+
+
+# Where a request comes from. Tornado keeps it with the connection, and asks before each request
+# what proxies say of it: ``HTTPServer(xheaders=True)``.
+
+
+class RequestContext(httpserver._HTTPRequestContext):
+    """A client's address and scheme.
+
+    A client on a Unix socket is called ``unix``; Tornado's would be ``0.0.0.0``.
+
+    :arg proxies: whose headers are believed, in place of anybody's; None for Tornado's own way.
+    """
+
+    def __init__(self, *args: Any, proxies: TrustedProxies | None) -> None:
+        super().__init__(*args)
+        if self.address_family == socket.AF_UNIX:
+            self.remote_ip = self._orig_remote_ip = "unix"
+        self._proxies = proxies
+        self._is_proxy = proxies is not None and proxies.trusts(self.remote_ip)
+
+    def _apply_xheaders(self, headers: HTTPHeaders) -> None:
+        if self._proxies is None:
+            super()._apply_xheaders(headers)
+        elif self._is_proxy:
+            if (said := headers.get("X-Forwarded-For")) is not None:
+                self.remote_ip = self._proxies.client(said, self._orig_remote_ip)
+            if (said := headers.get("X-Forwarded-Proto")) is not None:
+                self.protocol = scheme(said, self._orig_protocol)
 
 
 # Requests and handlers. Tornado prepares each for what only some need.

@@ -1,6 +1,7 @@
 """The settings: where they come from, what they do, and what is said when they cannot be."""
 
 import ctypes
+import ipaddress
 import json
 import os
 import re
@@ -45,6 +46,7 @@ SETTINGS = {
     "tls-cert": None,
     "tls-key": None,
     "tls-client-ca": None,
+    "trusted-proxies": None,
     "version-label": None,
     "labels": None,
     "faults": False,
@@ -99,6 +101,14 @@ GOOD = [
     ("labels", "node=,zone=", {}),
     ("labels", "k" * 63 + "=" + "ü" * 128, {"k" * 63: "ü" * 128}),
     ("labels", ",".join(f"l{i}={i}" for i in range(8)), {f"l{i}": f"{i}" for i in range(8)}),
+    *(
+        ("trusted-proxies", text, tuple(map(ipaddress.ip_network, networks)))
+        for text, networks in (
+            ("10.0.0.0/8", ["10.0.0.0/8"]),
+            ("10.0.0.0/8, FD00::/8,192.0.2.7,::1", ["10.0.0.0/8", "fd00::/8", "192.0.2.7", "::1"]),
+            ("0.0.0.0/0,::/0", ["0.0.0.0/0", "::/0"]),
+        )
+    ),
     ("version-label", "v1.2.3-4-gabc+dirty", "v1.2.3-4-gabc+dirty"),
     ("version-label", "blue", "blue"),
     ("version-label", "registry/app@sha256:" + "f" * 64, "registry/app@sha256:" + "f" * 64),
@@ -134,6 +144,21 @@ BAD = [
             *("zone", "=x", "9a=x", "a-b=x", "é=x", "__a=x", "version=x", f"{'k' * 64}=x"),
             *("a=1,a=2", "a=,a=", "a=1,", ",", "a=1, b=2"),
             ",".join(f"l{i}=" for i in range(9)),
+        )
+    ),
+    *(
+        ("trusted-proxies", value, "10.0.0.0/8,fd00::/8")
+        for value in (
+            *("10.0.0.1/8", "10.0.0.0/33", "10.0.0/8", "fd00::/129", "fd00::1/8", "*", "localhost"),
+            *("10.0.0.0/255.0.0.0", "10.0.0.0/", "fe80::%1/64", "::ffff:10.0.0.0/104", "010.0.0.0"),
+            *(
+                "10.0.0.0/8,",
+                ",",
+                "10.0.0.0/8;fd00::/8",
+                "10.0.0.0/8 fd00::/8",
+                "1/8",
+                "10.0.0.0/٨",
+            ),
         )
     ),
     *(("faults", value, "true or false") for value in ("maybe", "2", "off")),

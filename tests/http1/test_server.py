@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import ipaddress
 import json
 import logging
 import os
@@ -39,6 +40,8 @@ gen_test = pytest.mark.gen_test
 #: What a request with a body begins with, and what goes on with chunks.
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+
+EVERYBODY = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
 
 #: More than the systems on both sides keep for a client that does not read.
 MUCH = 16 << 20
@@ -726,6 +729,30 @@ async def test_forwarded_address_is_not_believed_unasked(serve: Serve) -> None:
 
 @gen_test
 @pytest.mark.parametrize(
+    ("network", "ip", "protocol"),
+    [("127.0.0.0/8", "4.4.4.4", "https"), ("10.0.0.0/8", "127.0.0.1", "http")],
+)
+async def test_trusted_proxies_alone_are_believed_and_for_their_own_request_alone(
+    network: str, ip: str, protocol: str, serve: Serve
+) -> None:
+    client = await serve(trusted_proxies=[ipaddress.ip_network(network)]).connect()
+    forwarded = (
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Real-Ip: 7.7.7.7\r\n"
+        b"X-Forwarded-Proto: ftp\r\nX-Scheme: ftp\r\nX-Forwarded-For: 4.4.4.4\r\n"
+        b"X-Forwarded-Proto: https\r\n\r\n"
+    )
+    plain = ("127.0.0.1", "http")
+    for request, expected in (
+        (forwarded, (ip, protocol)),
+        (GET, plain),
+        (forwarded, (ip, protocol)),
+    ):
+        answer = await client.ask(request)
+        assert (answer.json["ip"], answer.json["protocol"]) == expected
+
+
+@gen_test
+@pytest.mark.parametrize(
     ("target", "uri", "host"),
     [
         (b"http://b/echo?x=y", "/echo?x=y", "b"),
@@ -985,13 +1012,17 @@ async def test_client_that_does_not_answer_the_close_of_tls_is_closed(
 
 
 @gen_test
-async def test_unix_socket_is_served(serve: Serve, folder: Path) -> None:
-    served = serve()
+@pytest.mark.parametrize("options", [{}, {"trusted_proxies": EVERYBODY}], ids=["", "proxies"])
+async def test_unix_socket_is_served_and_no_address_is_made_up_for_it(
+    options: dict[str, Any], serve: Serve, folder: Path
+) -> None:
+    served = serve(**options)
     served.server.add_socket(bind_unix_socket(str(folder / "http.sock")))
     reader, writer = await asyncio.open_unix_connection(str(folder / "http.sock"))
-    client = Client(reader, writer).send(GET * 2 + CLOSE)
+    named = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 4.4.4.4\r\n\r\n"
+    client = Client(reader, writer).send(GET + named + CLOSE)
     for _ in range(3):
-        assert (await client.answer()).status == 200
+        assert (await client.answer()).json["ip"] == "unix"
     assert await client.rest() == b""
     writer.close()
 
