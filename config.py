@@ -192,6 +192,17 @@ def _share(text: str) -> float:
     raise ValueError("a number from 0 to 1")
 
 
+def _prefix(text: str) -> str:
+    """Accept a path, and return it without the slash at its end; "" when it is that alone.
+
+    Its characters are those that no client writes in two ways (RFC 3986, 2.3), and no segment is
+    one that clients take out of a path (5.2.4).
+    """
+    if not re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*/?", text) or len(text) > 128:
+        raise ValueError("a path such as /hello: up to 128 letters, digits and -._~/")
+    return text.removesuffix("/")
+
+
 def _networks(text: str) -> tuple[Network, ...]:
     """Accept networks, each an address and the length of its prefix (RFC 4632, RFC 4291, 2.3)."""
     try:
@@ -359,6 +370,7 @@ class Settings:
         _networks,
         "networks, as in 10.0.0.0/8,fd00::/8, whose X-Forwarded-For and -Proto are believed",
     )
+    prefix: str = _setting("", _prefix, "a path that stands before every path, as /hello")
     version_label: str | None = _setting(
         None,
         _label,

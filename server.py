@@ -33,7 +33,15 @@ import config
 import limits
 from config import Settings
 from counter import Visits
-from handlers import COMMON_HEADERS, Faults, NotFoundHandler, SharedFaults, route_names, routes
+from handlers import (
+    COMMON_HEADERS,
+    Faults,
+    NotFoundHandler,
+    SharedFaults,
+    below,
+    route_names,
+    routes,
+)
 from http1 import Application, HTTPServer
 from process import (
     STOP_SIGNALS,
@@ -99,7 +107,7 @@ def make_app(
         for kind in FAULTS:
             metrics.gauge(kind, functools.partial(faults.has, kind))
     return Application(
-        rules,
+        below(settings.prefix, rules),
         default_handler_class=NotFoundHandler,
         template_path=str(Path(__file__).parent / "templates"),
         log_function=count_and_log if settings.access_log else metrics.answered,
@@ -306,8 +314,8 @@ def run(settings: Settings) -> None:
             raise StartError(str(error)) from None
 
         host, port = settings.address or "localhost", sockets[0][0].getsockname()[1]
-        scheme = "https" if certificate else "http"
-        log.info("listening on %s://%s:%d/", scheme, f"[{host}]" if ":" in host else host, port)
+        scheme, shown = "https" if certificate else "http", f"[{host}]" if ":" in host else host
+        log.info("listening on %s://%s:%d%s/", scheme, shown, port, settings.prefix)
 
         def work(slot: int, end_of_work: int | None = None) -> None:
             siblings = [one for those in sockets for one in those if one not in sockets[slot]]

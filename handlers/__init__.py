@@ -1,5 +1,6 @@
 """The pages, one module each; the routes are listed here."""
 
+import re
 from collections.abc import Mapping
 
 from tornado.routing import URLSpec
@@ -22,6 +23,7 @@ __all__ = [
     "Faults",
     "NotFoundHandler",
     "SharedFaults",
+    "below",
     "route_names",
     "routes",
 ]
@@ -62,6 +64,22 @@ def routes(
         URLSpec(r"/openapi.yaml", OpenAPIHandler),
         *([URLSpec(r"/faults", FaultsHandler, wrong)] if faults else []),
     ]
+
+
+def below(prefix: str, rules: list[URLSpec]) -> list[URLSpec]:
+    """Return the rules for the same paths below a prefix; the page is at the prefix itself, too.
+
+    :arg prefix: as ``/hello``; with "" the paths stay as they are.
+    """
+    if not prefix:
+        return rules
+    moved = []
+    for rule in rules:
+        path = rule.regex.pattern
+        for end in (path, "$") if path == "/$" else (path,):
+            pattern = re.escape(prefix) + end
+            moved.append(URLSpec(pattern, rule.handler_class, rule.kwargs))
+    return moved
 
 
 def route_names(rules: list[URLSpec]) -> Mapping[type[RequestHandler], str]:

@@ -14,7 +14,8 @@ FOLDER = Path(__file__).parent.parent / "static"
 PATHS = rf"/static/({'|'.join(sorted(re.escape(file.name) for file in FOLDER.iterdir()))})"
 
 
-_SETTINGS = {"static_path": str(FOLDER), "static_url_prefix": "/static/"}
+# URLs are relative, as nobody here knows which path a proxy puts before them.
+_SETTINGS = {"static_path": str(FOLDER), "static_url_prefix": "static/"}
 
 #: One range of bytes (RFC 9110, 14.1.2). Of several, the whole file is an answer too.
 _ONE_RANGE = re.compile(r"bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
@@ -64,7 +65,7 @@ class StaticHandler(StaticFileHandler, BaseHandler):
 
     @classmethod
     def url(cls, name: str) -> str:
-        """Return the URL of a file, its content's hash included."""
+        """Return the URL of a file, as the live page is to name it, its content's hash included."""
         return cls.make_static_url(_SETTINGS, name)
 
     def get_cache_time(self, path: str, modified: Any, mime_type: str) -> int:

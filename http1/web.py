@@ -101,8 +101,9 @@ class Application(web.Application):
         for rule in self.wildcard_router.rules:
             if not isinstance(rule.matcher, PathMatches):
                 break  # it may match any path
-            path = rule.matcher.regex.pattern.removesuffix("$")
-            is_plain = re.fullmatch(r"[\w/-]+", path)
+            pattern = rule.matcher.regex.pattern.removesuffix("$")
+            is_plain = re.fullmatch(r"([\w/-]|\\\W)+", pattern)  # as re.escape() writes it
+            path = re.sub(r"\\(\W)", r"\1", pattern)
             is_first = not any(other.regex.match(path) for other in before)
             if is_plain and is_first and getattr(rule.target, "EAGER_START", False):
                 found[path] = rule

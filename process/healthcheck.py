@@ -38,7 +38,7 @@ def what_is_wrong(settings: Settings) -> str | None:
             )
         else:
             connection = http.client.HTTPConnection(*where, timeout=TIMEOUT)
-        connection.request("GET", "/healthz")
+        connection.request("GET", f"{settings.prefix}/healthz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
         return f"no answer from {host} port {settings.port}: {error}"

@@ -268,7 +268,7 @@ function draw(event) {
 let dead;
 
 function connect() {
-  const source = new EventSource("/live/events");
+  const source = new EventSource("live/events");
   const again = (milliseconds) => {
     clearTimeout(dead);
     dead = setTimeout(() => {

@@ -47,6 +47,7 @@ SETTINGS = {
     "tls-key": None,
     "tls-client-ca": None,
     "trusted-proxies": None,
+    "prefix": "",
     "version-label": None,
     "labels": None,
     "faults": False,
@@ -109,6 +110,13 @@ GOOD = [
             ("0.0.0.0/0,::/0", ["0.0.0.0/0", "::/0"]),
         )
     ),
+    *(
+        ("prefix", text, path)
+        for text, path in (
+            *(("/hello", "/hello"), ("/hello/", "/hello"), ("/a/B-1._~/c", "/a/B-1._~/c")),
+            *(("/", ""), ("/...", "/..."), ("/.a", "/.a"), ("/" + "x" * 127, "/" + "x" * 127)),
+        )
+    ),
     ("version-label", "v1.2.3-4-gabc+dirty", "v1.2.3-4-gabc+dirty"),
     ("version-label", "blue", "blue"),
     ("version-label", "registry/app@sha256:" + "f" * 64, "registry/app@sha256:" + "f" * 64),
@@ -159,6 +167,25 @@ BAD = [
                 "1/8",
                 "10.0.0.0/٨",
             ),
+        )
+    ),
+    *(
+        ("prefix", value, "a path such as /hello")
+        for value in (
+            *(
+                "hello",
+                "hello/",
+                "//",
+                "/hello//",
+                "//hello",
+                "/a//b",
+                "/a b",
+                "/h?x",
+                "/h#x",
+                "/%20",
+            ),
+            *("/h\u00e9llo", "/.", "/..", "/a/../b", "/a/./", "/a/..", "http://h/hello"),
+            *("/a$", "/(a)", "/a:b", "/a+b"),
         )
     ),
     *(("faults", value, "true or false") for value in ("maybe", "2", "off")),
@@ -430,6 +457,12 @@ def test_version_label_is_128_characters_at_the_most() -> None:
         config.load([], {"VERSION": "x" * 129})
 
 
+def test_prefix_is_128_characters_at_the_most_and_holds_no_line_end() -> None:
+    for prefix in ("/" + "x" * 128, "/hello\n", "/a\\b"):
+        with pytest.raises(config.SettingError):
+            config.load([], {"PREFIX": prefix})
+
+
 def test_name_that_is_not_utf_8_is_shown_with_escapes() -> None:
     name = os.fsdecode(b"caf\xe9 \xe4\xbd\xa0")
     assert config.load([], {"NAME": name}).name == "caf\\xe9 你"
@@ -442,7 +475,7 @@ def test_help_lists_every_setting_on_standard_output() -> None:
     for setting, default in SETTINGS.items():
         about = re.search(rf"(?ms)^  --{setting} .*?(?=^  --)", result.stdout)
         assert about, setting
-        if default is not None:
+        if default not in (None, ""):
             shown = str(default).lower() if isinstance(default, bool) else str(default)
             assert f"default {shown})" in " ".join(about[0].split())
     listed = re.findall("(?m)^  --([a-z-]+) ", result.stdout)

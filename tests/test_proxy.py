@@ -1,11 +1,20 @@
 """The server behind a proxy: whose address it logs, and the path that stands before every path."""
 
 import json
+import re
 import socket
 from collections.abc import Callable
+from urllib.parse import urljoin
 
-from tests.support.program import Program
+import pytest
+import yaml
+
+from config import Settings
+from handlers.static import StaticHandler
+from server import make_app
+from tests.support.program import Program, run_to_end
 from tests.support.raw_http import answers_in, read_to_end
+from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
 Start = Callable[..., Program]
@@ -46,3 +55,80 @@ def test_the_log_names_whom_a_trusted_proxy_names_and_no_one_elses_word_counts(
         assert [line["remote"] for line in requests] == logged
         for line in requests:
             assert f"({line['remote']})" in line["message"]
+
+
+# A path that stands before every path.
+
+
+@pytest.mark.parametrize("prefix", ["/hello", "/a.b/~c-1_"])
+def test_every_path_is_below_the_prefix_and_nothing_is_outside_of_it(
+    prefix: str, counting: Start, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", f"--prefix={prefix}/", "--log-format=json")
+    assert f"listening on http://localhost:{server.port}{prefix}/" in server.log.decode()
+    paths = [
+        *("", "/", "/?x=y", "?x=y", "/healthz", "/readyz", "/live", "/metrics", "/openapi.yaml"),
+        *("/static/live.js", f"/{StaticHandler.url('live.css')}"),
+    ]
+    for path in paths:
+        assert server.get(prefix + path)[0] == 200, path
+        assert server.get(prefix + path, "HEAD")[0] == 200, path
+    stream = "/live/events"
+    assert server.get(prefix + stream, "HEAD")[0] == 200
+    assert valkey.counter() == 4, "a GET of the page, and nothing else, counts"
+    outside = [
+        *("/", *(path for path in (*paths, stream) if path.startswith("/"))),
+        *(f"{prefix}foo", f"{prefix}//", prefix.replace(".", "x", 1) + "x", prefix[:-1]),
+        *(f"{prefix}{prefix}", f"{prefix}/nothing", f"{prefix}/live/", f"/x{prefix}/"),
+        *(f"{prefix.upper()}/", f"{prefix.replace('.', 'x')}/" if "." in prefix else "/hellx/"),
+    ]
+    for path in outside:
+        assert server.get(path)[0] == 404, path
+    assert server.get(prefix, "POST")[0] == 405
+    assert valkey.counter() == 4
+
+    metrics = server.get(f"{prefix}/metrics")[1]
+    samples = r'friendlyhello_requests_total{code="200",method="GET",route="(.*)"} (\S+)'
+    routes = dict(re.findall(samples, metrics))
+    assert routes == {
+        **dict.fromkeys(("/healthz", "/readyz", "/live", "/metrics", "/openapi.yaml"), "1.0"),
+        **{"/": "4.0", "/static/{file}": "2.0"},
+    }
+    server.signal()
+    assert server.wait() == 0
+    logged = [json.loads(line).get("path") for line in server.log.splitlines()]
+    assert prefix in logged, "the log has the whole path"
+    assert f"{prefix}/static/live.js" in logged
+
+
+def test_the_page_below_a_prefix_takes_the_same_short_way() -> None:
+    for prefix in ("/hello", "/a.b/~c-1_"):
+        eager = make_app(Settings(prefix=prefix)).eager
+        assert eager.keys() == {prefix, f"{prefix}/"}
+    assert make_app().eager.keys() == {"/"}
+
+
+def test_the_page_answers_faults_at_the_prefix_too(program: Start) -> None:
+    server = program(NOWHERE, "--prefix=/hello", "--faults")
+    for path in ("/hello", "/hello/"):
+        assert server.get(f"{path}?status=503")[0] == 503
+
+
+def test_healthcheck_asks_below_the_prefix(program: Start) -> None:
+    server = program(NOWHERE, "--prefix=/hello")
+    assert run_to_end("--healthcheck", PORT=str(server.port), PREFIX="/hello").returncode == 0
+    outside = run_to_end("--healthcheck", PORT=str(server.port))
+    assert outside.returncode == 1
+    assert "answered 404" in outside.stderr
+
+
+def test_the_description_names_the_paths_beside_it(program: Start) -> None:
+    """A server's URL is relative to the description's own (OpenAPI 3.1.0, 4.8.5)."""
+    for prefix in ("", "/hello"):
+        server = program(NOWHERE, f"--prefix={prefix}")
+        description = yaml.safe_load(server.get(f"{prefix}/openapi.yaml")[1])
+        (place,) = description["servers"]
+        begin = urljoin(f"{prefix}/openapi.yaml", place["url"]).removesuffix("/")
+        for path in ("/", "/healthz", "/openapi.yaml"):
+            assert path in description["paths"]
+            assert server.get(f"{begin}{path}")[0] == 200

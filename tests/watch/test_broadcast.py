@@ -187,7 +187,7 @@ async def test_head_answers_gets_headers_and_ends(valkey: Valkey) -> None:
 async def test_watching_counts_no_visit(valkey: Valkey) -> None:
     async with serving(valkey) as served:
         page = (await served.get("/live")).body.decode()
-        files = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
+        files = [f"/{path}" for path in re.findall(r'(?:href|src)="(static/[^"]+)"', page)]
         assert len(files) == 3
         for path in ("/live", *files, "/favicon.ico"):
             for method in ("GET", "HEAD"):
@@ -540,10 +540,10 @@ async def test_the_page_and_its_files_are_this_servers_alone(valkey: Valkey) -> 
         assert head.headers["Content-Length"] == answer.headers["Content-Length"]
 
         types = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-        for path in re.findall(r'(?:href|src)="(/static/[^"]+)"', page):
-            file = await served.get(path)
+        for path in re.findall(r'(?:href|src)="(static/[^"]+)"', page):
+            file = await served.get(f"/{path}")
             assert file.code == 200
-            name, version = path.removeprefix("/static/").split("?v=")
+            name, version = path.removeprefix("static/").split("?v=")
             assert file.body == (ROOT / "static" / name).read_bytes()
             assert file.headers["Content-Type"] == types[Path(name).suffix]
             assert file.headers["X-Content-Type-Options"] == "nosniff"
@@ -571,6 +571,6 @@ def test_the_page_is_found_from_any_working_directory(
     server = program(f"--redis-url={valkey.url}", cwd=tmp_path)
     status, page = server.get("/live")
     assert status == 200
-    for path in re.findall(r'(?:href|src)="(/static/[^"]+)"', page):
-        assert server.get(path)[0] == 200
+    for path in re.findall(r'(?:href|src)="(static/[^"]+)"', page):
+        assert server.get(f"/{path}")[0] == 200
     assert os.listdir(tmp_path) == []
