@@ -37,6 +37,7 @@ class EventsHandler(BaseHandler):
 
     HEADERS: ClassVar[Mapping[str, str]] = {
         **COMMON_HEADERS,
+        "Cache-Control": "no-store, no-transform",  # what compresses it would wait for more
         "Content-Type": "text/event-stream",
         "X-Accel-Buffering": "no",  # nginx would keep events until there are many
     }

@@ -120,7 +120,11 @@ async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> Non
         retry = re.fullmatch(r"retry: (\d+)\n\n", first)
         assert retry
         assert 1000 <= int(retry[1]) <= 2000
-        for header in ("Content-Type: text/event-stream", "Cache-Control: no-store"):
+        for header in (
+            "Content-Type: text/event-stream",
+            "Cache-Control: no-store, no-transform",
+            "X-Accel-Buffering: no",
+        ):
             assert f"\r\n{header}\r\n" in stream.head
 
         # Of each second what the counter held then; a visit that comes alone may be the first.
