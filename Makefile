@@ -29,7 +29,7 @@ test-faults: .venv/installed  ## do to Redis, network and clients all that goes 
 	$(BIN)/pytest -n 3 tests/faults --soak=$(SOAK)
 
 .PHONY: test-browser
-test-browser: .venv/installed  ## look at /live with Chromium, which it needs; writes screenshots/
+test-browser: .venv/installed  ## look at /live with Chromium, behind nginx too; needs both, writes screenshots/
 	$(BIN)/pytest tests/browser
 
 .PHONY: test-container

@@ -1,0 +1,92 @@
+"""Behind a real nginx: it passes a path on or takes it away, compresses, and names its client."""
+
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Opened
+from tests.support.nginx import Nginx
+from tests.support.program import Program
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE
+
+Start = Callable[..., Program]
+Open = Callable[..., Opened]
+
+
+@pytest.mark.parametrize("prefix", ["/hello", ""], ids=["path passed on", "path taken away"])
+def test_the_live_page_works_below_a_path_of_nginx(
+    prefix: str, valkey: Valkey, folder: Path, counting: Start, open_page: Open
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", f"--prefix={prefix}")
+    target = server.url if prefix else f"{server.url}/"
+    with Nginx(folder, "/hello/", target) as nginx:
+        page = open_page(f"{nginx.url}/hello").page
+        expect(page.get_by_role("status")).to_have_text("Live")
+        server.get(f"{prefix}/")
+        expect(page.locator("#total")).to_have_text("1")
+        icon = page.locator("link[rel=icon]").evaluate(
+            "(one) => fetch(one.href).then((a) => a.status)"
+        )
+        assert icon == 200
+        page.get_by_role("link", name="the greeting").click()
+        expect(page.get_by_text("Hello world!")).to_be_visible()
+        assert page.url == f"{nginx.url}/hello/"
+    assert valkey.counter() == 2
+
+
+def compressed_events(client: HTTPConnection) -> Iterator[dict[str, object]]:
+    """What the stream tells, as it comes in."""
+    client.request("GET", "/live/events", headers={"Accept-Encoding": "gzip"})
+    answer = client.getresponse()
+    assert answer.headers["Content-Encoding"] == "gzip"
+    unpacker = zlib.decompressobj(wbits=31)
+    text = b""
+    while chunk := answer.read1():
+        text += unpacker.decompress(chunk)
+        *blocks, text = text.split(b"\n\n")
+        for block in blocks:
+            if found := re.search(rb'^data: (\{"time".*)', block, re.MULTILINE):
+                yield json.loads(found[1])
+
+
+def test_nginx_keeps_no_event_back_though_it_compresses_and_buffers(
+    valkey: Valkey, folder: Path, counting: Start
+) -> None:
+    server = counting(f"--redis-url={valkey.url}")
+    with (
+        Nginx(folder, "/", server.url) as nginx,
+        closing(HTTPConnection("127.0.0.1", nginx.port, timeout=PATIENCE)) as client,
+    ):
+        events = compressed_events(client)
+        next(events)
+        for _ in range(3):
+            number = server.visits()
+            # Some may have been on their way; kept back by nginx, it would be half a minute's.
+            assert number in (next(events)["total"] for _ in range(10))
+
+
+def test_the_log_names_the_client_of_nginx_whatever_that_one_says(
+    folder: Path, program: Start
+) -> None:
+    server = program(
+        *("--redis-url=unix:/nowhere/redis.sock", "--log-format=json"),
+        "--trusted-proxies=127.0.0.1",
+    )
+    with Nginx(folder, "/", server.url) as nginx:
+        address = ("127.0.0.2", 0)
+        client = HTTPConnection("127.0.0.1", nginx.port, PATIENCE, source_address=address)
+        with closing(client):
+            client.request("GET", "/nothing", headers={"X-Forwarded-For": "203.0.113.9"})
+            assert client.getresponse().status == 404
+    server.signal()
+    assert server.wait() == 0
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    assert [line["remote"] for line in lines if "status" in line] == ["127.0.0.2"]
