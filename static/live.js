@@ -1,12 +1,10 @@
-// The live page: takes the events of /live/events, keeps five minutes of them, and draws.
+// The live page: takes the events that stream.js has, keeps five minutes of them, and draws.
 // Times are seconds of the server's clock, as the events say; the browser's is never asked.
 
 const HISTORY = 300; // seconds that the chart shows
 const GAP = 3; // seconds between two samples that are not joined by a line
 const SMOOTH = 5; // seconds over which "per second" is taken
 const SILENT = 5; // seconds that a replica may be behind the others before it is greyed
-const DEAD = 10_000; // milliseconds without an event after which another connection is tried
-const AGAIN = 2_000; // milliseconds until then, where the browser would give up
 
 const $ = (id) => document.getElementById(id);
 const picture = $("picture");
@@ -262,35 +260,17 @@ function draw(event) {
   tellOf(event);
 }
 
-// The stream. The browser reconnects by itself, but for a balancer's 502, and for a connection
-// on which nothing comes any more without its being closed.
+// What stream.js tells.
 
-let dead;
-
-function connect() {
-  const source = new EventSource("live/events");
-  const again = (milliseconds) => {
-    clearTimeout(dead);
-    dead = setTimeout(() => {
-      source.close();
-      tell("lost", "Connection lost, trying again. This is what it was.");
-      connect();
-    }, milliseconds);
-  };
-  source.addEventListener("open", () => again(DEAD));
-  source.addEventListener("history", (message) => fill(JSON.parse(message.data).totals));
-  source.addEventListener("message", (message) => {
-    const event = JSON.parse(message.data);
-    again(DEAD);
-    take(event);
-    draw(event);
-  });
-  source.addEventListener("error", () => {
+document.addEventListener("stream", ({ detail: { kind, data } }) => {
+  if (kind === "history") {
+    fill(data.totals);
+  } else if (kind === "message") {
+    take(data);
+    draw(data);
+  } else {
     tell("lost", "Connection lost, trying again. This is what it was.");
-    again(source.readyState === EventSource.CLOSED ? AGAIN : DEAD);
-  });
-  again(DEAD);
-}
+  }
+});
 
 new ResizeObserver(drawChart).observe(chart);
-connect();

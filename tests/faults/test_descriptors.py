@@ -118,7 +118,7 @@ def test_clients_leave_the_rest_of_the_program_what_it_needs(
         for stream in [*streams[:5], *streams[150:]]:
             stream.close()
         assert server.visits() == 1
-        for path in ("live.css", "live.js", "live.svg"):
+        for path in ("live.css", "live.js", "stream.js", "live.svg"):
             assert server.get(f"/static/{path}")[0] == 200
         assert "process_max_fds 256.0" in server.get("/metrics")[1]
         assert b"Traceback" not in log

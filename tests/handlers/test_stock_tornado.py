@@ -15,6 +15,7 @@ import server
 from config import Settings
 from counter import Visits
 from handlers import route_names
+from handlers.static import FOLDER
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
@@ -25,7 +26,7 @@ PATHS = {
     "/readyz": ["/readyz"],
     "/live": ["/live"],
     "/live/events": ["/live/events"],
-    "/static/{file}": ["/static/live.css", "/static/live.js", "/static/live.svg"],
+    "/static/{file}": [f"/static/{file.name}" for file in FOLDER.iterdir()],
     "/metrics": ["/metrics"],
     "/openapi.yaml": ["/openapi.yaml"],
     "/faults": ["/faults"],
