@@ -1020,11 +1020,11 @@ async def test_unix_socket_is_served_and_no_address_is_made_up_for_it(
     served.server.add_socket(bind_unix_socket(str(folder / "http.sock")))
     reader, writer = await asyncio.open_unix_connection(str(folder / "http.sock"))
     named = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 4.4.4.4\r\n\r\n"
-    client = Client(reader, writer).send(GET + named + CLOSE)
-    for _ in range(3):
-        assert (await client.answer()).json["ip"] == "unix"
-    assert await client.rest() == b""
-    writer.close()
+    with contextlib.closing(writer):
+        client = Client(reader, writer).send(GET + named + CLOSE)
+        for _ in range(3):
+            assert (await client.answer()).json["ip"] == "unix"
+        assert await client.rest() == b""
 
 
 def listen(server: HTTPServer) -> None:
