@@ -199,8 +199,12 @@ class Visits:
         self._keep()
         try:
             async with asyncio.timeout(within):
-                self._connection = await self._probe()
-            log.info("counter on")
+                connection = await self._probe()
+            if self._is_sending or self._connection or self._off:  # a visit has come meanwhile
+                connection.close()
+            else:
+                self._connection = connection
+                log.info("counter on")
         except Exception as error:
             self._turn_off(error)
 

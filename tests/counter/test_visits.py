@@ -233,6 +233,25 @@ def test_a_redis_as_slow_as_a_third_of_the_deadline_counts_them_all(
     run(main())
 
 
+def test_a_visit_that_comes_during_the_start_leaves_one_connection(
+    run: Callable, fake: FakeRedis
+) -> None:
+    async def main() -> None:
+        async with counting(fake.url) as visits:
+            with fake.held():
+                start = asyncio.create_task(visits.start(PATIENCE))
+                await eventually(lambda: fake.commands)
+                visit = asyncio.create_task(visits.count())
+                await eventually(lambda: fake.visits())
+            await start
+            assert await visit == 1
+            assert await visits.count() == 2
+            assert visits.up
+            await eventually(lambda: len(fake.open()) == 1)
+
+    run(main())
+
+
 # What the URL says.
 
 
