@@ -9,15 +9,20 @@ RUN python -m venv --without-pip /opt/venv \
       --no-cache-dir --disable-pip-version-check \
       --require-hashes --requirement /tmp/requirements.txt
 
+FROM ${PYTHON_IMAGE} AS program
+WORKDIR /app
+COPY . .
+# Compiled, as the user cannot write: 6 MB, and the first page after 0.36 s instead of 0.58 s. For
+# everybody to read, as a checkout with umask 077 is for its owner alone.
+RUN python -m compileall -q . && chmod -R a+rX,go-w .
+
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="friendlyhello" \
       org.opencontainers.image.description="A page that greets, names its host and counts visits in Redis" \
       org.opencontainers.image.version="1.0.0"
 COPY --from=build /opt/venv /opt/venv
+COPY --from=program /app /app
 WORKDIR /app
-COPY . .
-# Compiled, as the user cannot write: 6 MB, and the first page after 0.36 s instead of 0.58 s.
-RUN ["python", "-m", "compileall", "-q", "."]
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 NAME=World
 # A number, so that an orchestrator can tell that it is not root's. Docker 20.10 and newer lets it
 # bind port 80 in a network of the container's own.

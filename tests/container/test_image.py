@@ -1,12 +1,14 @@
 """What the image is made of."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.container.conftest import Figure, Run
-from tests.container.engine import build, docker, inspect, layers
+from tests.container.engine import build, docker, first_page, inspect, layers
+from tests.support.waiting import wait_until
 
 #: Bytes that the image may add to its base.
 MOST_ADDED = 45_000_000
@@ -87,3 +89,35 @@ def test_another_build_after_a_change_of_a_handler_reuses_the_dependencies(
     one, other = layers(image), layers(changed)
     assert one[: base + 1] == other[: base + 1], "the layer with the dependencies was made anew"
     assert one != other
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o000], ids=["077", "000"])
+def test_a_checkout_of_any_umask_makes_the_same_image(
+    found: dict[str, list[str]],
+    checkout: Path,
+    python_image: str,
+    run: Run,
+    tmp_path: Path,
+    mask: int,
+) -> None:
+    private = shutil.copytree(checkout, tmp_path / "private")
+    for path in (private, *private.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+    image = build(private, f"umask-{mask:o}", python_image)
+    assert json.loads(docker("run", "--rm", image, "python", "-c", LOOK)) == found
+    web = run(image, "--publish=127.0.0.1::80")
+    assert f"<b>Hostname:</b> {web.short_id}<br/>" in first_page(web.url)
+
+
+def test_it_runs_as_any_user_id_and_writes_nothing(image: str, run: Run) -> None:
+    # As OpenShift does: a number without a name, in the group of root, and a port above 1023.
+    flags = ("--user=1000680000:0", "--cap-drop=ALL", "--env=PORT=8080", "--env=HOME=")
+    web = run(image, "--publish=127.0.0.1::8080", *flags)
+    url = "http://" + docker("port", web.id, "8080/tcp").splitlines()[0]
+    assert f"<b>Hostname:</b> {web.short_id}<br/>" in first_page(url)
+    wait_until(lambda: web.health == "healthy")
+    audit = docker("exec", web.id, "python", "check.py", "--help")
+    assert audit.startswith("usage: check.py")
+    assert docker("diff", web.id) == ""
+    web.stop()
+    assert web.state["ExitCode"] == 0, web.logs()
