@@ -87,10 +87,12 @@ lock: .venv/installed  ## compile the lock files anew from *requirements*.in
 	cd bench/peers/node && npm update --package-lock-only --no-audit --no-fund
 
 .PHONY: stamp
-stamp: .venv/installed  ## write config.VERSION into the files that cannot read it
+stamp: .venv/installed  ## write config.VERSION and the alerts into the files that cannot read them
 	version=$$($(BIN)/python server.py --version | cut -d' ' -f2) && sed -i -E \
 	  -e "s/^( +org.opencontainers.image.version=).*/\1\"$$version\"/" \
 	  -e "s/^( +newTag: ).*/\1$$version/" Dockerfile deploy/kubernetes/kustomization.yaml
+	rules=deploy/kubernetes/components/monitor/rules.yaml && sed -i '/^spec:/q' $$rules \
+	  && sed -n '/^groups:/,$$p' deploy/alerts.yaml | sed 's/^./  &/' >>$$rules
 
 .PHONY: clean
 clean:  ## remove what the other targets made, but for ./data

@@ -1,0 +1,279 @@
+"""deploy/kubernetes/components/: each alone and all that go together, rendered and validated."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.deploy import test_kubernetes as base
+from tests.deploy.custom import schema_of
+from tests.support import ROOT
+from tests.support.program import Program
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE
+
+Resource = dict[str, Any]
+Render = Callable[..., dict[str, Resource]]
+
+COMPONENTS = base.BASE / "components"
+NAMES = sorted(path.name for path in COMPONENTS.iterdir())
+
+#: As kustomization.yaml lists them, which is the order in which they go together.
+LISTED = re.findall(
+    r"^#   - components/(.*)$", (base.BASE / "kustomization.yaml").read_text(), re.M
+)
+
+#: A pod that speaks HTTPS itself is behind no gateway and no ingress.
+WITHOUT_TLS = [name for name in LISTED if name != "tls"]
+WITH_TLS = [name for name in LISTED if name not in ("gateway", "ingress", "canary")]
+
+SETS = [
+    *(["gateway", "canary"] if name == "canary" else [name] for name in NAMES),
+    WITHOUT_TLS,
+    WITH_TLS,
+]
+
+ALERTS = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())
+
+CANARY_IMAGE = "  - {name: friendlyhello-canary, newName: friendlyhello, newTag: 9.9.9}\n"
+
+
+def validate(resource: Resource) -> None:
+    if schema := schema_of(resource):
+        jsonschema.validate(resource, schema)
+    else:
+        base.validate(resource)
+
+
+@pytest.fixture
+def render(tmp_path: Path) -> Render:
+    """Render the base with components, as a user does who lists them in kustomization.yaml."""
+    if not shutil.which("kubectl"):
+        pytest.skip("kubectl is not installed: what kustomize renders was not looked at")
+
+    def render(*names: str) -> dict[str, Resource]:
+        folder = shutil.copytree(base.BASE, tmp_path / "base")
+        (folder / "redis-password.txt").write_text("secret\n")
+        listed = "".join(f"  - components/{name}\n" for name in names)
+        text = (folder / "kustomization.yaml").read_text()
+        images = text.index("# The Secret's name")
+        (folder / "kustomization.yaml").write_text(
+            f"{text[:images]}{CANARY_IMAGE}{text[images:]}components:\n{listed}"
+        )
+        done = base.kustomize(folder)
+        assert done.returncode == 0, done.stderr
+        return base.load(done.stdout)
+
+    return render
+
+
+def files(pattern: str = "*.yaml") -> list[str]:
+    return sorted(str(path.relative_to(COMPONENTS)) for path in COMPONENTS.rglob(pattern))
+
+
+#: Kustomize's own, and a part of a route, which is whole when it is rendered.
+PARTS = [*files("kustomization.yaml"), "canary/route.yaml"]
+
+
+def test_each_component_is_listed_once_and_in_one_set() -> None:
+    assert sorted(LISTED) == NAMES
+    assert {*WITH_TLS, *WITHOUT_TLS} == {*LISTED}
+
+
+@pytest.mark.parametrize("file", [one for one in files() if one not in PARTS])
+def test_what_it_adds_is_valid(file: str) -> None:
+    for name, resource in base.load((COMPONENTS / file).read_text()).items():
+        if name == "Deployment/web-canary":  # its pod is that of web
+            pod = base.pod(base.WEB)
+            resource = resource | {
+                "spec": resource["spec"]
+                | {"template": resource["spec"]["template"] | {"spec": pod}}
+            }
+        validate(resource)
+
+
+@pytest.mark.parametrize("file", files("kustomization.yaml"))
+def test_every_file_of_a_component_is_used(file: str) -> None:
+    folder = (COMPONENTS / file).parent
+    component = yaml.safe_load((COMPONENTS / file).read_text())
+    assert (component["apiVersion"], component["kind"]) == (
+        "kustomize.config.k8s.io/v1alpha1",
+        "Component",
+    )
+    patches = {patch["path"] for patch in component.get("patches", ()) if "path" in patch}
+    used = {*component.get("resources", ()), *component.get("components", ()), *patches}
+    assert used | {"kustomization.yaml"} == {path.name for path in folder.iterdir()}
+
+
+def test_a_mistyped_field_of_a_custom_resource_is_not_valid() -> None:
+    route = yaml.safe_load((COMPONENTS / "gateway/route.yaml").read_text())
+    for mistyped in ({"hostname": ["a"]}, {"rules": [{"backendRef": []}]}, {"parentRefs": []}):
+        with pytest.raises(jsonschema.ValidationError):
+            validate(route | {"spec": route["spec"] | mistyped})
+
+
+@pytest.mark.parametrize("names", SETS, ids="+".join)
+def test_it_renders_and_is_valid_and_restricted(render: Render, names: list[str]) -> None:
+    rendered = render(*names)
+    assert rendered.keys() >= base.RESOURCES.keys()
+    for name, resource in rendered.items():
+        validate(resource)
+        if resource["kind"] != "Namespace":
+            assert resource["metadata"]["namespace"] == "friendlyhello"
+        if resource["kind"] in ("Deployment", "StatefulSet", "Job"):
+            is_restricted(resource)
+            uses_what_is_there(resource, rendered)
+        if name == "Deployment/web":
+            assert base.container(resource)["image"] == f"friendlyhello:{base.VERSION}"
+
+
+def is_restricted(resource: Resource) -> None:
+    whole, own = base.pod(resource)["securityContext"], base.container(resource)["securityContext"]
+    assert whole["runAsNonRoot"] is True
+    assert whole["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert own == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert base.pod(resource)["automountServiceAccountToken"] is False
+
+
+def uses_what_is_there(resource: Resource, rendered: dict[str, Resource]) -> None:
+    """Each volume that is mounted is a Secret that something makes."""
+    made = {one["metadata"]["name"] for one in rendered.values() if one["kind"] == "Secret"}
+    made |= {one["spec"]["secretName"] for one in rendered.values() if one["kind"] == "Certificate"}
+    volumes = {one["name"]: one for one in base.pod(resource).get("volumes", ())}
+    claims = {one["metadata"]["name"] for one in resource["spec"].get("volumeClaimTemplates", ())}
+    mounts = {one["name"] for one in base.container(resource).get("volumeMounts", ())}
+    assert mounts == volumes.keys() | claims
+    assert {one["secret"]["secretName"] for one in volumes.values()} <= made
+    for one in base.container(resource).get("env", ()):
+        if one["value"].startswith("/run/secrets/tls/"):
+            assert "tls" in volumes
+
+
+@pytest.mark.parametrize("names", [WITHOUT_TLS, WITH_TLS], ids=["without tls", "with tls"])
+def test_every_port_that_is_named_is_open(render: Render, names: list[str]) -> None:
+    rendered = render(*names)
+
+    def ports(service: str) -> list[Resource]:
+        return rendered[f"Service/{service}"]["spec"]["ports"]
+
+    for name in ("web", "web-canary"):
+        if f"Service/{name}" not in rendered:
+            continue
+        deployment, (port,) = rendered[f"Deployment/{name}"], ports(name)
+        selector = rendered[f"Service/{name}"]["spec"]["selector"]
+        assert deployment["spec"]["template"]["metadata"]["labels"] == selector
+        assert deployment["spec"]["selector"]["matchLabels"] == selector
+        assert port["targetPort"] == base.container(deployment)["ports"][0]["name"]
+        number = base.container(deployment)["ports"][0]["containerPort"]
+        environment = {one["name"]: one["value"] for one in base.container(deployment)["env"]}
+        assert int(environment.get("PORT", "80")) == number
+    if "gateway" in names:
+        (rule,) = rendered["HTTPRoute/web"]["spec"]["rules"]
+        for one in rule["backendRefs"]:
+            assert one["port"] == ports(one["name"])[0]["port"]
+    if "ingress" in names:
+        (rule,) = rendered["Ingress/web"]["spec"]["rules"]
+        (path,) = rule["http"]["paths"]
+        assert path["backend"]["service"] == {"name": "web", "port": {"name": "http"}}
+        assert ports("web")[0]["name"] == "http"
+    (endpoint,) = rendered["ServiceMonitor/web"]["spec"]["endpoints"]
+    assert endpoint["port"] == ports("web")[0]["name"]
+    url = base.container(rendered["Job/audit"])["args"][0]
+    scheme = "https" if "tls" in names else "http"
+    assert url == f"{scheme}://web"
+    assert ports("web")[0]["port"] == {"http": 80, "https": 443}[scheme]
+    for probe in ("readinessProbe", "livenessProbe"):
+        asked = base.container(rendered["Deployment/web"])[probe]["httpGet"]
+        assert asked.get("scheme", "HTTP").lower() == endpoint.get("scheme", "http") == scheme
+
+
+def test_the_alerts_are_those_of_alerts_yaml() -> None:
+    rules = yaml.safe_load((COMPONENTS / "monitor/rules.yaml").read_text())
+    assert rules["spec"] == ALERTS, "make stamp copies them"
+
+
+def test_the_monitor_selects_the_web_and_the_canary_and_not_redis(render: Render) -> None:
+    rendered = render("gateway", "monitor", "canary")
+    selector = rendered["ServiceMonitor/web"]["spec"]["selector"]
+    (expression,) = selector["matchExpressions"]
+    selected = {
+        one["metadata"]["name"]
+        for one in rendered.values()
+        if one["kind"] == "Service"
+        and selector["matchLabels"].items() <= one["metadata"]["labels"].items()
+        and one["metadata"]["labels"][expression["key"]] in expression["values"]
+    }
+    assert selected == {"web", "web-canary"}
+
+
+def test_the_canary_is_the_web_with_another_image_and_one_visit_in_ten(render: Render) -> None:
+    rendered = render("gateway", "canary")
+    web, canary = (base.pod(rendered[f"Deployment/{name}"]) for name in ("web", "web-canary"))
+    (own,), (other,) = web["containers"], canary["containers"]
+    assert other["image"] == "friendlyhello:9.9.9"
+    assert other["env"] == [*own["env"], {"name": "VERSION", "value": "canary"}]
+    assert other | {"image": own["image"], "env": own["env"]} == own
+    del web["topologySpreadConstraints"]
+    assert canary | {"containers": web["containers"]} == web
+    (rule,) = rendered["HTTPRoute/web"]["spec"]["rules"]
+    weights = {one["name"]: one["weight"] for one in rule["backendRefs"]}
+    assert weights == {"web": 90, "web-canary": 10}
+    assert rendered["HTTPRoute/web"]["spec"]["parentRefs"]
+    (rule,) = rendered["NetworkPolicy/redis"]["spec"]["ingress"]
+    admitted = [one["podSelector"]["matchLabels"] for one in rule["from"]]
+    for name in ("web", "web-canary"):
+        assert rendered[f"Deployment/{name}"]["spec"]["selector"]["matchLabels"] in admitted
+    # Neither the Service nor the budget of web takes the canary for one of its own.
+    labels = rendered["Deployment/web-canary"]["spec"]["template"]["metadata"]["labels"]
+    for name in ("Service/web", "PodDisruptionBudget/web"):
+        spec = rendered[name]["spec"]["selector"]
+        assert not spec.get("matchLabels", spec).items() <= labels.items()
+
+
+def test_a_canary_without_a_gateway_is_refused(render: Render) -> None:
+    with pytest.raises(AssertionError, match=r"no.* matches .*HTTPRoute"):
+        render("canary")
+
+
+def test_the_job_audits_the_page_and_fails_when_the_audit_does(
+    program: Callable[..., Program], valkey: Valkey
+) -> None:
+    server = program(f"--redis-url={valkey.url}", "--access-log=false")
+    job = base.container(yaml.safe_load((COMPONENTS / "audit/job.yaml").read_text()))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where python is
+
+    def audit(*flags: str) -> subprocess.CompletedProcess[str]:
+        command = [*job["command"], server.url, *flags]
+        options = {"cwd": ROOT, "env": os.environ | {"PATH": path}, "timeout": PATIENCE}
+        return subprocess.run(command, capture_output=True, text=True, **options)
+
+    assert job["args"] == ["http://web"]
+    held = audit()
+    assert (held.returncode, "2,000" in held.stdout) == (0, True), held
+    with ThreadPoolExecutor() as pool:
+        failing = pool.submit(audit, "--exclusive")
+        while not failing.done():  # somebody else counts too
+            valkey.client.incr("counter")
+    assert failing.result().returncode == 1, failing.result()
+
+
+def test_on_openshift_no_id_and_no_low_port_is_asked_for(render: Render) -> None:
+    for name, resource in render(*WITHOUT_TLS).items():
+        if resource["kind"] in ("Deployment", "StatefulSet", "Job"):
+            context = base.pod(resource)["securityContext"]
+            assert context.keys() == {"runAsNonRoot", "seccompProfile"}, name
+            for port in base.container(resource).get("ports", ()):
+                assert port["containerPort"] > 1023
