@@ -63,11 +63,13 @@ fuzz: .venv/installed  ## send the HTTP server what nobody thought of (MINUTES=2
 	$(BIN)/python -m tests.fuzz $(MINUTES)
 
 .PHONY: lint
-lint: .venv/installed  ## check format, style, types and the direction of imports
+lint: .venv/installed  ## check format, style, types, the direction of imports, and the workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*
+	$(BIN)/zizmor --quiet --offline --persona=pedantic .github
 
 .PHONY: format
 format: .venv/installed  ## rewrite the code in the one format

@@ -1,0 +1,81 @@
+""".github/workflows/: what `make lint`'s tools cannot know of them."""
+
+import re
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from config import VERSION
+from tests.deploy import test_kubernetes as base
+from tests.support import ROOT
+
+FOLDER = ROOT / ".github" / "workflows"
+TEXTS = {path.name: path.read_text() for path in FOLDER.iterdir()}
+WORKFLOWS: dict[str, dict[str, Any]] = {
+    # YAML 1.1 reads the key `on` as true.
+    name: yaml.safe_load(text.replace("\non:", "\n'on':"))
+    for name, text in TEXTS.items()
+}
+
+
+def commands(job: dict[str, Any]) -> str:
+    return "\n".join(step["run"] for step in job["steps"] if "run" in step)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_actions_are_pinned_by_digest_with_their_version(name: str) -> None:
+    used = re.findall(r"uses: (.*)", TEXTS[name])
+    assert used
+    for one in used:
+        assert re.fullmatch(r"[a-z-]+/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one)
+
+
+def test_an_action_is_of_one_version_everywhere() -> None:
+    used = {one for text in TEXTS.values() for one in re.findall(r"uses: (.*)", text)}
+    assert len({one.partition("@")[0] for one in used}) == len(used)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_job_may_do_no_more_than_it_says(name: str) -> None:
+    workflow = WORKFLOWS[name]
+    assert workflow["permissions"] == {}
+    for job in workflow["jobs"].values():
+        more = {} if name == "ci.yaml" else {"packages": "write", "id-token": "write"}
+        assert job["permissions"] == {"contents": "read"} | more
+        assert job["timeout-minutes"]
+
+
+def test_ci_runs_what_decides_whether_a_change_lands() -> None:
+    assert commands(WORKFLOWS["ci.yaml"]["jobs"]["ci"]) == "sudo CI=true bash .ci/run"
+    assert (ROOT / ".ci" / "run").is_file()
+
+
+def test_end_to_end_adds_the_audit_to_the_base_and_loads_its_image() -> None:
+    script = commands(WORKFLOWS["ci.yaml"]["jobs"]["end-to-end"])
+    text = (base.BASE / "kustomization.yaml").read_text()
+    [edit] = re.findall(r"sed -i -E '(.*)' deploy/kubernetes/kustomization.yaml", script)
+    edited = subprocess.run(["sed", "-E", edit], input=text, capture_output=True, text=True)
+    assert yaml.safe_load(edited.stdout)["components"] == ["components/audit"]
+    [tag] = re.findall(r"\$\((sed .*)\)", script)
+    named = subprocess.run(["sh", "-c", tag], cwd=ROOT, capture_output=True, text=True)
+    assert named.stdout == f"{VERSION}\n"
+    for kind in re.findall(r"rollout status --timeout=180s (\S+)", script):
+        kinds = {"deployment/web": "Deployment/web", "statefulset/redis": "StatefulSet/redis"}
+        assert kinds[kind] in base.RESOURCES
+
+
+def test_a_release_is_built_for_both_architectures_with_its_parts_and_signed() -> None:
+    script = commands(WORKFLOWS["release.yaml"]["jobs"]["image"])
+    bake = (ROOT / "docker-bake.hcl").read_text()
+    [target] = re.findall(r'^target "release" \{(.*?)^\}', bake, re.M | re.S)
+    for promised in ('"linux/amd64", "linux/arm64"', '"type=sbom"', '"type=provenance,mode=max"'):
+        assert promised in target
+    assert "buildx bake --metadata-file=built.json release\n" in script
+    assert script.endswith(""".release["containerimage.digest"]' built.json)\"""")
+    [check] = re.findall(r"grep -qx (.*) config.py", script)
+    for version, status in (VERSION, 0), ("0.0.0", 1):
+        line = ["sh", "-c", f"grep -qx {check} config.py"]
+        done = subprocess.run(line, cwd=ROOT, env={"VERSION": version, "PATH": "/usr/bin:/bin"})
+        assert done.returncode == status
