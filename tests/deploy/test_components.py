@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
+from config import load
 from tests.deploy import test_kubernetes as base
 from tests.deploy.custom import schema_of
 from tests.support import ROOT
@@ -80,8 +81,8 @@ def files(pattern: str = "*.yaml") -> list[str]:
     return sorted(str(path.relative_to(COMPONENTS)) for path in COMPONENTS.rglob(pattern))
 
 
-#: Kustomize's own, and a part of a route, which is whole when it is rendered.
-PARTS = [*files("kustomization.yaml"), "canary/route.yaml"]
+#: Kustomize's own, and parts of resources, which are whole when they are rendered.
+PARTS = [*files("kustomization.yaml"), "canary/route.yaml", "sentinel/redis.yaml"]
 
 
 def test_each_component_is_listed_once_and_in_one_set() -> None:
@@ -110,7 +111,8 @@ def test_every_file_of_a_component_is_used(file: str) -> None:
         "Component",
     )
     patches = {patch["path"] for patch in component.get("patches", ()) if "path" in patch}
-    used = {*component.get("resources", ()), *component.get("components", ()), *patches}
+    scripts = [one for made in component.get("configMapGenerator", ()) for one in made["files"]]
+    used = {*component.get("resources", ()), *component.get("components", ()), *patches, *scripts}
     assert used | {"kustomization.yaml"} == {path.name for path in folder.iterdir()}
 
 
@@ -149,17 +151,19 @@ def is_restricted(resource: Resource) -> None:
 
 
 def uses_what_is_there(resource: Resource, rendered: dict[str, Resource]) -> None:
-    """Each volume that is mounted is a Secret that something makes."""
-    made = {one["metadata"]["name"] for one in rendered.values() if one["kind"] == "Secret"}
+    """Each volume is mounted, and is of a Secret or ConfigMap that something makes."""
+    made = {one["metadata"]["name"] for one in rendered.values()}
     made |= {one["spec"]["secretName"] for one in rendered.values() if one["kind"] == "Certificate"}
-    volumes = {one["name"]: one for one in base.pod(resource).get("volumes", ())}
+    volumes = base.pod(resource).get("volumes", ())
     claims = {one["metadata"]["name"] for one in resource["spec"].get("volumeClaimTemplates", ())}
     mounts = {one["name"] for one in base.container(resource).get("volumeMounts", ())}
-    assert mounts == volumes.keys() | claims
-    assert {one["secret"]["secretName"] for one in volumes.values()} <= made
+    assert mounts == {one["name"] for one in volumes} | claims
+    for one in volumes:
+        assert one.get("secret", {}).get("secretName") or one["configMap"]["name"] in made
+        assert one.get("configMap", {}).get("name") or one["secret"]["secretName"] in made
     for one in base.container(resource).get("env", ()):
         if one["value"].startswith("/run/secrets/tls/"):
-            assert "tls" in volumes
+            assert "tls" in mounts
 
 
 @pytest.mark.parametrize("names", [WITHOUT_TLS, WITH_TLS], ids=["without tls", "with tls"])
@@ -241,6 +245,34 @@ def test_the_canary_is_the_web_with_another_image_and_one_visit_in_ten(render: R
     for name in ("Service/web", "PodDisruptionBudget/web"):
         spec = rendered[name]["spec"]["selector"]
         assert not spec.get("matchLabels", spec).items() <= labels.items()
+
+
+def test_web_canary_redis_and_sentinels_reach_one_another_and_nobody_else_them(
+    render: Render,
+) -> None:
+    rendered = render("gateway", "canary", "sentinel")
+    names = {"web", "web-canary", "redis", "sentinel"}
+    for name in ("redis", "sentinel"):
+        policy = rendered[f"NetworkPolicy/{name}"]["spec"]
+        (rule,) = policy["ingress"]
+        part = "app.kubernetes.io/component"
+        assert {one["podSelector"]["matchLabels"][part] for one in rule["from"]} == names
+        assert rule["ports"] == [{"protocol": "TCP", "port": name}]
+        to = {one["to"][0]["podSelector"]["matchLabels"][part] for one in policy["egress"][:2]}
+        assert to == {"redis", "sentinel"}
+        assert {one["port"] for one in policy["egress"][2]["ports"]} == {53}
+        assert "to" not in policy["egress"][2]
+        stateful = rendered[f"StatefulSet/{name}"]
+        assert stateful["spec"]["replicas"] == 3
+        (port,) = base.container(stateful)["ports"]
+        assert port["name"] == name == stateful["spec"]["serviceName"]
+    for name in ("web", "web-canary"):
+        container = base.container(rendered[f"Deployment/{name}"])
+        settings = load(["--port=80"], {one["name"]: one["value"] for one in container["env"]})
+        hosts = ",".join(f"sentinel-{number}.sentinel" for number in range(3))
+        assert settings.redis_url == f"redis+sentinel://{hosts}/friendlyhello"
+        assert settings.redis_wait == 1
+        assert settings.redis_sentinel_password_file == settings.redis_password_file
 
 
 def test_a_canary_without_a_gateway_is_refused(render: Render) -> None:

@@ -1,4 +1,4 @@
-"""Any password of one line is Redis's and the program's alike, in the stack and the base."""
+"""Any password of one line is Redis's and the program's alike, in the stack, the base and its components."""
 
 import os
 import shutil
@@ -23,6 +23,9 @@ STACK = yaml.safe_load((ROOT / "deploy/stack.yaml").read_text())["services"]["re
 BASE = next(yaml.safe_load_all((ROOT / "deploy/kubernetes/redis.yaml").read_text()))
 (IN_BASE,) = BASE["spec"]["template"]["spec"]["containers"]
 
+#: What the component sentinel sets `password` and REDISCLI_AUTH with.
+SCRIPT = (ROOT / "deploy/kubernetes/components/sentinel/password.sh").read_text()
+
 #: Where the password is mounted, the command that starts Redis, and the one that asks for it.
 #: Swarm reads $$ as $.
 PLACES: dict[str, tuple[str, list[str], list[str]]] = {
@@ -35,6 +38,11 @@ PLACES: dict[str, tuple[str, list[str], list[str]]] = {
         "/run/secrets/redis/password",
         IN_BASE["command"],
         IN_BASE["readinessProbe"]["exec"]["command"],
+    ),
+    "sentinel": (
+        "/run/secrets/redis/password",
+        ["sh", "-c", f'{SCRIPT}exec redis-server - <<END\nrequirepass "$password"\nEND\n'],
+        ["sh", "-c", f"{SCRIPT}redis-cli ping | grep -q PONG"],
     ),
 }
 

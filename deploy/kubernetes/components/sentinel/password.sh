@@ -1,0 +1,11 @@
+# Sets `password` to what redis.conf takes for it, each byte as \x22, and REDISCLI_AUTH to itself.
+file=/run/secrets/redis/password
+password=$(od -An -v -tx1 $file | tr -d '\n' | sed 's/\( 0[ad]\)*$//')
+case $password in
+  "" | *" 00"* | *" 0a"* | *" 0d"*)
+    echo "the password must be one line, and not empty" >&2
+    exit 1 ;;
+esac
+password=$(echo "$password" | sed 's/ /\\x/g')
+REDISCLI_AUTH=$(tr -d '\r\n' <$file)
+export REDISCLI_AUTH

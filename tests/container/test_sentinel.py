@@ -1,0 +1,128 @@
+"""The component sentinel: its scripts, in containers that have the names of its pods."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.container.conftest import Run
+from tests.container.engine import RUN, Container, docker, first_page
+from tests.container.test_run import PUBLISH, number
+from tests.deploy.test_kubernetes import BASE
+from tests.support.waiting import wait_until
+
+COMPONENT = BASE / "components" / "sentinel"
+PATCHES = yaml.safe_load((COMPONENT / "kustomization.yaml").read_text())["patches"]
+SETTINGS = [
+    operation["value"]
+    for patch in PATCHES
+    if patch.get("target", {}).get("kind") == "Deployment"
+    for operation in yaml.safe_load(patch["patch"])
+]
+
+PASSWORD = "it's a \"pass # $word"
+
+ASK = '. /scripts/password.sh && exec redis-cli "$@"'
+
+
+class Pods:
+    """Three pods of Redis and three of the sentinels, each with a volume that outlives it."""
+
+    def __init__(self, run: Run, image: str, network: str, folder: Path) -> None:
+        secret = folder / "password"
+        secret.write_text(PASSWORD + "\n")
+        secret.chmod(0o644)
+        scripts = folder / "scripts"
+        scripts.mkdir()
+        for script in COMPONENT.glob("*.sh"):
+            (scripts / script.name).write_text(script.read_text())
+        self._run, self.image = run, image
+        self.mounted = f"--volume={secret}:/run/secrets/redis/password:ro"
+        self._flags = (f"--network={network}", f"--volume={scripts}:/scripts:ro", self.mounted)
+        self.running: dict[str, Container] = {}
+
+    def start(self, *names: str) -> None:
+        for name in names:
+            service = name.partition("-")[0]
+            # Each by its own name and that of its Service, as Kubernetes has it.
+            known = [f"--network-alias={name}.{service}", f"--network-alias={service}"]
+            self.running[name] = self._run(
+                self.image,
+                *(*self._flags, *known, f"--hostname={name}"),
+                *("--user=999:1000", "--read-only", "--workdir=/data"),
+                f"--volume={RUN}-{name}:/data",
+                command=("sh", f"/scripts/{service}.sh"),
+            )
+
+    def end(self, *names: str) -> None:
+        for name in names:
+            docker("kill", self.running[name].id)
+            docker("rm", self.running.pop(name).id)
+
+    def ask(self, name: str, *command: str) -> list[str]:
+        try:
+            return self.running[name].exec("sh", "-c", ASK, "sh", *command).splitlines()
+        except AssertionError:  # it does not answer yet
+            return []
+
+    def primaries(self) -> set[str]:
+        """Whom the sentinels name."""
+        question = ("-p", "26379", "sentinel", "get-master-addr-by-name", "friendlyhello")
+        named = (self.ask(f"sentinel-{number}", *question)[:1] for number in range(3))
+        return {"".join(one).removesuffix(".redis") for one in named}
+
+    def replicas(self, primary: str) -> int:
+        """How many replicas are in step with a primary."""
+        info = self.ask(primary, "info", "replication")
+        return sum("state=online" in line for line in info)
+
+
+@pytest.fixture
+def pods(run: Run, redis_image: str, network: str, tmp_path: Path) -> Pods:
+    tmp_path.chmod(0o755)
+    names = [f"{kind}-{number}" for kind in ("redis", "sentinel") for number in range(3)]
+    for name in names:
+        docker("volume", "create", f"--label={RUN}", f"{RUN}-{name}")
+    pods = Pods(run, redis_image, network, tmp_path)
+    pods.start(*names)
+    return pods  # the volumes go with the run
+
+
+def settings() -> list[str]:
+    values: list[dict[str, Any]] = [
+        *SETTINGS,
+        {"name": "REDIS_PASSWORD_FILE", "value": "/run/secrets/redis/password"},
+    ]
+    return [f"--env={one['name']}={one['value']}" for one in values]
+
+
+def test_numbers_stay_consecutive_when_the_primary_is_lost_and_when_all_restart(
+    pods: Pods, image: str, run: Run, network: str
+) -> None:
+    wait_until(lambda: pods.primaries() == {"redis-0"} and pods.replicas("redis-0") == 2, 120)
+    web = run(image, PUBLISH, f"--network={network}", pods.mounted, *settings())
+    first_page(web.url)
+    wait_until(lambda: number(web.url))
+    last = number(web.url)
+    assert last is not None
+
+    def next_number() -> int:
+        seen: list[int | None] = []
+        wait_until(lambda: seen.append(number(web.url)) or seen[-1], 120)
+        return seen[-1] or 0
+
+    pods.end("redis-0")
+    assert next_number() == last + 1
+    (primary,) = pods.primaries()
+    assert primary in ("redis-1", "redis-2")
+    run(pods.image, f"--network={network}", command=("sleep", "600"))  # takes its address
+    pods.start("redis-0")
+    wait_until(lambda: pods.replicas(primary) == 2, 120)
+
+    every = [*pods.running]
+    pods.end(*every)
+    pods.start(*every)
+    wait_until(lambda: pods.primaries() == {primary} and pods.replicas(primary) == 2, 120)
+    assert next_number() == last + 2
+    assert not any(PASSWORD in one.logs() for one in pods.running.values())
