@@ -1,4 +1,4 @@
-"""Any password of one line is Redis's and the program's alike, in the stack, the base and its components."""
+"""Any password of one line is read alike by Redis and the program, wherever deploy/ starts Redis."""
 
 import os
 import shutil
