@@ -166,7 +166,11 @@ def uses_what_is_there(resource: Resource, rendered: dict[str, Resource]) -> Non
             assert "tls" in mounts
 
 
-@pytest.mark.parametrize("names", [WITHOUT_TLS, WITH_TLS], ids=["without tls", "with tls"])
+@pytest.mark.parametrize(
+    "names",
+    [WITHOUT_TLS, WITH_TLS, [name for name in WITHOUT_TLS if name != "canary"]],
+    ids=["without tls", "with tls", "without a canary"],
+)
 def test_every_port_that_is_named_is_open(render: Render, names: list[str]) -> None:
     rendered = render(*names)
 

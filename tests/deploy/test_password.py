@@ -1,4 +1,4 @@
-"""Any password of one line is read alike by Redis and the program, wherever deploy/ starts Redis."""
+"""Any password of one line is read alike by Redis and the program, wherever Redis is started."""
 
 import os
 import shutil
