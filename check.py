@@ -17,7 +17,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -164,6 +164,11 @@ class _Parser(argparse.ArgumentParser):
         line = message.encode("unicode_escape").decode()
         self.exit(2, f"{self.prog}: {line}\n")
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End with a message on standard error, if that takes it."""
+        _write(sys.stderr, message or "")
+        sys.exit(status)
+
     def print_help(self, file: object = None) -> None:
         """Print the help, as a report is printed."""
         self.print(self.format_help())
@@ -172,13 +177,22 @@ class _Parser(argparse.ArgumentParser):
         """Print what was asked for; end when it cannot be written, unless its reader has left."""
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # bars and dashes, where it is not UTF-8
-        try:
-            print(text.removesuffix("\n"), flush=True)
-        except OSError as error:
-            # What is left in its buffer would be tried again at the exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if not isinstance(error, BrokenPipeError):
-                self.error(f"standard output: {error.strerror}")
+        error = _write(sys.stdout, text.removesuffix("\n") + "\n")
+        if error and not isinstance(error, BrokenPipeError):
+            self.error(f"standard output: {error.strerror}")
+
+
+def _write(stream: TextIO | None, text: str) -> OSError | None:
+    """Write a text, and return why that cannot be."""
+    try:
+        if stream is not None:
+            stream.write(text)
+            stream.flush()
+    except OSError as error:
+        # What is left in its buffer would be tried again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error
+    return None
 
 
 def _parser() -> _Parser:
