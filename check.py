@@ -184,10 +184,11 @@ class _Parser(argparse.ArgumentParser):
 
 def _write(stream: TextIO | None, text: str) -> OSError | None:
     """Write a text, and return why that cannot be."""
+    if stream is None:
+        return None
     try:
-        if stream is not None:
-            stream.write(text)
-            stream.flush()
+        stream.write(text)
+        stream.flush()
     except OSError as error:
         # What is left in its buffer would be tried again at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
