@@ -72,7 +72,6 @@ def main() -> None:
         except OSError as error:
             parser.error(f"--plot {arguments.plot}: {error.strerror}")
     _raise_descriptors()
-    logging.getLogger("tornado").setLevel(logging.CRITICAL)  # the report tells of failures
     _run(load, arguments, parser)
 
     judgement = Judgement(arguments.exclusive, arguments.max_failures)
@@ -308,4 +307,5 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
+    logging.getLogger("tornado").setLevel(logging.CRITICAL)  # the report tells of failures
     main()
