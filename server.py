@@ -148,6 +148,27 @@ def new_faults(settings: Settings) -> SharedFaults | None:
     )
 
 
+def new_server(
+    settings: Settings, app: Application, certificate: Certificate | None = None
+) -> HTTPServer:
+    """Return the HTTP server of the settings, which listens nowhere yet.
+
+    :arg certificate: serve HTTPS with it.
+    """
+    refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
+    if settings.version_label:
+        refusal["X-App-Version"] = settings.version_label
+    return HTTPServer(
+        app,
+        idle_connection_timeout=settings.idle_timeout,
+        max_connections=limits.max_connections(),
+        refusal_headers=refusal,
+        ssl_options=certificate and certificate.context,
+        trusted_proxies=settings.trusted_proxies or (),
+        **limits.HTTP,
+    )
+
+
 async def serve(
     settings: Settings,
     visits: Visits,
@@ -172,18 +193,7 @@ async def serve(
     stop = stop_event(end_of_work)
     live = Broadcast(visits.reader())
     app = make_app(settings, visits, live, metrics, faults)
-    refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
-    if settings.version_label:
-        refusal["X-App-Version"] = settings.version_label
-    server = HTTPServer(
-        app,
-        idle_connection_timeout=settings.idle_timeout,
-        max_connections=limits.max_connections(),
-        refusal_headers=refusal,
-        ssl_options=certificate and certificate.context,
-        trusted_proxies=settings.trusted_proxies or (),
-        **limits.HTTP,
-    )
+    server = new_server(settings, app, certificate)
     metrics.gauge("connections", lambda: server.connections)
     await visits.start(START_TIMEOUT)
     collect_less_garbage()

@@ -3,13 +3,11 @@
 import asyncio
 import contextlib
 import itertools
-import threading
 from collections.abc import Sequence
-from typing import Any
 
+from tests.support.loop_thread import LoopThread
 from tests.support.ports import held_port
 from tests.support.streams import Streams, cancel
-from tests.support.waiting import PATIENCE
 
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -35,26 +33,20 @@ class Balancer:
         self._idle: dict[int, list[Pair]] = {port: [] for port in ports}
         self._port = held_port()
         self.url = f"http://127.0.0.1:{self._port.getsockname()[1]}"
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="balancer", daemon=True)
+        self._thread = LoopThread("balancer")
         self._streams = Streams(self._serve)
 
     def __enter__(self) -> "Balancer":
         self._thread.start()
-        self._run(self._begin())
+        self._thread.run(self._begin())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._run(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.run(self._end())
+        self._thread.end()
         self._port.close()
 
     # In its thread.
-
-    def _run(self, coroutine: Any) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
 
     async def _begin(self) -> None:
         self._streams.listen_at(self._port.getsockname()[1])

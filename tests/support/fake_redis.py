@@ -4,15 +4,13 @@ import asyncio
 import contextlib
 import socket
 import struct
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
+from tests.support.loop_thread import LoopThread
 from tests.support.ports import held_port
 from tests.support.streams import Streams, cancel
-from tests.support.waiting import PATIENCE
 
 
 @dataclass
@@ -147,10 +145,7 @@ class FakeRedis:
         self.commands: list[Command] = []
         self.figures: list[Command] = []
         self.connections: list[Connection] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="fake Redis", daemon=True
-        )
+        self._thread = LoopThread("fake Redis")
         self._streams = Streams(self._serve)
         self._port = held_port()
         self.port: int = self._port.getsockname()[1]
@@ -165,7 +160,7 @@ class FakeRedis:
         self.silent = False
         self.hanging_up = False
         healed, self._healed = self._healed, asyncio.Event()
-        self._loop.call_soon_threadsafe(healed.set)
+        self._thread.loop.call_soon_threadsafe(healed.set)
 
     def answer_when_healed(self) -> None:
         """Let replies come too late: they are sent once this Redis behaves again."""
@@ -198,19 +193,19 @@ class FakeRedis:
     # What a test does to it, from its own thread.
 
     def listen(self) -> None:
-        self._run(self._listen())
+        self._thread.run(self._listen())
 
     def refuse(self) -> None:
         """Stop listening and close every connection."""
-        self._run(self._refuse())
+        self._thread.run(self._refuse())
 
     def close_connections(self, *, reset: bool = False) -> None:
         """Close every connection, with a reset instead of an orderly end if asked to."""
-        self._run(self._close_connections(reset))
+        self._thread.run(self._close_connections(reset))
 
     def send(self, raw: bytes) -> None:
         """Send on every open connection, unasked."""
-        self._run(self._send(raw))
+        self._thread.run(self._send(raw))
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -220,7 +215,7 @@ class FakeRedis:
             yield
         finally:
             self._gate = None
-            self._loop.call_soon_threadsafe(gate.set)
+            self._thread.loop.call_soon_threadsafe(gate.set)
 
     def __enter__(self) -> "FakeRedis":
         self._thread.start()
@@ -229,16 +224,11 @@ class FakeRedis:
 
     def __exit__(self, *_: object) -> None:
         self.refuse()
-        self._run(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.run(self._end())
+        self._thread.end()
         self._port.close()
 
     # In its thread.
-
-    def _run(self, coroutine: Any) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
 
     async def _listen(self) -> None:
         self._streams.listen_at(self.port)

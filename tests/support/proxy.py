@@ -6,14 +6,12 @@ import itertools
 import socket
 import ssl
 import struct
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from tests.support.loop_thread import LoopThread
 from tests.support.ports import full_backlog, held_port
 from tests.support.streams import Streams, cancel
-from tests.support.waiting import PATIENCE
 
 #: Where a connection is passed on to: a Unix socket, or a port of 127.0.0.1.
 Target = Path | int
@@ -57,8 +55,7 @@ class Proxy:
         """Connections so far."""
         self._targets = list(targets)
         self._turn = itertools.count()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._thread = LoopThread("proxy")
         self._streams = Streams(self._serve, tls)
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -69,10 +66,8 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         self.refuse()
-        self._run(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.run(self._end())
+        self._thread.end()
         self._port.close()
 
     # What a test does to it, from its own thread.
@@ -82,19 +77,19 @@ class Proxy:
         self.to_client.heal()
 
     def listen(self) -> None:
-        self._run(self._listen())
+        self._thread.run(self._listen())
 
     def refuse(self) -> None:
         """Stop listening, and close every connection."""
-        self._run(self._refuse())
+        self._thread.run(self._refuse())
 
     def cut(self, *, reset: bool = False) -> None:
         """Close every connection, with a reset if asked to."""
-        self._run(self._cut(reset))
+        self._thread.run(self._cut(reset))
 
     def half_close(self) -> None:
         """Send the end on every connection, both ways, and go on reading."""
-        self._run(self._half_close())
+        self._thread.run(self._half_close())
 
     @contextlib.contextmanager
     def full_backlog(self) -> Iterator[None]:
@@ -105,9 +100,6 @@ class Proxy:
         self.listen()
 
     # In its thread.
-
-    def _run(self, coroutine: Any) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
 
     async def _listen(self) -> None:
         self._streams.listen_at(self.port)
