@@ -128,7 +128,7 @@ def _labels(text: str) -> dict[str, str]:
     (https://prometheus.io/docs/concepts/data_model/#metric-names-and-labels).
     """
     labels: dict[str, str] = {}
-    for one in text.split(","):
+    for one in readable(text).split(","):
         key, equals, value = one.partition("=")
         if (
             not (re.fullmatch("(?!__)[a-zA-Z_][a-zA-Z0-9_]{0,62}", key) and equals)
