@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -13,14 +12,13 @@ import yaml
 import config
 from config import VERSION, Settings
 from http1 import DRAIN_PAUSE
+from tests.deploy.validation import Resource, validate
 from tests.support import ROOT
 from tests.support.waiting import PATIENCE
 
 BASE = ROOT / "deploy" / "kubernetes"
 
 KUSTOMIZATION = yaml.safe_load((BASE / "kustomization.yaml").read_text())
-
-Resource = dict[str, Any]
 
 
 def load(text: str) -> dict[str, Resource]:
@@ -39,11 +37,6 @@ STACK = yaml.safe_load((ROOT / "deploy" / "stack.yaml").read_text())
 DOCKERFILE = dict(
     re.findall(r"^(USER|EXPOSE|HEALTHCHECK) (.*)$", (ROOT / "Dockerfile").read_text(), re.M)
 )
-
-
-def validate(resource: Resource) -> None:
-    """Fail when a manifest has a field that is unknown, missing, or of the wrong type."""
-    kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
 
 
 def pod(resource: Resource) -> Resource:

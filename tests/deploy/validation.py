@@ -1,0 +1,96 @@
+"""Validating a manifest: no field is unknown, missing, or has a value that is not allowed.
+
+Packages carry the schemas of Kubernetes' own kinds, and models of cert-manager's kinds and the
+Prometheus Operator's, made of their schemas. None from PyPI carries the Gateway API's.
+"""
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import kubernetes_validate
+
+if TYPE_CHECKING:
+    from cloudcoil.pydantic import BaseModel
+
+Resource = dict[str, Any]
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string", "minLength": 1}
+TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}  # as labels are
+
+
+def fields(*required: str, **schemas: Schema) -> Schema:
+    """An object with these fields alone, all of which may be missing but those required."""
+    return {
+        "type": "object",
+        "properties": schemas,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def several(schema: Schema, most: int) -> Schema:
+    return {"type": "array", "items": schema, "minItems": 1, "maxItems": most}
+
+
+#: The fields that the components use: https://gateway-api.sigs.k8s.io/reference/spec/#httproute
+HTTP_ROUTE = fields(
+    "parentRefs",
+    "rules",
+    parentRefs=several(fields("name", name=TEXT, namespace=TEXT), 32),
+    rules=several(
+        fields(
+            backendRefs=several(
+                fields(
+                    *("name", "port"),  # a Service's port is required
+                    name=TEXT,
+                    port={"type": "integer", "minimum": 1, "maximum": 65535},
+                    weight={"type": "integer", "minimum": 0, "maximum": 1_000_000},
+                ),
+                16,
+            )
+        ),
+        16,
+    ),
+)
+
+#: The spec of each custom resource: its fields, or the module that has the model of the whole.
+SPECS = {
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"): HTTP_ROUTE,
+    ("cert-manager.io/v1", "Certificate"): "cloudcoil.models.cert_manager.v1",
+    ("monitoring.coreos.com/v1", "PrometheusRule"): "cloudcoil.models.prometheus_operator.v1",
+    ("monitoring.coreos.com/v1", "ServiceMonitor"): "cloudcoil.models.prometheus_operator.v1",
+}
+
+
+def validate(resource: Resource) -> None:
+    """Raise jsonschema's or pydantic's ValidationError, or SchemaNotFoundError for another kind."""
+    spec = SPECS.get((resource["apiVersion"], resource["kind"]))
+    if spec is None:
+        kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+        return
+    modelled = isinstance(spec, str)
+    # The models let a resource be without these, and be empty.
+    whole = fields(
+        *("apiVersion", "kind", "metadata", "spec"),
+        apiVersion=TEXT,
+        kind=TEXT,
+        metadata=fields("name", name=TEXT, namespace=TEXT, labels=TEXTS),
+        spec={"type": "object"} if modelled else spec,
+    )
+    jsonschema.validate(resource, whole)
+    if modelled:
+        model(spec, resource["kind"]).model_validate(
+            resource, strict=True, extra="forbid", by_alias=True, by_name=False
+        )
+
+
+@cache
+def model(module: str, kind: str) -> "type[BaseModel]":
+    """Return the model of a kind. The modules hold many: what is not used is not prepared."""
+    from cloudcoil.pydantic import BaseModel
+
+    BaseModel.model_config["defer_build"] = True
+    return getattr(import_module(module), kind)
