@@ -12,7 +12,7 @@ run: .venv/running  ## serve http://localhost:4000/, counting in ./data (PORT=â€
 	@exec $(BIN)/python server.py --port=$(PORT) --redis-url=embedded:data
 
 # What has a target of its own, as it takes long or needs more than Python.
-APART = bench browser container faults watch/test_otel.py watch/test_promtool.py
+APART = bench browser container faults deploy/test_gateway.py watch/test_otel.py watch/test_promtool.py
 
 .PHONY: test
 test: .venv/installed  ## run the tests, against a real Valkey
@@ -48,6 +48,10 @@ test-bench: bench/.venv/installed  ## test the benchmark, which needs wrk
 test-promtool: .venv/installed  ## let Prometheus's own tool check metrics and alerts
 	$(BIN)/pytest tests/watch/test_promtool.py
 
+.PHONY: test-gateway
+test-gateway: .venv/installed  ## let the Gateway API's models check the routes; needs npm
+	$(BIN)/pytest tests/deploy/test_gateway.py
+
 .PHONY: test-otel
 test-otel: .venv/installed .venv-otel/installed  ## test the traces, with OpenTelemetry's own packages
 	$(BIN)/pytest tests/watch/test_otel.py
@@ -78,6 +82,7 @@ format: .venv/installed  ## rewrite the code in the one format
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-strip-extras --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock'
+NPM_LOCK = npm update --package-lock-only --no-audit --no-fund
 
 .PHONY: lock
 lock: .venv/installed  ## compile the lock files anew from *requirements*.in
@@ -86,7 +91,8 @@ lock: .venv/installed  ## compile the lock files anew from *requirements*.in
 	$(LOCK) --upgrade -c requirements-run.txt requirements-dev.in -o requirements-dev.txt
 	$(LOCK) --upgrade -c requirements.txt requirements-otel.in -o requirements-otel.txt
 	$(LOCK) --upgrade -c requirements-dev.txt bench/requirements.in -o bench/requirements.txt
-	cd bench/peers/node && npm update --package-lock-only --no-audit --no-fund
+	cd bench/peers/node && $(NPM_LOCK)
+	cd tests/deploy/gateway && $(NPM_LOCK)
 
 .PHONY: stamp
 stamp: .venv/installed  ## write config.VERSION and the alerts into the files that cannot read them

@@ -13,7 +13,7 @@ import yaml
 from tests.deploy.test_kubernetes import BASE
 from tests.deploy.validation import SPECS, Resource, validate
 
-Path = tuple[str | int, ...]
+Place = tuple[str | int, ...]
 
 FILES = {
     "HTTPRoute": "gateway/route.yaml",
@@ -33,7 +33,7 @@ REFUSED = (jsonschema.ValidationError, pydantic.ValidationError)
 kinds = pytest.mark.parametrize("kind", FILES)
 
 
-def places(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def places(value: Any, path: Place = ()) -> Iterator[tuple[Place, Any]]:
     """Every value of a resource, and the path to it."""
     yield path, value
     if isinstance(value, dict | list):
@@ -41,7 +41,7 @@ def places(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
             yield from places(inner, (*path, key))
 
 
-def changed(resource: Resource, path: Path, *value: Any) -> Resource:
+def changed(resource: Resource, path: Place, *value: Any) -> Resource:
     """A copy that has this value there, or none."""
     *way, last = path
     place = copy = deepcopy(resource)
@@ -74,6 +74,11 @@ def test_a_field_that_is_unknown_is_refused_anywhere(kind: str) -> None:
             validate(changed(GOOD[kind], (*path, "mistyped"), "text"))
 
 
+def test_a_field_by_the_name_that_python_has_for_it_is_refused() -> None:
+    with pytest.raises(REFUSED, match="common_name"):
+        validate(changed(GOOD["Certificate"], ("spec", "common_name"), "web"))
+
+
 @kinds
 def test_a_value_of_the_wrong_type_is_refused_anywhere(kind: str) -> None:
     for path, value in places(GOOD[kind]["spec"], ("spec",)):
@@ -104,7 +109,7 @@ def test_a_value_of_the_wrong_type_is_refused_anywhere(kind: str) -> None:
         ("ServiceMonitor", ("spec", "endpoints")),
     ],
 )
-def test_a_field_that_is_missing_is_refused(kind: str, path: Path) -> None:
+def test_a_field_that_is_missing_is_refused(kind: str, path: Place) -> None:
     with pytest.raises(REFUSED):
         validate(changed(GOOD[kind], path))
 
@@ -120,9 +125,10 @@ def test_a_field_that_is_missing_is_refused(kind: str, path: Path) -> None:
         ("PrometheusRule", ("spec", "groups", 0, "rules", 0, "for"), "30 seconds"),
         ("ServiceMonitor", ("spec", "endpoints", 0, "scheme"), "ftp"),
         ("ServiceMonitor", ("spec", "endpoints", 0, "interval"), "15"),
+        ("ServiceMonitor", ("spec", "sampleLimit"), "1000"),
     ],
 )
-def test_a_value_that_is_not_allowed_is_refused(kind: str, path: Path, value: Any) -> None:
+def test_a_value_that_is_not_allowed_is_refused(kind: str, path: Place, value: Any) -> None:
     with pytest.raises(REFUSED):
         validate(changed(GOOD[kind], path, value))
 
