@@ -105,7 +105,7 @@ stamp: .venv/installed  ## write config.VERSION and the alerts into the files th
 .PHONY: clean
 clean:  ## remove what the other targets made, but for ./data
 	rm -rf .venv .venv-otel .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
-	rm -rf screenshots bench/.venv bench/peers/node/node_modules bench/peers/go/hello bench/profile.svg
+	rm -rf screenshots bench/.venv bench/peers/node/node_modules bench/peers/*/hello bench/profile.svg
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 PIP_INSTALL = pip install --quiet --disable-pip-version-check --require-hashes -r

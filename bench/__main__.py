@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bench import report, results, scale
+from bench import goals, report, results, scale
 from bench.results import Results
 from bench.servers import BY_NAME, HERE, OURS, SERVERS, lacks, prepare
 
@@ -64,7 +64,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _compare(options: argparse.Namespace) -> None:
     """Measure, then print or write."""
-    from bench import run  # here, as it needs what only bench/.venv holds
+    from bench import run  # here, as these need what only bench/.venv holds
+    from bench.machine import machine
 
     servers = [BY_NAME[name] for name in options.only] if options.only else list(SERVERS)
     missing = prepare(servers)
@@ -72,13 +73,15 @@ def _compare(options: argparse.Namespace) -> None:
         print(f"bench: {BY_NAME[name].title} is left out: {why}", file=sys.stderr)
     servers = [server for server in servers if server.name not in missing]
     found = Results(rounds=options.rounds, seconds=options.seconds, missing=missing)
-    with tempfile.TemporaryDirectory() as folder, run.bench(options.seconds, Path(folder)) as now:
-        run.main_rounds(now, servers, options.rounds, found)
-        if not options.only:
-            found.machine, found.versions = run.machine(), run.versions(now.redis)
-            for measure in (run.growth, run.distance, run.many_servers):
+    with tempfile.TemporaryDirectory() as folder:
+        with run.bench(options.seconds, Path(folder) / "one") as now:
+            found.machine, found.versions = machine(), run.versions(now.redis)
+            run.main_rounds(now, servers, options.rounds, found)
+            run.open_loop(now, found)
+            for measure in () if options.only else (run.growth, run.distance, run.many_servers):
                 print(measure.__name__.replace("_", " "), flush=True)
                 measure(now, found)
+        run.two_processes(options.seconds, Path(folder), servers, found)
     if options.only:
         print("\n".join(report.figures(found)))
     else:
@@ -101,11 +104,12 @@ def _write(found: Results) -> None:
     """Write the results, compared with the committed ones."""
     from bench import plot
 
+    before = _committed()
     found.dump(HERE / "results.json")
-    (HERE / "results.md").write_text(report.write(found, _committed()))
+    (HERE / "results.md").write_text(report.write(found, before))
     (HERE / "SCALE.md").write_text(scale.write(found))
     plot.draw(found, HERE / "results.svg")
-    print("\n".join(report.goals(found)))
+    print("\n".join([*goals.table_of(found), "", *report.differences(before, found)]))
     print("\nbench/results.md, bench/results.svg and bench/SCALE.md hold the rest.")
 
 
@@ -139,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(FAILED, "wrk makes the load, and is not installed: apt-get install wrk")
     signal.signal(signal.SIGTERM, _end)
     try:
-        from bench.measure import BenchError
+        from bench.machine import BenchError
     except ImportError as error:
         _fail(FAILED, f"{error.name} is not installed here: use bench/.venv, `make bench` makes it")
     try:

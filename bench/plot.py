@@ -51,6 +51,7 @@ def _order(results: Results) -> list[str]:
     rates = {
         server.name: spread(results.figures("rate", server.name, log, 64)).median
         for server in SERVERS
+        if server.counts
         for log in list(server.variants)[:1]
         if results.figures("rate", server.name, log, 64)
     }

@@ -1,209 +1,37 @@
 """results.md: the goals, the figures, and what changed since the committed ones."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-
+from bench import goals
 from bench.results import (
+    HTTPS,
+    KEPT,
+    NEW,
+    OPEN,
     WATCHED,
     Results,
-    Spread,
-    lowest,
+    differs,
     moved,
-    ratios,
     same_machine,
     spread,
 )
-from bench.servers import BY_NAME, OURS, SERVERS
-
-#: The Python servers that a user would pick instead.
-PYTHON_PEERS = tuple(server.name for server in SERVERS if server.python and server.name != OURS)
+from bench.servers import BY_NAME
+from bench.text import number, shown, table
 
 
-class Missing(LookupError):
-    """A figure that was not measured."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A promise about the figures, judged by the median over the rounds."""
-
-    text: str
-    limit: float
-    at_least: bool
-    values: Callable[[Results, bool], list[float]]
-    """The figure of each round, with the log off or on; raises `Missing`."""
-    saturated: Callable[[Results], bool] = lambda results: False
-    """Whether the load may have kept the other side back, so that a ratio is an upper bound."""
-    unit: str = ""
-    logs: tuple[bool, ...] = (False,)
-    """Without a log, with one, or both: like is compared with like."""
-
-    def holds(self, values: Sequence[float]) -> bool:
-        """Whether the median keeps the promise."""
-        median = spread(values).median
-        return median >= self.limit if self.at_least else median <= self.limit
-
-
-def _figures(
-    results: Results, figure: str, server: str, log: bool, connections: int
-) -> list[float]:
-    if not (found := results.figures(figure, server, log, connections)):
-        raise Missing
-    return found
-
-
-def _rate_goal(text: str, peer: str, limit: float, logs: tuple[bool, ...]) -> Goal:
-    def values(results: Results, log: bool) -> list[float]:
-        theirs = fastest_python(results, log) if peer == "python" else peer
-        return ratios(
-            _figures(results, "rate", OURS, log, 64), _figures(results, "rate", theirs, log, 64)
-        )
-
-    def saturated(results: Results) -> bool:
-        return results.saturated(peer, logs[0], 64)
-
-    return Goal(f"requests/s, {text}", limit, True, values, saturated, " ×", logs)
-
-
-def fastest_python(results: Results, log: bool) -> str:
-    """Name the Python peer that answers most at 64 connections."""
-    rates = {
-        name: spread(figures).median
-        for name in PYTHON_PEERS
-        if (figures := results.figures("rate", name, log, 64))
-    }
-    if not rates:
-        raise Missing
-    return max(rates, key=lambda name: rates[name])
-
-
-def _p50_goal(results: Results, log: bool) -> list[float]:
-    return ratios(
-        _figures(results, "p50", OURS, log, 1), _figures(results, "p50", "aiohttp", log, 1)
-    )
-
-
-def _p99_goal(connections: int) -> Goal:
-    def values(results: Results, log: bool) -> list[float]:
-        every = [
-            figures
-            for name in PYTHON_PEERS
-            for own in (False, True)  # Flask's own server always logs
-            if (figures := results.figures("p99", name, own, connections))
-            and own == next(iter(BY_NAME[name].variants))
-        ]
-        if not every:
-            raise Missing
-        return ratios(_figures(results, "p99", OURS, log, connections), lowest(every))
-
-    text = f"p99 at {connections} connections, of the lowest of the Python peers'"
-    return Goal(text, 1.0, False, values, unit=" ×")
-
-
-def _memory_goal(results: Results, log: bool) -> list[float]:
-    return _figures(results, "memory", OURS, log, 64)
-
-
-def _start_goal(results: Results, log: bool) -> list[float]:
-    if not (found := results.first_pages(OURS, log)):
-        raise Missing
-    return found
-
-
-def _start_ratio(results: Results, log: bool) -> list[float]:
-    if not (theirs := results.first_pages("flask", True)):
-        raise Missing
-    return ratios(_start_goal(results, log), theirs)
-
-
-_BOTH = (False, True)
-GOALS = (
-    _rate_goal("of the guide's Flask app on its own server", "flask", 10, (True,)),
-    _rate_goal("of plain Tornado with `redis.asyncio`", "tornado", 5, _BOTH),
-    _rate_goal("of FastAPI on uvicorn", "fastapi", 3.5, _BOTH),
-    _rate_goal("of the fastest Python peer", "python", 2, _BOTH),
-    _rate_goal("of Node.js", "node", 1.2, (False,)),
-    _rate_goal("of Go `net/http` with redigo", "go", 0.6, (False,)),
-    Goal("p50 at 1 connection, of aiohttp's", 1.05, False, _p50_goal, unit=" ×"),
-    _p99_goal(64),
-    _p99_goal(512),
-    Goal("memory at 64 connections", 45, False, _memory_goal, unit=" MiB", logs=_BOTH),
-    Goal("first page after the start", 300, False, _start_goal, unit=" ms", logs=_BOTH),
-    Goal(
-        "first page, of the guide's Flask app's on its own server",
-        *(1.0, False, _start_ratio),
-        unit=" ×",
-        logs=_BOTH,
-    ),
-)
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """Return the lines of a table; all columns but the first are figures."""
-    head = list(head)
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
-
-
-def number(value: float) -> str:
-    """Write a figure with three digits at least."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
-
-
-def shown(found: Spread) -> str:
-    """Write a median, with the lowest and the highest."""
-    if not found.width:
-        return number(found.median)
-    return f"{number(found.median)} ({number(found.low)}–{number(found.high)})"
-
-
-def goals(results: Results) -> list[str]:
-    """Return the table of the goals, and how many hold."""
-    rows, held, judged = [], 0, 0
-    for goal in GOALS:
-        cells = []
-        for log in _BOTH:
-            try:
-                values = goal.values(results, log) if log in goal.logs else []
-            except Missing:
-                cells.append("not measured")
-                continue
-            if not values:
-                cells.append("")
-                continue
-            judged, held = judged + 1, held + goal.holds(values)
-            bound = "at most " if goal.saturated(results) else ""
-            mark = "holds" if goal.holds(values) else "**missed**"
-            cells.append(f"{bound}{shown(spread(values))}{goal.unit}, {mark}")
-        limit = f"{'≥' if goal.at_least else '≤'} {goal.limit:g}{goal.unit}"
-        rows.append([goal.text, limit, *cells])
-    try:
-        fastest = f" The fastest Python peer is {BY_NAME[fastest_python(results, False)].title}."
-    except Missing:
-        fastest = ""
-    return [
-        f"{held} of {judged} hold.{fastest}",
-        "",
-        *table(["friendlyhello", "goal", "log off", "log on"], rows),
-    ]
-
-
-def _measured(results: Results, log: bool) -> list[str]:
-    """Name the servers measured at 64 connections with or without a log, the fastest first."""
-    rates = {
-        server.name: spread(figures).median
-        for server in SERVERS
-        if (figures := results.figures("rate", server.name, log, 64))
-    }
-    return sorted(rates, key=lambda name: -rates[name])
-
-
-def _cell(results: Results, figure: str, name: str, log: bool, connections: int) -> str:
-    if not (figures := results.figures(figure, name, log, connections)):
+def _cell(
+    results: Results,
+    figure: str,
+    name: str,
+    log: bool,
+    connections: int | None,
+    kind: str = KEPT,
+) -> str:
+    if not (figures := results.figures(figure, name, log, connections, kind)):
         return ""
-    bound = "≥ " if figure == "rate" and results.saturated(name, log, connections) else ""
+    bound = ""
+    if results.saturated(name, log, connections, kind):
+        # Of an open loop, a load that is late makes the answers late.
+        late = kind in OPEN and figure in ("p50", "p99")
+        bound = "≥ " if figure == "rate" else "≤ " if late else ""
     return bound + shown(spread(figures))
 
 
@@ -215,23 +43,93 @@ def at_64(results: Results, log: bool) -> list[str]:
             *(_cell(results, figure, name, log, 64) for figure in WATCHED),
             shown(spread(starts)) if (starts := results.first_pages(name, log)) else "",
         ]
-        for name in _measured(results, log)
+        for name in results.ranking(log)
     ]
     return table(["server", *WATCHED.values(), "first page, ms"], rows)
 
 
 def by_connections(results: Results, figure: str) -> list[str]:
     """Return the table of one figure at every number of connections; the main variants."""
-    levels = sorted({row.connections for row in results.rows})
+    levels = sorted({row.connections for row in results.rows if row.kind == KEPT})
     names = {
         name: next(iter(BY_NAME[name].variants))
-        for name in (*_measured(results, False), *_measured(results, True))
+        for name in (*results.ranking(False), *results.ranking(True))
     }
     rows = [
         [BY_NAME[name].title, *(_cell(results, figure, name, log, level) for level in levels)]
         for name, log in names.items()
     ]
-    return table(["server", *map(str, levels)], rows)
+    return table(["server", *(f"{level:,}" for level in levels)], rows)
+
+
+def other_loads(results: Results) -> list[str]:
+    """Return the tables of the loads that are not of kept connections without TLS."""
+    lines = []
+    for title, kind in (
+        ("A new connection for each request, 64 at a time", NEW),
+        ("HTTPS on 64 connections that are kept", HTTPS),
+    ):
+        names = [
+            name for name in results.ranking(False) if _cell(results, "rate", name, False, 64, kind)
+        ]
+        names.sort(key=lambda name: -results.median("rate", name, False, 64, kind))
+        figures = ("rate", "p50", "p99", "cpu")
+        rows = [
+            [BY_NAME[name].title, *(_cell(results, one, name, False, 64, kind) for one in figures)]
+            for name in names
+        ]
+        head = ["server", *(WATCHED[figure] for figure in figures)]
+        lines += [f"## {title}", "", *(table(head, rows) if rows else ["Not measured."]), ""]
+    return [*lines, *_open_loop(results), *_two_processes(results)]
+
+
+def _open_loop(results: Results) -> list[str]:
+    """Return the table of latency when requests come at a fixed rate."""
+    due = {row.kind: row.due for row in results.rows if row.kind in OPEN}
+    if not due:
+        return []
+    rows = [
+        [
+            BY_NAME[name].title,
+            *(
+                _cell(results, figure, name, False, None, kind)
+                for kind in due
+                for figure in ("p50", "p99", "cpu")
+            ),
+        ]
+        for name in results.ranking(False)
+        if results.figures("p50", name, False, None, next(iter(due)))
+    ]
+    head = [
+        f"{WATCHED[figure]}, at {number(rate)}/s"
+        for rate in due.values()
+        for figure in ("p50", "p99", "cpu")
+    ]
+    return [
+        "## Requests that come at a fixed rate",
+        "",
+        "They come whether answers do or not, at half and at nine tenths of what the slowest of "
+        "the first three can do, and their latency counts from when they were due. ≤: the load was "
+        "busy for more than 90 % of the time, and may itself have been late.",
+        "",
+        *table(["server", *head], rows),
+        "",
+    ]
+
+
+def _two_processes(results: Results) -> list[str]:
+    """Return the table of one process and two, each with a core."""
+    if not results.processes:
+        return []
+    rows = []
+    for name in dict.fromkeys(row.server for row in results.processes):
+        rates = [
+            [row.rate for row in results.processes if (row.server, row.processes) == (name, number)]
+            for number in (1, 2)
+        ]
+        rows.append([BY_NAME[name].title, *(shown(spread(rate)) for rate in rates)])
+    head = ["requests/s at 512 connections", "one process", "two, each with a core"]
+    return ["## Two processes on two cores", "", *table(head, rows), ""]
 
 
 def changes(before: Results | None, now: Results) -> list[str]:
@@ -247,12 +145,20 @@ def changes(before: Results | None, now: Results) -> list[str]:
     return table(["figure", "before", "now"], rows)
 
 
+def differences(before: Results | None, now: Results) -> list[str]:
+    """Return what this run was made with, where the committed one had something else."""
+    if before is None or not (found := differs(before, now)):
+        return []
+    return [f"The committed results were made with other versions: {', '.join(found)}."]
+
+
 def checks(results: Results) -> list[str]:
     """Return what the checks found, and what was not measured."""
     lines = [f"- {problem}" for problem in results.problems] or [
         "Each answer was a 200, and the counter rose by as many as there were answers."
     ]
     missing = [f"- {BY_NAME[name].title}: {why}" for name, why in results.missing.items()]
+    missing += [f"- {sentence}" for sentence in results.skipped]
     return [*lines, *(["", "Not measured:", "", *missing] if missing else [])]
 
 
@@ -264,7 +170,7 @@ def figures(results: Results) -> list[str]:
         title = WATCHED[figure]
         title = title[0].upper() + title[1:]
         lines += [f"## {title}, by connections", "", *by_connections(results, figure), ""]
-    return [*lines, "## Checks", "", *checks(results)]
+    return [*lines, *other_loads(results), "## Checks", "", *checks(results)]
 
 
 def write(results: Results, before: Results | None) -> str:
@@ -286,12 +192,14 @@ def write(results: Results, before: Results | None) -> str:
         "",
         "## Goals",
         "",
-        *goals(results),
+        *goals.table_of(results),
         "",
         *figures(results),
         "",
         "## Moved since the committed results",
         "",
         *changes(before, results),
+        "",
+        *differences(before, results),
     ]
     return "\n".join(lines) + "\n"

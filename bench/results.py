@@ -10,6 +10,12 @@ from typing import Any, NamedTuple
 #: Share of the busiest of the load's cores above which the load may have been the limit.
 SATURATED = 0.9
 
+#: The kinds of load: connections are kept; each request has a new one; HTTPS on kept ones.
+KEPT, NEW, HTTPS = "kept", "new", "https"
+
+#: An open loop, by its share of what the slowest of the first three can do.
+OPEN = {"open, half": 0.5, "open, nine tenths": 0.9}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -40,8 +46,14 @@ class Row:
     """Microseconds of Redis's CPU time per command."""
     problem: str = ""
     """What a check found: failed answers, or a counter that does not fit them."""
+    kind: str = KEPT
+    """The kind of load."""
+    due: float = 0.0
+    """Requests per second of an open loop; 0 in a closed one."""
     servers: int = 1
     """How many shared the connections."""
+    processes: int = 1
+    """How many it had, each with a core of its own."""
     distance: float = 0.0
     """Milliseconds of round trip to Redis that were added."""
     round_trip: float = 0.0
@@ -69,6 +81,8 @@ class Results:
     seconds: float = 0.0
     missing: dict[str, str] = field(default_factory=dict)
     """Why a server was not measured, by its name."""
+    skipped: list[str] = field(default_factory=list)
+    """What else was not measured, and why: a sentence each."""
     traffic: dict[str, int] = field(default_factory=dict)
     """Bytes of a ``request`` and of its ``answer``, headers included."""
     rows: list[Row] = field(default_factory=list)
@@ -79,36 +93,60 @@ class Results:
     """With Redis further and further away."""
     servers: list[Row] = field(default_factory=list)
     """With more and more servers on one Redis."""
+    processes: list[Row] = field(default_factory=list)
+    """With one process on one core, and with two on two."""
 
-    def figures(self, figure: str, server: str, log: bool, connections: int) -> list[float]:
-        """Return one figure, a field of `Row`, of every round; empty when not measured."""
-        wanted = (server, log, connections)
+    def figures(
+        self, figure: str, server: str, log: bool, connections: int | None, kind: str = KEPT
+    ) -> list[float]:
+        """Return one figure, a field of `Row`, of every round; empty when not measured.
+
+        :arg connections: None where the kind of load alone says how many.
+        """
         return [
             getattr(row, figure)
             for row in self.rows
-            if (row.server, row.log, row.connections) == wanted
+            if (row.server, row.log, row.kind) == (server, log, kind)
+            and connections in (None, row.connections)
         ]
+
+    def median(
+        self, figure: str, server: str, log: bool, connections: int | None, kind: str = KEPT
+    ) -> float:
+        """Return the median of one figure, which was measured."""
+        return statistics.median(self.figures(figure, server, log, connections, kind))
+
+    def ranking(self, log: bool) -> list[str]:
+        """Name the servers measured at 64 connections, with a log or without, the fastest first."""
+        names = dict.fromkeys(row.server for row in self.rows if row.commands)
+        rates = {
+            name: self.median("rate", name, log, 64)
+            for name in names
+            if self.figures("rate", name, log, 64)
+        }
+        return sorted(rates, key=lambda name: -rates[name])
 
     def first_pages(self, server: str, log: bool) -> list[float]:
         """Return the milliseconds to the first page of every round."""
         return [one.ms for one in self.starts if (one.server, one.log) == (server, log)]
 
-    def saturated(self, server: str, log: bool, connections: int) -> bool:
+    def saturated(self, server: str, log: bool, connections: int | None, kind: str = KEPT) -> bool:
         """Whether the load may have been the limit, so that the rate is a lower bound."""
-        busy = self.figures("busy", server, log, connections)
+        busy = self.figures("busy", server, log, connections, kind)
         return bool(busy) and statistics.median(busy) > SATURATED
 
     @property
     def failed(self) -> list[Row]:
         """The measurements in which a check failed."""
-        every = [*self.rows, *self.growth, *self.distance, *self.servers]
+        every = [*self.rows, *self.growth, *self.distance, *self.servers, *self.processes]
         return [row for row in every if row.problem]
 
     @property
     def problems(self) -> list[str]:
         """What the checks found, one line each."""
         return [
-            f"{row.server}, {row.connections} connections: {row.problem}" for row in self.failed
+            f"{row.server}, {row.connections} connections{_aside(row)}: {row.problem}"
+            for row in self.failed
         ]
 
     def dump(self, path: Path) -> None:
@@ -122,16 +160,22 @@ class Results:
         path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
 
 
+def _aside(row: Row) -> str:
+    return "" if row.kind == KEPT else f" ({row.kind})"
+
+
 def load(text: str) -> Results:
     """Return the results that `Results.dump` wrote."""
     found = json.loads(text)
-    for key in ("rows", "growth", "distance", "servers"):
-        found[key] = [Row(**row) for row in found[key]]
+    for key in ("rows", "growth", "distance", "servers", "processes"):
+        found[key] = [Row(**row) for row in found.get(key, [])]
     found["starts"] = [Start(**start) for start in found["starts"]]
     return Results(**found)
 
 
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+def _rounded(row: Any) -> Any:
+    if not isinstance(row, dict):
+        return row
     return {
         key: float(f"{value:.5g}") if isinstance(value, float) else value
         for key, value in row.items()
@@ -190,6 +234,17 @@ def same_machine(before: Results, now: Results) -> bool:
     return all(before.machine.get(key) == now.machine.get(key) for key in ("cpu", "cores"))
 
 
+def differs(before: Results, now: Results) -> list[str]:
+    """Say which versions, and which servers, differ from those of another run."""
+    versions = [
+        f"{name} {now.versions.get(name, 'is missing')} instead of {version}"
+        for name, version in before.versions.items()
+        if now.versions.get(name) != version
+    ]
+    gone = [name for name in now.missing if name not in before.missing]
+    return versions + [f"{name} is not measured" for name in gone]
+
+
 def moved(before: Results, now: Results) -> list[Moved]:
     """Return the figures whose medians differ by more than either run's spread."""
     found = []
@@ -205,7 +260,8 @@ def moved(before: Results, now: Results) -> list[Moved]:
 def _watched(results: Results) -> dict[str, list[float]]:
     figures: dict[str, list[float]] = {}
     for row in results.rows:
-        which = f"{row.server}{', log on' if row.log else ''}, {row.connections} connections"
+        log = ", log on" if row.log else ""
+        which = f"{row.server}{log}, {row.connections} connections{_aside(row)}"
         for name, unit in WATCHED.items():
             figures.setdefault(f"{which}: {unit}", []).append(getattr(row, name))
     for start in results.starts:

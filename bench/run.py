@@ -10,29 +10,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
-
-from bench.measure import (
-    Cores,
-    Redis,
-    Site,
-    far_away,
-    measure,
-    raise_limits,
-    redis_running,
-    round_trip,
-    running,
-    serving,
-    split_cores,
-    traffic,
-)
-from bench.results import Results, Row
-from bench.servers import BY_NAME, HERE, OURS, PATH, Server
+from bench.certificate import Certificate, make_certificate
+from bench.load import Load
+from bench.machine import BenchError, Cores, raise_limits, running, split_cores
+from bench.measure import measure
+from bench.results import HTTPS, NEW, OPEN, Results, Row
+from bench.servers import BY_NAME, HERE, OURS, PATH, PEERS, Server, lacks
+from bench.site import Site, serving, traffic
+from bench.store import Redis, far_away, redis_running, round_trip
 
 LEVELS = (1, 8, 64, 512)
 """Connections of the main measurements."""
-LOGGED_LEVELS = (64,)
-"""Those of a server that logs where it need not."""
+FEW_LEVELS = (64,)
+"""Those of a server that logs where it need not, and of one that serves no visits."""
+MOST = 4096
+WIDE = (OURS, "go", "nginx")
+"""Who is measured with `MOST` connections too."""
+FRESH = (OURS, "blacksheep", "aiohttp", "sanic", "node", "go", "nginx")
+"""Who is measured with a new connection for each request."""
+FIRST = 3
+"""How many, of those that serve most, are measured in an open loop."""
+PAIRED = (OURS, "go", "nginx")
+"""Who is measured with two processes on two cores."""
 
 GROWTH = (1, 4, 16, 64, 256, 1024, 4096)
 DISTANCES = (0, 1, 5, 20)
@@ -51,11 +50,12 @@ SCALE_ROUNDS = 2
 
 PACKAGES = (
     *("tornado", "httptools", "uvloop", "redis", "hiredis", "flask", "gunicorn", "fastapi"),
-    *("uvicorn", "starlette", "aiohttp", "sanic"),
+    *("uvicorn", "starlette", "aiohttp", "sanic", "blacksheep", "granian"),
 )
 PROGRAMS = {
     "wrk": ("wrk", "-v"),
-    "Node.js": ("node", "--version"),
+    "h2load": ("h2load", "--version"),
+    "Node.js": (str(PEERS / "node/newest"), "--version"),
     "Go": ("go", "version"),
     "nginx": ("nginx", "-v"),
 }
@@ -70,24 +70,34 @@ class Bench:
     folder: Path
     seconds: float
     """How long each measurement goes on."""
+    certificate: Certificate
 
     def serving(
         self, server: Server, log: bool, redis: Redis | None = None, number: int = 0
     ) -> contextlib.AbstractContextManager[Site]:
         """Run a server; several of a kind have different numbers."""
         folder = self.folder / f"{server.name}-{number}"
-        return serving(server, log, (redis or self.redis).url, self.cores, folder)
+        return serving(server, log, (redis or self.redis).url, self.cores.server, folder)
+
+    def serving_https(self, server: Server) -> contextlib.AbstractContextManager[Site]:
+        """Run a server that does not log, for HTTPS."""
+        folder = self.folder / f"{server.name}-https"
+        return serving(server, False, self.redis.url, self.cores.server, folder, self.certificate)
 
     def far_away(self, milliseconds: int) -> contextlib.AbstractContextManager[Redis]:
         """Put a network in front of Redis."""
         return far_away(self.redis, milliseconds, self.cores, self.folder / "proxy")
 
     def measure(
-        self, sites: Sequence[Site], connections: int, round_: int, seconds: float | None = None
+        self, sites: Sequence[Site], load: int | Load, round_: int, seconds: float | None = None
     ) -> Row:
-        """Load servers of a kind."""
+        """Load servers of a kind.
+
+        :arg load: or a number of connections that are kept.
+        """
+        load = Load(load) if isinstance(load, int) else load
         seconds = seconds or self.seconds
-        return measure(sites, self.redis, self.cores, connections, seconds, round_, self.folder)
+        return measure(sites, self.redis, self.cores, load, seconds, round_, self.folder)
 
     def warm_up(self, sites: Sequence[Site], connections: int) -> None:
         """Let servers open what they open once: caches, and connections to Redis."""
@@ -95,12 +105,18 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(seconds: float, folder: Path) -> Iterator[Bench]:
-    """Choose the cores and start Redis."""
+def bench(seconds: float, folder: Path, cores: int = 1) -> Iterator[Bench]:
+    """Choose the cores and start Redis.
+
+    :arg folder: made for it.
+    :arg cores: of the server.
+    """
     raise_limits()
-    cores = split_cores()
-    with redis_running(cores, folder / "redis") as redis:
-        yield Bench(cores, redis, folder, seconds)
+    split = split_cores(cores)
+    os.sched_setaffinity(0, split.load)
+    folder.mkdir(exist_ok=True)
+    with redis_running(split, folder / "redis") as redis:
+        yield Bench(split, redis, folder, seconds, make_certificate(folder))
 
 
 def main_rounds(run: Bench, servers: Sequence[Server], rounds: int, results: Results) -> None:
@@ -108,22 +124,87 @@ def main_rounds(run: Bench, servers: Sequence[Server], rounds: int, results: Res
     for round_ in range(1, rounds + 1):
         for server in servers:
             for log in server.variants:
-                main = log == next(iter(server.variants))
                 with run.serving(server, log) as site:
                     results.starts.append(site.start(round_))
-                    rows = list(_levels(run, site, LEVELS if main else LOGGED_LEVELS, round_))
+                    rows = list(_rows(run, site, round_))
                 results.rows += rows
                 at_64 = next(row for row in rows if row.connections == 64)
-                title = f"{server.name}, log {'on' if log else 'off'}"
-                print(f"round {round_}/{rounds}  {title:24} {at_64.rate:9,.0f}/s", flush=True)
+                _say(round_, rounds, f"{server.name}, log {'on' if log else 'off'}", at_64)
+            if server.tls is not None:
+                with run.serving_https(server) as site:
+                    run.warm_up([site], 64)
+                    row = run.measure([site], Load(64, HTTPS), round_)
+                results.rows.append(row)
+                _say(round_, rounds, f"{server.name}, HTTPS", row)
 
 
-def _levels(run: Bench, site: Site, levels: Sequence[int], round_: int) -> Iterator[Row]:
+def _say(round_: int, rounds: int, what: str, row: Row) -> None:
+    print(f"round {round_}/{rounds}  {what:24} {row.rate:9,.0f}/s", flush=True)
+
+
+def _rows(run: Bench, site: Site, round_: int) -> Iterator[Row]:
+    server = site.server
+    main = site.log == next(iter(server.variants))
     run.warm_up([site], 64)
-    for connections in levels:
+    for connections in LEVELS if main and server.counts else FEW_LEVELS:
         if connections > 64:
             run.warm_up([site], connections)
         yield run.measure([site], connections, round_)
+    if main and server.name in FRESH:
+        yield run.measure([site], Load(64, NEW), round_)
+    if main and server.name in WIDE:
+        run.warm_up([site], MOST)
+        yield run.measure([site], MOST, round_, _longer(run, MOST))
+
+
+def open_loop(run: Bench, results: Results) -> None:
+    """Measure the first servers, and friendlyhello, with requests that come at a fixed rate."""
+    if lacks(["h2load"]):
+        results.skipped.append(
+            "An open loop: h2load makes it, and is not installed: apt-get install nghttp2-client."
+        )
+        return
+    first = results.ranking(False)[:FIRST]
+    names = [*first, *({OURS} & {row.server for row in results.rows} - set(first))]
+    if not names:
+        return
+    most = min(results.median("rate", name, False, 64) for name in first)
+    for round_ in range(1, results.rounds + 1):
+        for name in names:
+            with run.serving(BY_NAME[name], False) as site:
+                run.warm_up([site], 512)
+                for kind, share in OPEN.items():
+                    row = run.measure([site], Load.open(kind, share * most), round_)
+                    results.rows.append(row)
+                    _say(round_, results.rounds, f"{name}, {kind}", row)
+
+
+def two_processes(
+    seconds: float, folder: Path, servers: Sequence[Server], results: Results
+) -> None:
+    """Measure servers with one process, and then with two, each with a core of its own.
+
+    It needs a third core, for the load.
+    """
+    try:
+        split_cores(2)
+    except BenchError as error:
+        results.skipped.append(f"Two server processes on two cores: {error}.")
+        return
+    paired = [server for server in servers if server.name in PAIRED]
+    for cores in (1, 2):
+        with bench(seconds, folder / f"cores-{cores}", cores) as run:
+            for round_ in range(1, SCALE_ROUNDS + 1):
+                for server in paired:
+                    with run.serving(server, False) as site:
+                        run.warm_up([site], 512)
+                        row = run.measure([site], 512, round_)
+                        results.processes.append(replace(row, processes=cores))
+
+
+def _longer(run: Bench, connections: int) -> float:
+    """Return the seconds of a measurement in which so many connections are opened, too."""
+    return run.seconds + connections / 2000
 
 
 def growth(run: Bench, results: Results) -> None:
@@ -133,8 +214,8 @@ def growth(run: Bench, results: Results) -> None:
         run.warm_up([site], 64)
         for round_ in range(1, SCALE_ROUNDS + 1):
             for number in GROWTH:
-                longer = run.seconds + number / 2000  # as the connections are opened in it
-                results.growth.append(run.measure([site], number, round_, longer))
+                row = run.measure([site], number, round_, _longer(run, number))
+                results.growth.append(row)
 
 
 def distance(run: Bench, results: Results) -> None:
@@ -169,18 +250,6 @@ def many_servers(run: Bench, results: Results) -> None:
                 results.servers.append(
                     replace(row, distance=float(MANY_DISTANCE), round_trip=measured)
                 )
-
-
-def machine() -> dict[str, str]:
-    """Describe the machine, without naming it."""
-    info = Path("/proc/cpuinfo").read_text()
-    model = re.search(r"^model name\s*: (.+)$", info, re.MULTILINE)
-    return {
-        "cpu": model[1] if model else platform.machine(),
-        "cores": str(os.cpu_count()),
-        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "kernel": f"{platform.system()} {platform.release()}",
-    }
 
 
 def versions(redis: Redis) -> dict[str, str]:

@@ -5,9 +5,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.report import number, shown, table
 from bench.results import SATURATED, Results, Row, ratios, spread
 from bench.servers import BY_NAME, OURS
+from bench.text import number, shown, table
 
 VISITS = 1_000_000
 """Per second."""

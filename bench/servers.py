@@ -1,7 +1,8 @@
 """What is measured: one table of friendlyhello and its peers.
 
-A server is known by its command line alone. Its environment holds ``NAME``, ``PORT`` and
-``REDIS_URL``; it serves on 127.0.0.1, and logs to its standard output and error.
+A server is known by its command line alone. Its environment holds ``NAME``, ``PORT``,
+``REDIS_URL`` and ``PROCESSES``, and for HTTPS ``TLS_CERT`` and ``TLS_KEY``, both paths of PEM
+files. It serves on 127.0.0.1, and logs to its standard output and error.
 """
 
 import os
@@ -34,6 +35,11 @@ class Server:
     """What the command ends with so that requests are not logged; None: they always are."""
     logged: tuple[str, ...] | None = None
     """What it ends with so that they are; None: this is not measured."""
+    tls: tuple[str, ...] | None = None
+    """What it ends with so that it serves HTTPS, with ``{cert}`` and ``{key}`` filled in; None:
+    this is not measured."""
+    counts: bool = True
+    """Whether it serves visits. What only shows a limit does not, and is in no ranking."""
     python: bool = True
     """Whether it is one of those that a Python user would choose from."""
     needs: tuple[str, ...] = ()
@@ -59,6 +65,11 @@ def _uvicorn(app: str) -> tuple[str, ...]:
     return (str(PYTHON), "-m", "uvicorn", f"--app-dir={PEERS}", *options, app)
 
 
+_UVICORN_TLS = ("--ssl-certfile={cert}", "--ssl-keyfile={key}")
+_GRANIAN = (
+    *(str(PYTHON), "-m", "granian", "--interface=asgi", "--loop=uvloop", "--host=127.0.0.1"),
+    *("--port={port}", f"--working-dir={PEERS}", "--no-ws", "blacksheep_app:app"),
+)
 _GUNICORN = (
     *(str(PYTHON), "-m", "gunicorn", f"--chdir={PEERS}", "--bind=127.0.0.1:{port}"),
     *("--threads=8", "flask_app:app"),
@@ -68,41 +79,67 @@ _OURS = (
     *("--address=127.0.0.1", "--port={port}", "--redis-url={redis}"),
 )
 
+_GO = "/usr/share/gocode/src/github.com"
+_GO_PACKAGES = "apt-get install golang-go golang-github-gomodule-redigo-dev"
+_GO_BUILD = ("env", "GO111MODULE=off", "GOPATH=/usr/share/gocode", "go", "build", "hello.go")
+
 #: In the order of a round. A machine's speed changes within one, so friendlyhello is next to those
 #: that come closest to it.
 SERVERS = (
     Server("flask", "Flask, its own server", _python("flask_app.py"), None, ()),
     Server("gunicorn", "Flask on gunicorn, 8 threads", _GUNICORN, (), ("--access-logfile=-",)),
-    Server("tornado", "Tornado", _python("tornado_app.py"), ("--logging=warning",), ()),
+    Server("tornado", "Tornado", _python("tornado_app.py"), ("--logging=warning",), (), tls=()),
     Server("fastapi", "FastAPI on uvicorn", _uvicorn("fastapi_app:app"), ("--no-access-log",), ()),
     Server(
-        "starlette", "Starlette on uvicorn", _uvicorn("starlette_app:app"), ("--no-access-log",), ()
+        "starlette",
+        "Starlette on uvicorn",
+        *(_uvicorn("starlette_app:app"), ("--no-access-log",), ()),
+        tls=_UVICORN_TLS,
     ),
-    Server("aiohttp", "aiohttp on uvloop", _python("aiohttp_app.py"), (), ("--log",)),
-    Server("sanic", "Sanic", _python("sanic_app.py"), (), ("--log",)),
-    Server(OURS, "friendlyhello", _OURS, ("--access-log=false",), ()),
+    Server(
+        "blacksheep",
+        "BlackSheep on Granian",
+        *(_GRANIAN, ("--no-access-log",), ("--access-log",)),
+        tls=("--ssl-certificate={cert}", "--ssl-keyfile={key}"),
+    ),
+    Server("aiohttp", "aiohttp on uvloop", _python("aiohttp_app.py"), (), ("--log",), tls=()),
+    Server("sanic", "Sanic", _python("sanic_app.py"), (), ("--log",), tls=()),
+    Server("raw", "constant bytes on uvloop", _python("raw.py"), counts=False, python=False),
+    Server(OURS, "friendlyhello", _OURS, ("--access-log=false",), (), tls=()),
     Server(
         "node",
         "Node.js",
-        ("node", str(PEERS / "node/server.js")),
+        (str(PEERS / "node/newest"), str(PEERS / "node/server.js")),
+        tls=(),
         python=False,
         needs=("node", "npm"),
         package="apt-get install nodejs npm",
         build=("npm", "ci", "--silent", "--no-audit", "--no-fund"),
     ),
     Server(
+        "fasthttp",
+        "Go fasthttp with redigo",
+        (str(PEERS / "fasthttp/hello"),),
+        python=False,
+        needs=("go", f"{_GO}/gomodule/redigo", f"{_GO}/valyala/fasthttp"),
+        package=f"{_GO_PACKAGES} golang-github-valyala-fasthttp-dev",
+        build=_GO_BUILD,
+    ),
+    Server(
         "go",
         "Go net/http with redigo",
         (str(PEERS / "go/hello"),),
+        tls=(),
         python=False,
-        needs=("go", "/usr/share/gocode/src/github.com/gomodule/redigo"),
-        package="apt-get install golang-go golang-github-gomodule-redigo-dev",
-        build=("env", "GO111MODULE=off", "GOPATH=/usr/share/gocode", "go", "build", "hello.go"),
+        needs=("go", f"{_GO}/gomodule/redigo"),
+        package=_GO_PACKAGES,
+        build=_GO_BUILD,
     ),
     Server(
         "nginx",
         "nginx with Lua",
         (str(PEERS / "nginx/start.sh"),),
+        tls=(),
         python=False,
         needs=(
             "nginx",

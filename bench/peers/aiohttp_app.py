@@ -6,7 +6,7 @@ import sys
 
 import uvloop
 from aiohttp import web
-from page import connect, hello
+from page import certificate, connect, hello
 
 redis = connect()
 
@@ -27,5 +27,6 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=int(os.environ["PORT"]),
         access_log=log,
+        ssl_context=certificate(),
         loop=uvloop.new_event_loop(),
     )

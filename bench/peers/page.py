@@ -1,14 +1,24 @@
-"""What the Python peers with an event loop share: the visit, and the page."""
+"""What the Python peers with an event loop share: the visit, the page, and the certificate."""
 
 import html
 import os
 import socket
+import ssl
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 NAME = html.escape(os.getenv("NAME", "world"))
 HOSTNAME = html.escape(socket.gethostname())
+
+
+def certificate() -> ssl.SSLContext | None:
+    """Return what HTTPS needs; None for plain HTTP."""
+    if "TLS_CERT" not in os.environ:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(os.environ["TLS_CERT"], os.environ["TLS_KEY"])
+    return context
 
 
 def connect() -> Redis:

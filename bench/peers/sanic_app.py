@@ -3,7 +3,7 @@
 import os
 import sys
 
-from page import connect, hello
+from page import certificate, connect, hello
 from sanic import Sanic, response
 
 app = Sanic("hello")
@@ -20,6 +20,7 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=int(os.environ["PORT"]),
         single_process=True,
+        ssl=certificate(),
         access_log="--log" in sys.argv,
         motd=False,
     )

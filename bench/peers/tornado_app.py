@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from page import connect, hello
+from page import certificate, connect, hello
 from tornado.options import parse_command_line
 from tornado.web import Application, RequestHandler
 
@@ -18,7 +18,7 @@ class HelloHandler(RequestHandler):
 
 async def main():
     app = Application([("/", HelloHandler, {"redis": connect()})])
-    app.listen(int(os.environ["PORT"]), "127.0.0.1")
+    app.listen(int(os.environ["PORT"]), "127.0.0.1", ssl_options=certificate())
     await asyncio.Event().wait()
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import report, scale
+from bench import goals, report, scale
 from bench.__main__ import judge
-from bench.results import Results, Row, load, lowest, moved, ratios, spread
+from bench.due import waits
+from bench.results import HTTPS, NEW, OPEN, Results, Row, Start, load, lowest, moved, ratios, spread
 from bench.servers import BY_NAME, OURS, PYTHON, SERVERS, lacks
 from tests.support import ROOT
 from tests.support.processes import processes_in
@@ -88,10 +89,10 @@ def test_ratios_are_of_one_round_each() -> None:
 def test_a_goal_is_judged_by_the_median_of_the_ratios() -> None:
     found = results(120, 60, 130)
     found.rows += results(100, 100, 100, server="node").rows
-    goal = next(line for line in report.goals(found) if "Node.js" in line)
+    goal = next(line for line in goals.table_of(found) if "Node.js" in line)
     assert "1.20 (0.60–1.30) ×, holds" in goal
     found.rows += results(1000, 1000, 1000, server="go").rows
-    goal = next(line for line in report.goals(found) if "redigo" in line)
+    goal = next(line for line in goals.table_of(found) if "redigo" in line)
     assert "**missed**" in goal
 
 
@@ -99,6 +100,124 @@ def test_a_saturated_load_makes_a_rate_a_lower_bound() -> None:
     found = results(100, 101)
     found.rows = [replace(row, busy=0.95) for row in found.rows]
     assert any("≥ 100 (100–101)" in line for line in report.at_64(found, False))
+
+
+def goal(found: Results, *words: str) -> str:
+    """Return the one line of the goals that has these words."""
+    [line] = [line for line in goals.table_of(found) if all(word in line for word in words)]
+    return line
+
+
+def beside(server: str, kind: str = "kept", connections: int = 64, **figures: float) -> Results:
+    """Return friendlyhello's row of each kind of load, and one of a peer that has other figures."""
+    ours = replace(A_ROW, kind=kind, connections=connections)
+    theirs = replace(ours, server=server, **figures)  # type: ignore[arg-type]
+    return Results(rounds=1, rows=[ours, theirs])
+
+
+@pytest.mark.parametrize("connections", [1, 8, 64, 512, 4096])
+def test_each_number_of_connections_is_compared_with_go_and_nginx(connections: int) -> None:
+    at = f"at {connections:,} connection"
+    for server, title in (("go", "Go"), ("nginx", "nginx")):
+        found = beside(server, connections=connections, rate=10.0, p99=1.0)
+        assert "10.0 ×, holds" in goal(found, "requests/s", f"{at}", f"of {title}")
+        assert "2.00 ×, **missed**" in goal(found, "p99", at, "the lower of")
+
+
+def test_p99_is_compared_with_the_lower_of_go_and_nginx() -> None:
+    found = beside("go", p99=4.0)
+    found.rows += beside("nginx", p99=2.5).rows[1:]
+    assert "0.80 ×, holds" in goal(found, "p99 at 64", "Go's and nginx's")
+
+
+def test_new_connections_https_and_cpu_have_goals_of_their_own_kind_of_load() -> None:
+    found = beside("go", NEW, rate=100.0)
+    assert "1.00 ×, **missed**" in goal(found, "a new connection for each")
+    assert "not measured" in goal(found, "at 64 connections, of Go")
+    found = beside("sanic", HTTPS, rate=30.0)
+    assert "3.33 ×, holds" in goal(found, "over HTTPS")
+    assert "not measured" in goal(found, "requests/s, of the fastest Python peer")
+    assert "2.50 ×, **missed**" in goal(beside("raw", cpu=20.0), "CPU per page")
+
+
+def test_the_log_on_is_compared_with_go_without() -> None:
+    found = beside("go", rate=50.0)
+    found.rows[0] = replace(found.rows[0], log=True)
+    assert "2.00 ×, holds" in goal(found, "logged, of Go's")
+
+
+def test_the_first_page_is_compared_with_the_earliest_python_peer() -> None:
+    found = Results(
+        starts=[
+            Start(server, log, 1, ms)
+            for server, log, ms in (
+                (OURS, False, 110),
+                ("tornado", False, 100),
+                ("flask", True, 200),
+            )
+        ]
+    )
+    assert "1.10 ×, **missed**" in goal(found, "first page", "earliest")
+    assert "110 ms, holds" in goal(found, "first page after", "≤ 120")
+
+
+def test_what_only_shows_a_limit_is_in_no_ranking() -> None:
+    found = beside("raw", rate=1000.0, commands=0.0)
+    assert found.ranking(False) == [OURS]
+
+
+def test_other_loads_have_tables_of_their_own() -> None:
+    found = beside("go", NEW, rate=77.0)
+    found.rows += [*results(100).rows, *results(90, server="go").rows]
+    found.rows += [
+        replace(A_ROW, kind=kind, connections=9, due=share * 1000) for kind, share in OPEN.items()
+    ]
+    text = "\n".join(report.figures(found))
+    assert "| Go net/http with redigo | 77.0 |" in text
+    assert "p99, ms, at 500/s" in text
+    assert "p99, ms, at 900/s" in text
+    assert "| server | 64 |" in text  # of kept connections alone
+
+
+def test_a_late_load_makes_a_latency_an_upper_bound() -> None:
+    found = results(100)
+    found.rows += [replace(A_ROW, kind=next(iter(OPEN)), due=9.0, busy=0.95)]
+    assert f"| {BY_NAME[OURS].title} | ≤ 1.00 | ≤ 2.00 | 50.0 |" in report.other_loads(found)
+
+
+def test_latency_counts_from_when_a_request_was_due() -> None:
+    # Two clients that ask every 10 ms. The server stands still from 20 ms on for 25 ms, so that
+    # what was due at 30 and 35 ms is sent when the answers to 20 and 25 ms have come, at 45.
+    sent = [
+        (0, 1),
+        (5, 1),
+        (10, 1),
+        (15, 1),
+        (20, 25),
+        (25, 20),
+        (45, 1),
+        (45, 1),
+        (45, 1),
+        (46, 1),
+    ]
+    requests = [(at * 1000, took * 1000) for at, took in sent]
+    assert [wait / 1000 for wait in waits(requests, 2, 10_000)] == [
+        *(1, 1, 1, 1, 25, 20, 16, 11, 6, 2),
+    ]
+
+
+def test_what_differs_from_the_committed_versions_is_said() -> None:
+    before, now = results(1), results(1)
+    before.versions, now.versions = (
+        {"Go": "1.24", "nginx": "1.26", "wrk": "4"},
+        {"Go": "1.19", "wrk": "4"},
+    )
+    now.missing["nginx"] = "why"
+    [line] = report.differences(before, now)
+    assert line.endswith(
+        "Go 1.19 instead of 1.24, nginx is missing instead of 1.26, nginx is not measured."
+    )
+    assert report.differences(before, before) == []
 
 
 def test_what_moved_by_more_than_its_spread_is_named() -> None:
@@ -118,7 +237,8 @@ def test_another_machines_figures_are_not_compared() -> None:
 
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     found = results(1, 2)
-    found.missing["go"] = "why"
+    found.missing["go"], found.skipped = "why", ["An open loop: why."]
+    found.processes = [replace(A_ROW, processes=2)]
     found.dump(tmp_path / "results.json")
     assert load((tmp_path / "results.json").read_text()) == found
 
@@ -160,12 +280,179 @@ def test_a_short_run_measures_the_server_and_leaves_nothing_behind(tmp_path: Pat
     status, out, err = run(*arguments, python=PYTHON, TMPDIR=str(tmp_path))
     assert (status, err) == (0, "")
     assert "Each answer was a 200" in out
+    for title in (
+        "4,096",
+        "A new connection for each",
+        "HTTPS",
+        "Requests that come at a fixed rate",
+    ):
+        assert title in out
     assert list(tmp_path.iterdir()) == []
+
+
+def script(text: str, *arguments: str) -> str:
+    """Run a script that needs what only the benchmark's own Python has."""
+    done = subprocess.run(
+        [str(PYTHON), "-c", text, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+HELD = """
+import socket
+from bench.machine import held_port
+
+with held_port() as port:
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        socket.create_connection(("127.0.0.1", port))
+    except ConnectionRefusedError:
+        print("refused")
+    with socket.socket() as other:  # a program that does not know of it
+        try:
+            other.bind(("127.0.0.1", port))
+        except OSError:
+            print("held")
+    one.bind(("127.0.0.1", port))
+    one.listen()
+    socket.create_connection(("127.0.0.1", port)).close()
+    print("served")
+"""
+
+
+def test_a_port_is_held_until_its_server_listens() -> None:
+    assert script(HELD).split() == ["refused", "held", "served"]
+
+
+STALLS = """
+import asyncio, os, pathlib, sys, threading, time
+from types import SimpleNamespace
+from bench.load import H2load, Load
+from bench.results import OPEN
+
+def answer(data):
+    global stalled
+    now = time.monotonic()
+    if began and now - began > 0.5 and not stalled:
+        stalled = True
+        time.sleep(0.4)
+    return b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok"
+
+class Stalls(asyncio.Protocol):
+    def connection_made(self, transport):
+        global began
+        began, self.transport = began or time.monotonic(), transport
+
+    def data_received(self, data):
+        self.transport.write(answer(data))
+
+began, stalled, port = 0.0, False, 0
+ready = threading.Event()
+
+async def serve():
+    global port
+    server = await asyncio.get_running_loop().create_server(Stalls, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    ready.set()
+    await asyncio.Event().wait()
+
+threading.Thread(target=asyncio.run, args=(serve(),), daemon=True).start()
+ready.wait()
+site = SimpleNamespace(url=f"http://127.0.0.1:{port}/")
+load = Load.open(next(iter(OPEN)), 400)
+with H2load.on(site, load, 2, frozenset(os.sched_getaffinity(0)), pathlib.Path(sys.argv[1])) as one:
+    found = one.outcome()
+print(found.requests, found.p99, sum(found.errors.values()))
+os._exit(0 if not sys.stdout.flush() else 1)
+"""
+
+
+def test_an_open_loop_goes_on_while_the_server_stands_still(tmp_path: Path) -> None:
+    requests, p99, errors = map(float, script(STALLS, str(tmp_path)).split())
+    assert (requests, errors) == (800, 0)
+    # Of 2 s it stood still for 0.4, so a tenth of the requests waited for half of that or more.
+    assert p99 > 300
+
+
+CORES = """
+from bench import machine
+for cores in ({0, 1, 2, 5}, {0, 3}):
+    machine._AFFINITY = cores
+    for servers in (1, 2):
+        try:
+            split = machine.split_cores(servers)
+            print(sorted(split.server), sorted(split.load))
+        except machine.BenchError as error:
+            print(error)
+"""
+
+
+def test_the_server_and_the_load_share_no_core() -> None:
+    assert script(CORES).splitlines() == [
+        "[5] [0, 1, 2]",
+        "[2, 5] [0, 1]",
+        "[3] [0]",
+        "it takes 3 cores, and there are 2",
+    ]
+
+
+TWO = """
+import os, pathlib, sys
+from bench import run
+from bench.machine import BenchError, Cores
+from bench.results import Results
+from bench.servers import BY_NAME
+
+every = sorted(os.sched_getaffinity(0))
+found, measure = Results(), run.Bench.measure
+
+def measured(self, sites, *arguments):
+    row = measure(self, sites, *arguments)
+    print(len(self.cores.server), len(sites[0].tree()))
+    return row
+
+def split(servers):  # as if there were cores enough
+    if sys.argv[2] == "few":
+        raise BenchError("too few")
+    return Cores(frozenset((every * 2)[:servers]) if servers == 1 else Two(every), frozenset(every))
+
+class Two(frozenset):
+    def __len__(self):
+        return 2
+
+run.Bench.measure, run.split_cores, run.SCALE_ROUNDS = measured, split, 1
+run.two_processes(0.2, pathlib.Path(sys.argv[1]), [BY_NAME["friendlyhello"]], found)
+print([row.processes for row in found.processes], found.skipped)
+"""
+
+
+def test_two_processes_are_measured_where_there_are_cores_for_them(tmp_path: Path) -> None:
+    *seen, rows = script(TWO, str(tmp_path), "enough").splitlines()
+    assert rows == "[1, 2] []"
+    alone, pair = (
+        [line.split()[1] for line in seen if line.startswith(cores)] for cores in ("1", "2")
+    )
+    assert set(alone) == {"1"}
+    assert all(int(processes) >= 2 for processes in pair)
+
+
+def test_two_processes_that_were_not_measured_are_named(tmp_path: Path) -> None:
+    rows = script(TWO, str(tmp_path), "few").strip()
+    assert rows == "[] ['Two server processes on two cores: too few.']"
+    found = results(1)
+    found.skipped = ["Two server processes on two cores: too few."]
+    assert f"- {found.skipped[0]}" in report.checks(found)
 
 
 INTERRUPTED = """
 import os, pathlib, signal, subprocess, sys
-from bench import measure
+from bench.machine import running
 
 begin = subprocess.Popen
 
@@ -175,7 +462,7 @@ def interrupted(*arguments, **options):
     return process
 
 subprocess.Popen = interrupted
-with measure.running(["sleep", "60"], os.sched_getaffinity(0), pathlib.Path(sys.argv[1])):
+with running(["sleep", "60"], os.sched_getaffinity(0), pathlib.Path(sys.argv[1])):
     sys.exit("went on")
 """
 
@@ -202,8 +489,8 @@ def test_ctrl_c_is_one_line_and_leaves_no_process_behind(tmp_path: Path) -> None
         text=True,
     )
     try:
-        wait_until(lambda: any(map(processes_in, tmp_path.glob(f"*/{OURS}-0"))))
-        (folder,) = tmp_path.glob(f"*/{OURS}-0")
+        wait_until(lambda: any(map(processes_in, tmp_path.glob(f"*/one/{OURS}-0"))))
+        (folder,) = tmp_path.glob(f"*/one/{OURS}-0")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
     finally:

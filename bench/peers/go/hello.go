@@ -43,5 +43,9 @@ func main() {
 		}
 		fmt.Fprintf(w, "%s%d", start, visits)
 	})
-	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), nil))
+	address, certificate := "127.0.0.1:"+os.Getenv("PORT"), os.Getenv("TLS_CERT")
+	if certificate != "" {
+		log.Fatal(http.ListenAndServeTLS(address, certificate, os.Getenv("TLS_KEY"), nil))
+	}
+	log.Fatal(http.ListenAndServe(address, nil))
 }

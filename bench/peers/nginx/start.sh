@@ -2,5 +2,10 @@
 # nginx reads neither its port nor Redis's from the environment: they are written into its
 # configuration, in the current folder.
 redis=${REDIS_URL#redis://*:}
-sed "s/@PORT@/$PORT/; s/@REDIS@/${redis%/*}/" "$(dirname "$0")/nginx.conf" > nginx.conf
+if [ -n "$TLS_CERT" ]; then
+    tls=ssl
+    echo "ssl_certificate $TLS_CERT; ssl_certificate_key $TLS_KEY;" > tls.conf
+fi
+sed "s/@PORT@/$PORT/; s/@REDIS@/${redis%/*}/; s/@PROCESSES@/$PROCESSES/; s/@TLS@/$tls/" \
+    "$(dirname "$0")/nginx.conf" > nginx.conf
 exec nginx -p . -c nginx.conf

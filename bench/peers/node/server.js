@@ -1,9 +1,11 @@
 // Node.js with its own http module; the client sends the commands of one turn together.
-import { createServer } from "node:http";
+import { readFileSync } from "node:fs";
+import http from "node:http";
+import https from "node:https";
 import { hostname } from "node:os";
 import { createClient } from "redis";
 
-const { NAME = "world", PORT, REDIS_URL } = process.env;
+const { NAME = "world", PORT, REDIS_URL, TLS_CERT, TLS_KEY } = process.env;
 const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;" };
 const escape = (text) => text.replace(/[&<>"']/g, (character) => ESCAPES[character]);
 const start = `<h3>Hello ${escape(NAME)}!</h3><b>Hostname:</b> ${escape(hostname())}<br/><b>Visits:</b> `;
@@ -17,7 +19,7 @@ const redis = createClient({
 redis.on("error", (error) => console.error(error.message));
 await redis.connect();
 
-createServer(async (request, response) => {
+async function hello(request, response) {
   let visits;
   try {
     visits = await redis.incr("counter");
@@ -30,4 +32,9 @@ createServer(async (request, response) => {
     "Content-Length": Buffer.byteLength(page),
   });
   response.end(page);
-}).listen(Number(PORT), "127.0.0.1");
+}
+
+const server = TLS_CERT
+  ? https.createServer({ cert: readFileSync(TLS_CERT), key: readFileSync(TLS_KEY) }, hello)
+  : http.createServer(hello);
+server.listen(Number(PORT), "127.0.0.1");

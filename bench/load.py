@@ -1,0 +1,175 @@
+"""What asks a server for pages: wrk, which waits for answers, and h2load, which does not.
+
+wrk sends the next request of a connection when it has the last one's answer, so that it asks for
+as much as the server can do. h2load sends requests at a fixed rate, whether answers come or not,
+as visitors do who know nothing of each other. Of the generators that package registries have, it
+is the one that sends evenly tens of thousands of requests a second from part of a core. autocannon
+sends a second's requests at its beginning, hey leaves out what it is late for, and vegeta and k6
+need a core or more.
+"""
+
+import contextlib
+import json
+import math
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.due import waits
+from bench.machine import END, BenchError, last_line, running
+from bench.results import KEPT, NEW
+from bench.servers import HERE
+from bench.site import Site
+
+#: Seconds that wrk waits for an answer.
+ANSWER = 15
+
+#: Milliseconds from one request of an h2load client to its next; its timer has 10 at least.
+PERIOD = 12.5
+
+#: Seconds at the beginning of an open loop, as connections are opened, that are not looked at.
+OPENING = 0.1
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is asked for."""
+
+    connections: int
+    kind: str = KEPT
+    """One of those of `bench.results`."""
+    due: float = 0.0
+    """Requests a second of an open loop; 0 for a closed one."""
+
+    @classmethod
+    def open(cls, kind: str, due: float) -> "Load":
+        """Return an open loop of so many requests a second, and the connections that it takes."""
+        return cls(max(1, math.ceil(due * PERIOD / 1000)), kind, due)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a load."""
+
+    requests: int
+    seconds: float
+    p50: float
+    """Milliseconds."""
+    p99: float
+    """Milliseconds."""
+    errors: dict[str, int]
+
+
+class Wrk:
+    """One wrk, which goes on until it is stopped."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    @classmethod
+    @contextlib.contextmanager
+    def on(cls, site: Site, load: Load, cores: frozenset[int], folder: Path) -> Iterator["Wrk"]:
+        """Begin to load a server."""
+        command = [
+            *("wrk", "--threads=1", f"--connections={load.connections}", "--duration=1h"),
+            *(f"--timeout={ANSWER}s", f"--script={HERE / 'load.lua'}"),
+            *(("--header=Connection: close",) if load.kind == NEW else ()),
+            site.url,
+        ]
+        with running(command, cores, folder, stderr=subprocess.PIPE) as process:
+            yield cls(process)
+
+    def stop(self) -> None:
+        """End the load."""
+        # As wrk's own durations are whole seconds. It looks for this every 0.1 s.
+        self.process.send_signal(signal.SIGINT)
+
+    def outcome(self) -> Outcome:
+        """Return what `load.lua` says."""
+        _, said = self.process.communicate(timeout=END)
+        try:
+            found: dict[str, Any] = json.loads(said)
+        except ValueError:
+            raise BenchError(f"wrk failed: {said.strip() or 'it says nothing'}") from None
+        return Outcome(
+            found["requests"],
+            found["duration"] / 1e6,
+            found["p50"] / 1000,
+            found["p99"] / 1000,
+            found["errors"],
+        )
+
+
+class H2load:
+    """One h2load, which ends when it has sent what was due in some seconds."""
+
+    def __init__(self, process: subprocess.Popen[str], load: Load, log: Path) -> None:
+        self.process, self.load, self.log = process, load, log
+
+    @classmethod
+    @contextlib.contextmanager
+    def on(
+        cls, site: Site, load: Load, seconds: float, cores: frozenset[int], folder: Path
+    ) -> Iterator["H2load"]:
+        """Begin to load a server."""
+        clients, rate = load.connections, load.due / load.connections
+        log = folder / "requests"
+        log.unlink(missing_ok=True)  # as h2load would append to it
+        command = [
+            *("h2load", "--h1", f"--clients={clients}", f"--rps={rate}"),
+            f"--requests={clients * math.ceil(seconds * rate)}",
+            # Clients begin one after the other in the first period, and so take turns in each.
+            *(f"--rate={max(1, round(load.due / 1000))}", "--rate-period=1ms"),
+            *(f"--log-file={log}", site.url),
+        ]
+        with running(command, cores, folder) as process:
+            yield cls(process, load, log)
+
+    def stop(self) -> None:
+        """Do nothing: it ends by itself."""
+
+    def outcome(self) -> Outcome:
+        """Return what its log of requests says.
+
+        :raises BenchError: when it did not begin, or does not end.
+        """
+        try:
+            status = self.process.wait(timeout=END)
+            log = self.log.read_text()
+        except (subprocess.TimeoutExpired, OSError):
+            status, log = 1, ""
+        if status or not log:
+            raise BenchError(f"h2load failed: {last_line(self.log.parent)}")
+        return _outcome(log, self.load)
+
+
+def begin(
+    site: Site, load: Load, seconds: float, cores: frozenset[int], folder: Path
+) -> contextlib.AbstractContextManager[Wrk | H2load]:
+    """Load a server with what makes such a load.
+
+    :arg seconds: how long, of a load that cannot be stopped.
+    :arg folder: for what it has to say.
+    """
+    if load.due:
+        return H2load.on(site, load, seconds, cores, folder)
+    return Wrk.on(site, load, cores, folder)
+
+
+def _outcome(log: str, load: Load) -> Outcome:
+    rows = [tuple(map(int, line.split("\t"))) for line in log.splitlines()]
+    errors = sum(status != 200 for _, status, _ in rows)
+    began, ended = min(row[0] for row in rows), max(row[0] + row[2] for row in rows)
+    clients = load.connections
+    found = waits([(at, took) for at, _, took in rows], clients, clients / load.due * 1e6)
+    found = sorted(found[math.ceil(OPENING * load.due) :]) or sorted(found)
+    return Outcome(
+        len(rows),
+        (ended - began) / 1e6,
+        found[len(found) // 2] / 1000,
+        found[len(found) * 99 // 100] / 1000,
+        {"status": errors},
+    )

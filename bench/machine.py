@@ -1,0 +1,163 @@
+"""The machine of a run: its cores, its limits, and processes that end with it."""
+
+import contextlib
+import os
+import platform
+import re
+import resource
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.servers import PATH
+
+#: Seconds that a process gets to be ready, and to end.
+START, END = 20.0, 20.0
+
+#: What ends a run.
+ENDINGS = {signal.SIGINT, signal.SIGTERM}
+
+#: Descriptors that 4,096 connections, and a server's own to Redis, take.
+DESCRIPTORS = 16_384
+
+
+class BenchError(RuntimeError):
+    """The measurement cannot go on; the message is one line, fit for the user."""
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Who runs where: the servers alone on their cores, load and Redis on the others."""
+
+    server: frozenset[int]
+    load: frozenset[int]
+
+
+def split_cores(servers: int = 1) -> Cores:
+    """Give the last cores to the server, and the others to load, Redis and this process.
+
+    :arg servers: how many cores the server gets.
+    :raises BenchError: when there is none left for the load, or they cannot be chosen.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        raise BenchError("cores can be chosen on Linux only")
+    cores = _cores()
+    if len(cores) <= servers:
+        raise BenchError(
+            "two cores are needed: one for the server, one for the load and Redis"
+            if servers == 1
+            else f"it takes {servers + 1} cores, and there are {len(cores)}"
+        )
+    return Cores(frozenset(cores[-servers:]), frozenset(cores[:-servers]))
+
+
+def _cores() -> list[int]:
+    """Return the cores that this process had when it began."""
+    return sorted(_AFFINITY)
+
+
+_AFFINITY = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def raise_limits() -> None:
+    """Allow this process and its children as many descriptors as the load takes.
+
+    :raises BenchError: when the system's limit is lower, and may not be raised.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        hard = max(hard, DESCRIPTORS)  # which root may raise
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
+    except (ValueError, OSError):
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        raise BenchError(
+            f"{DESCRIPTORS} open files are needed, `ulimit -Hn` says {limit}"
+        ) from None
+
+
+@contextlib.contextmanager
+def held_port() -> Iterator[int]:
+    """Find a port of 127.0.0.1 that nothing listens on, and keep it from others' use.
+
+    It is bound for as long as the context is open. Linux lets a server bind it too, as long as both
+    say ``SO_REUSEADDR`` (socket(7)), but gives it to nobody who asks for any port.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str],
+    cores: frozenset[int],
+    folder: Path,
+    env: dict[str, str] | None = None,
+    **options: Any,
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a command on some cores for as long as the context is open.
+
+    It is killed at the end, with its children: nothing that it would still do is of interest,
+    and nothing may outlive the run. Its output goes to ``log`` in its folder.
+    """
+    process: subprocess.Popen[str] | None = None
+    try:
+        with (folder / "log").open("w") as log, _held_back():
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={"PATH": PATH, "HOME": str(folder), "LANG": "C.UTF-8", **(env or {})},
+                preexec_fn=partial(_begin, cores),
+                start_new_session=True,  # a terminal's Ctrl-C is for this process alone
+                text=True,
+                stdin=subprocess.DEVNULL,
+                **{"stdout": log, "stderr": log} | options,
+            )
+        yield process
+    finally:
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Let what ends the run wait until a process that is begun is known by its number."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(cores: frozenset[int]) -> None:
+    os.sched_setaffinity(0, cores)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
+
+
+def last_line(folder: Path) -> str:
+    """Return what a process that ran in a folder said last."""
+    lines = (folder / "log").read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it says nothing"
+
+
+def machine() -> dict[str, str]:
+    """Describe the machine, without naming it."""
+    info = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^model name\s*: (.+)$", info, re.MULTILINE)
+    return {
+        "cpu": model[1] if model else platform.machine(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "kernel": f"{platform.system()} {platform.release()}",
+    }

