@@ -37,11 +37,11 @@ test-container: .venv/installed  ## build, run, stop, scale and update it, on a 
 	$(BIN)/pytest tests/container --timeout=300
 
 .PHONY: bench
-bench: bench/.venv/installed  ## measure it beside its peers, in under 10 minutes (BENCH='--rounds 1')
+bench: bench/.venv/installed  ## measure it beside its peers, in 15 minutes (BENCH='--rounds 1')
 	@bench/.venv/bin/python -m bench $(BENCH)
 
 .PHONY: test-bench
-test-bench: bench/.venv/installed  ## test the benchmark, which needs wrk
+test-bench: bench/.venv/installed  ## test the benchmark, which needs wrk and h2load
 	$(BIN)/pytest tests/bench
 
 .PHONY: test-promtool

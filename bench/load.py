@@ -2,10 +2,7 @@
 
 wrk sends the next request of a connection when it has the last one's answer, so that it asks for
 as much as the server can do. h2load sends requests at a fixed rate, whether answers come or not,
-as visitors do who know nothing of each other. Of the generators that package registries have, it
-is the one that sends evenly tens of thousands of requests a second from part of a core. autocannon
-sends a second's requests at its beginning, hey leaves out what it is late for, and vegeta and k6
-need a core or more.
+as visitors do who know nothing of each other. `bench/README.md` says why h2load.
 """
 
 import contextlib

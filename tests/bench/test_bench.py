@@ -267,6 +267,18 @@ def test_what_distance_leaves_of_the_throughput_is_of_the_same_round() -> None:
     assert "in the same round: 0.90 (0.80–1.00) at 20 ms." in scale.write(found)
 
 
+def test_one_command_of_the_documentation_installs_every_tool() -> None:
+    text = (ROOT / "docs/performance.md").read_text()
+    [command] = [line for line in text.splitlines() if line.startswith("$ apt-get update")]
+    packages = {
+        name
+        for server in SERVERS
+        for name in server.package.removeprefix("apt-get install ").split()
+    }
+    assert packages | {"wrk", "nghttp2-client"} <= set(command.split())
+    assert command.endswith("&& make bench")
+
+
 def test_each_server_is_in_the_table_once_and_its_peer_is_there() -> None:
     assert len(BY_NAME) == len(SERVERS)
     for server in SERVERS:
