@@ -42,7 +42,8 @@ def _of(figure: str, server: str, level: int = 64, kind: str = KEPT) -> Values:
     """Return how a figure of one server is looked up."""
 
     def values(results: Results, log: bool) -> list[float]:
-        if not (found := results.figures(figure, server, log, level, kind)):
+        found = results.figures(figure, server, log, level, kind)
+        if not found or not all(found):  # 0: there was no answer
             raise Missing
         return found
 
@@ -105,7 +106,7 @@ def fastest_python(results: Results, log: bool, kind: str = KEPT) -> str:
 
 def _fastest(kind: str = KEPT) -> Values:
     def values(results: Results, log: bool) -> list[float]:
-        return results.figures("rate", fastest_python(results, log, kind), log, 64, kind)
+        return _of("rate", fastest_python(results, log, kind), kind=kind)(results, log)
 
     return values
 

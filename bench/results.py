@@ -1,6 +1,7 @@
 """The figures of a run, and what they say about each other. Nothing here measures."""
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -201,8 +202,11 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Divide round by round: what was slow for one in a round was slow for the other."""
-    return [a / b for a, b in zip(ours, theirs, strict=True)]
+    """Divide round by round: what was slow for one in a round was slow for the other.
+
+    :return: infinity where the other did nothing.
+    """
+    return [a / b if b else math.inf for a, b in zip(ours, theirs, strict=True)]
 
 
 def lowest(figures: Iterable[Sequence[float]]) -> list[float]:

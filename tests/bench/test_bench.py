@@ -140,6 +140,12 @@ def test_new_connections_https_and_cpu_have_goals_of_their_own_kind_of_load() ->
     assert "2.50 ×, **missed**" in goal(beside("raw", cpu=20.0), "CPU per page")
 
 
+def test_a_peer_that_gave_no_answer_is_not_compared_with() -> None:
+    assert "not measured" in goal(beside("go", rate=0.0), "requests/s, of Go")
+    assert "not measured" in goal(beside("sanic", rate=0.0), "requests/s, of the fastest")
+    assert ratios([1, 2], [0, 1]) == [float("inf"), 2]
+
+
 def test_the_log_on_is_compared_with_go_without() -> None:
     found = beside("go", rate=50.0)
     found.rows[0] = replace(found.rows[0], log=True)
@@ -342,54 +348,66 @@ def test_a_port_is_held_until_its_server_listens() -> None:
     assert script(HELD).split() == ["refused", "held", "served"]
 
 
-STALLS = """
+LOADED = """
 import asyncio, os, pathlib, sys, threading, time
 from types import SimpleNamespace
-from bench.load import H2load, Load
-from bench.results import OPEN
+from bench.load import Load, begin
+from bench.results import KEPT, NEW, OPEN
 
-def answer(data):
-    global stalled
-    now = time.monotonic()
-    if began and now - began > 0.5 and not stalled:
-        stalled = True
-        time.sleep(0.4)
-    return b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok"
+class Server(asyncio.Protocol):
+    connections, first, stalled = 0, 0.0, False
 
-class Stalls(asyncio.Protocol):
     def connection_made(self, transport):
-        global began
-        began, self.transport = began or time.monotonic(), transport
+        Server.connections += 1
+        Server.first, self.transport = Server.first or time.monotonic(), transport
 
     def data_received(self, data):
-        self.transport.write(answer(data))
-
-began, stalled, port = 0.0, False, 0
-ready = threading.Event()
+        if "stall" in sys.argv and not Server.stalled and time.monotonic() - Server.first > 0.5:
+            Server.stalled = True
+            time.sleep(0.4)
+        last = b"Connection: close" in data
+        more = b"Connection: close\\r\\n" if last else b""
+        self.transport.write(b"HTTP/1.1 200 OK\\r\\n" + more + b"Content-Length: 2\\r\\n\\r\\nok")
+        if last:
+            self.transport.close()
 
 async def serve():
-    global port
-    server = await asyncio.get_running_loop().create_server(Stalls, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
+    site.url = "http://127.0.0.1:%d/" % server.sockets[0].getsockname()[1]
     ready.set()
     await asyncio.Event().wait()
 
+site, ready = SimpleNamespace(), threading.Event()
 threading.Thread(target=asyncio.run, args=(serve(),), daemon=True).start()
 ready.wait()
-site = SimpleNamespace(url=f"http://127.0.0.1:{port}/")
-load = Load.open(next(iter(OPEN)), 400)
-with H2load.on(site, load, 2, frozenset(os.sched_getaffinity(0)), pathlib.Path(sys.argv[1])) as one:
+load = Load.open(next(iter(OPEN)), 400) if "stall" in sys.argv else Load(4, eval(sys.argv[2]))
+cores = frozenset(os.sched_getaffinity(0))
+with begin(site, load, 2, cores, pathlib.Path(sys.argv[1])) as one:
+    while Server.connections < load.connections:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    one.stop()
     found = one.outcome()
-print(found.requests, found.p99, sum(found.errors.values()))
-os._exit(0 if not sys.stdout.flush() else 1)
+print(found.requests, Server.connections, found.seconds, found.p99, sum(found.errors.values()))
+sys.stdout.flush()
+os._exit(0)
 """
 
 
 def test_an_open_loop_goes_on_while_the_server_stands_still(tmp_path: Path) -> None:
-    requests, p99, errors = map(float, script(STALLS, str(tmp_path)).split())
+    requests, _, seconds, p99, errors = map(float, script(LOADED, str(tmp_path), "stall").split())
     assert (requests, errors) == (800, 0)
+    assert seconds > 1.9  # 400 a second, and no faster
     # Of 2 s it stood still for 0.4, so a tenth of the requests waited for half of that or more.
     assert p99 > 300
+
+
+def test_each_request_has_a_connection_of_its_own_where_that_is_measured(tmp_path: Path) -> None:
+    requests, connections, *_, errors = map(float, script(LOADED, str(tmp_path), "NEW").split())
+    assert errors == 0
+    assert connections > 0.9 * requests > 40
+    requests, connections, *_ = map(float, script(LOADED, str(tmp_path), "KEPT").split())
+    assert requests > 10 > connections
 
 
 CORES = """
