@@ -212,6 +212,12 @@ def test_latency_counts_from_when_a_request_was_due() -> None:
     ]
 
 
+def test_a_load_that_was_early_once_makes_no_request_late() -> None:
+    requests = [(i * 10_000, 1000) for i in range(20)]
+    requests[7] = (66_000, 1000)
+    assert waits(requests, 1, 10_000) == [1000] * 20
+
+
 def test_what_differs_from_the_committed_versions_is_said() -> None:
     before, now = results(1), results(1)
     before.versions, now.versions = (
