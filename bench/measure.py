@@ -64,13 +64,14 @@ def measure(
     :arg seconds: how long, rounded up to wrk's 0.1.
     :arg folder: for what the load has to say.
     """
-    before = _settled(sites, valkey)
+    server, before = sites[0].server, _settled(sites, valkey)
     with _on(sites, cores, load, seconds, folder) as loads:
-        _begun(sites, valkey, before.visits)
+        if server.counts:
+            _begun(valkey, before.visits + load.connections)
         seen = _watched(sites, cores, loads, seconds)
     after = _settled(sites, valkey)
 
-    server, outcomes = sites[0].server, seen.outcomes
+    outcomes = seen.outcomes
     duration = max(outcome.seconds for outcome in outcomes)
     answers = sum(outcome.requests for outcome in outcomes)
     commands, visits = after.commands - before.commands, after.visits - before.visits
@@ -111,10 +112,13 @@ def _on(
         yield loads
 
 
-def _begun(sites: Sequence[Site], valkey: Redis, visits: int) -> None:
-    """Wait for the first visit: a busy machine may take its time to open 4,096 connections."""
+def _begun(valkey: Redis, visits: int) -> None:
+    """Wait until there were more visits than connections, so that some had their answers.
+
+    A busy machine may take its time to open thousands of them, or to shake hands on them.
+    """
     deadline = time.monotonic() + END
-    while sites[0].server.counts and valkey.counter() == visits and time.monotonic() < deadline:
+    while valkey.counter() <= visits and time.monotonic() < deadline:
         time.sleep(0.002)
 
 
