@@ -204,19 +204,19 @@ async def serve(
     if certificate:
         use = functools.partial(setattr, server, "ssl_options")
         background.append(loop.create_task(certificate.follow(use)))
-    if faults:
-        background.append(loop.create_task(visits.keep_telling(lambda: faults.get().kinds)))
+    visits.start_telling((lambda: faults.get().kinds) if faults else None)
 
     await stop.wait()
 
     accepting.cancel()
     log.info("stopping")
     app.settings["draining"] = True
+    visits.drain()
     await live.close()  # streams have no end to wait for
     await server.drain(settings.grace, settings.drain_delay)
     for task in background:
         task.cancel()
-    await asyncio.wait(background)  # some close their connections
+    await asyncio.wait(background)
     await visits.close()
     # Until the next handlers are there, as the loop takes its own along.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

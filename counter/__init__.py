@@ -5,12 +5,15 @@
 Valkey; it is imported by itself, as it needs a Unix system.
 """
 
-from counter.statistics import HISTORY, RefusedError, Replica, Snapshot, StatisticsReader
+from counter.marks import Mark, marks_of, versions_of
+from counter.reading import RefusedError, Replica, Snapshot, StatisticsReader
+from counter.statistics import HISTORIES
 from counter.visits import KEY, Observer, Reason, Visits
 
 __all__ = [
-    "HISTORY",
+    "HISTORIES",
     "KEY",
+    "Mark",
     "Observer",
     "Reason",
     "RefusedError",
@@ -18,4 +21,6 @@ __all__ = [
     "Snapshot",
     "StatisticsReader",
     "Visits",
+    "marks_of",
+    "versions_of",
 ]

@@ -18,11 +18,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from redis.exceptions import ResponseError
 
 from counter.connection import Request, bulk, integer, packed, unexpected, within_64_bits
-from counter.statistics import ProcessStatistics, minutes_key
+from counter.statistics import HISTORIES, ProcessStatistics, history_key
 
 #: How a Redis begins to say that it does not run the script: it may not, it has none, or not now,
 #: as a part of the keys is on its way to another node. A plain command may do.
@@ -180,7 +181,8 @@ class _Tokens:
             arguments = bulk(word)
         else:
             by_digest, in_full, end = self._full
-            arguments = bulk(word) + bulk(b"%d %d" % (self._known, self._unshown)) + end
+            now_and_then = b"%d %d %.3f" % (self._known, self._unshown, self._statistics.age)
+            arguments = bulk(word) + bulk(now_and_then) + end
         return Request(by_digest, arguments, in_full, visits=visits, sequence=self._sequence)
 
     @functools.cached_property
@@ -194,8 +196,12 @@ class _Tokens:
     @functools.cached_property
     def _full(self) -> _Form:
         own = self._statistics
-        keys = (*self._keys, minutes_key(self._counter), own.names_key)
-        return _Form.of(keys, 2, (own.id, own.hostname, own.version, own.labels))
+        histories = (history_key(self._counter, last) for last in HISTORIES)
+        keys = (*self._keys, own.names_key, *histories)
+        steps = (f"{one.step} {one.steps}" for one in HISTORIES.values())
+        version = quote(own.version, safe="", errors="surrogateescape")  # without a blank
+        end = (own.id, own.hostname, own.version, own.labels, version, *steps)
+        return _Form.of(keys, 2, end)
 
     def numbers(self, reply: bytes, request: Request) -> Numbers:
         if reply[:1] == b":":  # as usual

@@ -20,9 +20,10 @@ from counter.connection import MAX_NUMBER, Connection, CutError, Request, intege
 from counter.connector import Connector, Password
 from counter.delivery import Delivery, Numbers
 from counter.probing import find
+from counter.reading import StatisticsReader
 from counter.redis_internals import was_cut
-from counter.statistics import ProcessStatistics, StatisticsReader
-from counter.telling import keep_telling
+from counter.statistics import ProcessStatistics
+from counter.telling import Telling
 
 KEY = "counter"
 
@@ -42,7 +43,7 @@ STUCK_AFTER = 5.0
 #: at once.
 BACKOFF, MAX_BACKOFF = 0.001, 0.05
 
-#: Seconds that the end waits until Redis has the numbers that nobody was shown.
+#: Seconds that the end waits until Redis has the numbers that nobody was shown, and the goodbye.
 HAND_ON_TIMEOUT = 0.4
 
 #: Seconds before the deadline at which WAIT ends by itself, and says how many acknowledged. Redis
@@ -151,6 +152,9 @@ class Visits:
         self._moved = False  # another Redis is the primary than the one connected to
         self._off = False
         self._reason = ""  # why
+        self._off_since = (0.0, "")  # on the monotonic clock, and why at first
+        self._telling: Telling | None = None
+        self._is_telling: asyncio.Task[None] | None = None
         self._reasons: set[str] = set()  # that have been logged since
         self._queue: list[Waiter] = []
         self._batch: list[Waiter] = []  # those whom the request under way is for
@@ -184,12 +188,20 @@ class Visits:
         """Return a reader of all replicas' statistics, from where these visits are counted."""
         return StatisticsReader(self._new_connector(), KEY)
 
-    async def keep_telling(self, look: Callable[[], Sequence[str]]) -> None:
-        """Have every replica's readers know what is wrong with this one, until cancelled.
+    def start_telling(self, look: Callable[[], Sequence[str]] | None = None) -> None:
+        """Have every replica's readers know what is the matter with this process, until closed.
 
-        :arg look: returns the kinds of faults that it has now.
+        That is when Redis was away, that it is to stop and has stopped, and what is wrong with it.
+
+        :arg look: returns the kinds of faults that it has now, if it may have some.
         """
-        await keep_telling(self.reader(), self._statistics, look)
+        self._telling = Telling(self.reader(), self._statistics, look)
+        self._is_telling = asyncio.create_task(self._telling.keep())
+
+    def drain(self) -> None:
+        """Tell that the process is to stop; visits count as before."""
+        if self._telling:
+            self._telling.say("draining")
 
     async def start(self, within: float) -> None:
         """Find Redis before the first visit asks for it; not found, the counter starts off.
@@ -211,7 +223,7 @@ class Visits:
     async def close(self) -> None:
         """Stop looking for Redis and close the connection; visits that wait get no number.
 
-        Numbers that nobody was shown are left to the others.
+        Numbers that nobody was shown are left to the others, who are told that the process is gone.
         """
         tasks = [task for task in (self._keeper, self._connecting) if task]
         for task in tasks:
@@ -221,8 +233,14 @@ class Visits:
         self._end_sending("stopping")
         if self._timer is not None:
             self._timer.cancel()
-        if not self._delivery.settled:
-            await self._hand_on()
+        await asyncio.gather(self._hand_on(), self._say_goodbye())
+
+    async def _say_goodbye(self) -> None:
+        if self._telling and self._is_telling:
+            self._telling.say("gone")
+            await asyncio.wait([self._is_telling], timeout=HAND_ON_TIMEOUT)
+            self._is_telling.cancel()
+            await asyncio.wait([self._is_telling])
 
     async def _hand_on(self) -> None:
         try:
@@ -391,6 +409,8 @@ class Visits:
         return is_cut and (not self._batch or self._request.sequence > 0)
 
     def _turn_off(self, error: Exception) -> None:
+        if not self._off:
+            self._off_since = (time.monotonic(), self._connector.reason(error))
         self._off = True
         self._say_why_off(error)
         self._end_sending("timeout" if isinstance(error, TimeoutError) else "error")
@@ -426,6 +446,9 @@ class Visits:
             if self._off:
                 self._connection = await find(self._look_for_redis, PROBE_EVERY)
                 self._off = False
+                if self._telling:
+                    start, reason = self._off_since
+                    self._telling.was_away(start, time.monotonic(), reason)
                 self._reasons.clear()
                 self._backoff = 0.0
                 log.info("counter on")

@@ -1,19 +1,26 @@
 """``GET /live`` and ``GET /live/events``: the page that shows visits as they are counted."""
 
 import asyncio
-import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from counter import HISTORIES
 from handlers.base import COMMON_HEADERS, BaseHandler
 from handlers.static import StaticHandler
 from watch import Broadcast
 
-#: An event's id, which is the milliseconds since 1970.
-_ID = re.compile("[0-9]{1,15}")
+
+class _ViewHandler(BaseHandler):
+    """A handler of a view of the last minutes, hours or day, which the query names."""
+
+    def prepare(self) -> None:
+        """Read the query; what it gets wrong is 400."""
+        self._last = self.get_query_argument("last", "5m", strip=False)
+        if self._last not in HISTORIES:
+            self.send_error(400, why=f"last is one of {', '.join(HISTORIES)}")
 
 
-class LiveHandler(BaseHandler):
+class LiveHandler(_ViewHandler):
     """The page. What it shows comes from ``/live/events``."""
 
     HEADERS: ClassVar[Mapping[str, str]] = {
@@ -26,13 +33,13 @@ class LiveHandler(BaseHandler):
     }
 
     def get(self) -> None:
-        """Answer the page, which is the same for everybody."""
-        self.render("live.html", static=StaticHandler.url)
+        """Answer the page."""
+        self.render("live.html", static=StaticHandler.url, last=self._last, views=[*HISTORIES])
 
     head = get
 
 
-class EventsHandler(BaseHandler):
+class EventsHandler(_ViewHandler):
     """A stream of events, which ends when the client goes or the server stops."""
 
     HEADERS: ClassVar[Mapping[str, str]] = {
@@ -49,24 +56,25 @@ class EventsHandler(BaseHandler):
         self._read: asyncio.Future[None] | None = None  # done when what was sent has been read
 
     async def get(self) -> None:
-        """Watch; a client that comes back says what it has, by an event's id."""
-        last = self.request.headers.get("Last-Event-ID", "")
-        self._live.add(self, int(last) / 1000 if _ID.fullmatch(last) else 0)
+        """Watch."""
+        self._live.add(self, self._last)
         await self._ended.wait()
 
     async def head(self) -> None:
         """Answer GET's headers."""
         await self.flush()
 
-    def send(self, chunk: bytes) -> None:
-        """Write some of the stream, but not to a client that lags behind.
+    def send(self, chunk: bytes) -> bool:
+        """Write some of the stream, and tell so, but not to a client that lags behind.
 
         The HTTP server holds some kilobytes for it, and closes the connection when none of them
         are read for a while.
         """
-        if self._read is None or self._read.done():
+        has_read = self._read is None or self._read.done()
+        if has_read:
             self.write(chunk)
             self._read = self.flush()
+        return has_read
 
     def end(self) -> None:
         """End the stream; a client that lags behind is not waited for."""

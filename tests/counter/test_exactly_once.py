@@ -250,14 +250,15 @@ async def test_a_token_that_was_settled_is_not_applied_any_more(
 @pytest.mark.gen_test
 async def test_what_tokens_need_does_not_grow_with_visits(valkey: Valkey) -> None:
     async with counting(valkey.url) as visits:
-        await visits.count()
-        keys = set(valkey.client.keys())
+        keys: set[bytes] = set()
+        while len(keys) < 7:  # once a second has passed, each of the histories has one
+            await visits.count()
+            keys = set(valkey.client.keys())
         for _ in range(300):
             await visits.count()
         assert set(valkey.client.keys()) == keys
         process = next(key for key in keys if b":process:" in key)
-        assert valkey.client.hlen(process) == 5
-        assert valkey.client.hlen("{counter}:minutes") < 100
+        assert valkey.client.hlen(process) == 7
 
 
 @pytest.mark.gen_test
@@ -317,11 +318,13 @@ async def test_the_least_permissions_are_enough(
     )
     if once == "exactly once":
         valkey.client.execute_command(
-            "ACL SETUSER", "hello", *["+zrevrange", "+hmget", "+pttl", "+hgetall"]
+            "ACL SETUSER",
+            "hello",
+            *["+zrevrange", "+hmget", "+pttl", "+hgetall", "+multi", "+exec"],
         )
         reader = visits.reader()
         assert (await reader.read()).total == 3
-        assert (await reader.history())[0][1] == 1
+        assert (await reader.read(["5m"])).moments["5m"][0][1] == {"": 3}
         await reader.close()
         for word in least(once)[4:]:
             if word not in ("+del", "+expire", "+zremrangebyscore"):

@@ -13,7 +13,8 @@ import redis
 from redis.crc import key_slot
 
 from counter import delivery, statistics
-from counter.statistics import DAY, HISTORY, ProcessStatistics, StatisticsReader
+from counter.reading import StatisticsReader
+from counter.statistics import DAY, ProcessStatistics
 from counter.visits import KEY, Visits
 from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis
@@ -89,7 +90,7 @@ async def test_looking_for_redis_writes_no_figures(valkey: Valkey) -> None:
         valkey.start()
         await eventually(lambda: visits.up)
         assert valkey.counter() == 0
-        assert not valkey.client.exists("{counter}:processes", "{counter}:minutes")
+        assert not valkey.client.keys("{counter}:processes") + valkey.client.keys("*:last:*")
         assert await figures_of(visits) == []
 
 
@@ -102,7 +103,7 @@ async def test_all_keys_lie_in_the_counters_slot(valkey: Valkey) -> None:
             assert (hostname, 1) in await figures_of(visits)
     keys = valkey.client.keys()
     assert {key_slot(key) for key in keys} == {key_slot(KEY.encode())}
-    assert len(keys) == 4 + len(hostnames), "a process has one of its own"
+    assert len(keys) == 3 + len(hostnames), "a process has one of its own"
     commands = ProcessStatistics(KEY, "web-1").commands(1)
     plain = {str(command[1]) for command in commands}
     assert {key_slot(key.encode()) for key in plain} == {key_slot(KEY.encode())}
@@ -142,7 +143,6 @@ async def test_a_replica_is_dropped_a_day_after_it_was_seen(valkey: Valkey) -> N
         (ours,) = valkey.client.keys("{counter}:process:*")
         for key in (ours, "{counter}:processes", "{counter}:spare"):
             assert DAY - PATIENCE < valkey.client.ttl(key) <= DAY
-        assert HISTORY - PATIENCE < valkey.client.ttl("{counter}:minutes") <= HISTORY
         gone = "{counter}:process:another"
         valkey.client.hset(gone, mapping={"hostname": "gone", "visits": 7})
         valkey.client.expire(gone, 2 * 60 * 60)
@@ -212,9 +212,20 @@ FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
         lambda client: client.set("{counter}:processes", "x"),
         NOT_KEPT + "WRONGTYPE",
     ),
-    "minutes of another type": (
-        lambda client: client.set("{counter}:minutes", "x"),
+    "a history of another type": (
+        lambda client: client.set("{counter}:last:5m", "x"),
         NOT_KEPT + "WRONGTYPE",
+    ),
+    "a history that is none": (
+        lambda client: [
+            client.hset("{counter}:last:5m", mapping={str(slot): value for slot in range(150)})
+            for value in ("x", "9" * 15, "1=2 3", f"{int(time.time()) // 2 * 2} =x =9e99")
+        ],
+        None,
+    ),
+    "a mark that is none": (
+        lambda client: client.hset(processes_key(client), "marked", "9 x"),
+        None,
     ),
     "all of it gone": (lambda client: client.delete(*client.keys("{counter}*")), None),
     "no permission for the keys": (
@@ -357,12 +368,8 @@ async def telling(visits: Visits, kinds: list[str]) -> AsyncIterator[list[str]]:
         looks.append("look")
         return list(kinds)
 
-    task = asyncio.create_task(visits.keep_telling(look))
-    try:
-        yield looks
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+    visits.start_telling(look)
+    yield looks
 
 
 async def faults_are(reader: StatisticsReader, expected: dict[str, list[str]]) -> None:
@@ -428,8 +435,8 @@ async def test_faults_that_redis_refuses_are_one_log_line(
     async with counting(valkey.url) as visits, telling(visits, ["sick"]) as looks:
         await eventually(lambda: len(looks) > 3)
         assert await visits.count() == 1
-    (line,) = (one.getMessage() for one in caplog.records if "faults" in one.getMessage())
-    assert line.startswith("/live cannot show faults, as Redis refuses HSETNX: ")
+    (line,) = (one.getMessage() for one in caplog.records if "/live" in one.getMessage())
+    assert line.startswith("/live cannot show all of this replica, as Redis refuses HSETNX: ")
 
 
 # Reading.
@@ -454,7 +461,7 @@ async def test_figures_that_cannot_be_read_leave_the_total(valkey: Valkey) -> No
 async def test_of_too_many_processes_those_seen_last_are_read(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "MAX_PROCESSES", 2)
+    monkeypatch.setattr("counter.reading.MAX_PROCESSES", 2)
     for i in range(4):
         key = f"{{counter}}:process:{i}"
         valkey.client.zadd("{counter}:processes", {f"{i}": 1_000 - i})
@@ -469,20 +476,20 @@ async def test_of_too_many_processes_those_seen_last_are_read(
 async def test_a_look_that_takes_too_long_is_given_up_and_the_next_one_succeeds(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "READ_TIMEOUT", PATIENCE)
+    monkeypatch.setattr("counter.reading.READ_TIMEOUT", PATIENCE)
     async with counting(valkey.url) as visits, reading(visits) as reader:
         await reader.read()
         kept = reader._opened
         await reader.read()
         assert reader._opened is kept
         valkey.hang()
-        monkeypatch.setattr(statistics, "READ_TIMEOUT", 0.2)
+        monkeypatch.setattr("counter.reading.READ_TIMEOUT", 0.2)
         for _ in range(2):
             with pytest.raises(TimeoutError):
                 await within(0.2, reader.read())
             assert reader._opened is None, "the way to Redis is asked anew"
         valkey.go_on()
-        monkeypatch.setattr(statistics, "READ_TIMEOUT", PATIENCE)
+        monkeypatch.setattr("counter.reading.READ_TIMEOUT", PATIENCE)
         assert (await reader.read()).total == 0
         await eventually(lambda: len(valkey.client.client_list()) == 2)
 
@@ -499,38 +506,6 @@ async def test_a_counter_that_is_no_number_cannot_be_read(valkey: Valkey) -> Non
             await reader.read()
         valkey.client.delete("counter")
         assert (await reader.read()).total == 0
-
-
-# The last minutes.
-
-
-async def history_of(visits: Visits) -> list[tuple[int, int]]:
-    async with reading(visits) as reader:
-        return await reader.history()
-
-
-@pytest.mark.gen_test
-async def test_the_last_minutes_are_kept_though_nobody_watches(valkey: Valkey) -> None:
-    async with counting(valkey.url) as visits, counting(valkey.url, "web-2") as other:
-        assert await history_of(visits) == []
-        before = int(time.time())
-        await asyncio.gather(*(visits.count() for _ in range(3)))
-        await other.count()
-        history = await history_of(other)
-        assert [total for _, total in history][-1] == 4
-        assert all(before <= second <= time.time() for second, _ in history)
-
-
-@pytest.mark.gen_test
-async def test_what_was_counted_before_a_pause_is_not_spread_over_it(valkey: Valkey) -> None:
-    now = int(time.time())
-    kept = {now - 100: "10 4", now - 99: "16 1", now - 50: "90 2", now - HISTORY - 5: "1 1"}
-    for second, moment in kept.items():
-        valkey.client.hset("{counter}:minutes", str(second % HISTORY), f"{second} {moment}")
-    valkey.client.hset("{counter}:minutes", "no second", "x")
-    async with counting(valkey.url) as visits:
-        moments = [(second - now, total) for second, total in await history_of(visits)]
-    assert moments == [(-100, 10), (-99, 16), (-98, 88), (-50, 90)]
 
 
 # Refused for a while.

@@ -63,7 +63,7 @@ class Command:
 COUNTING = ("EVALSHA", "EVAL", "INCR", "INCRBY")
 
 #: What a process's figures are written with, beside plain commands.
-FIGURES = ("HSET", "EXPIRE", "ZADD", "ZREMRANGEBYSCORE")
+FIGURES = ("HSET", "HSETNX", "EXPIRE", "ZADD", "ZREMRANGEBYSCORE")
 
 #: How what counts is answered, with the figures beside; it is given the sound replies.
 Answer = Callable[[Connection, bytes], Awaitable[None]]

@@ -7,19 +7,23 @@ import os
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.testing import bind_unused_port
 
 from config import Settings
-from counter import HISTORY, Visits, statistics
-from counter.statistics import Replica, Snapshot
+from counter import HISTORIES, Snapshot, Visits
+from counter.reading import Process
 from http1 import HTTPServer
 from server import make_app
 from tests.support import ROOT
+from tests.support.counting import counting
 from tests.support.processes import seconds_to_stop
 from tests.support.program import Program
 from tests.support.raw_http import many_descriptors
@@ -38,9 +42,16 @@ class Stream:
         self.reader = reader
         self.writer = writer
         self.head = ""
+        self._blocks: list[str] = []  # that have been received, and not been returned
 
     async def block(self) -> str:
         """Return what comes next, to the empty line that ends it."""
+        if not self._blocks:
+            self._blocks = (await self.chunk()).split("\n\n")[:-1]
+        return self._blocks.pop(0) + "\n\n"
+
+    async def chunk(self) -> str:
+        """Return what was sent at once."""
         if not self.head:
             self.head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
             assert self.head.startswith("HTTP/1.1 200 OK\r\n")
@@ -62,11 +73,9 @@ class Stream:
         self.writer.close()
 
 
-async def watch(port: int, method: str = "GET", **headers: str) -> Stream:
+async def watch(port: int, query: str = "") -> Stream:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()]
-    request = f"{method} /live/events HTTP/1.1\r\nHost: a\r\n{''.join(lines)}\r\n"
-    writer.write(request.encode())
+    writer.write(f"GET /live/events{query} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     return Stream(reader, writer)
 
 
@@ -127,11 +136,11 @@ async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> Non
         ):
             assert f"\r\n{header}\r\n" in stream.head
 
-        # Of each second what the counter held then; a visit that comes alone may be the first.
-        assert 1 <= (await stream.event("history"))["totals"][0][1] <= 3
-        block = await stream.block()
-        event = json.loads(block.split("data: ")[1])
-        assert block.startswith(f"id: {round(event['time'] * 1000)}\ndata: ")
+        history, marks, message = (await stream.chunk()).strip().split("\n\n")
+        assert history.startswith('event: history\ndata: {"last": "5m", "step": 2, ')
+        assert marks.startswith('event: marks\ndata: {"versions": [""], "marks": [{"time": ')
+        event = json.loads(message.split("data: ")[1])
+        assert message.startswith(f"id: {round(event['time'] * 1000)}\ndata: ")
         assert begun - 1 < event["time"] < time.time() + 1
         assert event["redis"] == "up"
         assert event["total"] == 3
@@ -204,50 +213,86 @@ async def test_watching_counts_no_visit(valkey: Valkey) -> None:
         assert valkey.client.dbsize() == 0
 
 
+def shown(history: dict[str, Any]) -> dict[str, int]:
+    """Return the sum of a history, by version."""
+    return dict(sum((Counter(visits) for _, visits in history["moments"]), Counter()))
+
+
 @pytest.mark.gen_test
 @pytest.mark.usefixtures("hurried")
-async def test_who_comes_later_is_told_what_others_saw_and_who_comes_back_the_rest(
-    valkey: Valkey,
+@pytest.mark.parametrize("last", HISTORIES)
+async def test_who_comes_is_told_all_that_was_counted_and_then_what_is_new(
+    valkey: Valkey, last: str
 ) -> None:
-    async with serving(valkey) as served:
-        first = await watch(served.port)
-        seen = [await first.event() for _ in range(3)]
-        later = await watch(served.port)
-        totals = (await later.event("history"))["totals"]
-        assert totals[:3] == [[one["time"], one["total"]] for one in seen]
-        assert (await later.event())["total"] == 0, "at once, and not with the next look"
+    async with serving(valkey) as served, counting(valkey.url, "web-2", version="1.1") as other:
+        await asyncio.gather(*(served.get("/") for _ in range(3)))
+        await asyncio.gather(*(other.count() for _ in range(5)))
+        first = await watch(served.port, f"?last={last}")
+        history = await first.event("history")
+        assert (history["last"], history["step"]) == (last, HISTORIES[last].step)
+        assert all(second % history["step"] == 0 for second, _ in history["moments"])
+        assert shown(history) == {"": 3, "1.1": 5}
+        event = await first.event()
+        assert event["time"] == history["time"], "what is in the one is not counted by the other"
 
-        last = str(round(seen[1]["time"] * 1000))
-        back = await watch(served.port, Last_Event_ID=last)
-        assert (await back.event("history"))["totals"][0] == [seen[2]["time"], 0]
-        for nonsense in ("", "-1", "x", "9" * 400):
-            odd = await watch(served.port, Last_Event_ID=nonsense)
-            assert (await odd.event("history"))["totals"][0] == totals[0]
-            odd.close()
-        for one in (first, later, back):
-            one.close()
+        await asyncio.gather(*(other.count() for _ in range(2)))
+        await served.get("/")
+        since: Counter[str] = Counter()
+        while since != {"": 1, "1.1": 2}:
+            event = await first.event()
+            since.update(event["counted"])
+            assert since.total() <= 3
+
+        for _ in range(2):  # who comes back is told all again
+            later = await watch(served.port, f"?last={last}")
+            assert shown(await later.event("history")) == {"": 4, "1.1": 7}
+            assert (await later.event())["total"] == 11
+            later.close()
+        first.close()
 
 
 @pytest.mark.gen_test
-async def test_who_comes_first_is_told_what_was_counted_while_nobody_watched(
+@pytest.mark.usefixtures("hurried")
+async def test_marks_are_told_first_and_again_when_they_change(valkey: Valkey) -> None:
+    async with serving(valkey) as served:
+        await served.get("/")
+        stream = await watch(served.port)
+        told = await stream.event("marks")
+        assert told["versions"] == [""]
+        assert [(one["kind"], one["hostname"]) for one in told["marks"]] == [("came", "web-1")]
+        async with counting(valkey.url, "web-2", version="1.1") as other:
+            await other.count()
+            told = await stream.event("marks")
+            assert told["versions"] == ["", "1.1"]
+            kinds = [(one["kind"], one["version"]) for one in told["marks"][1:]]
+            assert sorted(kinds) == [("came", "1.1"), ("version", "1.1")]
+            other.start_telling()
+            other.drain()
+            while (await stream.event())["replicas"][1].get("state") != "draining":
+                pass
+        told = await stream.event("marks")
+        *_, gone = told["marks"]
+        assert gone == {"time": gone["time"], "kind": "gone", "hostname": "web-2"}
+        await stream.event()
+        chunks = [await stream.chunk() for _ in range(5)]
+        assert not [one for one in chunks if "event:" in one], "only when they change"
+        stream.close()
+
+
+@pytest.mark.gen_test
+async def test_another_last_is_refused_in_one_line_that_says_what_is_allowed(
     valkey: Valkey,
 ) -> None:
-    now = int(time.time())
-    for second, total in ((now - 200, 7), (now - 10, 11)):
-        valkey.client.hset("{counter}:minutes", str(second % HISTORY), f"{second} {total} 1")
-    valkey.client.set("counter", 11)
     async with serving(valkey) as served:
-        first, second = await watch(served.port), await watch(served.port)
-        for one in (first, second):
-            totals = (await one.event("history"))["totals"]
-            assert totals[:3] == [[now - 200, 7], [now - 199, 10], [now - 10, 11]]
-            assert (await one.event())["total"] == 11
-        for one in (first, second):
-            one.close()
-        await eventually(lambda: not served.live.watchers)
-        back = await watch(served.port, Last_Event_ID=str((now - 100) * 1000))
-        assert (await back.event("history"))["totals"][0] == [now - 10, 11]
-        back.close()
+        for path in ("/live", "/live/events"):
+            for last in ("5", "2h", "5m%0d%0a", "<b>"):
+                answer = await served.get(f"{path}?last={last}")
+                said = b"400 Bad Request: last is one of 5m, 1h, 1d\n"
+                assert (answer.code, answer.body) == (400, said)
+            for last in HISTORIES:
+                head = await served.get(f"{path}?last={last}", method="HEAD")
+                assert (head.code, head.body) == (200, b"")
+        assert not served.live.watchers
 
 
 # What it costs.
@@ -280,7 +325,7 @@ async def test_redis_is_asked_once_a_second_for_however_many_and_not_at_all_for_
         assert looks() == before
 
 
-def test_a_thousand_watch_while_pages_are_served(valkey: Valkey, counting: Start) -> None:
+def test_a_thousand_watch_while_pages_are_served(valkey: Valkey, program: Start) -> None:
     async def main(server: Program) -> None:
         streams = [await watch(server.port) for _ in range(1000)]
         await asyncio.gather(*(one.event() for one in streams))
@@ -301,7 +346,8 @@ def test_a_thousand_watch_while_pages_are_served(valkey: Valkey, counting: Start
     with many_descriptors() as most:
         assert most >= 2500, "a thousand sockets need more descriptors: ulimit -n 4096"
         patient = f"--redis-timeout={PATIENCE}"
-        server = counting(f"--redis-url={valkey.url}", patient, "--access-log=false")
+        server = program(f"--redis-url={valkey.url}", patient, "--access-log=false")
+        server.wait_for(rb"counter on", PATIENCE)
         asyncio.run(main(server))
     assert b"not finished" not in server.log
 
@@ -441,7 +487,7 @@ async def test_what_may_not_be_read_is_said_in_each_event_and_once_in_the_log(
         stream = await watch(served.port)
         events = [await stream.event() for _ in range(3)]
         for event in events:
-            assert event["redis"] == state
+            assert event["redis"] == state, event
             refused = event["refused"][0] if state == "up" else event["reason"]
             assert refused.startswith(f"{command.upper()}: ")
             assert f"no permissions to run the '{command}' command" in refused
@@ -452,6 +498,7 @@ async def test_what_may_not_be_read_is_said_in_each_event_and_once_in_the_log(
         while (event := await stream.event())["redis"] != "up" or "refused" in event:
             pass
         assert event["total"] == 1
+        assert shown(await stream.event("history")) == {"": 1}
         stream.close()
 
 
@@ -464,7 +511,7 @@ async def test_while_redis_hangs_comments_come_and_pages_are_served(
         stream = await watch(served.port)
         await stream.event()
         valkey.hang()
-        monkeypatch.setattr(statistics, "READ_TIMEOUT", 0.5)
+        monkeypatch.setattr("counter.reading.READ_TIMEOUT", 0.5)
         while await stream.block() != ":\n\n":
             pass
         while (await stream.event())["redis"] == "up":
@@ -485,14 +532,11 @@ class Slow:
     def reason(self, error: Exception) -> str:
         return str(error)
 
-    async def history(self) -> list[tuple[int, int]]:
-        return []
-
-    async def read(self) -> Snapshot:
+    async def read(self, histories: Collection[str]) -> Snapshot:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return replace(answer, moments={last: [] for last in histories})
 
     async def close(self) -> None:
         pass
@@ -504,24 +548,90 @@ async def test_times_go_on_by_the_clock_of_redis_while_it_is_away(
 ) -> None:
     monkeypatch.setattr(broadcast, "EVERY", 0.01)
     reader = Slow()
-    reader.answers = [Snapshot(1000.0, 5, [Replica("a", 5, 0.0)]), *[OSError("gone")] * 5]
+    reader.answers = [Snapshot(1000.0, 5), *[OSError("gone")] * 5]
+    events = [one for one in await told_by(reader) if "redis" in one]
+    assert [one["redis"] for one in events] == ["up", *["down"] * 5]
+    assert all(1000 <= one["time"] < 1000 + PATIENCE for one in events)
+
+
+async def told_by(reader: Slow) -> list[dict[str, Any]]:
+    """Return the data of each event that somebody is told, until there are no more answers."""
     told: list[bytes] = []
 
     class Listener:
-        def send(self, chunk: bytes) -> None:
+        def send(self, chunk: bytes) -> bool:
             told.append(chunk)
             if not reader.answers:
                 watched.remove(self)
+            return True
 
         def end(self) -> None:
             pass
 
     watched = Broadcast(reader)  # type: ignore[arg-type]
-    watched.add(Listener())
+    watched.add(Listener(), "5m")
     await eventually(lambda: not watched.watchers)
-    events = [json.loads(one.split(b"data: ")[1]) for one in told if b"data: " in one]
-    assert [one["redis"] for one in events] == ["up", *["down"] * 5]
-    assert all(1000 <= one["time"] < 1000 + PATIENCE for one in events)
+    await watched.close()
+    return [json.loads(one) for one in re.findall(rb"data: (.*)", b"".join(told))]
+
+
+@pytest.mark.gen_test
+async def test_counted_is_what_processes_showed_since_and_after_a_gap_the_history_tells_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(broadcast, "EVERY", 0.01)
+
+    def seen(time: float, *refused: str, **visits: int) -> Snapshot:
+        processes = [Process(id, "web", number, 0.0, time, id) for id, number in visits.items()]
+        return Snapshot(time, 0, processes, refused=refused)
+
+    reader = Slow()
+    reader.answers = [
+        seen(100, a=53),
+        seen(101, a=54, b=2),
+        seen(102, a=51),  # some were shown to nobody; one is not to be seen
+        seen(103, a=55, b=3),
+        seen(110, a=99, b=9),  # Redis was away
+        seen(111, a=99, b=9),
+        seen(112, "HMGET: not you"),
+        seen(113, "HMGET: not you"),
+        seen(114, a=99, b=10),
+        seen(115, a=99, b=12),
+    ]
+    events = await told_by(reader)
+    counted = [one.get("counted", "-") for one in events if "redis" in one]
+    assert counted == [
+        *("-", {"a": 1, "b": 2}, {}, {"a": 1, "b": 1}),
+        *("-", {}, "-", {}, "-", {"b": 2}),
+    ]
+    histories = [one["time"] for one in events if "moments" in one]
+    assert histories == [100, 111, 113, 115]
+
+
+@pytest.mark.gen_test
+async def test_who_has_not_read_is_told_the_history_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(broadcast, "EVERY", 0.01)
+    reader = Slow()
+    reader.answers = [Snapshot(100 + i, 0) for i in range(5)]
+    told: list[bytes] = []
+
+    class Lagging:
+        def send(self, chunk: bytes) -> bool:
+            told.append(chunk)
+            if not reader.answers:
+                watched.remove(self)
+            return len(told) != 3
+
+        def end(self) -> None:
+            pass
+
+    watched = Broadcast(reader)  # type: ignore[arg-type]
+    watched.add(Lagging(), "5m")
+    await eventually(lambda: not watched.watchers)
+    is_history = ["event: history" in one.decode() for one in told]
+    assert is_history == [False, True, False, True, False, False]
     await watched.close()
 
 

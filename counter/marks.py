@@ -1,0 +1,109 @@
+"""What has happened to the replicas, as far as what their processes have written tells.
+
+Nothing is kept of it: each look at the processes finds the same again.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from counter.reading import SILENT_AFTER, Process, Spell, by_hostname, state_of
+from counter.statistics import DAY
+
+#: Seconds between two things that are taken for one: workers of a replica that start, or processes
+#: that miss Redis.
+TOGETHER = 1.0
+
+#: The newest ones are told.
+MAX_MARKS = 200
+
+#: A replica came, said goodbye, or fell silent; Redis was away; a version was seen first.
+Kind = Literal["came", "gone", "silent", "away", "version"]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that happened.
+
+    :arg time: seconds since 1970, by Redis's clock.
+    :arg kind: what.
+    :arg hostname: the replica to which it happened.
+    :arg version: the label of the version that came, if it has one.
+    :arg until: when Redis was back.
+    :arg reason: why it was away.
+    """
+
+    time: float
+    kind: Kind
+    hostname: str = ""
+    version: str = ""
+    until: float = 0.0
+    reason: str = ""
+
+
+def versions_of(processes: Iterable[Process]) -> list[str]:
+    """Return the versions in the order in which they were seen first, "" for none."""
+    return [version for version, _ in _first_seen(processes)]
+
+
+def marks_of(processes: Sequence[Process], now: float) -> list[Mark]:
+    """Return the newest marks of the last day, the oldest first.
+
+    :arg now: seconds since 1970, by Redis's clock.
+    """
+    found = [
+        *(Mark(when, "version", version=one) for one, when in _first_seen(processes) if one),
+        *(Mark(one.start, "away", until=one.end, reason=one.reason) for one in _away(processes)),
+        *_of_replicas(processes),
+    ]
+    recent = [one for one in found if now - DAY < one.time]
+    return sorted(recent, key=lambda one: (one.time, one.kind, one.hostname))[-MAX_MARKS:]
+
+
+def _first_seen(processes: Iterable[Process]) -> list[tuple[str, float]]:
+    first: dict[str, float] = {}
+    for one in processes:
+        first[one.version] = min(one.started, first.get(one.version, one.started))
+    return sorted(first.items(), key=lambda one: (one[1], one[0]))
+
+
+def _away(processes: Iterable[Process]) -> list[Spell]:
+    """Return when Redis was away, as any process saw it."""
+    spells: list[Spell] = []
+    for one in sorted(spell for process in processes for spell in process.away):
+        if spells and one.start <= spells[-1].end + TOGETHER:
+            spells[-1] = spells[-1]._replace(end=max(spells[-1].end, one.end))
+        else:
+            spells.append(one)
+    return spells
+
+
+def _of_replicas(processes: Sequence[Process]) -> Iterator[Mark]:
+    """Yield when each came, and how it went."""
+    # One that says goodbye is seen, and makes nobody silent who had no visits for a while.
+    seen = min((one.seen for one in processes if not one.state), default=0.0)
+    for hostname, those in by_hostname(processes).items():
+        for life in _lives(those):
+            if starts := [(one.started, one.version) for one in life if one.started]:
+                started, version = min(starts)
+                yield Mark(started, "came", hostname, version)
+            ended = max(one.seen_at for one in life)
+            if state_of(life) == "gone":
+                yield Mark(ended, "gone", hostname)
+            elif min(one.seen for one in life) > seen + SILENT_AFTER:
+                yield Mark(ended, "silent", hostname)
+
+
+def _lives(processes: Sequence[Process]) -> list[list[Process]]:
+    """Return the processes that ran together, for each time that a replica came."""
+    lives: list[list[Process]] = []
+    for one in sorted(processes, key=lambda one: one.started):
+        if not lives or _comes_after(one, lives[-1]):
+            lives.append([])
+        lives[-1].append(one)
+    return lives
+
+
+def _comes_after(process: Process, life: Sequence[Process]) -> bool:
+    ended = max(one.seen_at for one in life)
+    return process.started > (ended if state_of(life) == "gone" else ended + TOGETHER)
