@@ -109,7 +109,8 @@ if time then
   end
   try('HSET', process, 'marked', now .. ' ' .. before)
   try('HSET', process, 'hostname', ARGV[4], 'version', ARGV[5], 'labels', ARGV[6])
-  if not mark then try('HSET', process, 'started', now - string.match(full, '%S+$')) end
+  local started = string.format('%.3f', now - string.match(full, '%S+$'))
+  if not mark then try('HSET', process, 'started', started) end
   try('ZADD', names, now, ARGV[3])
   try('ZREMRANGEBYSCORE', names, '-inf', now - DAY)
   try('EXPIRE', names, DAY)

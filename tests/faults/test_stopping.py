@@ -11,6 +11,7 @@ from tests.support.processes import seconds_to_stop
 from tests.support.program import Program
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Program]
 
@@ -100,3 +101,45 @@ def test_a_server_whose_connection_is_cut_as_it_hands_on_tries_again(
         assert seconds_to_stop(leaving) < 1
         assert MAY_BE_MISSING not in leaving.log
     assert_exact(valkey.client, [staying], [1])
+
+
+NAMES = "{counter}:processes"
+
+
+def states(valkey: Valkey) -> list[bytes | None]:
+    """Return what each process says of itself."""
+    return [valkey.client.hget(key, "state") for key in valkey.client.keys("*:process:*")]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_server_that_is_told_to_stop_says_so_at_once_and_at_the_end_that_it_is_gone(
+    processes: int, valkey: Valkey, counting: Start
+) -> None:
+    flags = ("--drain-delay=60", f"--processes={processes}")
+    server = counting(f"--redis-url={valkey.url}", *flags)
+    wait_until(lambda: server.visits() and valkey.client.zcard(NAMES) == processes)
+    server.signal()
+    wait_until(lambda: states(valkey) == [b"draining"] * processes)
+    again = counting(f"--redis-url={valkey.url}", f"--processes={processes}")
+    wait_until(lambda: again.visits() and valkey.client.zcard(NAMES) == 2 * processes)
+    assert seconds_to_stop(again) < 1
+    assert sorted(map(str, states(valkey))) == ["b'draining'"] * processes + ["b'gone'"] * processes
+
+
+@pytest.mark.parametrize("act", [hang, kill])
+def test_a_server_that_cannot_say_goodbye_stops_in_time(
+    act: Callable[[Valkey, Proxy], None], valkey: Valkey, counting: Start
+) -> None:
+    with Proxy([valkey.path]) as proxy:
+        server = counting(f"--redis-url=redis://127.0.0.1:{proxy.port}")
+        assert server.visits() == 1
+        act(valkey, proxy)
+        assert seconds_to_stop(server) < 1
+
+
+def test_a_server_that_is_killed_says_nothing(valkey: Valkey, counting: Start) -> None:
+    server = counting(f"--redis-url={valkey.url}")
+    assert server.visits() == 1
+    server.process.kill()
+    server.process.wait()
+    assert states(valkey) == [None]

@@ -391,7 +391,7 @@ async def test_who_does_not_read_takes_no_memory_and_is_dropped_in_time(
         reading = asyncio.create_task(read_on())
         await eventually(is_dropped)
         assert len(served.live.watchers) == 1, "who reads stays, for longer than the limit too"
-        size = len(served.live._event)
+        size = len(served.live._marks + served.live._event)
         assert 64 * 1024 < held < 64 * 1024 + 2 * size + 4096
         reading.cancel()
         stuck.close()
@@ -498,7 +498,8 @@ async def test_what_may_not_be_read_is_said_in_each_event_and_once_in_the_log(
         while (event := await stream.event())["redis"] != "up" or "refused" in event:
             pass
         assert event["total"] == 1
-        assert shown(await stream.event("history")) == {"": 1}
+        if what == "the last minutes":
+            assert shown(await stream.event("history")) == {"": 1}
         stream.close()
 
 

@@ -1,0 +1,253 @@
+"""What was counted in the last minutes, hours and day is kept by version, exactly, and bounded."""
+
+import asyncio
+import time
+from collections import Counter
+
+import pytest
+from redis.crc import key_slot
+
+from counter import HISTORIES, KEY, Snapshot, Visits, statistics
+from counter.reading import Moment
+from tests.support.counting import counting
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE, eventually
+
+#: A script takes this from a step's time, where a test counts in the past.
+AGO = 60
+
+
+@pytest.fixture
+def always_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each group be a mark."""
+    monkeypatch.setattr(statistics, "MARK_EVERY", 0)
+
+
+async def snapshot_of(visits: Visits) -> Snapshot:
+    reader = visits.reader()
+    try:
+        return await reader.read(HISTORIES)
+    finally:
+        await reader.close()
+
+
+def by_version(moments: list[Moment]) -> Counter[str]:
+    return sum((Counter(visits) for _, visits in moments), Counter())
+
+
+async def count(visits: Visits, number: int) -> None:
+    assert None not in await asyncio.gather(*(visits.count() for _ in range(number)))
+
+
+def marked(valkey: Valkey, ago: float) -> float:
+    """Have the only process of which there is a mark have been marked so long ago."""
+    (key,) = [one for one in valkey.client.keys("*:process:*") if valkey.client.hget(one, "marked")]
+    then = time.time() - ago
+    shown = valkey.client.hget(key, "marked").split()[1].decode()
+    valkey.client.hset(key, "marked", f"{then:.3f} {shown}")
+    return then
+
+
+@pytest.mark.gen_test
+async def test_the_history_of_each_version_is_all_that_was_shown(valkey: Valkey) -> None:
+    async with (
+        counting(valkey.url, "web-1", version="1.0") as old,
+        counting(valkey.url, "web-2", version="1.0") as another,
+        counting(valkey.url, "web-3", version="2.0 b=é%") as new,
+        counting(valkey.url, "web-4") as unnamed,
+        counting(valkey.url, "web-5") as just_started,
+    ):
+        begun = time.time()
+        expected: Counter[str] = Counter()
+        while time.time() < begun + 2.5:
+            for visits, number, version in (
+                *((old, 7, "1.0"), (another, 1, "1.0"), (new, 3, "2.0 b=é%")),
+                (unnamed, 2, ""),
+            ):
+                await count(visits, number)
+                expected[version] += number
+            shown = await snapshot_of(just_started)
+            for last in HISTORIES:
+                assert by_version(list(shown.moments[last])) == expected, last
+            assert shown.total == expected.total()
+        steps = [second for second, _ in shown.moments["5m"]]
+        assert begun - 2 < steps[0] < steps[-1] <= time.time()
+
+
+@pytest.mark.gen_test
+async def test_looks_while_visits_are_counted_miss_none_and_count_none_twice(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "MARK_EVERY", 0.005)
+    async with counting(valkey.url, version="1") as visits, counting(valkey.url) as other:
+        reader = visits.reader()
+        ended = False
+
+        async def go_on(one: Visits) -> None:
+            while not ended:
+                await one.count()
+
+        await count(visits, 1)
+        await count(other, 1)
+        going = [asyncio.create_task(go_on(one)) for one in (visits, other)]
+        looks = [await reader.read(["5m"]) for _ in range(100)]
+        ended = True
+        await asyncio.gather(*going)
+        await reader.close()
+    for one in looks:
+        assert by_version(list(one.moments["5m"])).total() == one.total
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("always_marked")
+async def test_a_pause_moves_no_visit(valkey: Valkey) -> None:
+    async with counting(valkey.url) as visits:
+        await count(visits, 5)
+        then = marked(valkey, AGO)
+        expected = {int(then // 2) * 2: 5}
+        assert dict((await snapshot_of(visits)).moments["5m"]) == {
+            second: {"": number} for second, number in expected.items()
+        }
+        await count(visits, 2)
+        moments = (await snapshot_of(visits)).moments["5m"]
+        assert moments[0] == (int(then // 2) * 2, {"": 5}), "the next visit has not moved it"
+        assert [dict(visits) for _, visits in moments[1:]] == [{"": 2}]
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("always_marked")
+@pytest.mark.parametrize("last", HISTORIES)
+async def test_a_step_takes_the_place_of_that_of_a_round_before_and_not_of_a_later_one(
+    valkey: Valkey, last: str
+) -> None:
+    step, steps = HISTORIES[last]
+    key = f"{{counter}}:last:{last}"
+    async with counting(valkey.url) as visits:
+        await count(visits, 5)
+        then = marked(valkey, AGO)
+        start = int(then // step) * step
+        slot = str(start // step % steps)
+        valkey.client.hset(key, slot, f"{start - step * steps} x=7 =3")
+        await count(visits, 1)
+        assert valkey.client.hget(key, slot) == f"{start} =5".encode()
+
+        marked(valkey, AGO + step * steps)  # of a round before
+        await count(visits, 1)
+        assert valkey.client.hget(key, slot) == f"{start} =5".encode()
+        moments = (await snapshot_of(visits)).moments[last]
+        assert all(second > time.time() - step * steps - step for second, _ in moments)
+
+        valkey.client.hset(key, slot, f"{start + step * steps * 9} =3")  # the clock was wrong
+        marked(valkey, AGO)
+        await count(visits, 1)
+        assert valkey.client.hget(key, slot) == f"{start} =1".encode()
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("always_marked")
+async def test_more_versions_than_a_step_tells_apart_count_as_one(valkey: Valkey) -> None:
+    for number in range(1, 13):
+        async with counting(valkey.url, f"web-{number}", version=f"{number}") as visits:
+            await count(visits, 2)
+            await count(visits, 1)
+            process = valkey.client.keys(f"*{visits._statistics.id}")[0]
+            valkey.client.hset(process, "marked", "")  # what came last is of no step then
+    async with counting(valkey.url) as visits:
+        shown = by_version(list((await snapshot_of(visits)).moments["1d"]))
+    assert shown == {**{f"{number}": 2 for number in range(1, 9)}, "…": 8}
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("always_marked")
+async def test_what_histories_take_is_bounded(valkey: Valkey) -> None:
+    versions = [f"2026.11.{number}-rc1" for number in range(9)]
+    for last, (step, steps) in HISTORIES.items():
+        key = f"{{counter}}:last:{last}"
+        now = int(time.time() // step)
+        for i in range(steps):  # as the script writes it
+            words = " ".join(f"{version}=1234567" for version in versions)
+            valkey.client.hset(key, str((now - i) % steps), f"{(now - i) * step} {words}")
+        most = valkey.client.memory_usage(key, samples=0)
+        assert most < 64_000, (last, most)
+        one = f"{last}: one version"
+        valkey.client.delete(key)
+        for i in range(steps):
+            valkey.client.hset(
+                key, str((now - i) % steps), f"{(now - i) * step} {versions[0]}=12345"
+            )
+        assert valkey.client.memory_usage(key, samples=0) < 8_000, one
+    async with counting(valkey.url, version=versions[0]) as visits:
+        for _ in range(3):
+            await count(visits, 1)
+        for last, (step, steps) in HISTORIES.items():
+            key = f"{{counter}}:last:{last}"
+            assert valkey.client.hlen(key) == steps
+            assert step * steps - PATIENCE < valkey.client.ttl(key) <= step * steps
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("always_marked")
+async def test_histories_lie_in_the_counters_slot(valkey: Valkey) -> None:
+    async with counting(valkey.url) as visits:
+        await count(visits, 1)
+        await count(visits, 1)
+    keys = valkey.client.keys("{counter}:last:*")
+    assert len(keys) == len(HISTORIES)
+    assert {key_slot(key) for key in keys} == {key_slot(KEY.encode())}
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("always_marked")
+async def test_without_scripts_there_is_no_history_and_after_it_no_wrong_one(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    valkey.client.acl_setuser("default", enabled=True, commands=["-evalsha"])
+    async with counting(valkey.url) as visits:
+        await count(visits, 5)
+        await count(visits, 5)
+        assert not visits.exactly_once
+        assert not any((await snapshot_of(visits)).moments.values())
+        assert not valkey.client.keys("{counter}:last:*")
+        valkey.client.acl_setuser("default", enabled=True, commands=["+evalsha"])
+        monkeypatch.setattr("counter.delivery.REFUSED_FOR", 0)
+        await count(visits, 3)
+        assert by_version(list((await snapshot_of(visits)).moments["5m"])) == {"": 3}
+
+
+@pytest.mark.gen_test
+async def test_others_that_raise_the_counter_are_not_in_the_history(valkey: Valkey) -> None:
+    async with counting(valkey.url) as visits:
+        await count(visits, 2)
+        valkey.client.incrby("counter", 40)
+        await count(visits, 1)
+        shown = await snapshot_of(visits)
+    assert (shown.total, by_version(list(shown.moments["5m"]))) == (43, {"": 3})
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("always_marked")
+async def test_numbers_that_nobody_was_shown_are_in_the_history_once_somebody_is(
+    valkey: Valkey,
+) -> None:
+    async with counting(valkey.url, timeout=1, version="1") as visits:
+        await count(visits, 2)
+        valkey.hang()
+        late = [asyncio.create_task(visits.count()) for _ in range(3)]
+        assert await asyncio.gather(*late) == [None] * 3
+        valkey.go_on()
+        await eventually(lambda: visits.up)
+        for _ in range(6):
+            await count(visits, 1)
+        assert by_version(list((await snapshot_of(visits)).moments["5m"])) == {"1": 8}
+
+
+@pytest.mark.gen_test
+async def test_what_may_not_be_read_at_once_is_read_one_after_the_other(valkey: Valkey) -> None:
+    for command in ("multi", "exec"):
+        valkey.client.acl_setuser("default", enabled=True, commands=[f"-{command}"])
+        async with counting(valkey.url) as visits:
+            await count(visits, 1)
+            shown = await snapshot_of(visits)
+            assert shown.processes[0].visits == 1
+            assert not [*shown.refused, *shown.refused_histories]
+        valkey.client.acl_setuser("default", enabled=True, commands=[f"+{command}"])

@@ -1,0 +1,117 @@
+"""What happened is found in what processes have written, again and again the same."""
+
+import dataclasses
+
+from counter.marks import MAX_MARKS, marks_of, versions_of
+from counter.reading import Process, Snapshot, Spell
+from counter.statistics import DAY
+
+NOW = 1_764_220_000.0
+
+
+def process(hostname: str, started: float, seen: float, **more: object) -> Process:
+    """Return one that began and was seen last so many seconds ago."""
+    begun = NOW - started if started else 0.0
+    one = Process(f"{hostname}-{started}", hostname, 1, seen, NOW - seen, "1.0", started=begun)
+    return dataclasses.replace(one, **more)  # type: ignore[arg-type]
+
+
+def found(*processes: Process) -> list[tuple[float, str, str]]:
+    """Return how long ago what happened to which replica."""
+    marks = marks_of(processes, NOW)
+    return [
+        (round(NOW - one.time, 3), one.kind, one.hostname) for one in marks if one.kind != "version"
+    ]
+
+
+def test_a_replica_comes_once_however_many_processes_it_has() -> None:
+    workers = [process("web-1", 100 - i / 10, seen) for i, seen in enumerate((0.5, 99, 40))]
+    assert found(*workers, process("web-2", 60, 0)) == [
+        (100, "came", "web-1"),
+        (60, "came", "web-2"),
+    ]
+
+
+def test_a_worker_that_is_started_again_is_no_replica_that_comes() -> None:
+    assert found(process("web-1", 100, 0), process("web-1", 50, 1)) == [(100, "came", "web-1")]
+
+
+def test_a_replica_that_says_goodbye_is_gone_and_one_that_starts_anew_comes_again() -> None:
+    first = process("web-1", 100, 60, state="gone")
+    other = process("web-2", 100, 0)
+    came = (100, "came", "web-1"), (100, "came", "web-2")
+    assert found(first, other) == [*came, (60, "gone", "web-1")]
+    again = process("web-1", 59.5, 0)
+    assert found(again, first, other) == [*came, (60, "gone", "web-1"), (59.5, "came", "web-1")]
+    killed = process("web-1", 100, 60)
+    assert found(process("web-1", 58, 0), killed)[1:] == [
+        *((60, "silent", "web-1"), (58, "came", "web-1"))
+    ]
+
+
+def test_a_replica_of_several_processes_is_gone_when_all_of_them_are() -> None:
+    gone = [process("web-1", 50, seen, state="gone") for seen in (1.0, 1.2)]
+    stays = process("web-1", 50, 1.1, state="draining")
+    assert found(*gone, stays) == [(50, "came", "web-1")]
+    assert Snapshot(NOW, 3, [*gone, stays]).replicas[0].state == "draining"
+    ended = dataclasses.replace(stays, state="gone", seen=0.2, seen_at=NOW - 0.2)
+    assert found(*gone, ended)[1:] == [(0.2, "gone", "web-1")]
+    crashed = process("web-1", 50, 30)
+    assert Snapshot(NOW, 3, [ended, *gone, crashed]).replicas[0].state == "gone"
+    alive = process("web-1", 50, 0.1)
+    assert Snapshot(NOW, 3, [alive, *gone]).replicas[0].state == ""
+
+
+def test_a_replica_is_silent_five_seconds_after_the_one_seen_last() -> None:
+    latest = process("web-1", 90, 2)
+    came = [(90, "came", "web-1"), (80, "came", "web-2")]
+    assert found(latest, process("web-2", 80, 6.9)) == came
+    silent = [process("web-2", 80, 7.2), process("web-2", 80, 8)]
+    assert found(latest, *silent) == [*came, (7.2, "silent", "web-2")]
+    draining = process("web-2", 80, 7.2, state="draining")
+    assert found(latest, draining)[2:] == [(7.2, "silent", "web-2")], "it was killed then"
+
+
+def test_goodbyes_do_not_make_those_silent_that_have_no_visits() -> None:
+    idle = [process(f"web-{i}", 9000, 600 + i) for i in range(3)]
+    said = [process("web-8", 9000, 1, state="gone"), process("web-9", 9000, 1, state="draining")]
+    kinds = [kind for _, kind, _ in found(*idle, *said)]
+    assert sorted(kinds) == ["came"] * 5 + ["gone"]
+
+
+def test_redis_was_away_from_the_first_process_that_saw_it_to_the_last() -> None:
+    def away(*spells: tuple[float, float]) -> list[Spell]:
+        return [Spell(NOW - start, NOW - end, f"since {start}") for start, end in spells]
+
+    marks = marks_of(
+        [
+            process("web-1", 0, 0, away=away((50, 40), (10, 8))),
+            process("web-2", 0, 0, away=away((49, 39.5), (90, 80), (9, 8.5))),
+        ],
+        NOW,
+    )
+    assert [(NOW - one.time, NOW - one.until, one.reason) for one in marks] == [
+        *((90, 80, "since 90"), (50, 39.5, "since 50"), (10, 8, "since 10"))
+    ]
+
+
+def test_versions_are_in_the_order_in_which_they_were_seen_first() -> None:
+    processes = [
+        process("web-1", 10, 0, version="1.2"),
+        process("web-2", 90, 0, version="1.10"),
+        process("web-3", 50, 0, version="1.2"),
+        process("web-4", 40, 0, version=""),
+        process("old", 0, 0, version="0.9"),  # did not write it
+    ]
+    assert versions_of(processes) == ["0.9", "1.10", "1.2", ""]
+    seen = [one for one in marks_of(processes, NOW) if one.kind == "version"]
+    assert [(one.version, NOW - one.time) for one in seen] == [("1.10", 90), ("1.2", 50)]
+
+
+def test_the_newest_marks_of_a_day_are_told() -> None:
+    many = [process(f"web-{i}", i + 1, 0) for i in range(MAX_MARKS + 50)]
+    marks = marks_of(many, NOW)
+    assert len(marks) == MAX_MARKS
+    assert [one.time for one in marks] == sorted(one.time for one in marks)
+    assert marks[-1].time == NOW - 1
+    assert found(process("web-1", DAY + 1, 0)) == []
