@@ -1,4 +1,4 @@
-"""Which of the forms of a page a client prefers (RFC 9110, section 12.5.1)."""
+"""Which of the forms of a page, and which of its languages, a client prefers (RFC 9110, 12.5)."""
 
 import functools
 import re
@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 _RANGE = re.compile(r"[^\s/]+/[^\s/]+", re.ASCII)
+_LANGUAGE_RANGE = re.compile(
+    r"(?P<language>[a-z]{1,8}|\*)(-[a-z0-9]{1,8})*[ \t]*(;[ \t]*q=(?P<weight>\S+))?"
+)
 _WEIGHT = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?", re.ASCII)
 
 
@@ -81,3 +84,32 @@ def prefers_json(accept: str) -> bool:
     :arg accept: the Accept header, empty when there was none.
     """
     return preferred(accept, ("text/html", "application/json")) == "application/json"
+
+
+def preferred_language(accept: str, offers: Sequence[str]) -> str:
+    """Return the language that a client prefers (RFC 9110, section 12.5.4).
+
+    A range names each offer of its first subtag, as ``zh-TW`` names ``zh-CN``: that is nearer than
+    another language.
+
+    :arg accept: the Accept-Language header, empty when there was none. A range that is not well
+        formed is passed over.
+    :arg offers: the languages that there are (BCP 47).
+    :return: that of the highest weight. Of those that are alike, the one that the header names
+        first; the first one when none is acceptable.
+    """
+    weights: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        found = _LANGUAGE_RANGE.fullmatch(part.strip())
+        if found and _WEIGHT.fullmatch(weight := found["weight"] or "1"):
+            language = found["language"]
+            weights[language] = max(float(weight), weights.get(language, 0))
+
+    def weight_and_place(offer: str) -> tuple[float, int]:
+        language = offer.partition("-")[0]
+        named = language if language in weights else "*"
+        place = list(weights).index(named) if named in weights else len(weights)
+        weight = weights.get(named, 0)
+        return weight, -place if weight else 0
+
+    return max(offers, key=weight_and_place)

@@ -1,13 +1,38 @@
 """``GET /live`` and ``GET /live/events``: the page that shows visits as they are counted."""
 
 import asyncio
+import base64
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from tornado import locale
+
 from counter import HISTORIES
+from handlers.accept import preferred_language
 from handlers.base import COMMON_HEADERS, BaseHandler
-from handlers.static import StaticHandler
+from handlers.static import FOLDER, StaticHandler
 from watch import Broadcast
+
+
+def _json(value: object) -> str:
+    """Return JSON that may stand in a ``script`` element: nothing in it ends that."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", r"\u003c")
+
+
+#: The page's modules import each other by their names. This leads to the URLs with their hashes.
+_MODULES = sorted(file.name for file in FOLDER.glob("*.js"))
+_IMPORT_MAP = _json(
+    {"imports": {f"./static/{name}": f"./{StaticHandler.url(name)}" for name in _MODULES}}
+)
+_IMPORT_MAP_HASH = base64.b64encode(hashlib.sha256(_IMPORT_MAP.encode()).digest()).decode()
+
+locale.set_default_locale("en")
+locale.load_translations(str(FOLDER.parent / "templates" / "translations"), encoding="utf-8")
+
+#: The page's languages (BCP 47), the first for readers of any other one, and their words.
+_LOCALES = {language: locale.get(language.replace("-", "_")) for language in ("en", "zh-CN")}
 
 
 class _ViewHandler(BaseHandler):
@@ -27,16 +52,34 @@ class LiveHandler(_ViewHandler):
         **COMMON_HEADERS,
         "Content-Type": "text/html; charset=utf-8",
         "Content-Security-Policy": (
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            f"default-src 'none'; script-src 'self' 'sha256-{_IMPORT_MAP_HASH}'; "
+            "style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+            "form-action 'none'; frame-ancestors 'none'"
         ),
+        "Vary": "Accept-Language",
     }
 
     def get(self) -> None:
-        """Answer the page."""
-        self.render("live.html", static=StaticHandler.url, last=self._last, views=[*HISTORIES])
+        """Answer the page, in the reader's language."""
+        self.render(
+            "live.html",
+            language=self._language,
+            last=self._last,
+            data=_json,
+            static=StaticHandler.url,
+            import_map=_IMPORT_MAP,
+        )
 
     head = get
+
+    @property
+    def _language(self) -> str:
+        """The language that the reader prefers, of those that the page has."""
+        return preferred_language(self.request.headers.get("Accept-Language", ""), tuple(_LOCALES))
+
+    def get_user_locale(self) -> locale.Locale:
+        """Return what translates the template's words; Tornado's hook."""
+        return _LOCALES[self._language]
 
 
 class EventsHandler(_ViewHandler):

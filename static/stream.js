@@ -1,25 +1,26 @@
-// The stream of events, one for all tabs of a browser, which allows a host six connections over
-// HTTP/1.1: with a stream for each, the seventh page would not load. One tab leads: it has the
-// stream, and passes on what comes. The others follow; one of them leads when they hear nothing
-// more of it. They talk by a BroadcastChannel, which, other than Web Locks, plain HTTP has too.
-// A hidden tab does neither. Shown again, it gets the five minutes' history like a new one.
+// The stream of events, one for all tabs of a browser with the same view: it allows a host six
+// connections over HTTP/1.1. One tab leads: it has the stream, and passes on what comes. The others
+// follow; one of them leads when they hear nothing more of it. They talk by a BroadcastChannel,
+// which plain HTTP has, too. A hidden tab rests.
 //
-// The document is told by events: "stream", its detail a kind ("history", "message", "lost") and
-// the data.
+// The document is told by events "stream" of a kind: "history", "marks", "message" or "lost".
 
-const HISTORY = 300; // events that the history has
-const DEAD = 10_000; // milliseconds without an event after which another connection is tried
-const AGAIN = 2_000; // milliseconds until then, where the browser would give up
-const BEAT = 1_000; // milliseconds between two signs of life of the tab that leads
-const QUIET = 3_000; // milliseconds without one after which another tab leads
-const ASKED = 200; // milliseconds in which the tab that leads answers one that begins
+import { asEvent, now, view } from "./history.js";
+
+// Milliseconds.
+const DEAD = 10_000; // without an event, after which another connection is tried
+const AGAIN = 2_000; // until then, where the browser would give up
+const BEAT = 1_000; // between two signs of life of the tab that leads
+const QUIET = 3_000; // without one, after which another tab leads
+const ASKED = 200; // in which the tab that leads answers one that begins
 
 const me = Math.random();
-const tabs = new BroadcastChannel(import.meta.url); // those of the same server, path and version
+// Those of the same server, path, version and view.
+const tabs = new BroadcastChannel(`${import.meta.url} ${view}`);
 
 let source = null; // of the tab that leads
-let totals; // what it has been told, as a history
-let last; // what it said last
+let marks; // what it said last, of each kind
+let last;
 let dead; // timers
 let beat;
 let quiet;
@@ -30,7 +31,8 @@ const show = (kind, data) =>
   document.dispatchEvent(new CustomEvent("stream", { detail: { kind, data } }));
 
 function tell(kind, data) {
-  last = [kind, data];
+  if (kind === "marks") marks = data;
+  else last = [kind, data];
   send(kind, data);
   show(kind, data);
 }
@@ -39,8 +41,7 @@ function tell(kind, data) {
 // connection on which nothing comes any more without its being closed.
 
 function connect() {
-  const mine = (source = new EventSource("live/events"));
-  totals = [];
+  const mine = (source = new EventSource(`live/events?last=${view}`));
   const again = (milliseconds) => {
     clearTimeout(dead);
     dead = setTimeout(() => {
@@ -50,18 +51,12 @@ function connect() {
     }, milliseconds);
   };
   mine.addEventListener("open", () => again(DEAD));
-  mine.addEventListener("history", (message) => {
-    const data = JSON.parse(message.data);
-    totals.push(...data.totals);
-    tell("history", data);
-  });
-  mine.addEventListener("message", (message) => {
-    const data = JSON.parse(message.data);
-    again(DEAD);
-    if (data.redis === "up") totals.push([data.time, data.total]);
-    totals.splice(0, totals.length - HISTORY);
-    tell("message", data);
-  });
+  for (const kind of ["history", "marks", "message"]) {
+    mine.addEventListener(kind, (message) => {
+      again(DEAD);
+      tell(kind, JSON.parse(message.data));
+    });
+  }
   mine.addEventListener("error", () => {
     tell("lost");
     again(mine.readyState === EventSource.CLOSED ? AGAIN : DEAD);
@@ -70,7 +65,7 @@ function connect() {
 }
 
 function lead() {
-  last = null;
+  last = marks = null;
   send("beat");
   beat = setInterval(send, BEAT, "beat");
   connect();
@@ -94,7 +89,8 @@ tabs.addEventListener("message", ({ data: { from, kind, data } }) => {
   if (document.hidden) return;
   if (source !== null) {
     if (kind === "begin") {
-      send("history", { totals });
+      if (now !== undefined) send("history", asEvent());
+      if (marks) send("marks", marks);
       if (last) send(...last);
       return;
     }

@@ -1,0 +1,54 @@
+// What was counted in the view, in steps, by version. Times are seconds by the clock of Redis.
+
+const VIEWS = { "5m": [300, 2], "1h": [3600, 30], "1d": [86400, 600] }; // seconds: all, and a step
+
+export const view = document.documentElement.dataset.last;
+export const [span, step] = VIEWS[view];
+export let now; // all that was counted until then is in it
+
+let moments = new Map(); // the second at which a step begins, to the visits in it by version
+let aways = []; // when the stream told that Redis was away, as marks
+
+const startOf = (time) => Math.floor(time / step) * step;
+
+export const asEvent = () => ({ time: now, moments: [...moments] });
+
+export function begin(event) {
+  moments = new Map(event.moments);
+  now = event.time;
+}
+
+// Visits may have come at any time since the message before, so each step gets its part of them.
+export function add({ time, counted = {}, redis }) {
+  if (time < now - span) moments.clear(); // the clock was set back
+  else if (time <= now) return;
+  const from = now > time - span ? now : time - 1;
+  for (let start = startOf(from); start < time; start += step) {
+    const part = (Math.min(start + step, time) - Math.max(start, from)) / (time - from);
+    const moment = moments.get(start) ?? {};
+    for (const [version, visits] of Object.entries(counted)) {
+      moment[version] = (moment[version] ?? 0) + visits * part;
+    }
+    moments.set(start, moment);
+  }
+  for (const start of moments.keys()) if (start < time - span - step) moments.delete(start);
+  if (redis === "down") {
+    if (aways.at(-1)?.until !== from) aways.push({ kind: "away", time: from });
+    aways.at(-1).until = time;
+  }
+  now = time;
+}
+
+// The steps of the view, the oldest first: [start, end, visits by version]. The one that is under
+// way ends now: what it has so far is no fall.
+export function steps() {
+  const all = [];
+  for (let start = startOf(now - span); start < now; start += step) {
+    all.push([start, Math.min(start + step, now), moments.get(start) ?? {}]);
+  }
+  return all;
+}
+
+// When Redis was away as this page was told, but for what replicas tell, once it is back.
+export const ownAways = (marks) => aways.filter(({ time, until }) =>
+  until === now || !marks.some((one) => one.time < until && one.until > time));

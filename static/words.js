@@ -1,0 +1,40 @@
+// The page's words in its language, and numbers and times as the reader writes them.
+
+import { $ } from "./dom.js";
+
+const words = JSON.parse($("words").textContent);
+
+// A text of the page's, in which each {name} is filled in.
+export const say = (key, values) => words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+
+const format = (kind, options) => {
+  const made = new Intl[kind](navigator.language, options);
+  return (...what) => made.format(...what);
+};
+
+const number = (options) => format("NumberFormat", options);
+export const showNumber = number({});
+export const showShare = number({ style: "percent", maximumFractionDigits: 1 });
+const few = number({ maximumSignificantDigits: 2 });
+export const showRate = (rate) =>
+  rate === null ? "–" : rate < 10 ? few(rate) : showNumber(Math.round(rate));
+
+// Seconds in the unit that fits: its name, and how many.
+const inUnit = (seconds) =>
+  seconds < 60 ? ["second", seconds] : seconds < 3600 ? ["minute", seconds / 60]
+  : ["hour", seconds / 3600];
+
+const ago = format("RelativeTimeFormat", { numeric: "auto", style: "narrow" });
+export function showAgo(seconds) {
+  const [unit, amount] = inUnit(seconds < 2 ? 0 : seconds);
+  return ago(-Math.round(amount), unit);
+}
+export function showLength(seconds) {
+  const [unit, amount] = inUnit(Math.max(1, seconds));
+  return number({ style: "unit", unit, maximumFractionDigits: 0 })(amount);
+}
+
+const clock = format("DateTimeFormat", { timeStyle: "short" });
+const exactClock = format("DateTimeFormat", { timeStyle: "medium" });
+export const showHour = (time) => clock(1000 * time);
+export const showTime = (time) => exactClock(1000 * time);
