@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
 
 from tests.support import ROOT
 from tests.support.program import Program
@@ -28,15 +28,20 @@ LOST = re.compile(
 NAMES = ("web-1", "web-2", "web-3")
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def launch(playwright: Playwright) -> Browser:
+    """Start Debian's Chromium."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.fail("no Chromium: apt-get install chromium", pytrace=False)
     # Its sandbox is not for root, and a container's /dev/shm is small.
     flags = ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    return playwright.chromium.launch(executable_path=chromium, args=flags)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        one = playwright.chromium.launch(executable_path=chromium, args=flags)
+        one = launch(playwright)
         yield one
         one.close()
 
@@ -57,8 +62,8 @@ class Opened:
         )
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        is_lost = LOST.match(message.text) and message.location["url"].endswith("/live/events")
-        if message.type in ("error", "warning") and not (is_lost and self.may_lose):
+        is_lost = self.may_lose and LOST.match(message.text)
+        if message.type in ("error", "warning") and not is_lost:
             self.complaints.append(f"{message.type}: {message.text}")
 
 
@@ -72,7 +77,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Opened]]:
         context.set_default_timeout(1000 * PATIENCE)
         one = Opened(context.new_page())
         opened.append(one)
-        one.page.goto(f"{url}/live")
+        one.page.goto(url if "/live" in url else f"{url}/live")
         return one
 
     yield open_page

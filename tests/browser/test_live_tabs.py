@@ -4,16 +4,15 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Opened
-from tests.browser.test_live_page import is_live, points, wait_for_points
+from tests.browser.live import Start, happened, is_live, steps, wait_for_steps
 from tests.support.ports import held_port
 from tests.support.program import Program
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 
-Start = Callable[..., Program]
 Open = Callable[[str], Opened]
 
 #: Seven streams would be one more than the browser allows.
@@ -57,6 +56,15 @@ def streams(server: Program) -> int:
     return int(found[1])
 
 
+def visit_until_drawn(server: Program, page: Page, number: int) -> int | None:
+    """Visit until so many steps are drawn, and return the last visit's number."""
+    visit = None
+    while steps(page) < number:
+        visit = server.visits()
+        expect(page.locator("#total")).to_have_text(str(visit))
+    return visit
+
+
 def all_show(tabs: list[Opened], number: int | None) -> None:
     for one in tabs:
         expect(one.page.locator("#total")).to_have_text(str(number))
@@ -81,11 +89,23 @@ def test_a_tab_that_is_opened_later_starts_with_what_the_others_have(
 ) -> None:
     server = counting(f"--redis-url={valkey.url}")
     first = tabs(f"{server.url}/live").page
-    wait_for_points(first, 4)
+    visit_until_drawn(server, first, 2)
     later = tabs(f"{server.url}/live").page
     is_live(later)
-    assert len(points(later)) >= 4
+    assert steps(later) >= 2
+    assert happened(later) == happened(first) != []
     wait_until(lambda: streams(server) == 1)
+
+
+def test_tabs_of_another_view_have_a_stream_of_their_own(
+    valkey: Valkey, counting: Start, tabs: Open
+) -> None:
+    server = counting(f"--redis-url={valkey.url}")
+    views = [tabs(f"{server.url}/live?last={last}") for last in ("5m", "1h", "1h", "1d")]
+    all_show(views, server.visits())
+    wait_until(lambda: streams(server) == 3)
+    for one in views:
+        wait_for_steps(one.page, 1)
 
 
 @pytest.mark.parametrize("how", ["closed", "left", "hidden"])
@@ -133,17 +153,15 @@ def test_a_hidden_tab_has_no_stream_and_catches_up_when_it_is_shown(
     server = counting(f"--redis-url={valkey.url}")
     tab = tabs(f"{server.url}/live")
     all_show([tab], server.visits())
-    wait_for_points(tab.page, 2)
+    wait_for_steps(tab.page, 1)
     tab.page.evaluate("() => hide(true)")
     wait_until(lambda: streams(server) == 0)
     watching = tabs(f"{server.url}/live").page  # while that one rests
-    drawn = len(points(tab.page))
-    number = server.visits()
-    wait_for_points(watching, drawn + 5)
+    number = visit_until_drawn(server, watching, steps(tab.page) + 2)
     expect(tab.page.locator("#total")).to_have_text("1")
     tab.page.evaluate("() => hide(false)")
     all_show([tab], number)
-    assert len(points(tab.page)) > drawn + 2, "it has what it missed"
+    wait_for_steps(tab.page, steps(watching))  # it has what it missed
     wait_until(lambda: streams(server) == 1)
 
 

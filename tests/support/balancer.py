@@ -86,10 +86,21 @@ class Balancer:
                 head = await reader.readuntil(b"\r\n\r\n")
                 answer = _FAILED
                 with contextlib.suppress(asyncio.IncompleteReadError, OSError):
-                    answer = await self._passed_on(head)
+                    answer = await self._passed_on(head, writer)
                 writer.write(answer)
 
-    async def _passed_on(self, head: bytes) -> bytes:
+    async def _stream(
+        self, answer: bytes, reader: asyncio.StreamReader, client: asyncio.StreamWriter
+    ) -> None:
+        """Pass on an answer without an end, until there is one: then the client is closed, too."""
+        client.write(answer)
+        while data := await reader.read(65536):
+            client.write(data)
+            await client.drain()
+        client.close()
+        raise ConnectionResetError
+
+    async def _passed_on(self, head: bytes, client: asyncio.StreamWriter) -> bytes:
         port = next(port for port in self._turn if port in self.ready)
         idle = self._idle[port]
         reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
@@ -100,8 +111,10 @@ class Balancer:
             writer.write(b"\r\n".join([begin, wish, *fields]))
             answer = await reader.readuntil(b"\r\n\r\n")
             lines = answer.lower().split(b"\r\n")
-            (length,) = (line[15:] for line in lines if line.startswith(b"content-length:"))
-            answer += await reader.readexactly(int(length))
+            lengths = [line[15:] for line in lines if line.startswith(b"content-length:")]
+            if not lengths:
+                await self._stream(answer, reader, client)
+            answer += await reader.readexactly(int(lengths[0]))
         except BaseException:
             writer.close()
             raise

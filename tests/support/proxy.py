@@ -43,7 +43,8 @@ class Line:
 class Proxy:
     """Listens on a port of 127.0.0.1; use it as a context.
 
-    :arg targets: each connection goes to the next of them that takes it, as a balancer does.
+    :arg targets: each connection goes to the next of them that takes it, as a balancer does. They
+        may be changed.
     :arg tls: what clients are spoken to with; in the clear when None.
     """
 
@@ -53,7 +54,7 @@ class Proxy:
         self.port: int = self._port.getsockname()[1]
         self.accepted = 0
         """Connections so far."""
-        self._targets = list(targets)
+        self.targets = list(targets)
         self._turn = itertools.count()
         self._thread = LoopThread("proxy")
         self._streams = Streams(self._serve, tls)
@@ -147,8 +148,9 @@ class Proxy:
             writer.close()
 
     async def _connect(self) -> Pair | None:
-        turn = next(self._turn) % len(self._targets)
-        for target in self._targets[turn:] + self._targets[:turn]:
+        targets = self.targets
+        turn = next(self._turn) % len(targets)
+        for target in targets[turn:] + targets[:turn]:
             with contextlib.suppress(OSError):
                 if isinstance(target, Path):
                     return await asyncio.open_unix_connection(str(target))

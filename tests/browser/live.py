@@ -1,0 +1,139 @@
+"""The live page, as the tests look at it: by roles and names, and by what is drawn."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import REPLICA, SCREENSHOTS, Opened
+from tests.support.program import Program
+from tests.support.waiting import PATIENCE
+
+Open = Callable[..., Opened]
+Start = Callable[..., Program]
+
+expect.set_options(timeout=1000 * PATIENCE)
+
+
+def start_replica(start: Start, hostname: str, *flags: str, version: str = "") -> Program:
+    """Start a server under a hostname of its own."""
+    label = (f"--version-label={version}",) if version else ()
+    return start("--access-log=false", *label, *flags, script=REPLICA, HOSTNAME=hostname)
+
+
+def total(page: Page) -> int:
+    return int(page.locator("#total").inner_text().replace(",", "") or -1)
+
+
+def row(page: Page, hostname: str) -> Locator:
+    return page.get_by_role("row").filter(
+        has=page.get_by_role("rowheader", name=hostname, exact=True)
+    )
+
+
+def names(page: Page) -> list[str]:
+    """The hostnames of the table, from the top."""
+    return page.locator("tbody th").all_inner_texts()
+
+
+def is_live(page: Page) -> None:
+    expect(page.get_by_role("status")).to_have_text("Live")
+    expect(page.locator("#picture")).not_to_have_class(re.compile("stale"))
+
+
+def happened(page: Page) -> list[str]:
+    """What the list says, without the times, the newest first."""
+    return page.get_by_role("log").locator("li > span").all_inner_texts()
+
+
+def wait_for_marks(page: Page, *marks: str) -> None:
+    """Wait until the list says all of this."""
+    for mark in marks:
+        expect(page.get_by_role("log")).to_contain_text(mark)
+
+
+def shares(page: Page) -> dict[str, float]:
+    """The legend: each version's share of the visits in view, in percent."""
+    found = (one.inner_text().rsplit(" ", 1) for one in page.locator("#legend li").all())
+    return {version.strip(): float(share.rstrip("%")) for version, share in found}
+
+
+def steps(page: Page) -> int:
+    """How many steps with visits are drawn, those of each version counted."""
+    edges = page.locator("#chart .line").evaluate_all(
+        "(all) => all.map((one) => one.getAttribute('d'))"
+    )
+    return sum(edge.count("H") for edge in edges)
+
+
+def heights(page: Page) -> list[float]:
+    """The distance from the axis, in pixels, of each point that is drawn of the edges."""
+    return page.evaluate(
+        """() => {
+          const zero = document.querySelector("#chart .grid").getAttribute("y1");
+          return [...document.querySelectorAll("#chart .line")].flatMap((one) =>
+            [...one.getAttribute("d").matchAll(/[ V]([0-9.]+)H/g)].map(([, y]) => zero - y));
+        }"""
+    )
+
+
+def wait_until_drawn(page: Page, is_so: Callable[[], bool], what: str) -> None:
+    """Wait until something is true of the picture, while the page goes on."""
+    for _ in range(int(10 * PATIENCE)):
+        if is_so():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(what)
+
+
+def wait_for_steps(page: Page, number: int) -> None:
+    """Wait until so many steps are drawn."""
+    wait_until_drawn(page, lambda: steps(page) >= number, f"no {number} steps")
+
+
+def wait_for_draws(page: Page, number: int) -> None:
+    """Wait until the chart was drawn so often again."""
+    page.evaluate(
+        """(number) => new Promise((done) => {
+          const observer = new MutationObserver(() => {
+            if (--number === 0) { observer.disconnect(); done(); }
+          });
+          observer.observe(document.querySelector("#chart"), { childList: true });
+        })""",
+        number,
+    )
+
+
+def assert_fits(page: Page) -> None:
+    """Assert that nothing has to be scrolled sideways for, or leaves its frame."""
+    assert page.evaluate(
+        """() => [document.documentElement, ...document.querySelectorAll(".card")]
+          .every((one) => one.scrollWidth <= one.clientWidth)"""
+    )
+
+
+@contextmanager
+def looks(page: Page) -> Iterator[Iterator[str]]:
+    """Show the page light and dark, wide and narrow, one after the other; then as it was."""
+
+    def each() -> Iterator[str]:
+        for width, size in ((1000, "wide"), (360, "narrow"), (320, "least")):
+            page.set_viewport_size({"width": width, "height": 820})
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                wait_for_draws(page, 1)
+                yield f"{size}-{scheme}"
+
+    yield each()
+    page.set_viewport_size({"width": 1000, "height": 900})
+    page.emulate_media(color_scheme="light")
+
+
+def photograph(page: Page, name: str) -> None:
+    """Write the page, light and dark, wide and narrow, into screenshots/."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+    with looks(page) as each:
+        for look in each:
+            assert_fits(page)
+            page.screenshot(path=SCREENSHOTS / f"{name}-{look}.png", full_page=True)
