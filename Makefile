@@ -32,6 +32,10 @@ test-faults: .venv/installed  ## do to Redis, network and clients all that goes 
 test-browser: .venv/installed  ## look at /live with Chromium, behind nginx too; needs both, writes screenshots/
 	$(BIN)/pytest tests/browser
 
+.PHONY: pictures
+pictures: .venv/installed  ## write docs/live.png and docs/live.webp with Chromium, in 6 minutes
+	$(BIN)/python -m tests.browser.pictures
+
 .PHONY: test-container
 test-container: .venv/installed  ## build, run, stop, scale and update it, on a Docker Engine
 	$(BIN)/pytest tests/container --timeout=300
