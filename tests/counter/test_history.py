@@ -1,15 +1,17 @@
 """What was counted in the last minutes, hours and day is kept by version, exactly, and bounded."""
 
 import asyncio
+import random
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from redis.crc import key_slot
 
 from counter import HISTORIES, KEY, Snapshot, Visits, statistics
 from counter.reading import Moment
-from tests.support.counting import counting
+from tests.support.counting import ALWAYS, counting
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
 
@@ -20,7 +22,7 @@ AGO = 60
 @pytest.fixture
 def always_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each group be a mark."""
-    monkeypatch.setattr(statistics, "MARK_EVERY", 0)
+    monkeypatch.setattr(statistics, "MARK_EVERY", ALWAYS)
 
 
 async def snapshot_of(visits: Visits) -> Snapshot:
@@ -29,6 +31,22 @@ async def snapshot_of(visits: Visits) -> Snapshot:
         return await reader.read(HISTORIES)
     finally:
         await reader.close()
+
+
+def test_each_step_of_a_history_gets_as_many_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or steady visits would show dips."""
+    clock = SimpleNamespace(now=1_000_000.0, time=lambda: clock.now, monotonic=lambda: clock.now)
+    monkeypatch.setattr(statistics, "time", clock)
+    process = statistics.ProcessStatistics(KEY, "web-1")
+    step = HISTORIES["5m"].step
+    marks: Counter[int] = Counter()
+    for _ in range(10_000):
+        clock.now += random.uniform(0.001, 0.03)
+        if process.is_due():
+            marks[int(clock.now // step)] += 1
+    whole = [marks[one] for one in sorted(marks)[1:-1]]
+    assert len(whole) > 50
+    assert set(whole) == {step / statistics.MARK_EVERY}
 
 
 def by_version(moments: list[Moment]) -> Counter[str]:

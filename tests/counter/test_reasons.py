@@ -13,7 +13,7 @@ import config
 import counter.visits
 from config import Settings
 from counter import statistics
-from tests.support.counting import counting
+from tests.support.counting import ALWAYS, counting
 from tests.support.fake_redis import FakeRedis, reply
 from tests.support.page import counters_lines
 from tests.support.program import Program
@@ -173,7 +173,7 @@ async def test_a_name_that_is_not_utf_8_costs_the_counter_alone_nothing(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "caf\udce9")
-    monkeypatch.setattr(statistics, "MARK_EVERY", 0)
+    monkeypatch.setattr(statistics, "MARK_EVERY", ALWAYS)
     for evalsha in ("+", "-"):
         valkey.client.acl_setuser("default", enabled=True, commands=[f"{evalsha}evalsha"])
         async with counting(valkey.url, hostname=None) as visits:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,7 @@ from counter import delivery, statistics
 from counter.reading import StatisticsReader
 from counter.statistics import DAY, ProcessStatistics
 from counter.visits import KEY, Visits
-from tests.support.counting import counting
+from tests.support.counting import ALWAYS, counting
 from tests.support.fake_redis import FakeRedis
 from tests.support.page import counters_lines
 from tests.support.valkey import Valkey
@@ -47,7 +48,7 @@ REFUSAL = b"-ERR unknown command 'EVALSHA'\r\n"
 async def test_without_scripts_figures_are_sent_along_and_not_after_the_reply(
     fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "MARK_EVERY", PATIENCE)
+    monkeypatch.setattr(statistics, "MARK_EVERY", math.inf)
     fake.scripts_refused = REFUSAL
     async with counting(fake.url) as visits:
         assert await visits.count() == 1
@@ -172,11 +173,13 @@ async def test_names_of_processes_not_seen_for_a_day_go_though_nobody_watches(
     assert len(kept) == 2
 
 
-def test_a_process_is_marked_again_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([5.0, 5.9, 6.0, 6.5, 7.1])
-    monkeypatch.setattr(statistics, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+def test_a_process_is_marked_once_in_a_second_of_the_clock_also_when_that_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([5.2, 5.9, 6.05, 6.2, 7.3, 3.0])
+    monkeypatch.setattr(statistics, "time", SimpleNamespace(time=lambda: next(clock)))
     one = ProcessStatistics(KEY, "web-1")
-    assert [one.is_due() for _ in range(5)] == [True, False, True, False, True]
+    assert [one.is_due() for _ in range(6)] == [True, False, False, True, True, True]
 
 
 # Faults in these keys.
@@ -265,7 +268,7 @@ async def test_a_fault_beside_the_counter_costs_no_visit_its_number(
         assert await visits.count() == 1
         inject, said = FAULTS[fault]
         inject(valkey.client)
-        monkeypatch.setattr(statistics, "MARK_EVERY", 0)
+        monkeypatch.setattr(statistics, "MARK_EVERY", ALWAYS)
         connections = valkey.client.info("stats")["total_connections_received"]
         numbers = [await visits.count() for _ in range(3)]
         waves = [asyncio.create_task(visits.count()) for _ in range(50)]
@@ -320,7 +323,7 @@ async def test_figures_that_are_not_answered_end_with_the_deadline(fake: FakeRed
 async def test_labels_are_written_with_the_visits_by_script_or_without(
     scripts: bool, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "MARK_EVERY", 0)  # the refused script has been a mark, too
+    monkeypatch.setattr(statistics, "MARK_EVERY", ALWAYS)  # the refused script has been a mark, too
     labels = {"zone": "eu-1", "rule": "a=b=", "place": "Köln"}
     if not scripts:
         valkey.client.execute_command("ACL", "SETUSER", "default", "-eval", "-evalsha")

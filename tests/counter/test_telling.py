@@ -10,7 +10,7 @@ import redis
 
 from counter import StatisticsReader, Visits
 from counter.reading import Process
-from tests.support.counting import counting
+from tests.support.counting import ALWAYS, counting
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
 
@@ -96,7 +96,7 @@ async def test_times_without_redis_are_told_once_it_is_back_the_last_ones(
 async def test_when_a_process_began_is_told_once_and_not_when_it_first_counted(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("counter.statistics.MARK_EVERY", 0)
+    monkeypatch.setattr("counter.statistics.MARK_EVERY", ALWAYS)
     async with counting(valkey.url) as visits:
         begun = time.time()
         await visits.start(PATIENCE)

@@ -7,6 +7,9 @@ from typing import Any
 from counter import Visits
 from tests.support.waiting import PATIENCE
 
+#: As `counter.statistics.MARK_EVERY`, so short that each group of visits is a mark.
+ALWAYS = 1e-6
+
 
 @contextlib.asynccontextmanager
 async def counting(
