@@ -15,7 +15,9 @@ from tests.support.waiting import wait_until
 
 Start = Callable[..., Program]
 
-DEADLINE = 1
+#: Where visits are to lose their numbers; and where none is, as a busy machine may get no batch
+#: through between two cuts for a second.
+DEADLINE, LONG_DEADLINE = 1, 10
 
 #: name: how often, for how many seconds, and whether pages show no number meanwhile.
 ROWS = {
@@ -40,8 +42,9 @@ def test_a_crowd_is_shown_each_number_once(
 ) -> None:
     times, seconds, off = ROWS[name]
     with Proxy([valkey.path]) as proxy:
-        stage = Stage(valkey, proxy, folder, DEADLINE)
-        server = start(program, f"redis://127.0.0.1:{proxy.port}", DEADLINE)
+        deadline = DEADLINE if off else LONG_DEADLINE
+        stage = Stage(valkey, proxy, folder, deadline)
+        server = start(program, f"redis://127.0.0.1:{proxy.port}", deadline)
         with driven(server, rate=None) as load:
             for _ in range(times):
                 with FAULTS[name].inject(stage):
@@ -50,7 +53,7 @@ def test_a_crowd_is_shown_each_number_once(
             wait(load, 0.5)
         report = load.report()
         assert report.failed == 0, report.as_text()
-        assert load.latencies()[-1] < DEADLINE + BUSY
+        assert load.latencies()[-1] < deadline + BUSY
         assert bool(report.uncounted) is off, report.as_text()
         seen = assert_exact(valkey.client, [server], numbers(load))
     print(f"{name}: {report.uncounted:,} of {report.made:,} pages without a number")

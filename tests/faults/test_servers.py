@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.test_crowd import DEADLINE, LONG_DEADLINE
 from tests.faults.test_redis_faults import FAULTS, Fault, Stage, repeatedly
 from tests.support import ROOT
 from tests.support.balancer import Balancer
@@ -22,13 +23,11 @@ from tests.support.waiting import PATIENCE, wait_until
 
 Start = Callable[..., Program]
 
-DEADLINE = 1
 
-
-def flags(proxy: Proxy) -> list[str]:
+def flags(proxy: Proxy, deadline: float = LONG_DEADLINE) -> list[str]:
     return [
         f"--redis-url=redis://127.0.0.1:{proxy.port}",
-        f"--redis-timeout={DEADLINE}",
+        f"--redis-timeout={deadline}",
         "--access-log=false",
     ]
 
@@ -49,7 +48,7 @@ def test_servers_whose_connections_are_cut_show_each_number_once(
         for load in loads:
             report = load.report()
             assert (report.failed, report.uncounted) == (0, 0), report.as_text()
-            assert load.latencies()[-1] < DEADLINE + BUSY
+            assert load.latencies()[-1] < LONG_DEADLINE + BUSY
         assert_exact(valkey.client, servers, [one for load in loads for one in numbers(load)])
 
 
@@ -63,7 +62,7 @@ def test_servers_give_each_others_numbers_that_nobody_was_shown(
 ) -> None:
     fault: Fault = FAULTS[name]
     with Proxy([valkey.path]) as proxy, contextlib.ExitStack() as stack:
-        servers = [counting(*flags(proxy)) for _ in range(3)]
+        servers = [counting(*flags(proxy, DEADLINE)) for _ in range(3)]
         loads = [stack.enter_context(driven(server)) for server in servers]
         with fault.inject(Stage(valkey, proxy, folder, DEADLINE)):
             wait_until(lambda: all(load.uncounted() for load in loads))
