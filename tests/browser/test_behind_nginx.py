@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -36,10 +37,17 @@ def test_the_live_page_works_below_a_path_of_nginx(
             "(one) => fetch(one.href).then((a) => a.status)"
         )
         assert icon == 200
+        page.get_by_role("button", name="Hold to send visits").hover()
+        page.mouse.down()
+        expect(page.locator("#squares > svg")).not_to_have_count(0)
+        page.mouse.up()
+        expect(page.locator("#sent")).to_have_attribute("aria-busy", "false")
+        sent = page.locator("#sent").inner_text()
+        assert (answered := re.fullmatch(rf"{re.escape(socket.gethostname())} ×(\d+)", sent)), sent
         page.get_by_role("link", name="the greeting").click()
         expect(page.get_by_text("Hello world!")).to_be_visible()
         assert page.url == f"{nginx.url}/hello/"
-    assert valkey.counter() == 2
+    assert valkey.counter() == 2 + int(answered[1])
 
 
 def compressed_events(client: HTTPConnection) -> Iterator[dict[str, object]]:
