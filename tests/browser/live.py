@@ -78,6 +78,20 @@ def heights(page: Page) -> list[float]:
     )
 
 
+def stacked(page: Page) -> list[list[bool]]:
+    """Which layers are at the axis, and which below the upper edge of the last one."""
+    return page.evaluate(
+        """() => {
+          const zero = document.querySelector("#chart .grid").getAttribute("y1");
+          const edges = [...document.querySelectorAll("#chart .line")];
+          const last = edges.at(-1).getAttribute("d");
+          const [, y, x] = [...last.matchAll(/[ V]([0-9.]+)H([0-9.]+)/g)].at(-1);
+          return [zero - 0.5, Number(y) + 0.5].map((height) => edges.map((edge) =>
+            edge.previousSibling.isPointInFill(new DOMPoint(x - 1, height))));
+        }"""
+    )
+
+
 def wait_until_drawn(page: Page, is_so: Callable[[], bool], what: str) -> None:
     """Wait until something is true of the picture, while the page goes on."""
     for _ in range(int(10 * PATIENCE)):

@@ -19,6 +19,7 @@ from tests.browser.live import (
     photograph,
     row,
     shares,
+    stacked,
     start_replica,
     steps,
     total,
@@ -140,6 +141,7 @@ def test_a_canary_of_a_tenth_is_a_layer_with_its_share(
             "(all) => all.map((one) => one.previousSibling.getAttribute('fill'))"
         )
         assert fills == ["url(#pattern-1)", "url(#pattern-2)"]
+        assert stacked(page) == [[True, False], [False, True]]
         photograph(page, "canary")
 
 
