@@ -40,7 +40,7 @@ class Story:
     def __init__(self, stack: ExitStack, balancer: Proxy, valkey: Valkey) -> None:
         self._stack = stack
         self._balancer = balancer
-        self._valkey = valkey
+        self._redis = stack.enter_context(Proxy([valkey.path]))  # why it is away names no path then
         self._servers: dict[str, Program] = {}
         self.acts: Iterator[tuple[float, Callable[[], None]]] = iter(
             [
@@ -56,9 +56,8 @@ class Story:
 
     def start(self, hostname: str, version: str, others: dict[str, int]) -> None:
         """Start a replica that gets one visit, of those that others get as many of as told."""
-        server = start_replica(
-            Program, hostname, f"--redis-url={self._valkey.url}", version=version
-        )
+        url = f"redis://127.0.0.1:{self._redis.port}"
+        server = start_replica(Program, hostname, f"--redis-url={url}", version=version)
         self._stack.callback(server.close)
         self._servers[hostname] = server
         shares = others | {hostname: 1}
