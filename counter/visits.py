@@ -58,6 +58,10 @@ ANSWERS_PER_TURN = 64
 #: does not wait for others that arrive in the same turn of the loop.
 ALONE = 8
 
+#: Seconds for which the loop does not sleep while such a visit waits, where the last reply came
+#: within them. To wake takes as long as a Redis nearby takes to reply: 9 % of the visit's time.
+BUSY_POLL = 150e-6
+
 #: Reasons for being off that are logged, one line each, until the counter is on again. A probe
 #: finds one twice a second, and some name an address or a port that changes.
 MAX_REASONS = 8
@@ -164,6 +168,7 @@ class Visits:
         self._is_sending = False  # or is about to
         self._singles = 0  # batches of one visit, one after the other
         self._sent_at = 0.0
+        self._is_near = False  # Redis: it has just replied within `BUSY_POLL`
         self._timer: asyncio.TimerHandle | None = None  # ends what waits too long
         self._backoff = 0.0
         self._connecting: asyncio.Task[None] | None = None
@@ -280,6 +285,7 @@ class Visits:
             self._is_sending = True
             if self._singles > ALONE:
                 self._send()
+                self._busy_poll(self._sent_at)
             else:
                 loop.call_soon(self._send)  # those that arrive in this turn of the loop go along
         return await waiter
@@ -299,6 +305,12 @@ class Visits:
             self._request = self._delivery.request(len(self._batch))
         self._sent_at = time.perf_counter()  # the loop's own clock is too coarse
         self._connection.send(self._waiting(self._request, self._batch_deadline), self._on_replies)
+
+    def _busy_poll(self, sent_at: float) -> None:
+        """Keep the loop turning until what was sent then has its reply, if that comes soon."""
+        is_waiting = self._sent_at == sent_at and bool(self._batch)
+        if is_waiting and self._is_near and time.perf_counter() - sent_at < BUSY_POLL:
+            asyncio.get_running_loop().call_soon(self._busy_poll, sent_at)
 
     @property
     def _next_deadline(self) -> float:
@@ -366,7 +378,9 @@ class Visits:
             self._deadline = self._batch_deadline
         if unshown := numbers.number - len(answered):  # some visitors have given up
             self._delivery.not_shown(unshown)
-        self._observer.counted(len(answered), time.perf_counter() - self._sent_at)
+        seconds = time.perf_counter() - self._sent_at
+        self._is_near = seconds < BUSY_POLL
+        self._observer.counted(len(answered), seconds)
         _answer_in_order(answered, numbers.last - numbers.number + 1)
         self._send()
 

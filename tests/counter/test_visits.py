@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from tornado.web import Application
 
 from config import Settings
 from counter import Visits
-from counter.visits import ANSWERS_PER_TURN
+from counter.visits import ALONE, ANSWERS_PER_TURN
 from server import make_app
 from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis, late
 from tests.support.page import number_on, serving
 from tests.support.program import Program
+from tests.support.proxy import Proxy
 from tests.support.raw_http import VISIT, closing, many_descriptors, read_answer
 from tests.support.streams import Streams
 from tests.support.valkey import Valkey
@@ -422,3 +424,43 @@ async def test_a_large_group_is_answered_in_order_and_lets_others_have_their_tur
     await asyncio.gather(*group)
     assert answered == list(range(2, len(group) + 3))
     await visits.close()
+
+
+# A lone visitor: the loop does not sleep for a moment.
+
+
+async def count_alone(visits: Visits, number: int) -> None:
+    for _ in range(number):
+        assert await visits.count() is not None
+
+
+@pytest.mark.gen_test
+async def test_while_a_lone_visit_waits_for_a_redis_that_hangs_the_process_sleeps(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("counter.visits.BUSY_POLL", 0.1)
+    async with counting(valkey.url) as visits:
+        await count_alone(visits, ALONE + 2)
+        valkey.hang()
+        spent = time.process_time()
+        waiting = asyncio.create_task(visits.count())
+        await asyncio.sleep(1)
+        spent = time.process_time() - spent
+        valkey.go_on()
+        assert await waiting == ALONE + 3
+    assert spent < 0.5
+
+
+@pytest.mark.gen_test
+async def test_a_redis_that_is_far_is_waited_for_asleep(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("counter.visits.BUSY_POLL", 0.02)
+    with Proxy([valkey.path]) as proxy:
+        proxy.to_client.delay = 0.03
+        async with counting(f"redis://127.0.0.1:{proxy.port}") as visits:
+            await count_alone(visits, ALONE + 2)
+            spent = time.process_time()
+            await count_alone(visits, 20)
+            spent = time.process_time() - spent
+    assert spent < 0.2
