@@ -133,6 +133,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request."""
         self._transport = cast(asyncio.Transport, transport)
+        if self._closing:
+            self.close()
+            return
         if (tls := transport.get_extra_info("ssl_object")) is not None:
             self.socket = tls  # it has the client's certificate
         self._be_idle()
@@ -177,6 +180,8 @@ class Connection(asyncio.Protocol):
         """Close the connection at once, whatever is under way."""
         if self._transport is not None:
             self._transport.abort()
+        else:
+            self._closing = True  # as soon as it is made
 
     def closed(self) -> bool:
         """Tell whether nothing can be sent any more."""

@@ -1,9 +1,8 @@
 """Tornado's Application, with a shorter way from a request to its handler: an eager start."""
 
-import contextvars
 import re
-from collections.abc import Awaitable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import Any
 
 from tornado import web
 from tornado.httputil import (
@@ -15,36 +14,13 @@ from tornado.httputil import (
 )
 from tornado.routing import PathMatches, Rule
 
+from http1.eager import EagerTask
 from http1.tornado_internals import (
     PathRequest,
     RoutingDelegate,
     execute,
     new_handler,
-    resume_when_done,
 )
-
-if TYPE_CHECKING:
-    import asyncio
-
-
-class _EagerTask:
-    """Runs a coroutine from one future that it awaits to the next, the first step at once.
-
-    A Task would begin a turn of the loop later, and costs 4 % of a page. There is no current task
-    meanwhile (`asyncio.current_task`).
-    """
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._coroutine = coroutine
-        self._context = contextvars.copy_context()
-        self._context.run(self._step)
-
-    def _step(self, awaited: "asyncio.Future[Any] | None" = None) -> None:
-        try:
-            future = self._coroutine.send(None)
-        except StopIteration:
-            return
-        resume_when_done(future, self._step, self._context)
 
 
 class _EagerDelegate(RoutingDelegate):
@@ -73,7 +49,7 @@ class _EagerDelegate(RoutingDelegate):
         if self._rule is None:
             super().finish()
         else:
-            _EagerTask(execute(new_handler(self.router, self._rule, self._request)))
+            EagerTask(execute(new_handler(self.router, self._rule, self._request)))
 
 
 class Application(web.Application):
