@@ -21,6 +21,9 @@ START, STOP, LEFTOVER = 30.0, 3.0, 1.0
 #: Seconds between two looks at Valkey. All looks together take 0.06 % of a core.
 LOOK_EVERY = 0.1
 
+#: Seconds in which a Valkey without a socket may end: it takes that away itself, as it ends.
+ENDING = 0.5
+
 #: Seconds for which Valkey must stay up to count as back.
 STEADY = 5.0
 
@@ -107,8 +110,11 @@ class Keeper:
                 self._delay = 0
             # Nobody can reach it any more, and its data is on the disk.
             if not os.path.exists(SOCKET) and os.path.exists(journal.MANIFEST):
-                _stop(valkey)
-                return f"{SOCKET} was deleted"
+                try:
+                    valkey.wait(ENDING)
+                except subprocess.TimeoutExpired:
+                    _stop(valkey)
+                    return f"{SOCKET} was deleted"
         _stop(valkey)
         return ""
 

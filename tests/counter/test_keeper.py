@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -174,6 +175,21 @@ def test_valkey_whose_socket_was_deleted_is_started_again(counting: Start, data:
     found: list[int | None] = []
     wait_until(lambda: found.append(server.visits()) or found[-1])
     assert found[-1] == 2
+
+
+def test_valkey_that_ends_has_no_deleted_socket_though_it_takes_its_own_away(
+    counting: Start, data: Path, tmp_path: Path
+) -> None:
+    patient = run_before(tmp_path, "import counter.keeper as it\nit.ENDING = 3600")
+    server = counting(f"--redis-url=embedded:{data}", **patient)
+    valkey = valkey_of(data)
+    os.kill(valkey, signal.SIGSTOP)  # as if it ended slowly
+    (data / "run" / "valkey.sock").unlink()
+    time.sleep(5 * counter.keeper.LOOK_EVERY)  # in which it may be seen
+    os.kill(valkey, signal.SIGTERM)
+    os.kill(valkey, signal.SIGCONT)
+    server.wait_for(b"Valkey ended with status 0" + AGAIN)
+    assert b"was deleted" not in server.log
 
 
 def test_folder_that_was_deleted_ends_no_server(
