@@ -26,8 +26,9 @@ MUCH_WAITING, STAND_BACK = MOST_WAITING // 4, 0.02
 #: the thread and back: without it a logged page costs 5 % more, and 40 % with no others beside it.
 PAUSE = 0.01
 
-#: Seconds that an end or a fork waits for what was not written yet.
-PATIENCE = 0.2
+#: Seconds that an end or a fork waits for what was not written yet; and so many times that, while
+#: the descriptor takes more: then it is the machine that is too busy for the thread.
+PATIENCE, MOST_TIMES = 0.2, 25
 
 
 class StandardError(io.RawIOBase):
@@ -102,13 +103,17 @@ class StandardError(io.RawIOBase):
     def finish(self) -> None:
         """Wait until all is written and the thread has ended; the next line starts another.
 
-        It waits for `PATIENCE` at most, and not again before something was written.
+        It waits for `PATIENCE` at most where nothing is taken, and not again before something was.
         """
         with self._changed:
             self._is_finishing = True
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._thread is None, self._patience):
-                self._patience = 0.0
+            for _ in range(MOST_TIMES):
+                if self._changed.wait_for(lambda: self._thread is None, self._patience):
+                    break
+                if not select.select([], [self._descriptor], [], 0)[1]:
+                    self._patience = 0.0
+                    break
             self._is_finishing = False
 
     def _stand_back(self) -> None:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from process.standard_error import MOST_WAITING
+from process import standard_error
+from process.standard_error import MOST_WAITING, StandardError
 from tests.support import ROOT
 from tests.support.embedded import valkey_of
 from tests.support.processes import children, processes_in, seconds_to_stop
@@ -430,3 +431,22 @@ def test_an_embedded_valkey_that_ends_is_started_again_though_nobody_reads(
     wait_until(lambda: server.visits() is not None)
     assert seconds_to_stop(server) < 2
     wait_until(lambda: not processes_in(folder / "data"))
+
+
+def test_a_thread_that_a_busy_machine_holds_up_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @contextlib.contextmanager
+    def late(self: StandardError) -> Iterator[None]:
+        time.sleep(5 * standard_error.PATIENCE)
+        yield
+
+    monkeypatch.setattr(StandardError, "_turn", late)
+    reading, writing = os.pipe()
+    error = StandardError(writing)
+    error.write(b"last words\n")
+    error.finish()
+    os.set_blocking(reading, False)
+    assert os.read(reading, 100) == b"last words\n"
+    os.close(reading)
+    os.close(writing)
