@@ -76,7 +76,8 @@ class Model(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualLoop()
-        clock = SimpleNamespace(monotonic=self.loop.time, perf_counter=self.loop.time)
+        names = ("monotonic", "perf_counter", "time")
+        clock = SimpleNamespace(**dict.fromkeys(names, self.loop.time))
         for module in counter.delivery, counter.statistics, counter.visits:
             module.time = clock  # type: ignore[attr-defined]
         self.servers.wipe()
