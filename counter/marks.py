@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from counter.reading import SILENT_AFTER, Process, Spell, by_hostname, state_of
+from counter.reading import Process, Spell, by_hostname, has_gone, latest_of, state_of
 from counter.statistics import DAY
 
 #: Seconds between two things that are taken for one: workers of a replica that start, or processes
@@ -80,18 +80,15 @@ def _away(processes: Iterable[Process]) -> list[Spell]:
 
 def _of_replicas(processes: Sequence[Process]) -> Iterator[Mark]:
     """Yield when each came, and how it went."""
-    # One that says goodbye is seen, and makes nobody silent who had no visits for a while.
-    seen = min((one.seen for one in processes if not one.state), default=0.0)
+    latest = latest_of(processes)
     for hostname, those in by_hostname(processes).items():
         for life in _lives(those):
             if starts := [(one.started, one.version) for one in life if one.started]:
                 started, version = min(starts)
                 yield Mark(started, "came", hostname, version)
-            ended = max(one.seen_at for one in life)
-            if state_of(life) == "gone":
-                yield Mark(ended, "gone", hostname)
-            elif min(one.seen for one in life) > seen + SILENT_AFTER:
-                yield Mark(ended, "silent", hostname)
+            state = state_of(life, latest)
+            if state == "gone" or state == "silent":
+                yield Mark(max(one.seen_at for one in life), state, hostname)
 
 
 def _lives(processes: Sequence[Process]) -> list[list[Process]]:
@@ -106,4 +103,4 @@ def _lives(processes: Sequence[Process]) -> list[list[Process]]:
 
 def _comes_after(process: Process, life: Sequence[Process]) -> bool:
     ended = max(one.seen_at for one in life)
-    return process.started > (ended if state_of(life) == "gone" else ended + TOGETHER)
+    return process.started > (ended if has_gone(life) else ended + TOGETHER)

@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from redis.exceptions import ResponseError
@@ -38,6 +38,10 @@ _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 
 #: A second at which a step begins, and the visits in it by version.
 Moment = tuple[int, Mapping[str, int]]
+
+#: All of a replica's processes have said that they are to stop, or have stopped; or none was seen
+#: for `SILENT_AFTER`, while others were.
+State = Literal["", "draining", "gone", "silent"]
 
 Result = TypeVar("Result")
 
@@ -95,7 +99,7 @@ class Replica:
     :arg version: the label of the version that it runs, empty when it has none.
     :arg labels: its labels, if it has some.
     :arg faults: what is wrong with it, if anything is.
-    :arg state: "draining" or "gone" once all its processes have said so, else empty.
+    :arg state: what is the matter with it besides, if anything is.
     """
 
     hostname: str
@@ -104,7 +108,7 @@ class Replica:
     version: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     faults: Sequence[str] = ()
-    state: str = ""
+    state: State = ""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,9 @@ class Snapshot:
 
         The process seen last says which version its replica runs, its labels and faults.
         """
-        return [_replica(those) for _, those in sorted(by_hostname(self.processes).items())]
+        latest = latest_of(self.processes)
+        found = sorted(by_hostname(self.processes).items())
+        return [_replica(those, latest) for _, those in found]
 
 
 class RefusedError(ResponseError):
@@ -241,19 +247,39 @@ def by_hostname(processes: Iterable[Process]) -> Mapping[str, Sequence[Process]]
     return replicas
 
 
-def state_of(processes: Sequence[Process]) -> str:
-    """Return what a replica's processes say together: "gone" or "draining" when all do.
+def latest_of(processes: Iterable[Process]) -> float:
+    """Return the seconds since one of them was last seen that is not to stop.
 
-    Those that were seen long before the last one have ended without a word.
+    One that says goodbye is seen, and makes nobody silent who had no visits for a while.
     """
+    return min((one.seen for one in processes if not one.state), default=0.0)
+
+
+def has_gone(processes: Sequence[Process]) -> bool:
+    """Tell whether all of a replica's processes have said goodbye."""
+    return _said(processes) == {"gone"}
+
+
+def state_of(processes: Sequence[Process], latest: float) -> State:
+    """Return what is the matter with a replica.
+
+    :arg processes: its own.
+    :arg latest: see `latest_of`, of all replicas.
+    """
+    if has_gone(processes):
+        return "gone"
+    if min(one.seen for one in processes) > latest + SILENT_AFTER:
+        return "silent"
+    return "" if "" in _said(processes) else "draining"
+
+
+def _said(processes: Sequence[Process]) -> set[str]:
+    """Return what they say; those seen long before the last one have ended without a word."""
     seen = min(one.seen for one in processes)
-    states = {one.state for one in processes if one.seen <= seen + SILENT_AFTER}
-    if "" in states:
-        return ""
-    return "draining" if "draining" in states else "gone"
+    return {one.state for one in processes if one.seen <= seen + SILENT_AFTER}
 
 
-def _replica(processes: Sequence[Process]) -> Replica:
+def _replica(processes: Sequence[Process], latest: float) -> Replica:
     first = processes[0]
     return Replica(
         first.hostname,
@@ -262,7 +288,7 @@ def _replica(processes: Sequence[Process]) -> Replica:
         first.version,
         first.labels,
         first.faults,
-        state_of(processes),
+        state_of(processes, latest),
     )
 
 

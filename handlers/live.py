@@ -65,6 +65,7 @@ class LiveHandler(_ViewHandler):
             "live.html",
             language=self._language,
             last=self._last,
+            history=HISTORIES[self._last],
             data=_json,
             static=StaticHandler.url,
             import_map=_IMPORT_MAP,

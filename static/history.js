@@ -1,9 +1,8 @@
 // What was counted in the view, in steps, by version. Times are seconds by the clock of Redis.
 
-const VIEWS = { "5m": [300, 2], "1h": [3600, 30], "1d": [86400, 600] }; // seconds: all, and a step
-
-export const view = document.documentElement.dataset.last;
-export const [span, step] = VIEWS[view];
+const told = document.documentElement.dataset;
+export const view = told.last;
+export const [span, step] = [Number(told.span), Number(told.step)]; // seconds: all, and a step
 export let now; // all that was counted until then is in it
 
 let moments = new Map(); // the second at which a step begins, to the visits in it by version

@@ -5,7 +5,6 @@ import { picture, swatch } from "./versions.js";
 import { say, showAgo, showNumber, showRate, showShare } from "./words.js";
 
 const SMOOTH = 5; // seconds over which "per second" is taken
-const SILENT = 5; // seconds that a replica may be behind the others before it is greyed
 const SORT = 10_000; // milliseconds between two sortings by what changes: rows do not hop
 
 let replicas = new Map(); // by hostname
@@ -30,16 +29,14 @@ export function sample(samples, time, total) {
 
 export function take(event) {
   const known = replicas;
-  const latest = Math.min(...event.replicas.map((one) => one.seen));
   replicas = new Map(event.replicas.map((told) => {
-    const { hostname, visits, seen, state, faults = [], labels = {} } = told;
+    const { hostname, visits, state, faults = [], labels = {} } = told;
     const { samples = [], row = $("row").content.cloneNode(true).firstChild } = known.get(hostname) ?? {};
     sample(samples, event.time, visits);
-    const isSilent = state !== "gone" && seen - latest > SILENT;
     return [hostname, {
       version: "", ...told, samples, row,
       rate: rateOf(samples),
-      states: [isSilent && "silent", state, ...faults].filter(Boolean),
+      states: [state, ...faults].filter(Boolean),
       labels: Object.entries(labels).map(([key, value]) => `${key}=${value}`).join(", "),
     }];
   }));

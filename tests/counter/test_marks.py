@@ -68,6 +68,7 @@ def test_a_replica_is_silent_five_seconds_after_the_one_seen_last() -> None:
     assert found(latest, process("web-2", 80, 6.9)) == came
     silent = [process("web-2", 80, 7.2), process("web-2", 80, 8)]
     assert found(latest, *silent) == [*came, (7.2, "silent", "web-2")]
+    assert [one.state for one in Snapshot(NOW, 3, [latest, *silent]).replicas] == ["", "silent"]
     draining = process("web-2", 80, 7.2, state="draining")
     assert found(latest, draining)[2:] == [(7.2, "silent", "web-2")], "it was killed then"
 
@@ -77,6 +78,8 @@ def test_goodbyes_do_not_make_those_silent_that_have_no_visits() -> None:
     said = [process("web-8", 9000, 1, state="gone"), process("web-9", 9000, 1, state="draining")]
     kinds = [kind for _, kind, _ in found(*idle, *said)]
     assert sorted(kinds) == ["came"] * 5 + ["gone"]
+    states = [one.state for one in Snapshot(NOW, 5, [*said, *idle]).replicas]
+    assert states == ["", "", "", "gone", "draining"]
 
 
 def test_redis_was_away_from_the_first_process_that_saw_it_to_the_last() -> None:

@@ -47,7 +47,7 @@ class LiveTest(AsyncHTTPTestCase):
             ("fr", "en", "Last seen"),
         ):
             page = self.page(asked)
-            assert f'<html lang="{language}" data-last="5m">' in page
+            assert f'<html lang="{language}" data-last="5m" data-step="2" data-span="300">' in page
             assert words in page
 
     def test_the_page_and_its_files_are_small(self) -> None:
