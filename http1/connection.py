@@ -28,6 +28,7 @@ from tornado.log import app_log, gen_log
 
 from http1 import relay
 from http1.body import Body, ChunkedBody, FixedBody
+from http1.busy_poll import BusyPoll
 from http1.exchange import Exchange, failed
 from http1.head import Head, check_beginning, parse_head
 from http1.tornado_internals import GzipMessageDelegate
@@ -67,6 +68,7 @@ class Server(Protocol):
 
     is_draining: bool
     """Whether each connection ends with the answer to the request that is under way."""
+    busy_poll: BusyPoll
 
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
@@ -95,6 +97,7 @@ class Connection(asyncio.Protocol):
         self._sock = sock  # also where that one becomes TLS
         self._limits = limits
         self._server = server
+        self._busy_poll = server.busy_poll
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._input = b""
@@ -144,6 +147,8 @@ class Connection(asyncio.Protocol):
         """Read a request, or keep what has arrived until it is its turn."""
         if self._closing:
             return
+        if self._busy_poll.last is self:
+            self._busy_poll.asked()
         if self._at < len(self._input):
             data = self._input[self._at :] + data
         self._input, self._at = data, 0
@@ -447,6 +452,10 @@ class Connection(asyncio.Protocol):
         self._held = self._at < len(self._input) or self._half_closed
         if self._held:  # other connections first
             self._loop.call_soon(self._go_on)
+        elif self._busy_poll.last is self:
+            self._busy_poll.answered()
+        else:
+            self._busy_poll.last = self
 
     def _refuse(self, status: str, what: str, why: object) -> None:
         gen_log.info("%s from %s: %s", what, self.context, why)

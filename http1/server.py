@@ -21,6 +21,7 @@ from tornado.log import gen_log
 from tornado.netutil import ssl_options_to_context
 
 from http1.acceptor import Acceptor
+from http1.busy_poll import BusyPoll
 from http1.connection import Connection, Limits
 from http1.eager import EagerTask
 from http1.forwarded import Network, TrustedProxies
@@ -101,6 +102,7 @@ class HTTPServer(ServerHooks):
         }
         self._warn_of_tls_at = 0.0  # on the loop's clock
         self.is_draining = False
+        self.busy_poll = BusyPoll()
         self._acceptor = Acceptor(self)
         self._max_connections = math.inf if max_connections is None else max_connections
         self._opening: dict[Connection, asyncio.Task[None]] = {}

@@ -16,6 +16,8 @@ from tornado.httputil import (
 )
 from tornado.iostream import StreamClosedError
 
+from http1.busy_poll import BusyPoll
+
 #: Each is a way to answer; every other path is answered at once.
 PATHS = (
     "/",
@@ -51,6 +53,7 @@ class Application(HTTPServerConnectionDelegate):
     is_draining = False
 
     def __init__(self) -> None:
+        self.busy_poll = BusyPoll()
         self.requests: list[Request] = []
         self.steps = 0  # grows whenever something goes on
         self._closed = 0
