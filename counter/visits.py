@@ -7,10 +7,12 @@ failure the counter is off: visits are answered at once, while a background task
 
 import asyncio
 import functools
+import itertools
 import logging
 import math
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -50,9 +52,9 @@ HAND_ON_TIMEOUT = 0.4
 #: looks at the clock ten times a second.
 WAIT_MARGIN = 0.15
 
-#: Visits that are answered in one turn of the loop; then others get theirs. Answered all at once,
+#: Visits that are answered in one turn of the loop; then requests are read. Answered all at once,
 #: hundreds would come back all at once, and wait for one command with nothing else to do.
-ANSWERS_PER_TURN = 64
+ANSWERS_PER_TURN = 128
 
 #: Batches of one visit after which the next visit is sent at once, which is 3 % of its time, and
 #: does not wait for others that arrive in the same turn of the loop.
@@ -162,6 +164,7 @@ class Visits:
         self._reasons: set[str] = set()  # that have been logged since
         self._queue: list[Waiter] = []
         self._batch: list[Waiter] = []  # those whom the request under way is for
+        self._answers: deque[tuple[Waiter, int]] = deque()  # that Redis has given
         self._request = Request(b"")
         self._deadline = 0.0  # of the first visit in the queue, so of all of them
         self._batch_deadline = 0.0
@@ -381,8 +384,18 @@ class Visits:
         seconds = time.perf_counter() - self._sent_at
         self._is_near = seconds < BUSY_POLL
         self._observer.counted(len(answered), seconds)
-        _answer_in_order(answered, numbers.last - numbers.number + 1)
+        is_answering = bool(self._answers)
+        self._answers.extend(zip(answered, itertools.count(numbers.last - numbers.number + 1)))
+        if not is_answering:
+            self._answer_some()
         self._send()
+
+    def _answer_some(self) -> None:
+        """Answer those that have waited longest; the others after what else there is to do."""
+        for _ in range(min(ANSWERS_PER_TURN, len(self._answers))):
+            _answer(*self._answers.popleft())
+        if self._answers:
+            asyncio.get_running_loop().call_soon(self._answer_some)
 
     def _numbers(self, replies: list[bytes], request: Request) -> Numbers:
         """Return what a request got.
@@ -520,15 +533,6 @@ class Visits:
         connection, self._connection, self._moved = self._connection, None, False
         if connection is not None:
             connection.close()
-
-
-def _answer_in_order(waiters: list[Waiter], number: int) -> None:
-    at_once, later = waiters[:ANSWERS_PER_TURN], waiters[ANSWERS_PER_TURN:]
-    for waiter in at_once:
-        _answer(waiter, number)
-        number += 1
-    if later:
-        asyncio.get_running_loop().call_soon(_answer_in_order, later, number)
 
 
 def _answer(waiter: Waiter, number: int | None) -> None:
