@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tornado.httputil import HTTPHeaders
 from tornado.log import LogFormatter, access_log
@@ -32,9 +33,11 @@ def configure_logs(
     :arg on_dropped: told how many lines standard error did not take, each time, by any thread.
     """
     error = take_standard_error()
-    handler = _TurnHandler(error) if error else logging.NullHandler()
+    is_text = log_format == "text"
+    kind = _TextHandler if is_text else _TurnHandler
+    handler = kind(error) if error else logging.NullHandler()
     handler.addFilter(_escape)
-    handler.setFormatter(_TextFormatter() if log_format == "text" else _json_formatter())
+    handler.setFormatter(_TextFormatter() if is_text else _json_formatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if error:
         error.on_dropped = on_dropped
@@ -63,11 +66,14 @@ class _TurnHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Have the lines written at the end of the turn; at once when no loop runs."""
         try:
-            self._lines.append(self.format(record))
-            if not self._is_due:
-                self._schedule()
+            self._take(self.format(record))
         except Exception:
             self.handleError(record)
+
+    def _take(self, line: str) -> None:
+        self._lines.append(line)
+        if not self._is_due:
+            self._schedule()
 
     def _schedule(self) -> None:
         try:
@@ -116,11 +122,41 @@ class _TextFormatter(LogFormatter):
         before = self._before(int(record.created), record.levelno, record.levelname, *where)
         return f"{before}{record.getMessage()}"
 
+    def before_request(self, second: int, level: int) -> str:
+        """Return the start of the line of a request."""
+        common = _common(level)
+        return self._before(
+            second, level, *(common[of] for of in ("levelname", "module", "lineno"))
+        )
+
     def _format_before(
         self, second: int, levelno: int, levelname: str, module: str, lineno: int
     ) -> str:
         fields = {"levelno": levelno, "levelname": levelname, "module": module, "lineno": lineno}
         return super().format(logging.makeLogRecord({**fields, "created": second}))
+
+
+class _TextHandler(_TurnHandler):
+    """Takes requests' messages as well, which need no records then: 22 % of a logged page."""
+
+    formatter: _TextFormatter
+
+    def take(self, level: int, message: str) -> None:
+        """Write what the record of a request would become."""
+        line = f"{self.formatter.before_request(int(time.time()), level)}{one_line(message)}"
+        assert self.lock is not None
+        with self.lock:
+            self._take(line)
+
+
+def _text_handler() -> _TextHandler | None:
+    """Return the handler of text logs, unless somebody else wants the records of requests, too."""
+    handlers = logging.root.handlers
+    handler = handlers[0] if len(handlers) == 1 else None
+    if not isinstance(handler, _TextHandler) or handler.level or handler.filters != [_escape]:
+        return None
+    others = access_log.handlers or access_log.filters or access_log.parent is not logging.root
+    return None if others else handler
 
 
 def _escape(record: logging.LogRecord) -> bool:
@@ -132,33 +168,44 @@ def _escape(record: logging.LogRecord) -> bool:
 def log_request(handler: RequestHandler) -> None:
     """Log one answered request; Tornado's ``log_function``."""
     request, status = handler.request, handler.get_status()
-    milliseconds = 1000 * request.request_time()
     level = getattr(handler, "LOG_LEVEL", None) or _level(status)
     if not access_log.isEnabledFor(level):
         return
-    now = time.time()
-    # Not access_log.log(), which asks the system and the stack anew for each record what all of
-    # them have alike: 8 % of a logged page.
+    milliseconds = 1000 * request.request_time()
+    said = f"{status} {request.method} {request.uri} ({request.remote_ip}) {milliseconds:.2f}ms"
+    if text := _text_handler():
+        text.take(level, said)
+    else:
+        access_log.handle(_record(handler, level, said, milliseconds))
+
+
+def _record(
+    handler: RequestHandler, level: int, said: str, milliseconds: float
+) -> logging.LogRecord:
+    """Return the record of a request, with fields for JSON.
+
+    Not by `Logger.log`, which asks the system and the stack anew for each record what all of them
+    have alike: 8 % of a logged page.
+    """
+    request, now = handler.request, time.time()
     record = logging.LogRecord.__new__(logging.LogRecord)
     record.__dict__ = fields = _common(level).copy()
     fields["created"] = now
     fields["msecs"] = now % 1 * 1000
-    fields["msg"] = (
-        f"{status} {request.method} {request.uri} ({request.remote_ip}) {milliseconds:.2f}ms"
-    )
+    fields["msg"] = said
     fields["method"] = request.method
     fields["path"] = request.path
-    fields["status"] = status
+    fields["status"] = handler.get_status()
     fields["duration_ms"] = round(milliseconds, 3)
     fields["remote"] = request.remote_ip
     fields["request_id"] = getattr(handler, "request_id", None)
     if traceparent := _traceparent(request.headers):
         fields["traceparent"] = traceparent
-    access_log.handle(record)
+    return record
 
 
 @functools.cache
-def _common(level: int) -> dict[str, object]:
+def _common(level: int) -> dict[str, Any]:
     """Return what the records of requests have alike."""
     line = log_request.__code__.co_firstlineno
     return vars(access_log.makeRecord(access_log.name, level, __file__, line, "", (), None))

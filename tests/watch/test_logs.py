@@ -6,10 +6,12 @@ import logging
 import re
 import socket
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
-from tornado.httputil import HTTPHeaders
-from tornado.log import LogFormatter
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.log import LogFormatter, access_log
+from tornado.web import Application, RequestHandler
 
 from tests.support.program import Program
 from tests.support.valkey import Valkey
@@ -272,6 +274,94 @@ def test_text_is_what_tornado_would_write() -> None:
                     assert text == tornados.format(record)
                     texts.add(text)
     assert len(texts) == 3 * 4 * 3 * 2  # two of the times are in the same second
+
+
+class Taken:
+    """What stands in for standard error."""
+
+    def __init__(self) -> None:
+        self.lines = b""
+
+    def write(self, data: bytes) -> None:
+        self.lines += data
+
+
+def text_logs(monkeypatch: pytest.MonkeyPatch) -> Taken:
+    """Have text logs written there, and nowhere else: pytest takes records as the test begins."""
+    taken = Taken()
+    handler = logs._TextHandler(taken)  # type: ignore[arg-type]
+    handler.addFilter(logs._escape)
+    handler.setFormatter(logs._TextFormatter())
+    monkeypatch.setattr(logging.root, "handlers", [handler])
+    monkeypatch.setattr(access_log, "level", logging.DEBUG)
+    monkeypatch.setattr(logs.time, "time", lambda: 1_700_000_000.5)
+    access_log.manager._clear_cache()
+    return taken
+
+
+def answered(uri: str = "/", status: int = 200) -> RequestHandler:
+    line = RequestStartLine("GET", uri, "HTTP/1.1")
+    request = HTTPServerRequest(
+        start_line=line, headers=HTTPHeaders({"Host": "a"}), connection=Mock()
+    )
+    handler = RequestHandler(Application(), request)
+    handler.set_status(status)
+    return handler
+
+
+@pytest.mark.parametrize("status", [200, 404, 503])
+@pytest.mark.parametrize("uri", ["/", "/\x85\u2028[I", "/%s%d%(name)s"])
+def test_the_line_of_a_request_is_what_its_record_would_become(
+    uri: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, handler = text_logs(monkeypatch), answered(uri, status)
+    logs.log_request(handler)
+    logging.root.addHandler(logging.NullHandler())
+    logs.log_request(handler)
+    line, same, rest = taken.lines.split(b"\n")
+    assert line == same
+    assert b"%d GET" % status in line
+    assert not rest
+
+
+@pytest.mark.parametrize("whose", ["root", "access", "parent", "access filter", "handler filter"])
+def test_whoever_else_wants_the_records_of_requests_gets_them(
+    whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = text_logs(monkeypatch)
+    records: list[logging.LogRecord] = []
+    own = logging.root.handlers[0]
+    for logger in (access_log, own):
+        monkeypatch.setattr(logger, "filters", [*logger.filters])
+    monkeypatch.setattr(access_log, "handlers", [])
+    parent = logging.Logger("tornado")
+    parent.parent = logging.root
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    match whose:
+        case "root":
+            logging.root.addHandler(handler)
+        case "access":
+            access_log.addHandler(handler)
+        case "parent":
+            parent.addHandler(handler)
+            monkeypatch.setattr(access_log, "parent", parent)
+        case "access filter":
+            access_log.addFilter(lambda record: records.append(record) or True)
+        case "handler filter":
+            own.addFilter(lambda record: records.append(record) or True)
+    logs.log_request(answered("/a"))
+    assert [vars(record)["path"] for record in records] == ["/a"]
+    assert taken.lines.count(b"\n") == 1
+
+
+def test_a_handler_that_is_for_graver_lines_writes_no_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = text_logs(monkeypatch)
+    logging.root.handlers[0].setLevel(logging.ERROR)
+    logs.log_request(answered())
+    assert not taken.lines
 
 
 def test_counter_off_and_on_are_a_line_each_however_many_pages(
