@@ -388,7 +388,9 @@ class Visits:
         self._answers.extend(zip(answered, itertools.count(numbers.last - numbers.number + 1)))
         if not is_answering:
             self._answer_some()
-        self._send()
+        self._is_sending = bool(self._queue)
+        if self._is_sending:  # in the next turn of the loop: 7 % more pages with 8 connections
+            asyncio.get_running_loop().call_soon(self._send)
 
     def _answer_some(self) -> None:
         """Answer those that have waited longest; the others after what else there is to do."""

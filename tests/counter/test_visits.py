@@ -427,6 +427,25 @@ async def test_a_large_group_lets_others_have_their_turn_and_visits_are_answered
     await visits.close()
 
 
+@pytest.mark.gen_test
+async def test_who_comes_back_at_once_is_counted_with_those_that_waited(fake: FakeRedis) -> None:
+    visits = Visits(fake.url, timeout=PATIENCE)
+    assert await visits.count() == 1
+
+    async def come_twice() -> list[int | None]:
+        return [await visits.count(), await visits.count()]
+
+    with fake.held():
+        twice = asyncio.create_task(come_twice())
+        await eventually(lambda: len(fake.visits()) == 2)
+        waiting = asyncio.create_task(visits.count())
+        await asyncio.sleep(0)
+    assert await twice == [2, 4]
+    assert await waiting == 3
+    assert len(fake.visits()) == 3
+    await visits.close()
+
+
 # A lone visitor: the loop does not sleep for a moment.
 
 
