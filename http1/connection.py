@@ -31,6 +31,7 @@ from http1.body import Body, ChunkedBody, FixedBody
 from http1.busy_poll import BusyPoll
 from http1.exchange import Exchange, failed
 from http1.head import Head, check_beginning, parse_head
+from http1.outbox import SMALL, Outbox
 from http1.tornado_internals import GzipMessageDelegate
 
 #: Seconds of a lingering close: a client that still sends gets them to read its last answer.
@@ -69,6 +70,7 @@ class Server(Protocol):
     is_draining: bool
     """Whether each connection ends with the answer to the request that is under way."""
     busy_poll: BusyPoll
+    outbox: Outbox
 
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
@@ -98,6 +100,7 @@ class Connection(asyncio.Protocol):
         self._limits = limits
         self._server = server
         self._busy_poll = server.busy_poll
+        self._outbox = server.outbox
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._input = b""
@@ -164,6 +167,7 @@ class Connection(asyncio.Protocol):
         It may as well have gone, so the application is told; what it then writes is sent.
         """
         self._half_closed = True
+        self._outbox.flush()
         if self._closing or not self._held:
             return False
         if self._exchange is not None and self._is_handed_over:
@@ -183,6 +187,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection at once, whatever is under way."""
+        self._outbox.flush()
         if self._transport is not None:
             self._transport.abort()
         else:
@@ -194,6 +199,7 @@ class Connection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """Close the connection, unless a request is under way."""
+        self._outbox.flush()
         if self._transport is None:
             return
         is_over_tls_and_idle = self.socket is not self._sock and self.is_idle
@@ -408,12 +414,26 @@ class Connection(asyncio.Protocol):
         """
         if self._transport is None or self._transport.is_closing():
             return failed(self._loop.create_future())
+        self._outbox.flush()
         self._transport.write(data)
         if self._write_waiters is None:
             return self._writable
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._write_waiters.append(waiter)
         return waiter
+
+    def write_whole(self, answer: bytes) -> "asyncio.Future[None]":
+        """Send a whole answer, perhaps at the end of this turn of the loop."""
+        transport = self._transport
+        if (
+            transport is None
+            or len(answer) > SMALL
+            or transport.is_closing()
+            or transport.get_write_buffer_size()
+        ):
+            return self.write(answer)
+        self._outbox.send(transport, answer)
+        return self._writable
 
     def pause_writing(self) -> None:
         """Let the application wait for the client, which has to read some of it in time."""
@@ -486,6 +506,7 @@ class Connection(asyncio.Protocol):
         """Send what is written, and close."""
         if self._closing or self._transport is None:
             return
+        self._outbox.flush()
         self._closing = self._held = True
         # A lone line end after a body is ignored (RFC 9112, 2.2).
         is_read = self._is_handed_over and self._input[self._at :] in (b"", b"\r\n")

@@ -29,6 +29,9 @@ class Wire(Protocol):
     def write(self, data: bytes) -> "asyncio.Future[None]":
         """Send bytes; the future is done when more may be sent."""
 
+    def write_whole(self, answer: bytes) -> "asyncio.Future[None]":
+        """Send a whole answer; the future is done when more may be sent."""
+
     def answered(self, is_last: bool) -> None:
         """Go on to the next request, if this one was not the last."""
 
@@ -143,7 +146,11 @@ class Exchange(HTTPConnection):
         self._frame(code, headers)
         data = format_head(code, reason, headers)
         self.has_begun = True
-        return self._write(data + self._framed(chunk) if chunk else data)
+        if chunk:
+            data += self._framed(chunk)
+        if self._left == 0 and not self._is_last and self._wire is not None:
+            return self._wire.write_whole(data)
+        return self._write(data)
 
     def _frame(self, code: int, headers: HTTPHeaders) -> None:
         """Decide how the client finds the answer's end (RFC 9112, 6.3), and say so."""

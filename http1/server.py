@@ -25,6 +25,7 @@ from http1.busy_poll import BusyPoll
 from http1.connection import Connection, Limits
 from http1.eager import EagerTask
 from http1.forwarded import Network, TrustedProxies
+from http1.outbox import Outbox
 from http1.tornado_internals import RequestContext, ServerHooks
 
 #: Seconds that listening goes on, and then that idle connections stay open: what a client or a
@@ -103,6 +104,7 @@ class HTTPServer(ServerHooks):
         self._warn_of_tls_at = 0.0  # on the loop's clock
         self.is_draining = False
         self.busy_poll = BusyPoll()
+        self.outbox = Outbox()
         self._acceptor = Acceptor(self)
         self._max_connections = math.inf if max_connections is None else max_connections
         self._opening: dict[Connection, asyncio.Task[None]] = {}

@@ -17,6 +17,7 @@ from tornado.httputil import (
 from tornado.iostream import StreamClosedError
 
 from http1.busy_poll import BusyPoll
+from http1.outbox import Outbox
 
 #: Each is a way to answer; every other path is answered at once.
 PATHS = (
@@ -52,8 +53,8 @@ class Application(HTTPServerConnectionDelegate):
 
     is_draining = False
 
-    def __init__(self) -> None:
-        self.busy_poll = BusyPoll()
+    def __init__(self, outbox: Outbox) -> None:
+        self.busy_poll, self.outbox = BusyPoll(), outbox
         self.requests: list[Request] = []
         self.steps = 0  # grows whenever something goes on
         self._closed = 0

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from tornado.http1connection import HTTP1ConnectionParameters
 
 from http1 import Connection, Limits
+from http1.outbox import Outbox
 from tests.fuzz.application import Application, Request
 
 #: Small, so that short inputs meet the limits; the times differ, to be told apart.
@@ -81,6 +82,7 @@ class Manner(NamedTuple):
     end: End = End.STAY
     turns: int = 1  # of the loop, before each piece that it sends
     reads: int = 1 << 20  # bytes a turn
+    is_one_of_many: bool = False  # its answers leave at the end of the turn
 
 
 class Outcome(NamedTuple):
@@ -172,10 +174,10 @@ class Transport(asyncio.Transport):
 class Client:
     """Sends to a connection of its own, and reads."""
 
-    def __init__(self, loop: Loop, reads: int) -> None:
+    def __init__(self, loop: Loop, manner: Manner) -> None:
         self._loop = loop
-        self._reads = reads
-        self._application = Application()
+        self._reads = manner.reads
+        self._application = Application(Outbox(usual=1e9 if manner.is_one_of_many else 0))
         self.connection = Connection(self._application, LIMITS, None, None)  # type: ignore[arg-type]
         self.transport = Transport(loop, self.connection)
         self.connection.connection_made(self.transport)
@@ -241,7 +243,7 @@ async def drive(
     """
     loop = asyncio.get_running_loop()
     assert isinstance(loop, Loop)
-    client = Client(loop, manner.reads)
+    client = Client(loop, manner)
     alive[client.connection] = pieces, manner
     for piece in pieces:
         for _ in range(manner.turns):

@@ -149,6 +149,7 @@ def manner(draw: Draw, length: int) -> tuple[list[int], Manner]:
         draw(st.sampled_from([End.STAY, End.STAY, End.HALF_CLOSE, End.RESET])),
         draw(st.sampled_from([0, 1, 1, 6])),
         draw(st.sampled_from([1 << 20, 50])),
+        draw(st.booleans()),
     )
 
 

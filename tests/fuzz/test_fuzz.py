@@ -26,9 +26,9 @@ def manners(length: int) -> Iterator[tuple[list[int], Manner]]:
     places = range(1, length, 1 + length // 300)
     steps = [list(range(0, length, step)) for step in (1, 2, 3)]
     cuts = [[], *steps, *([place] for place in places)]
-    for turns, reads in (0, 1 << 20), (1, 50), (7, 1 << 20):
+    for turns, reads, is_one_of_many in (0, 1 << 20, True), (1, 50, False), (7, 1 << 20, True):
         for end in End:
-            yield from ((cut, Manner(end, turns, reads)) for cut in cuts)
+            yield from ((cut, Manner(end, turns, reads, is_one_of_many)) for cut in cuts)
 
 
 @pytest.mark.parametrize("name", SENT)

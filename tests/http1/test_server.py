@@ -47,12 +47,15 @@ EVERYBODY = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
 MUCH = 16 << 20
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=["asyncio", "uvloop", "uvloop, answers together"])
 def new_loop(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], asyncio.AbstractEventLoop]:
+    loop, _, are_together = request.param.partition(", ")
+    if are_together:
+        monkeypatch.setattr("http1.outbox.MANY", 0)
     monkeypatch.setattr(IOLoop, "time", time_of)
-    return LOOPS[request.param]
+    return LOOPS[loop]
 
 
 class State:
