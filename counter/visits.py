@@ -56,6 +56,11 @@ WAIT_MARGIN = 0.15
 #: hundreds would come back all at once, and wait for one command with nothing else to do.
 ANSWERS_PER_TURN = 128
 
+#: Turns of the loop from the reply to so many visits to the next batch: those who come back at once
+#: go along. That is a third fewer commands with 64 connections, and 1.06 times the pages. After a
+#: smaller one it is a single turn: 1.08 times the pages with 8 connections.
+TURNS, MANY = 3, 10
+
 #: Batches of one visit after which the next visit is sent at once, which is 3 % of its time, and
 #: does not wait for others that arrive in the same turn of the loop.
 ALONE = 8
@@ -389,8 +394,14 @@ class Visits:
         if not is_answering:
             self._answer_some()
         self._is_sending = bool(self._queue)
-        if self._is_sending:  # in the next turn of the loop: 7 % more pages with 8 connections
-            asyncio.get_running_loop().call_soon(self._send)
+        if self._is_sending:
+            self._send_after(TURNS if len(waiters) >= MANY else 1)
+
+    def _send_after(self, turns: int) -> None:
+        if turns:
+            asyncio.get_running_loop().call_soon(self._send_after, turns - 1)
+        else:
+            self._send()
 
     def _answer_some(self) -> None:
         """Answer those that have waited longest; the others after what else there is to do."""

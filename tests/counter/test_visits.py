@@ -20,7 +20,7 @@ from tornado.web import Application
 
 from config import Settings
 from counter import Visits
-from counter.visits import ALONE
+from counter.visits import ALONE, MANY
 from server import make_app
 from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis, late
@@ -442,6 +442,29 @@ async def test_who_comes_back_at_once_is_counted_with_those_that_waited(fake: Fa
         await asyncio.sleep(0)
     assert await twice == [2, 4]
     assert await waiting == 3
+    assert len(fake.visits()) == 3
+    await visits.close()
+
+
+@pytest.mark.gen_test
+async def test_after_a_large_batch_who_comes_back_soon_is_counted_with_those_that_waited(
+    fake: FakeRedis,
+) -> None:
+    visits = Visits(fake.url, timeout=PATIENCE)
+    assert await visits.count() == 1
+
+    async def come_twice() -> int | None:
+        await visits.count()
+        await asyncio.sleep(0)
+        return await visits.count()
+
+    with fake.held():
+        twice = [asyncio.create_task(come_twice()) for _ in range(MANY)]
+        await eventually(lambda: len(fake.visits()) == 2)
+        waiting = asyncio.create_task(visits.count())
+        await asyncio.sleep(0)
+    assert await waiting == MANY + 2
+    assert await asyncio.gather(*twice) == list(range(MANY + 3, 2 * MANY + 3))
     assert len(fake.visits()) == 3
     await visits.close()
 
