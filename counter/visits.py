@@ -56,10 +56,10 @@ WAIT_MARGIN = 0.15
 #: hundreds would come back all at once, and wait for one command with nothing else to do.
 ANSWERS_PER_TURN = 128
 
-#: Turns of the loop from the reply to so many visits to the next batch: those who come back at once
-#: go along. That is a third fewer commands with 64 connections, and 1.06 times the pages. After a
-#: smaller one it is a single turn: 1.08 times the pages with 8 connections.
-TURNS, MANY = 3, 10
+#: Visits of a large batch, and turns of the loop from its reply to the next batch: those who come
+#: back at once go along. That is a third fewer commands with 64 connections, and 1.06 times the
+#: pages. After a smaller one it is a single turn: 1.08 times the pages with 8 connections.
+LARGE_BATCH, GATHER_TURNS = 10, 3
 
 #: Batches of one visit after which the next visit is sent at once, which is 3 % of its time, and
 #: does not wait for others that arrive in the same turn of the loop.
@@ -395,7 +395,7 @@ class Visits:
             self._answer_some()
         self._is_sending = bool(self._queue)
         if self._is_sending:
-            self._send_after(TURNS if len(waiters) >= MANY else 1)
+            self._send_after(GATHER_TURNS if len(waiters) >= LARGE_BATCH else 1)
 
     def _send_after(self, turns: int) -> None:
         if turns:

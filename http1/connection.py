@@ -70,7 +70,9 @@ class Server(Protocol):
     is_draining: bool
     """Whether each connection ends with the answer to the request that is under way."""
     busy_poll: BusyPoll
+    """Is told of requests and answers, to wait awake for who asks again soon."""
     outbox: Outbox
+    """Sends whole answers, those of all connections together where they are many."""
 
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection

@@ -125,9 +125,7 @@ class _TextFormatter(LogFormatter):
     def before_request(self, second: int, level: int) -> str:
         """Return the start of the line of a request."""
         common = _common(level)
-        return self._before(
-            second, level, *(common[of] for of in ("levelname", "module", "lineno"))
-        )
+        return self._before(second, level, common["levelname"], common["module"], common["lineno"])
 
     def _format_before(
         self, second: int, levelno: int, levelname: str, module: str, lineno: int

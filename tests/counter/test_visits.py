@@ -20,7 +20,7 @@ from tornado.web import Application
 
 from config import Settings
 from counter import Visits
-from counter.visits import ALONE, MANY
+from counter.visits import ALONE, LARGE_BATCH
 from server import make_app
 from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis, late
@@ -459,12 +459,12 @@ async def test_after_a_large_batch_who_comes_back_soon_is_counted_with_those_tha
         return await visits.count()
 
     with fake.held():
-        twice = [asyncio.create_task(come_twice()) for _ in range(MANY)]
+        twice = [asyncio.create_task(come_twice()) for _ in range(LARGE_BATCH)]
         await eventually(lambda: len(fake.visits()) == 2)
         waiting = asyncio.create_task(visits.count())
         await asyncio.sleep(0)
-    assert await waiting == MANY + 2
-    assert await asyncio.gather(*twice) == list(range(MANY + 3, 2 * MANY + 3))
+    assert await waiting == LARGE_BATCH + 2
+    assert await asyncio.gather(*twice) == list(range(LARGE_BATCH + 3, 2 * LARGE_BATCH + 3))
     assert len(fake.visits()) == 3
     await visits.close()
 

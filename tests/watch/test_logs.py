@@ -286,16 +286,15 @@ class Taken:
         self.lines += data
 
 
-def text_logs(monkeypatch: pytest.MonkeyPatch) -> Taken:
+def text_logs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Taken:
     """Have text logs written there, and nowhere else: pytest takes records as the test begins."""
+    caplog.set_level(logging.DEBUG, access_log.name)
     taken = Taken()
     handler = logs._TextHandler(taken)  # type: ignore[arg-type]
     handler.addFilter(logs._escape)
     handler.setFormatter(logs._TextFormatter())
     monkeypatch.setattr(logging.root, "handlers", [handler])
-    monkeypatch.setattr(access_log, "level", logging.DEBUG)
     monkeypatch.setattr(logs.time, "time", lambda: 1_700_000_000.5)
-    access_log.manager._clear_cache()
     return taken
 
 
@@ -312,9 +311,9 @@ def answered(uri: str = "/", status: int = 200) -> RequestHandler:
 @pytest.mark.parametrize("status", [200, 404, 503])
 @pytest.mark.parametrize("uri", ["/", "/\x85\u2028[I", "/%s%d%(name)s"])
 def test_the_line_of_a_request_is_what_its_record_would_become(
-    uri: str, status: int, monkeypatch: pytest.MonkeyPatch
+    uri: str, status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    taken, handler = text_logs(monkeypatch), answered(uri, status)
+    taken, handler = text_logs(monkeypatch, caplog), answered(uri, status)
     logs.log_request(handler)
     logging.root.addHandler(logging.NullHandler())
     logs.log_request(handler)
@@ -326,9 +325,9 @@ def test_the_line_of_a_request_is_what_its_record_would_become(
 
 @pytest.mark.parametrize("whose", ["root", "access", "parent", "access filter", "handler filter"])
 def test_whoever_else_wants_the_records_of_requests_gets_them(
-    whose: str, monkeypatch: pytest.MonkeyPatch
+    whose: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    taken = text_logs(monkeypatch)
+    taken = text_logs(monkeypatch, caplog)
     records: list[logging.LogRecord] = []
     own = logging.root.handlers[0]
     for logger in (access_log, own):
@@ -356,9 +355,9 @@ def test_whoever_else_wants_the_records_of_requests_gets_them(
 
 
 def test_a_handler_that_is_for_graver_lines_writes_no_request(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    taken = text_logs(monkeypatch)
+    taken = text_logs(monkeypatch, caplog)
     logging.root.handlers[0].setLevel(logging.ERROR)
     logs.log_request(answered())
     assert not taken.lines
