@@ -68,6 +68,25 @@ def test_numbers_and_times_are_those_of_the_browsers_language(
     )
 
 
+def test_light_and_dark_change_at_once(valkey: Valkey, program: Start, open_page: Open) -> None:
+    """Text that fades from one to the other cannot be read meanwhile."""
+    server = start_replica(program, "web-1", f"--redis-url={valkey.url}")
+    server.visits()
+    page = open_page(server.url).page
+    expect(page.locator("#total")).to_have_text("1")
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        assert page.evaluate(
+            "(dark) => matchMedia('(prefers-color-scheme: dark)').matches === dark",
+            scheme == "dark",
+        )
+        fading = page.evaluate(
+            "() => document.getAnimations().map((one) => one.transitionProperty)"
+            ".filter((name) => !['width', 'filter'].includes(name))"
+        )
+        assert not fading
+
+
 @pytest.mark.parametrize("language", ["en-US", "zh-CN"])
 def test_axe_finds_nothing(language: str, valkey: Valkey, program: Start, open_page: Open) -> None:
     flags = (f"--redis-url={valkey.url}", "--faults", "--labels=zone=eu-1")
