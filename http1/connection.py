@@ -8,6 +8,7 @@ the next but the bytes that are not read yet.
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from http1 import relay
 from http1.body import Body, ChunkedBody, FixedBody
 from http1.busy_poll import BusyPoll
 from http1.exchange import Exchange, failed
+from http1.first_look import FirstLook
 from http1.head import Head, check_beginning, parse_head
 from http1.outbox import SMALL, Outbox
 from http1.tornado_internals import GzipMessageDelegate
@@ -71,6 +73,8 @@ class Server(Protocol):
     """Whether each connection ends with the answer to the request that is under way."""
     busy_poll: BusyPoll
     """Is told of requests and answers, to wait awake for who asks again soon."""
+    first_look: FirstLook
+    """Looks at each connection once, some seconds after it was made."""
     outbox: Outbox
     """Sends whole answers, those of all connections together where they are many."""
 
@@ -112,6 +116,7 @@ class Connection(asyncio.Protocol):
 
         # Its one timer, which closes it.
         self._timer: asyncio.TimerHandle | None = None
+        self._look_at = math.inf  # that it ends at, or that the server's first look comes at
         self.deadline = self._loop.time() + (limits.parameters.header_timeout or 0.0)
         """When that is, on the loop's clock; 0 for never."""
         self._seconds = 0.0  # that the deadline was set to
@@ -146,6 +151,7 @@ class Connection(asyncio.Protocol):
             return
         if (tls := transport.get_extra_info("ssl_object")) is not None:
             self.socket = tls  # it has the client's certificate
+        self._look_at = self._server.first_look.add(self)
         self._be_idle()
 
     def data_received(self, data: bytes) -> None:
@@ -251,9 +257,10 @@ class Connection(asyncio.Protocol):
         self._seconds = seconds
         self._unsent = self._transport.get_write_buffer_size()
         self.deadline = self._loop.time() + seconds
-        if self._timer is None or self._timer.when() > self.deadline:
+        if self.deadline < self._look_at:
             self._stop_timer()
-            self._timer = self._loop.call_at(self.deadline, self._on_timer)
+            self._look_at = self.deadline
+            self._timer = self._loop.call_at(self.deadline, self.look)
 
     def _be_idle(self) -> None:
         self._set_deadline(self._limits.parameters.header_timeout)
@@ -262,12 +269,14 @@ class Connection(asyncio.Protocol):
         limits = self._limits
         self._set_deadline(limits.write_timeout or limits.parameters.header_timeout)
 
-    def _on_timer(self) -> None:
-        self._timer = None
+    def look(self) -> None:
+        """Close if the deadline has come, else set a timer for it."""
+        self._timer, self._look_at = None, math.inf
         if not self.deadline:
             return
         if self.deadline - self._loop.time() > 0.001:
-            self._timer = self._loop.call_at(self.deadline, self._on_timer)
+            self._look_at = self.deadline
+            self._timer = self._loop.call_at(self.deadline, self.look)
         elif self._open_transport.get_write_buffer_size() < self._unsent:
             self._set_deadline(self._seconds)  # the client reads, if slowly
         else:
@@ -276,6 +285,7 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def _stop_timer(self) -> None:
+        self._server.first_look.discard(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -24,6 +24,7 @@ from http1.acceptor import Acceptor
 from http1.busy_poll import BusyPoll
 from http1.connection import Connection, Limits
 from http1.eager import EagerTask
+from http1.first_look import FirstLook
 from http1.forwarded import Network, TrustedProxies
 from http1.outbox import Outbox
 from http1.tornado_internals import RequestContext, ServerHooks
@@ -105,6 +106,8 @@ class HTTPServer(ServerHooks):
         self.is_draining = False
         self.busy_poll = BusyPoll()
         self.outbox = Outbox()
+        timeouts = (self._idle_timeout, header_timeout, write_timeout)
+        self.first_look = FirstLook(min(filter(None, timeouts), default=0.0))
         self._acceptor = Acceptor(self)
         self._max_connections = math.inf if max_connections is None else max_connections
         self._opening: dict[Connection, asyncio.Task[None]] = {}

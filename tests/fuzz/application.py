@@ -17,6 +17,7 @@ from tornado.httputil import (
 from tornado.iostream import StreamClosedError
 
 from http1.busy_poll import BusyPoll
+from http1.first_look import FirstLook
 from http1.outbox import Outbox
 
 #: Each is a way to answer; every other path is answered at once.
@@ -55,6 +56,7 @@ class Application(HTTPServerConnectionDelegate):
 
     def __init__(self, outbox: Outbox) -> None:
         self.busy_poll, self.outbox = BusyPoll(), outbox
+        self.first_look = FirstLook(0.0)
         self.requests: list[Request] = []
         self.steps = 0  # grows whenever something goes on
         self._closed = 0
