@@ -51,8 +51,11 @@ def valkey(folder: Path) -> Iterator[Valkey]:
 
 
 @pytest.fixture
-def program() -> Iterator[Callable[..., Program]]:
-    """Start ``python server.py`` on a free port; flags as arguments, variables as keywords."""
+def program(folder: Path) -> Iterator[Callable[..., Program]]:
+    """Start ``python server.py`` on a free port; flags as arguments, variables as keywords.
+
+    The folder outlives it: an embedded Valkey may be writing there until it has ended.
+    """
     started: list[Program] = []
 
     def start(*flags: str, **options: object) -> Program:
