@@ -1,26 +1,25 @@
 """The visit counter: one integer in Redis, raised in batches, each within a deadline.
 
 `Visits.count` gives a visit its number. The package imports nothing of the program around it: an
-`Observer` is told what happens, and limits are arguments. `counter.embedded` runs a private
-Valkey; it is imported by itself, as it needs a Unix system.
+`Observer` is told what happens, and limits are arguments.
 """
 
-from counter.marks import Mark, marks_of, versions_of
-from counter.reading import RefusedError, Replica, Snapshot, StatisticsReader
-from counter.statistics import HISTORIES
-from counter.visits import KEY, Observer, Reason, Visits
+from counter.connection import packed
+from counter.connector import Connector, Opened, Password, close
+from counter.roles import Beside, Observer, Reason
+from counter.tokens import process_key
+from counter.visits import KEY, Visits
 
 __all__ = [
-    "HISTORIES",
     "KEY",
-    "Mark",
+    "Beside",
+    "Connector",
     "Observer",
+    "Opened",
+    "Password",
     "Reason",
-    "RefusedError",
-    "Replica",
-    "Snapshot",
-    "StatisticsReader",
     "Visits",
-    "marks_of",
-    "versions_of",
+    "close",
+    "packed",
+    "process_key",
 ]

@@ -53,7 +53,7 @@ class Request(NamedTuple):
     """That of its token; without a token it must not be sent again."""
 
 
-class Connection(asyncio.Protocol):
+class RedisConnection(asyncio.Protocol):
     """Takes over the connection of a redis-py client.
 
     redis-py leads a command through streams, locks, retries and hooks that are of no use here:
@@ -134,6 +134,7 @@ class Connection(asyncio.Protocol):
                 self._give(error)
             elif self._position == self._end and self._is_unknown:
                 in_full, self._in_full = self._in_full, b""
+                self._request = self._request._replace(beside=())  # they were run
                 self._write(in_full)
             elif self._position == self._end:
                 self._give(self._replies)

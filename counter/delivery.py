@@ -1,245 +1,139 @@
-"""What is sent to have visits counted, and what comes back: exactly once, or at most once.
+"""Which way visits are counted: exactly once by tokens, or at most once by plain commands.
 
-Exactly once takes a token: this process, and a sequence number. `token.lua` applies it once, and
-returns what it gave, however often it comes. A process has one under way at a time, so Redis keeps
-its last one only, in ``{counter}:process:ID``: its sequence number, its last number, how many it
-got. Numbers that were counted, and shown to nobody, are in ``{counter}:spare`` for whoever comes
-next. Redis drops both a day after the last visit.
-
-The script is sent by its digest (https://redis.io/docs/latest/commands/evalsha/), and in full to
-a Redis that does not know it.
+Plain commands serve where Redis refuses the script: it may have none, or an access list may forbid
+it, or a key of the script's may have a wrong type.
 """
 
-import functools
-import hashlib
 import logging
 import re
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import quote
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from counter.connection import Request, bulk, integer, packed, unexpected, within_64_bits
-from counter.statistics import HISTORIES, ProcessStatistics, history_key
-
-#: How a Redis begins to say that it does not run the script: it may not, it has none, or not now,
-#: as a part of the keys is on its way to another node. A plain command may do.
-REFUSALS = ("NOPERM", "unknown command", "TRYAGAIN")
+from counter.connection import Request, integer, packed
+from counter.tokens import Numbers, Tokens
 
 #: Seconds after which a Redis that has refused the script is asked to run it again.
 REFUSED_FOR = 5.0
 
-_SCRIPT = Path(__file__).with_name("token.lua").read_bytes()
-_DIGEST = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
+#: How Redis says that it cannot count now, by whatever command; or that another node can.
+_STATES = re.compile(
+    r"\b(LOADING|READONLY|MASTERDOWN|MISCONF|OOM|BUSY|CLUSTERDOWN|NOREPLICAS|NOAUTH|WRONGPASS|"
+    r"DENIED|MOVED|ASK)\b|max number of clients"
+)
 
-#: What the script answers, but for a mere number: the token that Redis keeps, 0 for none, its last
-#: number, how many it got, and what went wrong beside.
-_STATE = re.compile(rb"\+([0-9]{1,16}) (-?[0-9]{1,19}) ([0-9]{1,9})(?: (.*))?", re.DOTALL)
-
+#: Seconds before the deadline at which WAIT ends by itself, and says how many acknowledged. Redis
+#: looks at the clock ten times a second.
+WAIT_MARGIN = 0.15
 
 log = logging.getLogger("friendlyhello.visits")
-
-
-class Numbers(NamedTuple):
-    """Consecutive numbers that a request got."""
-
-    last: int
-    """The last one."""
-    number: int
-    """How many; fewer than were asked for when more requests are needed."""
-    fault: str = ""
-    """What Redis refused beside."""
-    kept: bool = True
-    """Whether Redis would give the same numbers again."""
 
 
 class Delivery:
     """Makes the requests that count, and reads their replies.
 
-    A visit counts exactly once; at most once where Redis refuses the script.
-
     :arg counter: the counter's key.
-    :arg statistics: what is written with the visits.
+    :arg wait: replicas that must have acknowledged a number before it is shown
+        (https://redis.io/commands/wait).
     """
 
-    def __init__(self, counter: str, statistics: ProcessStatistics) -> None:
-        self._statistics = statistics
-        self._tokens = _Tokens(counter, statistics)
-        self._plain = _PlainCommands(counter, statistics)
-        self._refused_at: float | None = None
+    def __init__(self, counter: str, wait: int = 0) -> None:
+        self.tokens = Tokens(counter)
+        self._counter = counter
+        self._wait = wait
+        self._refusal = ""  # the last one, until the script runs again
+        self._refused_at = 0.0
+        self._has_said_dropped = False
+        self.exactly_once = True
+        """Whether a token counted last; else a plain command did."""
 
     @property
-    def exactly_once(self) -> bool:
-        """Whether Redis runs the script, as far as is known."""
-        return self._refused_at is None
+    def refusal(self) -> str:
+        """How Redis refused the script, while visits count at most once; else empty."""
+        return "" if self.exactly_once else self._refusal
 
     @property
     def settled(self) -> bool:
         """Whether Redis has no numbers for this process that nobody was shown."""
-        return self._tokens.settled
+        return self.tokens.settled
 
     def request(self, visits: int) -> Request:
         """Return a request, with a token where Redis takes one.
 
         :arg visits: how many numbers to ask for; none with 0.
         """
-        if self._refused_at is None or time.monotonic() > self._refused_at + REFUSED_FOR:
-            return self._tokens.request(visits)
-        return self._plain.request(visits)
+        if not self._refusal or time.monotonic() > self._refused_at + REFUSED_FOR:
+            return self.tokens.request(visits)
+        return self.plain_request(visits)
 
-    def settlement(self) -> Request:
-        """Return a request that makes spare numbers of all that Redis has for this process."""
-        return self._tokens.request(0)
+    def plain_request(self, visits: int) -> Request:
+        """Return what raises the counter (https://redis.io/commands/incrby); to be sent once."""
+        one = ("INCR", self._counter) if visits == 1 else ("INCRBY", self._counter, visits)
+        return Request(packed(*one), visits=visits)
+
+    def waiting(self, request: Request, seconds: float) -> Request:
+        """Return a request that has its replicas acknowledge it, if any must.
+
+        :arg seconds: until the deadline; replicas have until a little before it.
+        """
+        if not self._wait:
+            return request
+        seconds -= min(WAIT_MARGIN, seconds / 4)
+        # 0 would wait for ever.
+        return request._replace(wait=packed("WAIT", self._wait, max(1, int(seconds * 1000))))
 
     def refused(self, error: Exception, request: Request) -> bool:
-        """Tell whether a request that failed has counted nothing and a plain one may; it is next.
+        """Tell whether Redis refused a token, which has counted nothing; a plain command is next.
 
         :arg error: what came instead of a reply.
         """
-        is_refusal = isinstance(error, ResponseError) and str(error).startswith(REFUSALS)
-        if is_refusal and request.sequence:
-            self._note_refusal(str(error))
-            return True
-        return False
+        if not isinstance(error, ResponseError):
+            return False
+        if not request.sequence and self.exactly_once:
+            self._refusal = ""  # it was no refusal of the script: no command counts
+        is_refusal = request.sequence > 0 and not _STATES.search(str(error))
+        if is_refusal:
+            self.refuse(str(error))
+        return is_refusal
 
-    def numbers(self, reply: bytes, request: Request) -> Numbers:
-        """Return the numbers that a request got.
+    def refuse(self, refusal: str) -> None:
+        """Use plain commands for a while.
 
-        :arg reply: that of its command.
-        :raises ValueError: when it is none.
+        :arg refusal: why.
         """
-        way = self._tokens if request.sequence else self._plain
-        numbers = way.numbers(reply, request)
-        self._statistics.shown += numbers.number
-        if not numbers.kept:
-            self._note_refusal(numbers.fault)
-            return numbers._replace(fault="")
-        if self._refused_at is not None and request.sequence and request.visits:
-            self._refused_at = None
-            log.info("counting exactly once")
+        self._refusal, self._refused_at = refusal, time.monotonic()
+
+    def numbers(self, replies: Sequence[bytes], request: Request) -> Sequence[Numbers]:
+        """Return the numbers that a request got, as many as it asked for.
+
+        :arg replies: that of its command, and that of WAIT where it waits.
+        :raises SupersededError: when a newer token was applied before.
+        :raises RedisError: when too few replicas have acknowledged it.
+        :raises ValueError: when these are no replies to it.
+        """
+        reply, *acknowledged = replies
+        if acknowledged and (number := integer(acknowledged[0])) < self._wait:
+            raise RedisError(f"{number} of {self._wait} replicas acknowledged the visits")
+        if not request.sequence:
+            last = integer(reply)
+            self.tokens.shown += request.visits
+            self._note(exactly_once=False)
+            return [range(last - request.visits + 1, last + 1)]
+        numbers = self.tokens.numbers(reply, request)
+        if request.visits:
+            self._refusal = ""
+            self._note(exactly_once=True)
+        if self.tokens.has_dropped and not self._has_said_dropped:
+            self._has_said_dropped = True
+            log.warning("spare numbers that cannot be read were dropped")
         return numbers
 
-    def not_shown(self, number: int) -> None:
-        """Take back the last of the numbers that a request has just got."""
-        self._statistics.shown -= number
-        self._tokens.not_shown(number)
-
-    def _note_refusal(self, refusal: str) -> None:
-        if self._refused_at is None:
-            log.warning("counting at most once, as Redis refuses EVALSHA: %s", refusal)
-        self._refused_at = time.monotonic()
-
-
-class _Form(NamedTuple):
-    """How a request with a token begins."""
-
-    by_digest: bytes
-    in_full: bytes
-    end: bytes = b""
-    """Its last arguments."""
-
-    @classmethod
-    def of(cls, keys: Sequence[str], arguments: int, end: Sequence[str] = ()) -> "_Form":
-        """Return the form with so many arguments before the last ones."""
-        head = b"*%d\r\n" % (3 + len(keys) + arguments + len(end))
-        words = [bulk(str(word).encode()) for word in (len(keys), *keys)]
-        by_digest = (head, bulk(b"EVALSHA"), bulk(_DIGEST.encode()), *words)
-        in_full = (head, bulk(b"EVAL"), bulk(_SCRIPT), *words)
-        last = b"".join(bulk(word.encode(errors="surrogateescape")) for word in end)
-        return cls(b"".join(by_digest), b"".join(in_full), last)
-
-
-class _Tokens:
-    def __init__(self, counter: str, statistics: ProcessStatistics) -> None:
-        self._counter = counter
-        self._statistics = statistics
-        self._sequence = 0  # of the last token
-        self._asked = 0  # of the last one that asked for numbers
-        self._known = 0  # of the newest token whose numbers this process knows
-        self._unshown = 0  # how many of that one's last numbers nobody was shown
-
-    @property
-    def settled(self) -> bool:
-        return self._known >= self._asked and not self._unshown
-
-    def request(self, visits: int) -> Request:
-        """Return a request with a new token, by which Redis settles the older ones.
-
-        An older one can no longer be applied then. Numbers that it got, and that nobody was shown,
-        become spare ones, which are given first.
-        """
-        is_usual = self.settled and not (visits and self._statistics.is_due())
-        self._sequence += 1
-        if visits:
-            self._asked = self._sequence
-        word = b"%d %d %d" % (self._sequence, visits, self._statistics.shown)
-        if is_usual:
-            by_digest, in_full, _ = self._usual
-            arguments = bulk(word)
-        else:
-            by_digest, in_full, end = self._full
-            now_and_then = b"%d %d %.3f" % (self._known, self._unshown, self._statistics.age)
-            arguments = bulk(word) + bulk(now_and_then) + end
-        return Request(by_digest, arguments, in_full, visits=visits, sequence=self._sequence)
-
-    @functools.cached_property
-    def _keys(self) -> tuple[str, ...]:
-        return (self._counter, self._statistics.key, f"{{{self._counter}}}:spare")
-
-    @functools.cached_property
-    def _usual(self) -> _Form:
-        return _Form.of(self._keys, 1)
-
-    @functools.cached_property
-    def _full(self) -> _Form:
-        own = self._statistics
-        histories = (history_key(self._counter, last) for last in HISTORIES)
-        keys = (*self._keys, own.names_key, *histories)
-        steps = (f"{one.step} {one.steps}" for one in HISTORIES.values())
-        version = quote(own.version, safe="", errors="surrogateescape")  # without a blank
-        end = (own.id, own.hostname, own.version, own.labels, version, *steps)
-        return _Form.of(keys, 2, end)
-
-    def numbers(self, reply: bytes, request: Request) -> Numbers:
-        if reply[:1] == b":":  # as usual
-            numbers = Numbers(integer(reply), request.visits)
-        else:
-            numbers = self._stated(reply, request)
-        if request.sequence > self._known:
-            self._known, self._unshown = request.sequence, 0
-        return numbers
-
-    def _stated(self, reply: bytes, request: Request) -> Numbers:
-        if (match := _STATE.fullmatch(reply)) is None:
-            raise unexpected(reply)
-        sequence, last, number = int(match[1]), int(match[2]), int(match[3])
-        if sequence not in (0, request.sequence) or not _fits(number, request.visits):
-            raise unexpected(reply)
-        fault = (match[4] or b"").decode(errors="replace")
-        return Numbers(within_64_bits(last), number, fault, kept=sequence > 0)
-
-    def not_shown(self, number: int) -> None:
-        self._unshown = number
-
-
-class _PlainCommands:
-    def __init__(self, counter: str, statistics: ProcessStatistics) -> None:
-        self._counter = counter
-        self._statistics = statistics
-
-    def request(self, visits: int) -> Request:
-        """Return what raises the counter (https://redis.io/commands/incrby); to be sent once."""
-        one = ("INCR", self._counter) if visits == 1 else ("INCRBY", self._counter, visits)
-        beside = self._statistics.commands(visits) if visits else []
-        return Request(packed(*one), beside=[packed(*words) for words in beside], visits=visits)
-
-    def numbers(self, reply: bytes, request: Request) -> Numbers:
-        return Numbers(integer(reply), request.visits)
-
-
-def _fits(number: int, visits: int) -> bool:
-    """Tell whether so many numbers may be given to so many visits."""
-    return 0 < number <= visits if visits else number == 0
+    def _note(self, exactly_once: bool) -> None:
+        if exactly_once != self.exactly_once:
+            self.exactly_once = exactly_once
+            if exactly_once:
+                log.info("counting exactly once")
+            else:
+                why = self._refusal
+                log.warning("counting at most once, as Redis refuses the script: %s", why)

@@ -1,0 +1,86 @@
+"""The lookout: finds Redis at the start and while the counter is off, and looks after the link."""
+
+import asyncio
+import logging
+
+from counter.connector import Connector
+from counter.delivery import Delivery
+from counter.link import Link
+from counter.probing import PROBE_EVERY, Prober
+from counter.tokens import SupersededError
+
+#: Seconds that the end waits until Redis has the numbers that nobody was shown.
+HAND_ON_TIMEOUT = 0.4
+
+log = logging.getLogger("friendlyhello.visits")
+
+
+class Lookout:
+    """Keeps a link to a Redis that counts.
+
+    :arg link: the link.
+    :arg connector: the way to Redis.
+    :arg delivery: makes what probes ask.
+    :arg timeout: seconds that a visit may wait.
+    """
+
+    def __init__(
+        self, link: Link, connector: Connector, delivery: Delivery, timeout: float
+    ) -> None:
+        self._link = link
+        self._connector = connector
+        self._delivery = delivery
+        self._prober = Prober(connector, delivery, timeout)
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether it has begun."""
+        return self._looking is not None
+
+    def begin(self) -> None:
+        """Look from now on, until closed."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+
+    async def start(self, within: float) -> None:
+        """Find Redis before the first visit asks for it; not found, the counter starts off.
+
+        :arg within: seconds to wait for Redis.
+        """
+        self.begin()
+        link = self._link
+        try:
+            async with asyncio.timeout(within):
+                connection = await self._prober.probe()
+            if link.is_busy or link.has_connection or link.is_off:  # a visit has come meanwhile
+                connection.close()
+            else:
+                link.turn_on(connection)
+        except SupersededError:  # by the token of such a visit
+            pass
+        except Exception as error:
+            link.turn_off(error)
+
+    async def _look(self) -> None:
+        """While off, look for Redis; while on, replace a connection that is none any more."""
+        while True:
+            await asyncio.sleep(PROBE_EVERY)
+            if self._link.is_off:
+                self._link.turn_on(await self._prober.find(self._link.still_off))
+            else:
+                self._link.look_after(moved=await self._connector.has_moved())
+
+    async def close(self) -> None:
+        """Stop the link, and leave numbers that nobody was shown to others."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+        self._link.stop()
+        try:
+            async with asyncio.timeout(HAND_ON_TIMEOUT):
+                await self._prober.hand_on()
+        except Exception as error:
+            if self._delivery.exactly_once:
+                why = self._connector.reason(error)
+                log.warning("numbers that nobody was shown may be missing: %s", why)

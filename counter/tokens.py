@@ -1,0 +1,151 @@
+"""What is sent to have visits counted exactly once: tokens, which `token.lua` applies.
+
+A token has the id of the process and a sequence number. Redis applies a token once, and answers the
+numbers that the token got, however often the token comes. A process has one batch under way at a
+time, so Redis keeps the newest token of each process only.
+
+``docs/counting.md`` shows the life of a token.
+"""
+
+import functools
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from counter.connection import Request, bulk, integer, unexpected, within_64_bits
+
+SCRIPT = Path(__file__).with_name("token.lua").read_bytes()
+
+#: By which Redis knows the script (https://redis.io/docs/latest/commands/evalsha/).
+DIGEST = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
+
+#: Consecutive numbers.
+Numbers = range
+
+#: What the script answers, but for the last number alone.
+_STATE = re.compile(rb"\+([0-9]{1,16})((?: -?[0-9]{1,19} [0-9]{1,9})+)( dropped)?")
+
+
+class SupersededError(RedisError):
+    """A newer token of the process was applied before this one, which so gets nothing."""
+
+
+def process_key(counter: str, process_id: str) -> str:
+    """Return the key of a process's record, in the slot of the counter's key."""
+    return f"{{{counter}}}:process:{process_id}"
+
+
+def spares_key(counter: str) -> str:
+    """Return the key of the numbers that were counted and shown to nobody."""
+    return f"{{{counter}}}:spares"
+
+
+class Tokens:
+    """Makes the tokens of one process, and reads their replies.
+
+    :arg counter: the counter's key.
+    """
+
+    def __init__(self, counter: str) -> None:
+        self._counter = counter
+        self._sequence = 0  # of the newest token
+        self._asked = 0  # of the newest one that asked for numbers
+        self._known = 0  # of the newest one whose reply is known
+        self._unshown: list[Numbers] = []  # that no token has given back
+        self._given_back: list[Numbers] = []  # by each token since the known one
+        self.shown = 0
+        """Numbers that were shown."""
+        self.has_dropped = False
+        """Whether Redis had spare numbers that nobody can read."""
+
+    @functools.cached_property
+    def process_id(self) -> str:
+        """What tells this process from all others; made late, as the process may be forked."""
+        return secrets.token_urlsafe(12)
+
+    @property
+    def key(self) -> str:
+        """The key of this process's record."""
+        return process_key(self._counter, self.process_id)
+
+    @property
+    def settled(self) -> bool:
+        """Whether Redis has no numbers for this process that nobody was shown."""
+        return self._known >= self._asked and not self._unshown and not self._given_back
+
+    def request(self, visits: int) -> Request:
+        """Return a request with a new token; no older token is applied after this one.
+
+        :arg visits: how many numbers to ask for; with 0 the token only settles the older ones.
+        """
+        assert visits >= 0
+        if self._sequence == self._known:
+            self._given_back, self._unshown = _joined(self._unshown), []
+        # Else a token may have given these back already, so the next one may give no others.
+        self._sequence += 1
+        if visits:
+            self._asked = self._sequence
+        unshown = b"".join(b" %d %d" % (one[-1], len(one)) for one in self._given_back)
+        word = b"%d %d %d %d" % (self._sequence, visits, self.shown, self._known)
+        by_digest, in_full = self._commands
+        return Request(by_digest, bulk(word + unshown), in_full, (), b"", visits, self._sequence)
+
+    @functools.cached_property
+    def _commands(self) -> tuple[bytes, bytes]:
+        keys = (self._counter, self.key, spares_key(self._counter))
+        words = [b"3", *(key.encode() for key in keys)]
+        ways = ((b"EVALSHA", DIGEST.encode()), (b"EVAL", SCRIPT))
+        by_digest, in_full = (b"*7\r\n" + b"".join(map(bulk, (*way, *words))) for way in ways)
+        return by_digest, in_full
+
+    def numbers(self, reply: bytes, request: Request) -> Sequence[Numbers]:
+        """Return the numbers that a request got, as many as it asked for.
+
+        :raises SupersededError: when a newer token was applied before.
+        :raises ValueError: when this is no reply to the request.
+        """
+        got = self._got(reply, request)
+        assert sum(map(len, got)) == request.visits
+        if request.sequence > self._known:
+            self._known, self._given_back = request.sequence, []
+        self.shown += request.visits
+        return got
+
+    def _got(self, reply: bytes, request: Request) -> list[Numbers]:
+        if reply[:1] == b":":
+            last = integer(reply)
+            return [range(last - request.visits + 1, last + 1)]
+        if (match := _STATE.fullmatch(reply)) is None:
+            raise unexpected(reply)
+        if request.sequence < int(match[1]) <= self._sequence:
+            raise SupersededError("a newer token was applied before")
+        words = [within_64_bits(int(word)) for word in match[2].split()]
+        got = [
+            range(last - count + 1, last + 1)
+            for last, count in zip(words[::2], words[1::2], strict=True)
+        ]
+        if int(match[1]) != request.sequence or sum(map(len, got)) != request.visits:
+            raise unexpected(reply)
+        self.has_dropped |= match[3] is not None
+        return got
+
+    def give_back(self, numbers: Numbers) -> None:
+        """Leave numbers that a token got, and that nobody was shown, to the next visits."""
+        self._unshown.append(numbers)
+        self.shown -= len(numbers)
+        assert self.shown >= 0
+
+
+def _joined(numbers: Iterable[Numbers]) -> list[Numbers]:
+    """Return the same numbers, neighbours as one."""
+    joined: list[Numbers] = []
+    for one in sorted(numbers, key=lambda one: one.start):
+        if joined and joined[-1].stop == one.start:
+            joined[-1] = range(joined[-1].start, one.stop)
+        else:
+            joined.append(one)
+    return joined
