@@ -32,7 +32,8 @@ from tornado.web import RequestHandler
 import config
 import limits
 from config import Settings
-from counter import Visits
+from counter import KEY, Visits
+from counter.reading import StatisticsReader
 from handlers import (
     COMMON_HEADERS,
     Faults,
@@ -83,7 +84,7 @@ def make_app(
     metrics = metrics or Metrics(settings.version_label or "", labels=settings.labels)
     visits = visits or new_visits(settings, metrics)
     faults = faults or new_faults(settings)
-    live = live or Broadcast(visits.reader())
+    live = live or Broadcast(StatisticsReader(visits.new_connector(), KEY))
 
     def count_and_log(handler: RequestHandler) -> None:
         metrics.answered(handler)
@@ -135,9 +136,6 @@ def new_visits(settings: Settings, metrics: Metrics) -> Visits:
         wait=settings.redis_wait,
         max_waiting=limits.WAITING_VISITS,
         observer=metrics,
-        hostname=config.host_name(),
-        version=settings.version_label,
-        labels=settings.labels,
     )
 
 
@@ -191,7 +189,7 @@ async def serve(
     :arg faults: what is wrong with the replica, where anything may be.
     """
     stop = stop_event(end_of_work)
-    live = Broadcast(visits.reader())
+    live = Broadcast(StatisticsReader(visits.new_connector(), KEY))
     app = make_app(settings, visits, live, metrics, faults)
     server = new_server(settings, app, certificate)
     metrics.gauge("connections", lambda: server.connections)
@@ -204,14 +202,12 @@ async def serve(
     if certificate:
         use = functools.partial(setattr, server, "ssl_options")
         background.append(loop.create_task(certificate.follow(use)))
-    visits.start_telling((lambda: faults.get().kinds) if faults else None)
 
     await stop.wait()
 
     accepting.cancel()
     log.info("stopping")
     app.settings["draining"] = True
-    visits.drain()
     await live.close()  # streams have no end to wait for
     await server.drain(settings.grace, settings.drain_delay)
     for task in background:

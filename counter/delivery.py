@@ -94,7 +94,7 @@ class Delivery:
             self._refusal = ""  # it was no refusal of the script: no command counts
         is_refusal = request.sequence > 0 and not _STATES.search(str(error))
         if is_refusal:
-            self.refuse(str(error))
+            self.refuse(str(error) or "without a word")
         return is_refusal
 
     def refuse(self, refusal: str) -> None:

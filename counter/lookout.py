@@ -3,10 +3,11 @@
 import asyncio
 import logging
 
+from counter import probing
 from counter.connector import Connector
 from counter.delivery import Delivery
 from counter.link import Link
-from counter.probing import PROBE_EVERY, Prober
+from counter.probing import Prober
 from counter.tokens import SupersededError
 
 #: Seconds that the end waits until Redis has the numbers that nobody was shown.
@@ -65,7 +66,7 @@ class Lookout:
     async def _look(self) -> None:
         """While off, look for Redis; while on, replace a connection that is none any more."""
         while True:
-            await asyncio.sleep(PROBE_EVERY)
+            await asyncio.sleep(probing.PROBE_EVERY)
             if self._link.is_off:
                 self._link.turn_on(await self._prober.find(self._link.still_off))
             else:

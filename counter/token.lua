@@ -19,12 +19,12 @@ if newest and tonumber(sequence) <= tonumber(newest) then
   redis.call('EXPIRE', KEYS[2], DAY) -- a write, for a WAIT that follows to wait for
   return {ok = kept}
 end
+
 -- The process showed no number of a token whose reply it does not know.
-if newest ~= known then
-  unshown = newest and tonumber(newest) > tonumber(known) and got or ''
-end
+if newest ~= known then unshown = newest and tonumber(newest) > tonumber(known) and got or '' end
 local left, ranges, dropped = tonumber(visits), '', ''
-local are_spare = unshown ~= '' or redis.call('EXISTS', KEYS[3]) == 1
+local lowest = {'ZRANGE', KEYS[3], 0, math.min(left, MOST), 'WITHSCORES'}
+local are_spare = redis.call(unpack(lowest))[1] or unshown ~= ''
 local total = are_spare and redis.call('INCRBY', KEYS[1], 0) -- it fails here, or not below
 redis.call('HSET', KEYS[2], 'visits', shown)
 redis.call('EXPIRE', KEYS[2], DAY)
@@ -38,7 +38,7 @@ if are_spare then
       redis.call('ZADD', KEYS[3], above or last, below or last - count + 1)
     end
   end
-  local groups = redis.call('ZRANGE', KEYS[3], 0, math.min(left, MOST), 'WITHSCORES')
+  local groups = redis.call(unpack(lowest))
   for i = 1, #groups, 2 do
     if left == 0 then break end
     local first, last = (groups[i] .. ' ' .. groups[i + 1]):match('^(%-?%d+) (%-?%d+)$')

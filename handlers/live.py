@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tornado import locale
 
-from counter import HISTORIES
+from counter.statistics import HISTORIES
 from handlers.accept import preferred_language
 from handlers.base import COMMON_HEADERS, BaseHandler
 from handlers.static import FOLDER, StaticHandler

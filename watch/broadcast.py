@@ -18,7 +18,9 @@ from typing import Protocol
 
 from tornado.escape import json_encode
 
-from counter import HISTORIES, RefusedError, Snapshot, StatisticsReader, marks_of, versions_of
+from counter.marks import marks_of, versions_of
+from counter.reading import RefusedError, Snapshot, StatisticsReader
+from counter.statistics import HISTORIES
 
 #: Seconds between two snapshots.
 EVERY = 1.0

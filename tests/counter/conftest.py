@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-import counter.visits
+import counter.probing
 from tests.support.before import run_before
 
 
 @pytest.fixture
 def often_probed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the counter look for Redis ten times as often, where that is not the promise."""
-    monkeypatch.setattr(counter.visits, "PROBE_EVERY", counter.visits.PROBE_EVERY / 10)
+    monkeypatch.setattr(counter.probing, "PROBE_EVERY", counter.probing.PROBE_EVERY / 10)
 
 
 @pytest.fixture

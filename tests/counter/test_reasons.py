@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import config
-import counter.visits
+import counter.spell
 from config import Settings
 from counter import statistics
 from tests.support.counting import ALWAYS, counting
@@ -61,12 +61,12 @@ async def test_reasons_that_are_never_the_same_do_not_flood_the_log(
     fake: FakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with counting(fake.url) as visits:
-        for number in range(2 * counter.visits.MAX_REASONS):
+        for number in range(2 * counter.spell.MAX_REASONS):
             fake.answer = reply(b"-ERR reason %d\r\n" % number)
             await visits.count()
             await eventually(lambda number=number: visits.reason == f"reason {number}")
     said = [text for text in texts(caplog) if text.startswith("counter")]
-    assert len(said) == counter.visits.MAX_REASONS
+    assert len(said) == counter.spell.MAX_REASONS
 
 
 def test_readyz_tells_the_reason_of_now(program: Start, fake: FakeRedis) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import counter.visits
+import counter.probing
 from tests.support import fake_redis
 from tests.support.before import run_before
 from tests.support.fake_redis import FakeRedis
@@ -212,9 +212,9 @@ def test_stops_within_a_second_while_valkey_hangs(valkey: Valkey, counting: Star
 #: looks one name up is a byte of a file.
 BEFORE = """
 import socket, time
-import counter.visits
+import counter.probing
 
-counter.visits.PROBE_EVERY /= 10
+counter.probing.PROBE_EVERY /= 10
 real, tries = socket.getaddrinfo, 0
 
 def getaddrinfo(host, *args, **options):
@@ -297,7 +297,7 @@ def test_connections_and_threads_do_not_pile_up_while_redis_is_away(
         now = threads_and_files()
         most_threads, most_files = max(most_threads, now[0]), max(most_files, now[1])
         time.sleep(0.01)
-    probes = (time.monotonic() - start) / (counter.visits.PROBE_EVERY / 10)
+    probes = (time.monotonic() - start) / (counter.probing.PROBE_EVERY / 10)
     # redis-py connects twice when the first connection ends at once.
     assert tries() - before <= 2 * probes + 2
     assert most_threads - threads <= (4 if away == "look-up hangs" else 2)

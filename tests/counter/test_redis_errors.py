@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-import counter.visits
+import counter.probing
 from config import Settings
 from counter import Visits
 from tests.support import fake_redis
@@ -124,7 +124,10 @@ UNANSWERED = {
 }
 
 #: Those after which a visit is counted by a plain command, where that is not refused too.
-REFUSED = {"error: noperm", "error: tryagain"}
+REFUSED = {
+    *("error: noperm", "error: tryagain", "error: without words"),
+    *("error: wrongtype", "error: not an integer", "error: overflow"),
+}
 
 
 async def _fails_and_comes_back(
@@ -481,7 +484,7 @@ async def test_a_valkey_restarted_while_nobody_looks_costs_no_visit(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Looked for while it was away, the counter might be off for a moment.
-    monkeypatch.setattr(counter.visits, "PROBE_EVERY", PATIENCE)
+    monkeypatch.setattr(counter.probing, "PROBE_EVERY", PATIENCE)
     async with serving(valkey.url) as visitor:
         assert await visitor.visit() == 1
         async with visitor.losing_connection():

@@ -20,7 +20,7 @@ from tornado.web import Application
 
 from config import Settings
 from counter import Visits
-from counter.visits import ALONE, LARGE_BATCH
+from counter.batches import ALONE, LARGE_BATCH
 from server import make_app
 from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis, late
@@ -402,7 +402,7 @@ async def test_past_the_limit_visits_get_the_fallback_at_once_and_the_others_the
 async def test_a_large_group_lets_others_have_their_turn_and_visits_are_answered_in_order(
     fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("counter.visits.ANSWERS_PER_TURN", 1)  # for Redis to reply meanwhile
+    monkeypatch.setattr("counter.batches.ANSWERS_PER_TURN", 1)  # for Redis to reply meanwhile
     visits = Visits(fake.url, timeout=PATIENCE)
     assert await visits.count() == 1
     answered: list[int | None] = []
@@ -481,7 +481,7 @@ async def count_alone(visits: Visits, number: int) -> None:
 async def test_while_a_lone_visit_waits_for_a_redis_that_hangs_the_process_sleeps(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("counter.visits.BUSY_POLL", 0.1)
+    monkeypatch.setattr("counter.link.BUSY_POLL", 0.1)
     async with counting(valkey.url) as visits:
         await count_alone(visits, ALONE + 2)
         valkey.hang()
@@ -498,7 +498,7 @@ async def test_while_a_lone_visit_waits_for_a_redis_that_hangs_the_process_sleep
 async def test_a_redis_that_is_far_is_waited_for_asleep(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("counter.visits.BUSY_POLL", 0.02)
+    monkeypatch.setattr("counter.link.BUSY_POLL", 0.02)
     with Proxy([valkey.path]) as proxy:
         proxy.to_client.delay = 0.03
         async with counting(f"redis://127.0.0.1:{proxy.port}") as visits:

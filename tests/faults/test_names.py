@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 import counter.resolver
-import counter.visits
+import counter.probing
 from counter.connector import Connector
 from counter.resolver import MAX_LOOK_UPS, resolve
 from tests.support.before import run_before
@@ -343,8 +343,8 @@ Names({{{NAME!r}: [{WELL!r}]}}, Path({str(hang)!r})).install()
 async def test_a_primary_that_hangs_does_not_pile_up_probes_and_counts_when_it_answers(
     fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counter.visits, "PROBE_EVERY", 0.05)
-    monkeypatch.setattr(counter.visits, "STUCK_AFTER", 0.5)
+    monkeypatch.setattr(counter.probing, "PROBE_EVERY", 0.05)
+    monkeypatch.setattr(counter.probing, "STUCK_AFTER", 0.5)
     port = str(fake.port).encode()
     with FakeRedis() as sentinel:
         sentinel.replies["SENTINEL"] = b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n" % (len(port), port)

@@ -16,7 +16,7 @@ async def counting(
     url: str, hostname: str = "web-1", timeout: float = PATIENCE, **options: Any
 ) -> AsyncIterator[Visits]:
     """Count until the end of the context."""
-    visits = Visits(url, hostname=hostname, timeout=timeout, **options)
+    visits = Visits(url, timeout=timeout, **options)
     try:
         yield visits
     finally:

@@ -320,7 +320,7 @@ class FakeRedis:
         return b"-ERR unknown command\r\n"
 
     def _applied(self, process: str, token: str) -> bytes:
-        sequence, visits, _shown = map(int, token.split())
+        sequence, visits, *_ = map(int, token.split())
         if sequence > self._tokens.get(process, (0,))[0]:
             self.counter += visits
             self._tokens[process] = (sequence, self.counter, visits)

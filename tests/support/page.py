@@ -83,16 +83,16 @@ class ServedVisitor(Visitor):
     @contextlib.asynccontextmanager
     async def losing_connection(self) -> AsyncIterator[None]:
         """Go on after the context once the counter knows that its connection is none any more."""
-        lost = self.visits._connection
+        lost = self.visits._link._connection
         yield
-        await eventually(lambda: self.visits._connection is not lost or not lost.is_sound)
+        await eventually(lambda: self.visits._link._connection is not lost or not lost.is_sound)
 
 
 class PunctualVisits(Visits):
     """Visits that fail, and their pages with them, when one waits longer than it may."""
 
     async def count(self) -> int | None:
-        return await within(0 if self._off else self._timeout, super().count())
+        return await within(0 if self._link.is_off else self._link._timeout, super().count())
 
 
 @contextlib.asynccontextmanager
