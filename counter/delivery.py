@@ -94,6 +94,7 @@ class Delivery:
             self._refusal = ""  # it was no refusal of the script: no command counts
         is_refusal = request.sequence > 0 and not _STATES.search(str(error))
         if is_refusal:
+            self.tokens.abandon()
             self.refuse(str(error) or "without a word")
         return is_refusal
 

@@ -61,6 +61,7 @@ class Link:
         self._request: Request | None = None  # the one under way
         self._deadline = 0.0  # of its first visit, on the loop's clock
         self._sent_at = 0.0
+        self._is_held = False  # until Redis was looked for
         self._is_near = False  # Redis: it has just replied within `BUSY_POLL`
         self._backoff = 0.0
         self._connecting: asyncio.Task[None] | None = None
@@ -69,11 +70,6 @@ class Link:
     def is_off(self) -> bool:
         """Whether visits are not being counted."""
         return self._spell is not None
-
-    @property
-    def has_connection(self) -> bool:
-        """Whether there is a connection."""
-        return self._connection is not None
 
     @property
     def reason(self) -> str:
@@ -85,7 +81,7 @@ class Link:
     @property
     def is_busy(self) -> bool:
         """Whether a request is under way, or a connection being opened."""
-        return self._request is not None or self._connecting is not None
+        return self._request is not None or self._connecting is not None or self._is_held
 
     def send(self, awake: bool = False) -> None:
         """Send what waits, once there is a sound connection and nothing is under way.
@@ -204,18 +200,25 @@ class Link:
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
-        self._request = None
+        self._request, self._is_held = None, False
+        self._delivery.tokens.abandon()
         self.asker.uncounted(why)
 
     # Looking after the connection, which `counter.lookout` does.
 
+    def hold(self) -> None:
+        """Send nothing until turned on or off: a probe's token would settle that of a batch."""
+        assert not self.is_busy
+        self._is_held = True
+
     def turn_on(self, connection: RedisConnection) -> None:
         """Count over a connection from now on."""
         spell, self._spell = self._spell, None
-        self._connection, self._backoff = connection, 0.0
+        self._connection, self._backoff, self._is_held = connection, 0.0, False
         log.info("counter on")
         if spell and self._beside:
             self._beside.was_away(spell.start, time.monotonic(), spell.first_reason)
+        self.send()
 
     def still_off(self, error: Exception) -> None:
         """Take note of what a search for Redis met."""

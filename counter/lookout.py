@@ -8,7 +8,6 @@ from counter.connector import Connector
 from counter.delivery import Delivery
 from counter.link import Link
 from counter.probing import Prober
-from counter.tokens import SupersededError
 
 #: Seconds that the end waits until Redis has the numbers that nobody was shown.
 HAND_ON_TIMEOUT = 0.4
@@ -50,18 +49,12 @@ class Lookout:
         :arg within: seconds to wait for Redis.
         """
         self.begin()
-        link = self._link
+        self._link.hold()
         try:
             async with asyncio.timeout(within):
-                connection = await self._prober.probe()
-            if link.is_busy or link.has_connection or link.is_off:  # a visit has come meanwhile
-                connection.close()
-            else:
-                link.turn_on(connection)
-        except SupersededError:  # by the token of such a visit
-            pass
+                self._link.turn_on(await self._prober.probe())
         except Exception as error:
-            link.turn_off(error)
+            self._link.turn_off(error)
 
     async def _look(self) -> None:
         """While off, look for Redis; while on, replace a connection that is none any more."""

@@ -55,6 +55,7 @@ class Tokens:
         self._sequence = 0  # of the newest token
         self._asked = 0  # of the newest one that asked for numbers
         self._known = 0  # of the newest one whose reply is known
+        self._awaited = 0  # of the one whose numbers visits wait for; 0 when none do
         self._unshown: list[Numbers] = []  # that no token has given back
         self._given_back: list[Numbers] = []  # by each token since the known one
         self.shown = 0
@@ -83,12 +84,13 @@ class Tokens:
         :arg visits: how many numbers to ask for; with 0 the token only settles the older ones.
         """
         assert visits >= 0
+        assert not self._awaited, "it would make spare numbers of what visits still wait for"
         if self._sequence == self._known:
             self._given_back, self._unshown = _joined(self._unshown), []
         # Else a token may have given these back already, so the next one may give no others.
         self._sequence += 1
         if visits:
-            self._asked = self._sequence
+            self._asked = self._awaited = self._sequence
         unshown = b"".join(b" %d %d" % (one[-1], len(one)) for one in self._given_back)
         word = b"%d %d %d %d" % (self._sequence, visits, self.shown, self._known)
         by_digest, in_full = self._commands
@@ -110,8 +112,9 @@ class Tokens:
         """
         got = self._got(reply, request)
         assert sum(map(len, got)) == request.visits
+        assert request.sequence >= self._awaited
         if request.sequence > self._known:
-            self._known, self._given_back = request.sequence, []
+            self._known, self._awaited, self._given_back = request.sequence, 0, []
         self.shown += request.visits
         return got
 
@@ -132,6 +135,10 @@ class Tokens:
             raise unexpected(reply)
         self.has_dropped |= match[3] is not None
         return got
+
+    def abandon(self) -> None:
+        """Let no visit wait for the newest token any more: its numbers will be spare."""
+        self._awaited = 0
 
     def give_back(self, numbers: Numbers) -> None:
         """Leave numbers that a token got, and that nobody was shown, to the next visits."""

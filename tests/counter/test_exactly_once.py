@@ -320,9 +320,7 @@ async def test_the_least_permissions_are_enough(
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("word", [word for word in least("exactly once")[4:] if word != "+incrby"])
-async def test_without_a_permission_visits_count_at_most_once(
-    valkey: Valkey, word: str
-) -> None:
+async def test_without_a_permission_visits_count_at_most_once(valkey: Valkey, word: str) -> None:
     first = 10**15 if word == "+get" else 20
     valkey.client.set("counter", first)
     async with counting(allow(valkey, *least("exactly once"), "+incr")) as visits:

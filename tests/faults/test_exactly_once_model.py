@@ -28,7 +28,8 @@ from hypothesis.stateful import (
 
 import counter.connection
 import counter.delivery
-import counter.statistics
+import counter.link
+import counter.spell
 import counter.visits
 from counter import Visits
 from tests.support.simulated import Network, Packet, Pair, VirtualLoop, take_over
@@ -46,10 +47,13 @@ PROCESSES = 2
 #: Seconds from a visit to its number.
 DEADLINE = 2.0
 
+#: The modules that look at a clock.
+TIMED = (counter.delivery, counter.link, counter.spell)
+
 #: What becomes of a reply.
 REPLIES = [
     *("arrives", "is late", "is lost", "is cut off", "comes in part"),
-    *("is an error", "is LOADING", "says that no replica has it"),
+    *("is OOM", "is LOADING", "says that no replica has it"),
 ]
 
 SETTINGS = settings(
@@ -78,10 +82,11 @@ class Model(RuleBasedStateMachine):
         self.loop = VirtualLoop()
         names = ("monotonic", "perf_counter", "time")
         clock = SimpleNamespace(**dict.fromkeys(names, self.loop.time))
-        for module in counter.delivery, counter.statistics, counter.visits:
+        for module in TIMED:
             module.time = clock  # type: ignore[attr-defined]
         self.servers.wipe()
         self.network = Network(self.loop, self.servers)
+        counter.visits.Connector = lambda *_, **__: self.network.connector()  # type: ignore
         self.visitors: list[asyncio.Task[int | None]] = []
         self.came: dict[asyncio.Task[int | None], float] = {}
         self.shown: set[int] = set()
@@ -112,8 +117,7 @@ class Model(RuleBasedStateMachine):
     def started(self) -> Visits:
         """Return another counter."""
         visits = Visits("redis://nowhere", wait=self.wait, timeout=DEADLINE)
-        visits._connector = self.network.connector()  # type: ignore[assignment]
-        visits._delivery._statistics.id = f"process-{next(self.names)}"
+        visits._delivery.tokens.process_id = f"process-{next(self.names)}"
         self.loop.create_task(visits.start(1.0))
         self.loop.go_on()
         return visits
@@ -147,8 +151,19 @@ class Model(RuleBasedStateMachine):
             waited = self.loop.time() - self.came[one]
             assert one.done() or waited <= DEADLINE, f"a visitor has waited for {waited} s"
 
-    def visit(self, process: Visits, visitors: int) -> None:
-        new = [self.loop.create_task(process.count()) for _ in range(visitors)]
+    def visit(self, process: Visits, visitors: int, leave: bool = False) -> None:
+        """Let visitors come.
+
+        :arg leave: whether they are gone when the page is to be written.
+        """
+
+        async def visitor() -> int | None:
+            number = await process.count()
+            if leave and number is not None:
+                process.give_back(number)
+            return None if leave else number
+
+        new = [self.loop.create_task(visitor()) for _ in range(visitors)]
         self.came |= dict.fromkeys(new, self.loop.time())
         self.visitors += new
 
@@ -160,19 +175,14 @@ class Model(RuleBasedStateMachine):
         self.do(lambda: None)
         self.is_at_once = True
 
-    @rule(who=who, visitors=st.sampled_from([1, 2, 3, 7, 70]))
-    def visitors_come(self, who: int, visitors: int) -> None:
-        self.do(self.visit, self.processes[who], visitors)
+    @rule(who=who, visitors=st.sampled_from([1, 2, 3, 7, 70, 300]), leave=st.booleans())
+    def visitors_come(self, who: int, visitors: int, leave: bool) -> None:
+        self.do(self.visit, self.processes[who], visitors, leave and visitors < 7)
 
     @rule(which=which)
     @precondition(lambda self: self.visitors)
     def visitor_gives_up(self, which: int) -> None:
-        """Not in the very turn in which the number comes, which then is shown to nobody."""
-        visitor = pick(self.visitors, which)
-        self.do(lambda: None)
-        self.loop.go_on()
-        self.loop.do(visitor.cancel)
-        self.check()
+        self.do(pick(self.visitors, which).cancel)
 
     @rule(which=which, reply=st.sampled_from(REPLIES))
     @precondition(lambda self: self.network.packets)
@@ -190,14 +200,20 @@ class Model(RuleBasedStateMachine):
         answer = network.run(packet, acknowledged=reply != "says that no replica has it")
         if reply == "is cut off":
             packet.line.cut()
-        if reply == "is an error":
-            answer = b"-ERR something is wrong\r\n"
+        if reply == "is OOM":
+            answer = b"-OOM command not allowed\r\n"
         now = {"is late": 0, "is lost": 0, "comes in part": answer.find(b"\n") + 1 - 2 * self.half}
         self.half = not self.half
         at_once = now.get(reply, len(answer))
         packet.line.give(answer[:at_once])
         if reply != "is lost" and answer[at_once:]:
             network.replies.append((packet.line, answer[at_once:]))
+
+    @rule(once_in=st.integers(1, RARE))
+    def scripts_are_refused_or_allowed_again(self, once_in: int) -> None:
+        if once_in == RARE:
+            self.network.scripts_refused = not self.network.scripts_refused
+        self.do(lambda: None)
 
     @rule(which=which)
     @precondition(lambda self: self.network.replies)
@@ -236,8 +252,9 @@ class Model(RuleBasedStateMachine):
 
     @rule(who=who)
     def process_ends(self, who: int) -> None:
-        """Let another one take its place; Redis answers it."""
+        """Let another one take its place; Redis answers it, and runs its script."""
         self.do(lambda: None)
+        self.network.scripts_refused = False
         self.close(self.processes[who])
         self.processes[who] = self.started()
 
@@ -289,15 +306,16 @@ class Model(RuleBasedStateMachine):
             self.close(one)
         self.use_up_spare_numbers(last)
         numbers = range(self.first + 1, int(self.servers.primary.get("counter")) + 1)
-        missing = sorted({*numbers} - self.shown)
+        missing = sorted({*numbers} - self.shown - self.network.at_most_once)
         assert not missing, f"of {numbers} nobody was shown {missing}"
-        assert len(self.shown) == len(numbers)
+        assert self.shown <= {*numbers}
         lasting = {key for key, seconds in self.servers.primary.expiries().items() if seconds < 0}
         assert lasting == {b"counter"}, "Redis would keep these for ever"
         type(self).shown_in_all += len(numbers)
 
     def heal(self) -> None:
         """Let all copies arrive, or vanish, and time pass until all count."""
+        self.network.scripts_refused = False
         self.loop.go_on()
         if not self.others_end:
             self.turn_off()
@@ -325,7 +343,7 @@ class Model(RuleBasedStateMachine):
                 self.loop.do(self.visit, process, 1)
             self.check()
             assert len(self.shown) == before + 1, "a quiet visit did not count"
-            spare = bool(self.servers.primary.get("{counter}:spare"))
+            spare = self.servers.primary.has_spares()
 
 
 def pick(some: list, which: int):  # type: ignore[no-untyped-def,type-arg]
@@ -337,8 +355,9 @@ def pick(some: list, which: int):  # type: ignore[no-untyped-def,type-arg]
 def model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Model]]:
     """The model on running Valkeys, with whatever it replaces in the counter."""
     monkeypatch.setattr(counter.connection, "take_over", take_over)
-    for module in counter.delivery, counter.statistics, counter.visits:
+    for module in TIMED:
         monkeypatch.setattr(module, "time", time)  # which each example replaces
+    monkeypatch.setattr(counter.visits, "Connector", counter.visits.Connector)
     monkeypatch.setattr(logging.getLogger("friendlyhello.visits"), "disabled", True)
     servers = Pair(folder)
     yield type("Model", (Model,), {"servers": servers})

@@ -36,7 +36,7 @@ def assert_exact(
         seen.update(_quiet_visit(server) for server in servers)
         total = int(client.get("counter") or 0)
         missing = sorted(set(range(1, total + 1)) - seen.keys())
-        if not missing and not client.get("{counter}:spare"):
+        if not missing and not client.exists("{counter}:spares"):
             break
     twice = sorted(number for number, times in seen.items() if times > 1)
     beyond = sorted(number for number in seen if not 0 < number <= total)

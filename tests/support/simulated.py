@@ -104,6 +104,10 @@ class Server:
             reply += self._socket.recv(65536)
         return reply.split(b"\r\n")[1]
 
+    def has_spares(self) -> bool:
+        """Tell whether numbers wait that nobody was shown."""
+        return self.run(b"EXISTS {counter}:spares\r\n") == b":1\r\n"
+
     def expiries(self) -> dict[bytes, int]:
         """Return in how many seconds each key is dropped, -1 for never."""
         keys = self.valkey.client.keys()
@@ -242,6 +246,9 @@ class Network:
         """Those that have not arrived."""
         self.connecting = "works"
         """Or ``is refused``, ``hangs``, ``is cut``."""
+        self.scripts_refused = False
+        self.at_most_once: set[int] = set()
+        """Numbers that plain commands took."""
         self._is_flowing = False
 
     def connector(self) -> "Connector":
@@ -275,7 +282,14 @@ class Network:
         if server is not self.servers.primary:
             self.servers.wait_in_step()  # what it answers is not to depend on how fast it is
         command, wait, _ = packet.data.partition(b"*3\r\n$4\r\nWAIT\r\n")
-        return server.run(command) + (b":%d\r\n" % acknowledged if wait else b"")
+        if self.scripts_refused and b"EVAL" in command[:20]:
+            return b"-NOPERM no permission\r\n" + (b":0\r\n" if wait else b"")
+        reply = server.run(command)
+        words = command.split(b"\r\n")
+        if words[2] in (b"INCR", b"INCRBY") and reply.startswith(b":"):
+            last, visits = int(reply[1:]), 1 if words[2] == b"INCR" else int(words[6])
+            self.at_most_once.update(range(last - visits + 1, last + 1))
+        return reply + (b":%d\r\n" % acknowledged if wait else b"")
 
     def deliver(self, packet: Packet) -> None:
         """Let a packet arrive, and its reply."""
