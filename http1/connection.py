@@ -172,15 +172,19 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Answer a client that has closed its side after its request (RFC 9112, 9.6).
 
-        It may as well have gone, so the application is told; what it then writes is sent.
+        It may as well have gone, so the application is told; what it then writes is sent. Which of
+        the two it is, `client_has_gone` tells when the client has answered to what is sent ahead.
         """
         self._half_closed = True
         self._outbox.flush()
         if self._closing or not self._held:
             return False
+        is_open = self._open_transport.can_write_eof()  # not so with TLS
         if self._exchange is not None and self._is_handed_over:
+            if is_open:
+                self._exchange.send_ahead()
             self._exchange.on_close()
-        return self._open_transport.can_write_eof()  # not so with TLS
+        return is_open
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the application, and whoever waits for something to be sent."""
@@ -204,6 +208,16 @@ class Connection(asyncio.Protocol):
     def closed(self) -> bool:
         """Tell whether nothing can be sent any more."""
         return self._transport is None or self._transport.is_closing()
+
+    @property
+    def client_has_gone(self) -> bool:
+        """Whether nobody is there to read an answer, as the system knows it at this moment.
+
+        The event loop may not have come to it, and does not look at a client that sends no more.
+        """
+        if not self.closed() and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.close()  # to ask takes the error away
+        return self.closed()
 
     def close_if_idle(self) -> None:
         """Close the connection, unless a request is under way."""

@@ -14,7 +14,7 @@ from tornado.httputil import (
 )
 from tornado.iostream import IOStream, StreamClosedError
 
-from http1.head import Head, connection_options, format_head
+from http1.head import VERSION, Head, connection_options, format_head
 
 
 class Wire(Protocol):
@@ -25,6 +25,10 @@ class Wire(Protocol):
     @property
     def is_draining(self) -> bool:
         """Whether the connection ends with this answer."""
+
+    @property
+    def client_has_gone(self) -> bool:
+        """Whether nobody is there to read an answer."""
 
     def write(self, data: bytes) -> "asyncio.Future[None]":
         """Send bytes; the future is done when more may be sent."""
@@ -80,6 +84,12 @@ class Exchange(HTTPConnection):
         self._is_chunked = False
         self._left: int | None = None  # bytes of the answer; None when it does not say
         self._close_callback: Callable[[], None] | None = None
+        self._sent_ahead = 0  # bytes of the answer's head
+
+    @property
+    def client_has_gone(self) -> bool:
+        """Whether nobody is there to read the answer; see `RequestHandler.client_has_gone`."""
+        return self._wire is None or self._wire.client_has_gone
 
     @property
     def stream(self) -> Wire:
@@ -108,6 +118,20 @@ class Exchange(HTTPConnection):
         callback, self._close_callback = self._close_callback, None
         if callback is not None:
             callback()
+
+    def send_ahead(self) -> None:
+        """Send what every answer begins with, to learn whether the client reads it.
+
+        One that has closed its side may have gone, and TCP tells neither from the other. To the
+        next bytes the system of a client that has gone answers with a reset.
+        """
+        if not self.has_begun and not self._sent_ahead:
+            self._sent_ahead = len(VERSION)
+            self._write(VERSION)
+
+    def _after_ahead(self, head: bytes) -> bytes:
+        sent, self._sent_ahead = self._sent_ahead, 0
+        return head[sent:]
 
     def let_go(self) -> None:
         """Write nothing any more."""
@@ -142,9 +166,11 @@ class Exchange(HTTPConnection):
         assert isinstance(start_line, ResponseStartLine)
         code, reason = start_line.code, start_line.reason
         if 100 <= code < 200 and code != 101:  # another one follows (RFC 9110, 15.2)
-            return self._write(format_head(code, reason, headers))
+            return self._write(self._after_ahead(format_head(code, reason, headers)))
         self._frame(code, headers)
         data = format_head(code, reason, headers)
+        if self._sent_ahead:
+            data = self._after_ahead(data)
         self.has_begun = True
         if chunk:
             data += self._framed(chunk)

@@ -28,6 +28,9 @@ _LINE_BEGINNING = re.compile(
 #: uri-host and port (RFC 9110, 7.2; RFC 3986, 3.2.2). Tornado takes some that are none.
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|([\w.~!$&'()*+,;=-]|%[0-9a-f]{2})*)(:[0-9]*)?", re.I | re.A)
 
+#: What each answer begins with (RFC 9112, 4).
+VERSION = b"HTTP/1.1 "
+
 #: Bytes of the longest head that is cached.
 MAX_CACHED = 1024
 

@@ -218,6 +218,18 @@ class RequestHandler(web.RequestHandler):
     EAGER_START: ClassVar[bool] = False
     """Whether GET and HEAD without a query start eagerly; see `http1.Application`."""
 
+    @property
+    def client_has_gone(self) -> bool:
+        """Whether nobody is there to read the answer, as the client has reset or closed it.
+
+        A client that has closed its own side alone still reads (RFC 9112, 9.6). Tornado's own
+        server closes the connection of such a one, which then has gone.
+        """
+        connection: Any = self.request.connection
+        if (has_gone := getattr(connection, "client_has_gone", None)) is None:
+            has_gone = connection.stream.closed()
+        return bool(has_gone)
+
     def clear(self) -> None:
         """Begin the answer, its common headers written down once a second.
 
