@@ -4,8 +4,10 @@ import asyncio
 import logging
 
 from counter import probing
+from counter.connection import RedisConnection
 from counter.connector import Connector
 from counter.delivery import Delivery
+from counter.eviction import Eviction
 from counter.link import Link
 from counter.probing import Prober
 
@@ -31,7 +33,10 @@ class Lookout:
         self._connector = connector
         self._delivery = delivery
         self._prober = Prober(connector, delivery, timeout)
+        self.eviction = Eviction(connector)
+        """Whether Redis may evict keys."""
         self._looking: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     @property
     def is_looking(self) -> bool:
@@ -52,7 +57,7 @@ class Lookout:
         self._link.hold()
         try:
             async with asyncio.timeout(within):
-                self._link.turn_on(await self._prober.probe())
+                self._turn_on(await self._prober.probe())
         except Exception as error:
             self._link.turn_off(error)
 
@@ -61,15 +66,20 @@ class Lookout:
         while True:
             await asyncio.sleep(probing.PROBE_EVERY)
             if self._link.is_off:
-                self._link.turn_on(await self._prober.find(self._link.still_off))
+                self._turn_on(await self._prober.find(self._link.still_off))
             else:
                 self._link.look_after(moved=await self._connector.has_moved())
 
+    def _turn_on(self, connection: RedisConnection) -> None:
+        self._link.turn_on(connection)
+        self._asking = asyncio.create_task(self.eviction.look())
+
     async def close(self) -> None:
         """Stop the link, and leave numbers that nobody was shown to others."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
+        tasks = [task for task in (self._looking, self._asking) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._link.stop()
         try:
             async with asyncio.timeout(HAND_ON_TIMEOUT):

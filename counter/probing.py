@@ -91,7 +91,12 @@ class Prober:
                 (await self._connect_and_ask(self._delivery.plain_request(0))).close()
         else:
             self._delivery.refuse("Redis closes the connection")
-        return await self._connect_and_ask(self._delivery.request(0))
+        request = self._delivery.request(0)
+        try:
+            return await self._connect_and_ask(request)
+        except Exception as error:
+            self._delivery.refused(error, request)  # where no command counts, it refused no script
+            raise
 
     async def hand_on(self) -> None:
         """Leave to others what Redis has for this process, and nobody was shown.

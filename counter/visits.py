@@ -93,6 +93,11 @@ class Visits:
         return self._delivery.refusal
 
     @property
+    def warning(self) -> str:
+        """What an operator should know of Redis; empty when there is nothing."""
+        return self._lookout.eviction.warning
+
+    @property
     def process_id(self) -> str:
         """What tells this process from all others in Redis; made late, as it may be forked."""
         return self._delivery.tokens.process_id

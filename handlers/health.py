@@ -40,6 +40,11 @@ class ReadyHandler(BaseHandler):
         """What the replica is."""
         return "draining" if self.draining else "unready" if self._is_unready else "ready"
 
+    @property
+    def _details(self) -> dict[str, str]:
+        visits = self.visits
+        return {"reason": visits.reason, "refusal": visits.refusal, "warning": visits.warning}
+
     def get(self) -> None:
         """Answer 200, or 503 from SIGTERM on, and when it is to seem unready."""
         if self.status != "ready":
@@ -50,7 +55,7 @@ class ReadyHandler(BaseHandler):
                 "redis": "up" if self.visits.up else "down",
                 "counting": "exactly once" if self.visits.exactly_once else "at most once",
             }
-            | ({"reason": self.visits.reason} if self.visits.reason else {})
+            | {name: text for name, text in self._details.items() if text}
         )
 
     head = get

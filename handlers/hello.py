@@ -71,6 +71,8 @@ class HelloHandler(BaseHandler):
     async def get(self) -> None:
         """Count the visit and show its number, or that there is none."""
         number = await self.visits.count()
+        if number is not None and self.client_has_gone:
+            self.visits.give_back(number)  # to the next visit; what follows is for nobody
         if self._wants_json():
             self.finish_json(self.greeting.as_json(number))
         else:

@@ -52,6 +52,14 @@ class Command:
         return 0
 
     @property
+    def is_giving_back(self) -> bool:
+        """Whether it is a token that returns numbers which nobody was shown."""
+        match self.words:
+            case ("EVALSHA" | "EVAL", _, keys, *words):
+                return len(words[int(keys)].split()) > 4
+        return False
+
+    @property
     def token(self) -> tuple[str, str] | None:
         """The process, and the sequence number."""
         match self.words:
