@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-import counter.resolver
 import counter.probing
+import counter.resolver
 from counter.connector import Connector
 from counter.resolver import MAX_LOOK_UPS, resolve
 from tests.support.before import run_before
