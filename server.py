@@ -313,7 +313,7 @@ def run(settings: Settings) -> None:
             certificate = Certificate(settings) if settings.tls_cert else None
             sockets = listen(settings, processes)
             if folder := config.embedded_folder(settings.redis_url):
-                from counter import embedded  # here, as it does not import on Windows
+                import embedded  # here, as it does not import on Windows
 
                 listening = [one for those in sockets for one in those]
                 url = stack.enter_context(embedded.running(folder, listening))

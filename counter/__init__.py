@@ -1,8 +1,7 @@
 """The visit counter: one integer in Redis, raised in batches, each within a deadline.
 
 `Visits.count` gives a visit its number. The package imports nothing of the program around it: an
-`Observer` is told what happens, and limits are arguments. `counter.embedded` runs a private
-Valkey; it is imported by itself, as it needs a Unix system.
+`Observer` is told what happens, and limits are arguments.
 """
 
 from counter.marks import Mark, marks_of, versions_of

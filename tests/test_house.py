@@ -9,11 +9,11 @@ import pytest
 
 from tests.support import ROOT
 
-PACKAGES = ("handlers", "watch", "process", "counter", "http1", "audit")
+PACKAGES = ("handlers", "watch", "process", "counter", "embedded", "http1", "audit")
 MODULES = ("server", "config", "limits", "check")
 
 #: What is imported by itself, as its package's face says.
-APART = {"counter.embedded", "watch.exposition", "watch.tracing"}
+APART = {"watch.exposition", "watch.tracing"}
 
 #: Where the private parts of libraries are reached.
 INTERNALS = {"http1/tornado_internals.py", "counter/redis_internals.py"}
