@@ -49,6 +49,7 @@ from process import (
     Stopping,
     check_health,
     fail,
+    password_file,
     run_workers,
     usable_cores,
 )
@@ -129,8 +130,8 @@ def new_visits(settings: Settings, metrics: Metrics) -> Visits:
         VisitsClass = Visits  # type: ignore[misc, assignment]
     return VisitsClass(
         settings.redis_url,
-        password=config.password_file(settings, "redis_password_file"),
-        sentinel_password=config.password_file(settings, "redis_sentinel_password_file"),
+        password=password_file(settings, "redis_password_file"),
+        sentinel_password=password_file(settings, "redis_sentinel_password_file"),
         timeout=settings.redis_timeout,
         wait=settings.redis_wait,
         max_waiting=limits.WAITING_VISITS,
