@@ -108,7 +108,7 @@ def make_app(
         for kind in FAULTS:
             metrics.gauge(kind, functools.partial(faults.has, kind))
     return Application(
-        below(settings.prefix, rules),
+        below(settings.path_prefix, rules),
         default_handler_class=NotFoundHandler,
         template_path=str(Path(__file__).parent / "templates"),
         log_function=count_and_log if settings.access_log else metrics.answered,
@@ -326,7 +326,7 @@ def run(settings: Settings) -> None:
 
         host, port = settings.address or "localhost", sockets[0][0].getsockname()[1]
         scheme, shown = "https" if certificate else "http", f"[{host}]" if ":" in host else host
-        log.info("listening on %s://%s:%d%s/", scheme, shown, port, settings.prefix)
+        log.info("listening on %s://%s:%d%s/", scheme, shown, port, settings.path_prefix)
 
         def work(slot: int, end_of_work: int | None = None) -> None:
             siblings = [one for those in sockets for one in those if one not in sockets[slot]]

@@ -163,12 +163,17 @@ def _network(text: str) -> Network:
     return network
 
 
-def choice(*words: str) -> Callable[[str], str]:
-    """Return a check of some words."""
+def choice(*words: str, **others: str) -> Callable[[str], str]:
+    """Return a check of some words, in any case.
+
+    :arg others: what may be said instead of one of them.
+    """
+    allowed = {word: word for word in words} | others
+    *first, last = allowed
 
     def check(text: str) -> str:
-        if text not in words:
-            raise ValueError(" or ".join(words))
-        return text
+        if (word := text.lower()) not in allowed:
+            raise ValueError(f"{', '.join(first)} or {last}")
+        return allowed[word]
 
     return check

@@ -12,7 +12,7 @@ from tornado.options import OptionParser
 from config.checks import boolean
 from config.errors import SettingError, shown
 from config.redis_url import redacted
-from config.table import FIELDS, TOGETHER, Settings, flag_of
+from config.table import FIELDS, TOGETHER, Settings, flag_of, variable_of
 from config.version import VERSION
 
 
@@ -104,7 +104,7 @@ def load(
     for name, field in FIELDS.items():
         source, text = flag_of(name), flags.get(name)
         if text is None and not field.metadata.get("flag_only"):
-            source = field.metadata["variable"] or name.upper()
+            source = variable_of(name)
             text = environment.get(source) or None
         if text is None:
             continue

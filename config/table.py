@@ -10,16 +10,11 @@ from config.redis_url import URLS, redis_url
 from config.wait import Wait
 
 
-def _setting(
-    default: str | None, check: Callable[[str], Any], help: str, variable: str | None = None
-) -> Any:
-    """A field of `Settings`: its default as a user would write it, its check, its help.
-
-    :arg variable: the environment variable, where it has another name.
-    """
+def _setting(default: str | None, check: Callable[[str], Any], help: str) -> Any:
+    """A field of `Settings`: its default as a user would write it, its check, its help."""
     return dataclasses.field(
         default=None if default is None else check(default),
-        metadata={"default": default, "check": check, "help": help, "variable": variable},
+        metadata={"default": default, "check": check, "help": help},
     )
 
 
@@ -71,8 +66,8 @@ class Settings:
     log_format: str = _setting("text", checks.choice("text", "json"), "text or json")
     log_level: str = _setting(
         "info",
-        checks.choice("debug", "info", "warning", "error"),
-        "debug, info, warning or error: the least that is logged; probes are at debug",
+        checks.choice("debug", "info", "warning", "error", "critical", warn="warning"),
+        "debug, info, warning, error or critical: the least that is logged; probes are at debug",
     )
     idle_timeout: float = _setting(
         "75",
@@ -93,14 +88,13 @@ class Settings:
         checks.networks,
         "networks, as in 10.0.0.0/8,fd00::/8, whose X-Forwarded-For and -Proto are believed",
     )
-    prefix: str = _setting(
+    path_prefix: str = _setting(
         "", checks.path_prefix, "a path that stands before every path, as /hello"
     )
     version_label: str | None = _setting(
         None,
         checks.label,
-        "which version runs, for JSON, X-App-Version, /live and /metrics (environment: VERSION)",
-        variable="VERSION",
+        "which version runs, for JSON, X-App-Version, /live and /metrics",
     )
     labels: Mapping[str, str] | None = _setting(
         None,
@@ -145,3 +139,11 @@ FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 def flag_of(name: str) -> str:
     """Return the flag of a setting."""
     return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting: its flag in capitals.
+
+    Shorter ones, as ``PREFIX`` and ``VERSION``, are set by tools to what they mean by them.
+    """
+    return name.upper()
