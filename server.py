@@ -71,6 +71,7 @@ def make_app(
     live: Broadcast | None = None,
     metrics: Metrics | None = None,
     faults: SharedFaults | None = None,
+    draining: asyncio.Event | None = None,
 ) -> Application:
     """Return the application, as the server and the tests run it.
 
@@ -79,6 +80,7 @@ def make_app(
     :arg live: tells those who watch; one that reads what the counter writes when None.
     :arg metrics: what is counted, besides; new ones when None.
     :arg faults: what is wrong with the replica; when None, what the settings say.
+    :arg draining: is set from when the server has been asked to stop; never when None.
     """
     settings = settings or Settings()
     metrics = metrics or Metrics(settings.version_label or "", labels=settings.labels)
@@ -112,7 +114,7 @@ def make_app(
         default_handler_class=NotFoundHandler,
         template_path=str(Path(__file__).parent / "templates"),
         log_function=count_and_log if settings.access_log else metrics.answered,
-        draining=False,
+        draining=draining or asyncio.Event(),
         version_label=settings.version_label,
     )
 
@@ -152,7 +154,7 @@ def new_faults(settings: Settings) -> SharedFaults | None:
 def new_server(
     settings: Settings, app: Application, certificate: Certificate | None = None
 ) -> HTTPServer:
-    """Return the HTTP server of the settings, which listens nowhere yet.
+    """Return the HTTP server of the settings and the application, which listens nowhere yet.
 
     :arg certificate: serve HTTPS with it.
     """
@@ -161,6 +163,7 @@ def new_server(
         refusal["X-App-Version"] = settings.version_label
     return HTTPServer(
         app,
+        draining=app.settings["draining"],
         idle_connection_timeout=settings.idle_timeout,
         max_connections=limits.max_connections(),
         refusal_headers=refusal,
@@ -187,13 +190,13 @@ async def serve(
     :arg metrics: what is counted, besides; the process has taken its slot.
     :arg sockets: listening.
     :arg siblings: the sockets of other processes on the same port.
-    :arg end_of_work: see `stop_event`.
+    :arg end_of_work: see `draining_event`.
     :arg certificate: serve HTTPS with it.
     :arg faults: what is wrong with the replica, where anything may be.
     """
-    stop = stop_event(end_of_work)
+    draining = draining_event(end_of_work)
     live = Broadcast(visits.reader())
-    app = make_app(settings, visits, live, metrics, faults)
+    app = make_app(settings, visits, live, metrics, faults, draining)
     server = new_server(settings, app, certificate)
     metrics.gauge("connections", lambda: server.connections)
     await visits.start(START_TIMEOUT)
@@ -207,11 +210,10 @@ async def serve(
         background.append(loop.create_task(certificate.follow(use)))
     visits.start_telling((lambda: faults.get().kinds) if faults else None)
 
-    await stop.wait()
+    await draining.wait()
 
     accepting.cancel()
     log.info("stopping")
-    app.settings["draining"] = True
     visits.drain()
     await live.close()  # streams have no end to wait for
     await server.drain(settings.grace, settings.drain_delay)
@@ -223,20 +225,20 @@ async def serve(
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
-def stop_event(end_of_work: int | None) -> asyncio.Event:
-    """Return what is set by SIGTERM or SIGINT; a second signal ends the process at once.
+def draining_event(end_of_work: int | None) -> asyncio.Event:
+    """Return what SIGTERM or SIGINT sets, for all to ask; a second signal ends the process at once.
 
     :arg end_of_work: a descriptor that becomes readable when the parent process is asked to stop
         or is gone, which then counts as a signal.
     """
-    stop = asyncio.Event()
+    draining = asyncio.Event()
     loop = asyncio.get_running_loop()
     stopping = Stopping()
 
     def on_stop(signum: int | None) -> None:
         if stopping.ask(signum):
             os._exit(128 + (signum or 0))
-        stop.set()
+        draining.set()
 
     def on_end_of_work(descriptor: int) -> None:
         loop.remove_reader(descriptor)  # it stays readable
@@ -247,7 +249,7 @@ def stop_event(end_of_work: int | None) -> asyncio.Event:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     if end_of_work is not None:
         loop.add_reader(end_of_work, on_end_of_work, end_of_work)
-    return stop
+    return draining
 
 
 def collect_less_garbage() -> None:

@@ -38,7 +38,7 @@ class ReadyHandler(BaseHandler):
     @property
     def status(self) -> str:
         """What the replica is."""
-        return "draining" if self.draining else "unready" if self._is_unready else "ready"
+        return "draining" if self.is_draining else "unready" if self._is_unready else "ready"
 
     def get(self) -> None:
         """Answer 200, or 503 from SIGTERM on, and when it is to seem unready."""
