@@ -99,7 +99,7 @@ lock: .venv/installed  ## compile the lock files anew from *requirements*.in
 	cd tests/deploy/gateway && $(NPM_LOCK)
 
 .PHONY: stamp
-stamp: .venv/installed  ## write config.VERSION and the alerts into the files that cannot read them
+stamp: .venv/installed  ## write the version and the alerts into the files that cannot read them
 	version=$$($(BIN)/python server.py --version | cut -d' ' -f2) && sed -i -E \
 	  -e "s/^( +org.opencontainers.image.version=).*/\1\"$$version\"/" \
 	  -e "s/^( +newTag: ).*/\1$$version/" Dockerfile deploy/kubernetes/kustomization.yaml

@@ -50,6 +50,7 @@ from process import (
     Stopping,
     check_health,
     fail,
+    password_file,
     run_workers,
     usable_cores,
 )
@@ -71,6 +72,7 @@ def make_app(
     live: Broadcast | None = None,
     metrics: Metrics | None = None,
     faults: SharedFaults | None = None,
+    draining: asyncio.Event | None = None,
 ) -> Application:
     """Return the application, as the server and the tests run it.
 
@@ -79,6 +81,7 @@ def make_app(
     :arg live: tells those who watch; one that reads what the counter writes when None.
     :arg metrics: what is counted, besides; new ones when None.
     :arg faults: what is wrong with the replica; when None, what the settings say.
+    :arg draining: is set from when the server has been asked to stop; never when None.
     """
     settings = settings or Settings()
     metrics = metrics or Metrics(settings.version_label or "", labels=settings.labels)
@@ -108,11 +111,11 @@ def make_app(
         for kind in FAULTS:
             metrics.gauge(kind, functools.partial(faults.has, kind))
     return Application(
-        below(settings.prefix, rules),
+        below(settings.path_prefix, rules),
         default_handler_class=NotFoundHandler,
         template_path=str(Path(__file__).parent / "templates"),
         log_function=count_and_log if settings.access_log else metrics.answered,
-        draining=False,
+        draining=draining or asyncio.Event(),
         version_label=settings.version_label,
     )
 
@@ -130,8 +133,8 @@ def new_visits(settings: Settings, metrics: Metrics) -> Visits:
         VisitsClass = Visits  # type: ignore[misc, assignment]
     return VisitsClass(
         settings.redis_url,
-        password=config.password_file(settings, "redis_password_file"),
-        sentinel_password=config.password_file(settings, "redis_sentinel_password_file"),
+        password=password_file(settings, "redis_password_file"),
+        sentinel_password=password_file(settings, "redis_sentinel_password_file"),
         timeout=settings.redis_timeout,
         wait=settings.redis_wait,
         max_waiting=limits.WAITING_VISITS,
@@ -149,7 +152,7 @@ def new_faults(settings: Settings) -> SharedFaults | None:
 def new_server(
     settings: Settings, app: Application, certificate: Certificate | None = None
 ) -> HTTPServer:
-    """Return the HTTP server of the settings, which listens nowhere yet.
+    """Return the HTTP server of the settings and the application, which listens nowhere yet.
 
     :arg certificate: serve HTTPS with it.
     """
@@ -158,6 +161,7 @@ def new_server(
         refusal["X-App-Version"] = settings.version_label
     return HTTPServer(
         app,
+        draining=app.settings["draining"],
         idle_connection_timeout=settings.idle_timeout,
         max_connections=limits.max_connections(),
         refusal_headers=refusal,
@@ -184,13 +188,13 @@ async def serve(
     :arg metrics: what is counted, besides; the process has taken its slot.
     :arg sockets: listening.
     :arg siblings: the sockets of other processes on the same port.
-    :arg end_of_work: see `stop_event`.
+    :arg end_of_work: see `draining_event`.
     :arg certificate: serve HTTPS with it.
     :arg faults: what is wrong with the replica, where anything may be.
     """
-    stop = stop_event(end_of_work)
+    draining = draining_event(end_of_work)
     live = Broadcast(StatisticsReader(visits.new_connector(), KEY))
-    app = make_app(settings, visits, live, metrics, faults)
+    app = make_app(settings, visits, live, metrics, faults, draining)
     server = new_server(settings, app, certificate)
     metrics.gauge("connections", lambda: server.connections)
     await visits.start(START_TIMEOUT)
@@ -203,11 +207,10 @@ async def serve(
         use = functools.partial(setattr, server, "ssl_options")
         background.append(loop.create_task(certificate.follow(use)))
 
-    await stop.wait()
+    await draining.wait()
 
     accepting.cancel()
     log.info("stopping")
-    app.settings["draining"] = True
     await live.close()  # streams have no end to wait for
     await server.drain(settings.grace, settings.drain_delay)
     for task in background:
@@ -218,20 +221,20 @@ async def serve(
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
-def stop_event(end_of_work: int | None) -> asyncio.Event:
-    """Return what is set by SIGTERM or SIGINT; a second signal ends the process at once.
+def draining_event(end_of_work: int | None) -> asyncio.Event:
+    """Return what SIGTERM or SIGINT sets, for all to ask; a second signal ends the process at once.
 
     :arg end_of_work: a descriptor that becomes readable when the parent process is asked to stop
         or is gone, which then counts as a signal.
     """
-    stop = asyncio.Event()
+    draining = asyncio.Event()
     loop = asyncio.get_running_loop()
     stopping = Stopping()
 
     def on_stop(signum: int | None) -> None:
         if stopping.ask(signum):
             os._exit(128 + (signum or 0))
-        stop.set()
+        draining.set()
 
     def on_end_of_work(descriptor: int) -> None:
         loop.remove_reader(descriptor)  # it stays readable
@@ -242,7 +245,7 @@ def stop_event(end_of_work: int | None) -> asyncio.Event:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     if end_of_work is not None:
         loop.add_reader(end_of_work, on_end_of_work, end_of_work)
-    return stop
+    return draining
 
 
 def collect_less_garbage() -> None:
@@ -309,7 +312,7 @@ def run(settings: Settings) -> None:
             certificate = Certificate(settings) if settings.tls_cert else None
             sockets = listen(settings, processes)
             if folder := config.embedded_folder(settings.redis_url):
-                from counter import embedded  # here, as it does not import on Windows
+                import embedded  # here, as it does not import on Windows
 
                 listening = [one for those in sockets for one in those]
                 url = stack.enter_context(embedded.running(folder, listening))
@@ -321,7 +324,7 @@ def run(settings: Settings) -> None:
 
         host, port = settings.address or "localhost", sockets[0][0].getsockname()[1]
         scheme, shown = "https" if certificate else "http", f"[{host}]" if ":" in host else host
-        log.info("listening on %s://%s:%d%s/", scheme, shown, port, settings.prefix)
+        log.info("listening on %s://%s:%d%s/", scheme, shown, port, settings.path_prefix)
 
         def work(slot: int, end_of_work: int | None = None) -> None:
             siblings = [one for those in sockets for one in those if one not in sockets[slot]]

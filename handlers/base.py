@@ -1,5 +1,6 @@
 """What every answer has in common: its headers, its request id, its errors."""
 
+import asyncio
 import random
 import re
 from collections.abc import Mapping
@@ -46,9 +47,10 @@ class BaseHandler(RequestHandler):
             self.set_header("X-App-Version", version)
 
     @property
-    def draining(self) -> bool:
+    def is_draining(self) -> bool:
         """Whether the server has been asked to stop."""
-        return bool(self.settings.get("draining"))
+        draining: asyncio.Event = self.settings["draining"]
+        return draining.is_set()
 
     def finish_json(self, value: Mapping[str, object]) -> None:
         """Finish with an object as ``application/json``, which is UTF-8 (RFC 8259, 8.1)."""

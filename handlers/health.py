@@ -38,7 +38,7 @@ class ReadyHandler(BaseHandler):
     @property
     def status(self) -> str:
         """What the replica is."""
-        return "draining" if self.draining else "unready" if self._is_unready else "ready"
+        return "draining" if self.is_draining else "unready" if self._is_unready else "ready"
 
     @property
     def _details(self) -> dict[str, str]:

@@ -69,8 +69,8 @@ class Limits:
 class Server(Protocol):
     """An `.HTTPServerConnectionDelegate` that tells when it is about to end."""
 
-    is_draining: bool
-    """Whether each connection ends with the answer to the request that is under way."""
+    draining: asyncio.Event
+    """From when it is set, each connection ends with the answer to its request."""
     busy_poll: BusyPoll
     """Is told of requests and answers, to wait awake for who asks again soon."""
     first_look: FirstLook
@@ -255,7 +255,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_draining(self) -> bool:
         """Whether the connection ends with the answer to the request that is under way."""
-        return self._server.is_draining
+        return self._server.draining.is_set()
 
     @property
     def _open_transport(self) -> asyncio.Transport:
@@ -486,7 +486,7 @@ class Connection(asyncio.Protocol):
         :arg is_last: whether nothing more may be read.
         """
         self._exchange = self._delegate = None
-        if is_last or self._server.is_draining or not self._is_handed_over:
+        if is_last or self._server.draining.is_set() or not self._is_handed_over:
             self._close_lingering()
         elif self._write_waiters is None:
             self._read_next()

@@ -67,6 +67,8 @@ class HTTPServer(ServerHooks):
     :arg trusted_proxies: the networks of the proxies whose ``X-Forwarded-For`` and
         ``X-Forwarded-Proto`` are believed, and of no others. It takes the place of Tornado's
         ``xheaders``, which believes everybody.
+    :arg draining: from when it is set, each connection ends with its next answer. `drain` sets it.
+        An event of the server's own when None.
 
     The other arguments are Tornado's. As with Tornado's, another `ssl.SSLContext` may be set as
     ``ssl_options`` while it serves: for the connections to come.
@@ -80,6 +82,7 @@ class HTTPServer(ServerHooks):
         max_connections: int | None = None,
         refusal_headers: Mapping[str, str] | None = None,
         trusted_proxies: Sequence[Network] = (),
+        draining: asyncio.Event | None = None,
         **kwargs: Any,
     ) -> None:
         """Take the arguments; Tornado's way of constructing."""
@@ -103,7 +106,7 @@ class HTTPServer(ServerHooks):
             "ssl_shutdown_timeout": write_timeout or self._idle_timeout,
         }
         self._warn_of_tls_at = 0.0  # on the loop's clock
-        self.is_draining = False
+        self.draining = draining or asyncio.Event()
         self.busy_poll = BusyPoll()
         self.outbox = Outbox()
         timeouts = (self._idle_timeout, header_timeout, write_timeout)
@@ -248,7 +251,7 @@ class HTTPServer(ServerHooks):
         :arg delay: seconds that listening goes on, each connection ending with its next answer,
             while balancers learn that they are to send no more.
         """
-        self.is_draining = True
+        self.draining.set()
         await asyncio.sleep(max(delay, DRAIN_PAUSE))
         self.stop()
         await asyncio.sleep(DRAIN_PAUSE)

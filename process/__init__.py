@@ -1,8 +1,9 @@
-"""What a process needs, whatever it serves: workers, a health check, a certificate, messages."""
+"""What a process needs, whatever it serves: workers, a health check, secrets in files, messages."""
 
 from process.cores import usable_cores
 from process.healthcheck import check_health
 from process.messages import fail, one_line
+from process.password import PasswordFile, password_file
 from process.signals import STOP_SIGNALS, Stopping
 from process.standard_error import StandardError, take_standard_error
 from process.tls import Certificate
@@ -11,11 +12,13 @@ from process.workers import run_workers
 __all__ = [
     "STOP_SIGNALS",
     "Certificate",
+    "PasswordFile",
     "StandardError",
     "Stopping",
     "check_health",
     "fail",
     "one_line",
+    "password_file",
     "run_workers",
     "take_standard_error",
     "usable_cores",

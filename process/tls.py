@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from config import SettingError, Settings, shown
+from config import SettingError, Settings, flag_of, shown
 
 #: Seconds between two looks at the files. What has changed is read when the next look finds it
 #: unchanged: whoever replaces certificate and key does one after the other.
@@ -36,7 +36,7 @@ class Certificate:
 
     def __init__(self, settings: Settings) -> None:
         self._paths = {
-            f"--{name.replace('_', '-')}": path
+            flag_of(name): path
             for name in ("tls_cert", "tls_key", "tls_client_ca")
             if (path := getattr(settings, name)) is not None
         }

@@ -47,7 +47,7 @@ SETTINGS = {
     "tls-key": None,
     "tls-client-ca": None,
     "trusted-proxies": None,
-    "prefix": "",
+    "path-prefix": "",
     "version-label": None,
     "labels": None,
     "faults": False,
@@ -93,8 +93,12 @@ GOOD = [
     ("access-log", "TRUE", True),
     ("access-log", "0", False),
     ("access-log", "1", True),
-    ("log-format", "json", "json"),
-    ("log-level", "debug", "debug"),
+    *(("log-format", text, "json") for text in ("json", "JSON", "Json")),
+    *(("log-level", text, "debug") for text in ("debug", "DEBUG")),
+    *(("log-level", text, "info") for text in ("INFO", "Info")),
+    *(("log-level", text, "warning") for text in ("Warning", "WARNING", "warn", "WARN", "Warn")),
+    ("log-level", "ERROR", "error"),
+    *(("log-level", text, "critical") for text in ("critical", "CRITICAL")),
     ("idle-timeout", "620", 620),
     ("idle-timeout", "1", 1),
     ("labels", "zone=eu-1", {"zone": "eu-1"}),
@@ -112,7 +116,7 @@ GOOD = [
         )
     ),
     *(
-        ("prefix", text, path)
+        ("path-prefix", text, path)
         for text, path in (
             *(("/hello", "/hello"), ("/hello/", "/hello"), ("/a/B-1._~/c", "/a/B-1._~/c")),
             *(("/", ""), ("/...", "/..."), ("/.a", "/.a"), ("/" + "x" * 127, "/" + "x" * 127)),
@@ -142,7 +146,7 @@ BAD = [
     ),
     *(("idle-timeout", value, "from 1 to 3600") for value in ("0", "0.9", "-1", "3601", "none")),
     *(("access-log", value, "true or false") for value in ("maybe", "2", "tru", "truee")),
-    *(("log-format", value, "text or json") for value in ("xml", "JSON", "text,json")),
+    *(("log-format", value, "text or json") for value in ("xml", "json5", "text,json")),
     *(
         ("version-label", value, "letters, digits")
         for value in ("a b", "v1;", "gr\u00fcn", '"', "1,2")
@@ -171,7 +175,7 @@ BAD = [
         )
     ),
     *(
-        ("prefix", value, "a path such as /hello")
+        ("path-prefix", value, "a path such as /hello")
         for value in (
             *(
                 "hello",
@@ -190,7 +194,10 @@ BAD = [
         )
     ),
     *(("faults", value, "true or false") for value in ("maybe", "2", "off")),
-    *(("log-level", value, "debug or info") for value in ("DEBUG", "trace", "10")),
+    *(
+        ("log-level", value, "debug, info, warning, error, critical or warn")
+        for value in ("trace", "10", "warned", "fatal")
+    ),
     *(("address", value, "IP address") for value in ("a b", "-x", "1.2.3.4/8", "http://h", "a..b")),
     *(
         ("redis-url", value, "redis://")
@@ -222,7 +229,7 @@ BAD = [
 
 
 def variable(setting: str) -> str:
-    return "VERSION" if setting == "version-label" else setting.upper().replace("-", "_")
+    return setting.upper().replace("-", "_")
 
 
 def refused(result: subprocess.CompletedProcess[str], status: int) -> str:
@@ -286,6 +293,20 @@ def test_flag_beats_variable_beats_default(setting: str, text: str, value: objec
         assert getattr(load(), field) == value
     default = SETTINGS[setting]
     assert getattr(config.load([], {variable(setting): ""}), field) == default
+
+
+def test_variables_that_tools_set_to_something_else_are_left_alone() -> None:
+    """As npm, conda and ``/etc/os-release`` export them."""
+    settings = config.load([], {"PREFIX": "/usr/local", "VERSION": "24.04 LTS"})
+    assert settings == config.load([], {})
+
+
+def test_the_level_that_is_set_is_the_least_that_is_logged(program: Start) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock", LOG_LEVEL="Warn", wait=False)
+    server.wait_for(b"counter off")
+    server.signal()
+    assert server.wait() == 0
+    assert not re.search(rb"^.I ", server.log, re.MULTILINE)
 
 
 def test_running_program_heeds_flag_then_variable_then_default(
@@ -453,15 +474,15 @@ def test_faults_from_the_start_are_allowed_with_faults_only(
 
 
 def test_version_label_is_128_characters_at_the_most() -> None:
-    assert config.load([], {"VERSION": "x" * 128}).version_label == "x" * 128
+    assert config.load([], {"VERSION_LABEL": "x" * 128}).version_label == "x" * 128
     with pytest.raises(config.SettingError):
-        config.load([], {"VERSION": "x" * 129})
+        config.load([], {"VERSION_LABEL": "x" * 129})
 
 
 def test_prefix_is_128_characters_at_the_most_and_holds_no_line_end() -> None:
     for prefix in ("/" + "x" * 128, "/hello\n", "/a\\b"):
         with pytest.raises(config.SettingError):
-            config.load([], {"PREFIX": prefix})
+            config.load([], {"PATH_PREFIX": prefix})
 
 
 def test_name_that_is_not_utf_8_is_shown_with_escapes() -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from tests.support import ROOT
 
-PACKAGES = ("handlers", "watch", "process", "counter", "http1", "audit")
-MODULES = ("server", "config", "limits", "check")
+PACKAGES = ("handlers", "watch", "process", "config", "counter", "embedded", "http1", "audit")
+MODULES = ("server", "limits", "check")
 
 #: What is imported by itself, as its package's face says.
-APART = {"counter.embedded", "watch.exposition", "watch.tracing"}
+APART = {"watch.exposition", "watch.tracing"}
 
 #: Where the private parts of libraries are reached.
 INTERNALS = {"http1/tornado_internals.py", "counter/redis_internals.py"}
@@ -59,7 +59,6 @@ def test_a_package_is_used_by_its_face(file: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "allowed"),
     [
-        ("config", set()),
         ("limits", set()),
         ("check", {f"audit.{one}" for one in ("answer", "client", "load", "plot", "report")}),
     ],

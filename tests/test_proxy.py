@@ -64,7 +64,7 @@ def test_the_log_names_whom_a_trusted_proxy_names_and_no_one_elses_word_counts(
 def test_every_path_is_below_the_prefix_and_nothing_is_outside_of_it(
     prefix: str, counting: Start, valkey: Valkey
 ) -> None:
-    server = counting(f"--redis-url={valkey.url}", f"--prefix={prefix}/", "--log-format=json")
+    server = counting(f"--redis-url={valkey.url}", f"--path-prefix={prefix}/", "--log-format=json")
     assert f"listening on http://localhost:{server.port}{prefix}/" in server.log.decode()
     paths = [
         *("", "/", "/?x=y", "?x=y", "/healthz", "/readyz", "/live", "/metrics", "/openapi.yaml"),
@@ -103,20 +103,20 @@ def test_every_path_is_below_the_prefix_and_nothing_is_outside_of_it(
 
 def test_the_page_below_a_prefix_takes_the_same_short_way() -> None:
     for prefix in ("/hello", "/a.b/~c-1_"):
-        eager = make_app(Settings(prefix=prefix)).eager
+        eager = make_app(Settings(path_prefix=prefix)).eager
         assert eager.keys() == {prefix, f"{prefix}/"}
     assert make_app().eager.keys() == {"/"}
 
 
 def test_the_page_answers_faults_at_the_prefix_too(program: Start) -> None:
-    server = program(NOWHERE, "--prefix=/hello", "--faults")
+    server = program(NOWHERE, "--path-prefix=/hello", "--faults")
     for path in ("/hello", "/hello/"):
         assert server.get(f"{path}?status=503")[0] == 503
 
 
 def test_healthcheck_asks_below_the_prefix(program: Start) -> None:
-    server = program(NOWHERE, "--prefix=/hello")
-    assert run_to_end("--healthcheck", PORT=str(server.port), PREFIX="/hello").returncode == 0
+    server = program(NOWHERE, "--path-prefix=/hello")
+    assert run_to_end("--healthcheck", PORT=str(server.port), PATH_PREFIX="/hello").returncode == 0
     outside = run_to_end("--healthcheck", PORT=str(server.port))
     assert outside.returncode == 1
     assert "answered 404" in outside.stderr
@@ -125,7 +125,7 @@ def test_healthcheck_asks_below_the_prefix(program: Start) -> None:
 def test_the_description_names_the_paths_beside_it(program: Start) -> None:
     """A server's URL is relative to the description's own (OpenAPI 3.1.0, 4.8.5)."""
     for prefix in ("", "/hello"):
-        server = program(NOWHERE, f"--prefix={prefix}")
+        server = program(NOWHERE, f"--path-prefix={prefix}")
         description = yaml.safe_load(server.get(f"{prefix}/openapi.yaml")[1])
         (place,) = description["servers"]
         begin = urljoin(f"{prefix}/openapi.yaml", place["url"]).removesuffix("/")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import time
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 from tornado.testing import bind_unused_port
 
+from config import Settings
 from http1 import HTTPServer
 from process.signals import SAME_SIGNAL
-from server import make_app
+from server import make_app, new_server
 from tests.support import ROOT
 from tests.support.processes import seconds_to_stop
 from tests.support.program import Program
@@ -341,6 +343,24 @@ def test_connection_that_answers_while_draining_is_closed_after_the_answer(
     valkey.go_on()
     assert read(visitor)[0] == 200
     assert server.wait() == 0
+
+
+@pytest.mark.gen_test
+async def test_one_event_says_that_it_drains_to_handlers_and_connections() -> None:
+    draining = asyncio.Event()
+    server = new_server(Settings(), make_app(draining=draining))
+    listening, port = bind_unused_port()
+    server.add_socket(listening)
+    for status, ending in ((200, None), (503, "close")):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        assert head.startswith(f"HTTP/1.1 {status} ")
+        assert re.findall("(?m)^Connection: (.*)\r$", head) == ([ending] if ending else [])
+        writer.close()
+        draining.set()
+    server.stop()
+    await server.close_all_connections()
 
 
 @pytest.mark.gen_test

@@ -29,7 +29,7 @@ def configure_logs(
     """Send everything from a level up to standard error, as far as it takes it.
 
     :arg log_format: ``text`` or ``json``.
-    :arg level: ``debug``, ``info``, ``warning`` or ``error``.
+    :arg level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
     :arg on_dropped: told how many lines standard error did not take, each time, by any thread.
     """
     error = take_standard_error()

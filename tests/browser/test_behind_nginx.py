@@ -26,7 +26,7 @@ Open = Callable[..., Opened]
 def test_the_live_page_works_below_a_path_of_nginx(
     prefix: str, valkey: Valkey, folder: Path, counting: Start, open_page: Open
 ) -> None:
-    server = counting(f"--redis-url={valkey.url}", f"--prefix={prefix}")
+    server = counting(f"--redis-url={valkey.url}", f"--path-prefix={prefix}")
     target = server.url if prefix else f"{server.url}/"
     with Nginx(folder, "/hello/", target) as nginx:
         page = open_page(f"{nginx.url}/hello").page

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import config
 import counter.spell
 from config import Settings
 from counter import statistics
+from process import password_file
 from tests.support.counting import ALWAYS, counting
 from tests.support.fake_redis import FakeRedis, reply
 from tests.support.page import counters_lines
@@ -132,7 +132,7 @@ def test_a_password_file_that_is_away_or_being_written_leaves_the_last_password(
     file = folder / "password"
     file.write_text("hush")
     settings = Settings(redis_password_file=str(file))
-    password = config.password_file(settings, "redis_password_file")
+    password = password_file(settings, "redis_password_file")
     assert password is not None
     file.write_text("")
     assert [password(), password()] == ["hush", "hush"]
@@ -149,7 +149,7 @@ def test_a_password_from_a_pipe_is_read_once(folder: Path) -> None:
     os.mkfifo(pipe)
     with subprocess.Popen(["sh", "-c", f"echo hush >{pipe}"]):
         settings = Settings(redis_password_file=str(pipe))
-        password = config.password_file(settings, "redis_password_file")
+        password = password_file(settings, "redis_password_file")
     assert password is not None
     assert [password(), password()] == ["hush", "hush"]
 

@@ -217,7 +217,7 @@ def test_the_canary_is_the_web_with_another_image_and_one_visit_in_ten(render: R
     web, canary = (base.pod(rendered[f"Deployment/{name}"]) for name in ("web", "web-canary"))
     (own,), (other,) = web["containers"], canary["containers"]
     assert other["image"] == "friendlyhello:9.9.9"
-    assert other["env"] == [*own["env"], {"name": "VERSION", "value": "canary"}]
+    assert other["env"] == [*own["env"], {"name": "VERSION_LABEL", "value": "canary"}]
     assert other | {"image": own["image"], "env": own["env"]} == own
     del web["topologySpreadConstraints"]
     assert canary | {"containers": web["containers"]} == web

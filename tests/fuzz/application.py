@@ -52,9 +52,8 @@ class Request(NamedTuple):
 class Application(HTTPServerConnectionDelegate):
     """Keeps the requests that it was to answer, in the order in which they came."""
 
-    is_draining = False
-
     def __init__(self, outbox: Outbox) -> None:
+        self.draining = asyncio.Event()
         self.busy_poll, self.outbox = BusyPoll(), outbox
         self.first_look = FirstLook(0.0)
         self.requests: list[Request] = []

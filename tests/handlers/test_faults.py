@@ -26,7 +26,7 @@ JSON = {"Accept": "application/json"}
 def test_version_is_in_json_in_every_answer_and_in_the_metrics(
     counting: Start, connect: Connect, valkey: Valkey
 ) -> None:
-    server = counting(f"--redis-url={valkey.url}", VERSION="v1.2+blue")
+    server = counting(f"--redis-url={valkey.url}", VERSION_LABEL="v1.2+blue")
     client = connect(server)
     for method, path in (
         *(("GET", "/"), ("HEAD", "/"), ("POST", "/"), ("GET", "/nothing")),

@@ -177,7 +177,8 @@ class PageTest(PageCase):
         self.valkey.kill()
         await self.visits.count()
         for code, status in ((200, "ready"), (503, "draining")):
-            self._app.settings["draining"] = code == 503
+            if code == 503:
+                self._app.settings["draining"].set()
             answered, said = await ready()
             assert "Connection refused" in said.pop("reason")
             assert answered == code

@@ -23,9 +23,7 @@ from tests.support import ROOT
 from tests.support.ports import held_port
 from tests.support.waiting import PATIENCE, wait_until
 
-_SETTINGS = {
-    field.metadata.get("variable") or field.name.upper() for field in dataclasses.fields(Settings)
-}
+_SETTINGS = {field.name.upper() for field in dataclasses.fields(Settings)}
 
 #: Without the proxy that the environment may name: it does not reach this machine's own servers.
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from counter import journal
+from embedded import journal
 
 #: Seconds that Valkey gets to be ready, to stop, and to be gone when it was left over.
 START, STOP, LEFTOVER = 30.0, 3.0, 1.0

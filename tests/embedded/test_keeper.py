@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import redis
 
-import counter.keeper
+import embedded.keeper
 from tests.support.before import run_before
 from tests.support.driven import driven
 from tests.support.embedded import keeper_of, only_line, part_of, valkey_of
@@ -33,7 +33,7 @@ AGAIN = b"; starting it again"
 @pytest.fixture
 def resting(tmp_path: Path) -> dict[str, str]:
     """The variables of a program whose second try to start Valkey again is a long time off."""
-    return run_before(tmp_path, "import counter.keeper as it\nit.SECOND_TRY = it.LONGEST = 3600")
+    return run_before(tmp_path, "import embedded.keeper as it\nit.SECOND_TRY = it.LONGEST = 3600")
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_one_that_does_not_stay_up_is_tried_ever_more_seldom_and_said_once(
     server.wait_for(b"Valkey is back")
     assert server.visits() == 2
     gaps = [after - before for before, after in itertools.pairwise(starts(data)[1:6])]
-    second = counter.keeper.SECOND_TRY / 10
+    second = embedded.keeper.SECOND_TRY / 10
     assert all(gap >= second * 2**i for i, gap in enumerate(gaps)), gaps
     assert server.log.count(b"Valkey ended by SIGKILL" + AGAIN) == 1
     assert server.log.count(b"Valkey did not start: ") == 1
@@ -180,12 +180,12 @@ def test_valkey_whose_socket_was_deleted_is_started_again(counting: Start, data:
 def test_valkey_that_ends_has_no_deleted_socket_though_it_takes_its_own_away(
     counting: Start, data: Path, tmp_path: Path
 ) -> None:
-    patient = run_before(tmp_path, "import counter.keeper as it\nit.ENDING = 3600")
+    patient = run_before(tmp_path, "import embedded.keeper as it\nit.ENDING = 3600")
     server = counting(f"--redis-url=embedded:{data}", **patient)
     valkey = valkey_of(data)
     os.kill(valkey, signal.SIGSTOP)  # as if it ended slowly
     (data / "run" / "valkey.sock").unlink()
-    time.sleep(5 * counter.keeper.LOOK_EVERY)  # in which it may be seen
+    time.sleep(5 * embedded.keeper.LOOK_EVERY)  # in which it may be seen
     os.kill(valkey, signal.SIGTERM)
     os.kill(valkey, signal.SIGCONT)
     server.wait_for(b"Valkey ended with status 0" + AGAIN)
@@ -280,7 +280,7 @@ def test_lock_that_names_nobody_is_left_to_its_holder(data: Path, hasty: dict[st
 
 def test_log_of_valkey_does_not_grow_without_end(counting: Start, data: Path) -> None:
     data.mkdir()
-    (data / "valkey.log").write_bytes(b"old\n" * (counter.keeper.LONG_LOG // 4 + 1))
+    (data / "valkey.log").write_bytes(b"old\n" * (embedded.keeper.LONG_LOG // 4 + 1))
     counting(f"--redis-url=embedded:{data}")
     assert (data / "valkey.log.1").read_bytes().startswith(b"old\n")
     assert "old" not in log_of(data)

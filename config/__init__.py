@@ -1,0 +1,29 @@
+"""Every setting of friendlyhello: its flag, environment variable, default and check.
+
+A setting is a field of `Settings`. Its name gives the flag (``--redis-url``) and the
+environment variable (``REDIS_URL``); a flag beats the variable, which beats the default.
+"""
+
+from config.checks import Network, host_name, readable
+from config.errors import SettingError, shown
+from config.redis_url import embedded_folder, redacted
+from config.sources import load
+from config.table import Settings, flag_of
+from config.version import VERSION
+from config.wait import Wait, milliseconds
+
+__all__ = [
+    "VERSION",
+    "Network",
+    "SettingError",
+    "Settings",
+    "Wait",
+    "embedded_folder",
+    "flag_of",
+    "host_name",
+    "load",
+    "milliseconds",
+    "readable",
+    "redacted",
+    "shown",
+]

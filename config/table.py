@@ -1,0 +1,149 @@
+"""The table of settings: each one's default, check and help."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from config import checks
+from config.checks import Network
+from config.redis_url import URLS, redis_url
+from config.wait import Wait
+
+
+def _setting(default: str | None, check: Callable[[str], Any], help: str) -> Any:
+    """A field of `Settings`: its default as a user would write it, its check, its help."""
+    return dataclasses.field(
+        default=None if default is None else check(default),
+        metadata={"default": default, "check": check, "help": help},
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the program runs with; ``Settings()`` has every default.
+
+    ``load`` fills it from the command line and the environment.
+    """
+
+    name: str = _setting("world", checks.readable, "who is greeted")
+    address: str | None = _setting(
+        None,
+        checks.listening_address,
+        "where to listen; every interface, IPv4 and IPv6, when unset or ::",
+    )
+    port: int = _setting(
+        "80", checks.whole(0, 65535), "the TCP port; 0 picks a free one and logs it"
+    )
+    redis_url: str = _setting("redis://redis:6379/0", redis_url, f"where Redis is: {URLS}")
+    redis_password_file: str | None = _setting(
+        None,
+        checks.path,
+        "a file that holds Redis's password, as Docker and Kubernetes mount secrets",
+    )
+    redis_sentinel_password_file: str | None = _setting(
+        None, checks.path, "a file that holds the sentinels' own password"
+    )
+    redis_timeout: float = _setting(
+        "2", checks.seconds(0.001), "seconds a visit may wait for Redis, all told"
+    )
+    redis_wait: int = _setting(
+        "0",
+        checks.whole(0, 1000),
+        "replicas that must acknowledge a visit before its number is shown",
+    )
+    processes: int = _setting(
+        "1",
+        checks.whole(0, 1024),
+        "worker processes sharing the port; 0 means one for each core that it may use",
+    )
+    drain_delay: float = _setting(
+        "0", checks.seconds(0), "seconds that the server, unready, goes on accepting after SIGTERM"
+    )
+    grace: float = _setting(
+        "5", checks.seconds(0), "seconds that requests in flight get after SIGTERM"
+    )
+    access_log: bool = _setting("true", checks.boolean, "one log line a request")
+    log_format: str = _setting("text", checks.choice("text", "json"), "text or json")
+    log_level: str = _setting(
+        "info",
+        checks.choice("debug", "info", "warning", "error", "critical", warn="warning"),
+        "debug, info, warning, error or critical: the least that is logged; probes are at debug",
+    )
+    idle_timeout: float = _setting(
+        "75",
+        checks.seconds(1),
+        "seconds that a kept connection may be idle; longer than the balancer's",
+    )
+    tls_cert: str | None = _setting(
+        None,
+        checks.path,
+        "a PEM file, read again when it changes: serve HTTPS with this certificate",
+    )
+    tls_key: str | None = _setting(None, checks.path, "the PEM file of its private key, likewise")
+    tls_client_ca: str | None = _setting(
+        None, checks.path, "a PEM file: clients must show a certificate that this CA signed"
+    )
+    trusted_proxies: tuple[Network, ...] | None = _setting(
+        None,
+        checks.networks,
+        "networks, as in 10.0.0.0/8,fd00::/8, whose X-Forwarded-For and -Proto are believed",
+    )
+    path_prefix: str = _setting(
+        "", checks.path_prefix, "a path that stands before every path, as /hello"
+    )
+    version_label: str | None = _setting(
+        None,
+        checks.label,
+        "which version runs, for JSON, X-App-Version, /live and /metrics",
+    )
+    labels: Mapping[str, str] | None = _setting(
+        None,
+        checks.labels,
+        "key=value,…: where it runs, as node or zone, for JSON, /live and /metrics",
+    )
+    faults: bool = _setting(
+        "false",
+        checks.boolean,
+        "let clients ask for faults: /?wait=250ms, /?status=503 and PUT /faults",
+    )
+    fault_rate: float = _setting(
+        "0", checks.share, "with --faults: the share of pages answered 503"
+    )
+    fault_wait: Wait = _setting(  # noqa: RUF009  it returns a field
+        "0", Wait.of, "with --faults: how long each page waits, as 200ms or 100ms-2s"
+    )
+    healthcheck: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "default": None,
+            "check": checks.boolean,
+            "help": "ask the server of these settings for /healthz, and exit 0 or 1",
+            "flag_only": True,
+        },
+    )
+
+
+#: Settings that mean nothing without another one.
+TOGETHER = {
+    "tls_cert": "tls_key",
+    "tls_key": "tls_cert",
+    "tls_client_ca": "tls_cert",
+    "fault_rate": "faults",
+    "fault_wait": "faults",
+}
+
+#: The fields of the settings, by name.
+FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting: its flag in capitals.
+
+    Shorter ones, as ``PREFIX`` and ``VERSION``, are set by tools to what they mean by them.
+    """
+    return name.upper()
