@@ -32,7 +32,7 @@ from tornado.web import RequestHandler
 import config
 import limits
 from config import Settings
-from counter import Visits
+from counter import Visits, process_key
 from handlers import (
     COMMON_HEADERS,
     Faults,
@@ -52,6 +52,7 @@ from process import (
     run_workers,
     usable_cores,
 )
+from replicas import Figures, Reader, Telling
 from watch import FAULTS, Broadcast, Metrics, configure_logs, log_request
 
 #: Seconds that the start waits for Redis, so that the first visits are counted too.
@@ -75,7 +76,7 @@ def make_app(
 
     :arg settings: `config.Settings`; every default when None.
     :arg visits: the counter; one made from the settings when None.
-    :arg live: tells those who watch; one that reads what the counter writes when None.
+    :arg live: tells those who watch; one that reads what replicas write when None.
     :arg metrics: what is counted, besides; new ones when None.
     :arg faults: what is wrong with the replica; when None, what the settings say.
     """
@@ -83,7 +84,7 @@ def make_app(
     metrics = metrics or Metrics(settings.version_label or "", labels=settings.labels)
     visits = visits or new_visits(settings, metrics)
     faults = faults or new_faults(settings)
-    live = live or Broadcast(visits.reader())
+    live = live or Broadcast(Reader(visits.new_connector()))
 
     def count_and_log(handler: RequestHandler) -> None:
         metrics.answered(handler)
@@ -116,9 +117,15 @@ def make_app(
     )
 
 
-def new_visits(settings: Settings, metrics: Metrics) -> Visits:
+def new_figures(settings: Settings) -> Figures:
+    """Return what a process of this replica writes of itself."""
+    return Figures(config.host_name(), settings.version_label or "", settings.labels)
+
+
+def new_visits(settings: Settings, metrics: Metrics, beside: Figures | None = None) -> Visits:
     """Return the counter of the settings, which makes spans where OpenTelemetry is installed.
 
+    :arg beside: what the process writes of itself; new ones when None.
     :raises config.SettingError: when a password file cannot be read.
     :raises ValueError: when the URL cannot be read.
     :raises OSError: when a certificate that the URL names cannot be loaded.
@@ -135,9 +142,7 @@ def new_visits(settings: Settings, metrics: Metrics) -> Visits:
         wait=settings.redis_wait,
         max_waiting=limits.WAITING_VISITS,
         observer=metrics,
-        hostname=config.host_name(),
-        version=settings.version_label,
-        labels=settings.labels,
+        beside=beside or new_figures(settings),
     )
 
 
@@ -172,6 +177,7 @@ def new_server(
 async def serve(
     settings: Settings,
     visits: Visits,
+    figures: Figures,
     metrics: Metrics,
     sockets: list[socket.socket],
     siblings: Sequence[socket.socket] = (),
@@ -183,6 +189,7 @@ async def serve(
 
     :arg settings: `config.Settings`.
     :arg visits: the counter; it is closed at the end.
+    :arg figures: what the process writes of itself beside the visits.
     :arg metrics: what is counted, besides; the process has taken its slot.
     :arg sockets: listening.
     :arg siblings: the sockets of other processes on the same port.
@@ -191,10 +198,17 @@ async def serve(
     :arg faults: what is wrong with the replica, where anything may be.
     """
     stop = stop_event(end_of_work)
-    live = Broadcast(visits.reader())
+    live = Broadcast(Reader(visits.new_connector()))
     app = make_app(settings, visits, live, metrics, faults)
     server = new_server(settings, app, certificate)
     metrics.gauge("connections", lambda: server.connections)
+    telling = Telling(
+        figures,
+        process_key(visits.process_id),
+        visits.new_connector(),
+        lambda: bool(app.settings["draining"]),
+        (lambda: faults.get().kinds) if faults else None,
+    )
     await visits.start(START_TIMEOUT)
     collect_less_garbage()
     server.add_sockets(sockets)
@@ -204,20 +218,20 @@ async def serve(
     if certificate:
         use = functools.partial(setattr, server, "ssl_options")
         background.append(loop.create_task(certificate.follow(use)))
-    visits.start_telling((lambda: faults.get().kinds) if faults else None)
+    telling.start()
 
     await stop.wait()
 
     accepting.cancel()
     log.info("stopping")
     app.settings["draining"] = True
-    visits.drain()
+    telling.look()
     await live.close()  # streams have no end to wait for
     await server.drain(settings.grace, settings.drain_delay)
     for task in background:
         task.cancel()
     await asyncio.wait(background)
-    await visits.close()
+    await asyncio.gather(visits.close(), telling.close())
     # Until the next handlers are there, as the loop takes its own along.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
@@ -318,7 +332,8 @@ def run(settings: Settings) -> None:
                 listening = [one for those in sockets for one in those]
                 url = stack.enter_context(embedded.running(folder, listening))
                 settings = dataclasses.replace(settings, redis_url=url)
-            visits = new_visits(settings, metrics)
+            figures = new_figures(settings)
+            visits = new_visits(settings, metrics, figures)
             faults = new_faults(settings)
         except (config.SettingError, RuntimeError, OSError) as error:
             raise StartError(str(error)) from None
@@ -337,6 +352,7 @@ def run(settings: Settings) -> None:
                     serve(
                         settings,
                         visits,
+                        figures,
                         metrics,
                         sockets[slot],
                         siblings=siblings,

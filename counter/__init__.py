@@ -5,22 +5,19 @@
 Valkey; it is imported by itself, as it needs a Unix system.
 """
 
-from counter.marks import Mark, marks_of, versions_of
-from counter.reading import RefusedError, Replica, Snapshot, StatisticsReader
-from counter.statistics import HISTORIES
-from counter.visits import KEY, Observer, Reason, Visits
+from counter.connection import packed
+from counter.connector import Connector
+from counter.redis_internals import take_over
+from counter.visits import KEY, Beside, Observer, Reason, Visits, process_key
 
 __all__ = [
-    "HISTORIES",
     "KEY",
-    "Mark",
+    "Beside",
+    "Connector",
     "Observer",
     "Reason",
-    "RefusedError",
-    "Replica",
-    "Snapshot",
-    "StatisticsReader",
     "Visits",
-    "marks_of",
-    "versions_of",
+    "packed",
+    "process_key",
+    "take_over",
 ]

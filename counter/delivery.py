@@ -15,15 +15,13 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 from redis.exceptions import ResponseError
 
 from counter.connection import Request, bulk, integer, packed, unexpected, within_64_bits
-from counter.statistics import HISTORIES, ProcessStatistics, history_key
 
 #: How a Redis begins to say that it does not run the script: it may not, it has none, or not now,
 #: as a part of the keys is on its way to another node. A plain command may do.
@@ -62,13 +60,22 @@ class Delivery:
     A visit counts exactly once; at most once where Redis refuses the script.
 
     :arg counter: the counter's key.
-    :arg statistics: what is written with the visits.
+    :arg process_id: tells this process from all others.
+    :arg beside: returns what goes after a request; see `counter.Beside`.
     """
 
-    def __init__(self, counter: str, statistics: ProcessStatistics) -> None:
-        self._statistics = statistics
-        self._tokens = _Tokens(counter, statistics)
-        self._plain = _PlainCommands(counter, statistics)
+    def __init__(
+        self,
+        counter: str,
+        process_id: Callable[[], str],
+        beside: Callable[[str, int, int, bool], Sequence[bytes]] = lambda *_: (),
+    ) -> None:
+        self.shown = 0
+        """Numbers shown so far."""
+        self._key = functools.cache(lambda: f"{{{counter}}}:process:{process_id()}")
+        self._beside = beside
+        self._tokens = _Tokens(counter, self._key)
+        self._plain = _PlainCommands(counter)
         self._refused_at: float | None = None
 
     @property
@@ -86,13 +93,17 @@ class Delivery:
 
         :arg visits: how many numbers to ask for; none with 0.
         """
-        if self._refused_at is None or time.monotonic() > self._refused_at + REFUSED_FOR:
-            return self._tokens.request(visits)
-        return self._plain.request(visits)
+        scripts = self._refused_at is None or time.monotonic() > self._refused_at + REFUSED_FOR
+        beside = self._beside(self._key(), self.shown, visits, scripts)
+        if scripts:
+            request = self._tokens.request(visits, self.shown, bool(beside))
+        else:
+            request = self._plain.request(visits)
+        return request._replace(beside=beside) if beside else request
 
     def settlement(self) -> Request:
         """Return a request that makes spare numbers of all that Redis has for this process."""
-        return self._tokens.request(0)
+        return self._tokens.request(0, self.shown)
 
     def refused(self, error: Exception, request: Request) -> bool:
         """Tell whether a request that failed has counted nothing and a plain one may; it is next.
@@ -113,7 +124,7 @@ class Delivery:
         """
         way = self._tokens if request.sequence else self._plain
         numbers = way.numbers(reply, request)
-        self._statistics.shown += numbers.number
+        self.shown += numbers.number
         if not numbers.kept:
             self._note_refusal(numbers.fault)
             return numbers._replace(fault="")
@@ -124,7 +135,7 @@ class Delivery:
 
     def not_shown(self, number: int) -> None:
         """Take back the last of the numbers that a request has just got."""
-        self._statistics.shown -= number
+        self.shown -= number
         self._tokens.not_shown(number)
 
     def _note_refusal(self, refusal: str) -> None:
@@ -153,9 +164,9 @@ class _Form(NamedTuple):
 
 
 class _Tokens:
-    def __init__(self, counter: str, statistics: ProcessStatistics) -> None:
+    def __init__(self, counter: str, key: Callable[[], str]) -> None:
         self._counter = counter
-        self._statistics = statistics
+        self._key = key
         self._sequence = 0  # of the last token
         self._asked = 0  # of the last one that asked for numbers
         self._known = 0  # of the newest token whose numbers this process knows
@@ -165,29 +176,29 @@ class _Tokens:
     def settled(self) -> bool:
         return self._known >= self._asked and not self._unshown
 
-    def request(self, visits: int) -> Request:
+    def request(self, visits: int, shown: int, is_due: bool = False) -> Request:
         """Return a request with a new token, by which Redis settles the older ones.
 
         An older one can no longer be applied then. Numbers that it got, and that nobody was shown,
         become spare ones, which are given first.
         """
-        is_usual = self.settled and not (visits and self._statistics.is_due())
+        is_usual = self.settled and not is_due
         self._sequence += 1
         if visits:
             self._asked = self._sequence
-        word = b"%d %d %d" % (self._sequence, visits, self._statistics.shown)
+        word = b"%d %d %d" % (self._sequence, visits, shown)
         if is_usual:
             by_digest, in_full, _ = self._usual
             arguments = bulk(word)
         else:
             by_digest, in_full, end = self._full
-            now_and_then = b"%d %d %.3f" % (self._known, self._unshown, self._statistics.age)
+            now_and_then = b"%d %d" % (self._known, self._unshown)
             arguments = bulk(word) + bulk(now_and_then) + end
         return Request(by_digest, arguments, in_full, visits=visits, sequence=self._sequence)
 
     @functools.cached_property
     def _keys(self) -> tuple[str, ...]:
-        return (self._counter, self._statistics.key, f"{{{self._counter}}}:spare")
+        return (self._counter, self._key(), f"{{{self._counter}}}:spare")
 
     @functools.cached_property
     def _usual(self) -> _Form:
@@ -195,13 +206,7 @@ class _Tokens:
 
     @functools.cached_property
     def _full(self) -> _Form:
-        own = self._statistics
-        histories = (history_key(self._counter, last) for last in HISTORIES)
-        keys = (*self._keys, own.names_key, *histories)
-        steps = (f"{one.step} {one.steps}" for one in HISTORIES.values())
-        version = quote(own.version, safe="", errors="surrogateescape")  # without a blank
-        end = (own.id, own.hostname, own.version, own.labels, version, *steps)
-        return _Form.of(keys, 2, end)
+        return _Form.of(self._keys, 2)
 
     def numbers(self, reply: bytes, request: Request) -> Numbers:
         if reply[:1] == b":":  # as usual
@@ -226,15 +231,13 @@ class _Tokens:
 
 
 class _PlainCommands:
-    def __init__(self, counter: str, statistics: ProcessStatistics) -> None:
+    def __init__(self, counter: str) -> None:
         self._counter = counter
-        self._statistics = statistics
 
     def request(self, visits: int) -> Request:
         """Return what raises the counter (https://redis.io/commands/incrby); to be sent once."""
         one = ("INCR", self._counter) if visits == 1 else ("INCRBY", self._counter, visits)
-        beside = self._statistics.commands(visits) if visits else []
-        return Request(packed(*one), beside=[packed(*words) for words in beside], visits=visits)
+        return Request(packed(*one), visits=visits)
 
     def numbers(self, reply: bytes, request: Request) -> Numbers:
         return Numbers(integer(reply), request.visits)

@@ -1,20 +1,16 @@
 -- Applies a token once: a group of visits, known by its process and its sequence number.
 --
--- KEYS  the counter; what this process keeps; the spare numbers; now and then, the names of the
---       processes, and each history
+-- KEYS  the counter; what this process keeps; the spare numbers
 -- ARGV  "SEQUENCE VISITS SHOWN", where SHOWN is how many visits the process has shown so far; now
---       and then, "KNOWN UNSHOWN AGE", where KNOWN is the newest token whose numbers the process
---       knows, by default the one before, UNSHOWN how many of its last numbers nobody was shown,
---       and AGE the seconds since the process began; the process's id, hostname, version, labels,
---       and version as one word; and for each history "STEP STEPS", its seconds and how many it has
+--       and then, "KNOWN UNSHOWN", where KNOWN is the newest token whose numbers the process
+--       knows, by default the one before, and UNSHOWN how many of its last numbers nobody was shown
 --
 -- A token gets consecutive numbers, fewer than its visits where spare ones are left. The reply is
 -- the last number where all is as usual, else "SEQUENCE LAST COUNT" of the token that Redis keeps,
 -- and what went wrong beside.
 
-local counter, process, spares, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local counter, process, spares = KEYS[1], KEYS[2], KEYS[3]
 local DAY, EXACT = 86400, 1e14 -- seconds; Lua writes larger numbers inexactly
-local VERSIONS, OTHERS = 8, '%E2%80%A6' -- that a step of a history tells apart; the word for more
 local sequence, visits, shown = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
 local fault = ''
 
@@ -76,44 +72,5 @@ if not try('HSET', process, 'token', keeps, 'visits', shown) then
 end
 if full or not newest then try('EXPIRE', process, DAY) end
 if full then try('SET', spares, spare, 'EX', DAY) end
-local time = full and visits ~= '0' and try('TIME')
-if time then
-  local now, before = time[1] + time[2] / 1e6, shown - count
-
-  -- Adds visits to the step "START VERSION=VISITS ..." of a history that a time belongs to.
-  local function add(history, step, steps, time, version, visits)
-    local start = math.floor(time / step) * step
-    local slot = start / step % steps
-    local kept = try('HGET', history, slot) or ''
-    local begun = tonumber(string.match(kept, '^%d+') or 0)
-    if begun > start and begun <= now then return end -- of a later round
-    if begun ~= start then kept = tostring(start) end
-    local sum, others = visits, 0
-    local rest = string.gsub(kept, ' (%S*)=(%d+)', function(one, number)
-      if one ~= version then others = others + 1 return end
-      sum = sum + number
-      return ''
-    end)
-    if rest == kept and others >= VERSIONS and version ~= OTHERS then
-      return add(history, step, steps, time, OTHERS, visits)
-    end
-    try('HSET', history, slot, rest .. ' ' .. version .. '=' .. sum)
-    try('EXPIRE', history, step * steps)
-  end
-
-  -- What was shown since the last mark counts as of then: so a pause moves nothing.
-  local mark, marked = string.match(try('HGET', process, 'marked') or '', '^([%d.]+) (%d+)$')
-  for i = 5, mark and before > tonumber(marked) and #KEYS or 0 do
-    local step, steps = string.match(ARGV[i + 3], '^(%d+) (%d+)$')
-    add(KEYS[i], step, steps, mark, ARGV[7], before - marked)
-  end
-  try('HSET', process, 'marked', now .. ' ' .. before)
-  try('HSET', process, 'hostname', ARGV[4], 'version', ARGV[5], 'labels', ARGV[6])
-  local started = string.format('%.3f', now - string.match(full, '%S+$'))
-  if not mark then try('HSET', process, 'started', started) end
-  try('ZADD', names, now, ARGV[3])
-  try('ZREMRANGEBYSCORE', names, '-inf', now - DAY)
-  try('EXPIRE', names, DAY)
-end
 if last == total and fault == '' then return total end
 return {ok = keeps .. fault}

@@ -10,10 +10,10 @@ import functools
 import itertools
 import logging
 import math
-import socket
+import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from redis.exceptions import RedisError, ResponseError
@@ -22,10 +22,7 @@ from counter.connection import MAX_NUMBER, Connection, CutError, Request, intege
 from counter.connector import Connector, Password
 from counter.delivery import Delivery, Numbers
 from counter.probing import find
-from counter.reading import StatisticsReader
 from counter.redis_internals import was_cut
-from counter.statistics import ProcessStatistics
-from counter.telling import Telling
 
 KEY = "counter"
 
@@ -45,7 +42,7 @@ STUCK_AFTER = 5.0
 #: at once.
 BACKOFF, MAX_BACKOFF = 0.001, 0.05
 
-#: Seconds that the end waits until Redis has the numbers that nobody was shown, and the goodbye.
+#: Seconds that the end waits until Redis has the numbers that nobody was shown.
 HAND_ON_TIMEOUT = 0.4
 
 #: Seconds before the deadline at which WAIT ends by itself, and says how many acknowledged. Redis
@@ -99,6 +96,38 @@ class Observer(Protocol):
         """Take note of visits that get no number."""
 
 
+class Beside(Protocol):
+    """What is sent beside the visits, for others to see; the counter does not read it."""
+
+    def commands(self, key: str, shown: int, visits: int, scripts: bool) -> Sequence[bytes]:
+        """Return commands, as `counter.packed` makes them, that go after a request for visits.
+
+        Mostly there are none.
+
+        :arg key: the process's record in Redis, a hash, ``{counter}:process:ID``.
+        :arg shown: visits that the process had shown before.
+        :arg visits: how many the request asks for.
+        :arg scripts: whether Redis runs scripts, as far as is known.
+        """
+
+    def refused(self, why: str) -> None:
+        """Hear of an error that one of these got: its first word, a colon, the error's text."""
+
+    def was_away(self, start: float, end: float, reason: str) -> None:
+        """Hear that the process was without Redis; seconds of the monotonic clock."""
+
+
+class _NothingBeside:
+    def commands(self, key: str, shown: int, visits: int, scripts: bool) -> Sequence[bytes]:
+        return ()
+
+    def refused(self, why: str) -> None:
+        pass
+
+    def was_away(self, start: float, end: float, reason: str) -> None:
+        pass
+
+
 class _NoObserver:
     def counted(self, visits: int, seconds: float) -> None:
         pass
@@ -119,9 +148,7 @@ class Visits:
         (https://redis.io/commands/wait).
     :arg max_waiting: visits that may wait at once; those past it get no number.
     :arg observer: is told how many visits get a number, how fast, and how many do not.
-    :arg hostname: the replica whose statistics the visits are added to; this host's when None.
-    :arg version: the label of the version that the replica runs, if it has one.
-    :arg labels: the replica's, if it has some; without commas, and no key has an equals sign.
+    :arg beside: what is sent beside them, if anything.
     :raises ValueError: when the URL cannot be read.
     :raises OSError: when a certificate that the URL names cannot be loaded.
     """
@@ -136,11 +163,9 @@ class Visits:
         wait: int = 0,
         max_waiting: float = math.inf,
         observer: Observer | None = None,
-        hostname: str | None = None,
-        version: str | None = None,
-        labels: Mapping[str, str] | None = None,
+        beside: Beside | None = None,
     ) -> None:
-        self._new_connector = functools.partial(
+        self.new_connector = functools.partial(
             Connector,
             url,
             key=KEY,
@@ -148,11 +173,9 @@ class Visits:
             sentinel_password=sentinel_password,
             timeout=min(timeout, PROBE_TIMEOUT),
         )
-        self._connector = self._new_connector()
-        hostname = hostname or socket.gethostname()
-        statistics = ProcessStatistics(KEY, hostname, version or "", labels)
-        self._statistics = statistics
-        self._delivery = Delivery(KEY, statistics)
+        self._connector = self.new_connector()
+        self._beside: Beside = beside or _NothingBeside()
+        self._delivery = Delivery(KEY, lambda: self.process_id, self._beside.commands)
         self._fault_noted = False
         self._timeout = timeout
         self._wait = wait
@@ -164,8 +187,6 @@ class Visits:
         self._off = False
         self._reason = ""  # why
         self._off_since = (0.0, "")  # on the monotonic clock, and why at first
-        self._telling: Telling | None = None
-        self._is_telling: asyncio.Task[None] | None = None
         self._reasons: set[str] = set()  # that have been logged since
         self._queue: list[Waiter] = []
         self._batch: list[Waiter] = []  # those whom the request under way is for
@@ -197,24 +218,15 @@ class Visits:
         """Whether Redis runs the script, as far as is known; else visits count at most once."""
         return self._delivery.exactly_once
 
-    def reader(self) -> StatisticsReader:
-        """Return a reader of all replicas' statistics, from where these visits are counted."""
-        return StatisticsReader(self._new_connector(), KEY)
+    @functools.cached_property
+    def process_id(self) -> str:
+        """What tells this process from all others; made late, as it may be forked."""
+        return secrets.token_urlsafe(12)
 
-    def start_telling(self, look: Callable[[], Sequence[str]] | None = None) -> None:
-        """Have every replica's readers know what is the matter with this process, until closed.
-
-        That is when Redis was away, that it is to stop and has stopped, and what is wrong with it.
-
-        :arg look: returns the kinds of faults that it has now, if it may have some.
-        """
-        self._telling = Telling(self.reader(), self._statistics, look)
-        self._is_telling = asyncio.create_task(self._telling.keep())
-
-    def drain(self) -> None:
-        """Tell that the process is to stop; visits count as before."""
-        if self._telling:
-            self._telling.say("draining")
+    @property
+    def shown(self) -> int:
+        """Numbers shown so far."""
+        return self._delivery.shown
 
     async def start(self, within: float) -> None:
         """Find Redis before the first visit asks for it; not found, the counter starts off.
@@ -236,7 +248,7 @@ class Visits:
     async def close(self) -> None:
         """Stop looking for Redis and close the connection; visits that wait get no number.
 
-        Numbers that nobody was shown are left to the others, who are told that the process is gone.
+        Numbers that nobody was shown are left to the others.
         """
         tasks = [task for task in (self._keeper, self._connecting) if task]
         for task in tasks:
@@ -246,14 +258,7 @@ class Visits:
         self._end_sending("stopping")
         if self._timer is not None:
             self._timer.cancel()
-        await asyncio.gather(self._hand_on(), self._say_goodbye())
-
-    async def _say_goodbye(self) -> None:
-        if self._telling and self._is_telling:
-            self._telling.say("gone")
-            await asyncio.wait([self._is_telling], timeout=HAND_ON_TIMEOUT)
-            self._is_telling.cancel()
-            await asyncio.wait([self._is_telling])
+        await self._hand_on()
 
     async def _hand_on(self) -> None:
         try:
@@ -377,7 +382,10 @@ class Visits:
             self._go_on_after(error)
             return
         self._backoff = 0.0
-        self._note(numbers.fault or (self._connection.refused if self._connection else ""))
+        self._note(numbers.fault)
+        if self._connection and self._connection.refused:
+            refused, self._connection.refused = self._connection.refused, ""
+            self._beside.refused(refused)
         self._singles = self._singles + 1 if len(self._batch) == 1 else 0
         waiters, self._batch = [waiter for waiter in self._batch if not waiter.done()], []
         answered, left = waiters[: numbers.number], waiters[numbers.number :]
@@ -486,9 +494,8 @@ class Visits:
             if self._off:
                 self._connection = await find(self._look_for_redis, PROBE_EVERY)
                 self._off = False
-                if self._telling:
-                    start, reason = self._off_since
-                    self._telling.was_away(start, time.monotonic(), reason)
+                start, reason = self._off_since
+                self._beside.was_away(start, time.monotonic(), reason)
                 self._reasons.clear()
                 self._backoff = 0.0
                 log.info("counter on")
@@ -546,6 +553,11 @@ class Visits:
         connection, self._connection, self._moved = self._connection, None, False
         if connection is not None:
             connection.close()
+
+
+def process_key(id: str) -> str:
+    """Return the key of what a process keeps."""
+    return f"{{{KEY}}}:process:{id}"
 
 
 def _answer(waiter: Waiter, number: int | None) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import ROOT
 
-PACKAGES = ("handlers", "watch", "process", "counter", "http1", "audit")
+PACKAGES = ("handlers", "watch", "process", "replicas", "counter", "http1", "audit")
 MODULES = ("server", "config", "limits", "check")
 
 #: What is imported by itself, as its package's face says.

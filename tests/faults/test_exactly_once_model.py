@@ -28,7 +28,6 @@ from hypothesis.stateful import (
 
 import counter.connection
 import counter.delivery
-import counter.statistics
 import counter.visits
 from counter import Visits
 from tests.support.simulated import Network, Packet, Pair, VirtualLoop, take_over
@@ -78,7 +77,7 @@ class Model(RuleBasedStateMachine):
         self.loop = VirtualLoop()
         names = ("monotonic", "perf_counter", "time")
         clock = SimpleNamespace(**dict.fromkeys(names, self.loop.time))
-        for module in counter.delivery, counter.statistics, counter.visits:
+        for module in counter.delivery, counter.visits:
             module.time = clock  # type: ignore[attr-defined]
         self.servers.wipe()
         self.network = Network(self.loop, self.servers)
@@ -113,7 +112,7 @@ class Model(RuleBasedStateMachine):
         """Return another counter."""
         visits = Visits("redis://nowhere", wait=self.wait, timeout=DEADLINE)
         visits._connector = self.network.connector()  # type: ignore[assignment]
-        visits._delivery._statistics.id = f"process-{next(self.names)}"
+        visits.process_id = f"process-{next(self.names)}"
         self.loop.create_task(visits.start(1.0))
         self.loop.go_on()
         return visits
@@ -337,7 +336,7 @@ def pick(some: list, which: int):  # type: ignore[no-untyped-def,type-arg]
 def model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Model]]:
     """The model on running Valkeys, with whatever it replaces in the counter."""
     monkeypatch.setattr(counter.connection, "take_over", take_over)
-    for module in counter.delivery, counter.statistics, counter.visits:
+    for module in counter.delivery, counter.visits:
         monkeypatch.setattr(module, "time", time)  # which each example replaces
     monkeypatch.setattr(logging.getLogger("friendlyhello.visits"), "disabled", True)
     servers = Pair(folder)

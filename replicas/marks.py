@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from counter.reading import Process, Spell, by_hostname, has_gone, latest_of, state_of
-from counter.statistics import DAY
+from replicas.keys import DAY
+from replicas.records import Record, Spell
+from replicas.states import by_hostname, has_gone, latest_of, state_of
 
 #: Seconds between two things that are taken for one: workers of a replica that start, or processes
 #: that miss Redis.
@@ -41,36 +42,46 @@ class Mark:
     reason: str = ""
 
 
-def versions_of(processes: Iterable[Process]) -> list[str]:
+def versions_of(records: Iterable[Record]) -> list[str]:
     """Return the versions in the order in which they were seen first, "" for none."""
-    return [version for version, _ in _first_seen(processes)]
+    return [version for version, _ in _first_seen(records)]
 
 
-def marks_of(processes: Sequence[Process], now: float) -> list[Mark]:
-    """Return the newest marks of the last day, the oldest first.
+def happened(records: Sequence[Record], now: float) -> Iterator[Mark]:
+    """Yield what has happened, in no order.
 
     :arg now: seconds since 1970, by Redis's clock.
     """
-    found = [
-        *(Mark(when, "version", version=one) for one, when in _first_seen(processes) if one),
-        *(Mark(one.start, "away", until=one.end, reason=one.reason) for one in _away(processes)),
-        *_of_replicas(processes),
-    ]
-    recent = [one for one in found if now - DAY < one.time]
+    for version, when in _first_seen(records):
+        if version:
+            yield Mark(when, "version", version=version)
+    for one in _away(records):
+        yield Mark(one.start, "away", until=one.end, reason=one.reason)
+    yield from _of_replicas(records, latest_of(records, now))
+
+
+def newest(found: Iterable[Mark], now: float) -> list[Mark]:
+    """Return the newest marks of the last day, the oldest first.
+
+    Not those that lie ahead, as the clock was set back.
+
+    :arg now: as of `happened`.
+    """
+    recent = [one for one in found if now - DAY < one.time <= now + TOGETHER]
     return sorted(recent, key=lambda one: (one.time, one.kind, one.hostname))[-MAX_MARKS:]
 
 
-def _first_seen(processes: Iterable[Process]) -> list[tuple[str, float]]:
+def _first_seen(records: Iterable[Record]) -> list[tuple[str, float]]:
     first: dict[str, float] = {}
-    for one in processes:
+    for one in records:
         first[one.version] = min(one.started, first.get(one.version, one.started))
     return sorted(first.items(), key=lambda one: (one[1], one[0]))
 
 
-def _away(processes: Iterable[Process]) -> list[Spell]:
+def _away(records: Iterable[Record]) -> list[Spell]:
     """Return when Redis was away, as any process saw it."""
     spells: list[Spell] = []
-    for one in sorted(spell for process in processes for spell in process.away):
+    for one in sorted(spell for record in records for spell in record.away):
         if spells and one.start <= spells[-1].end + TOGETHER:
             spells[-1] = spells[-1]._replace(end=max(spells[-1].end, one.end))
         else:
@@ -78,10 +89,9 @@ def _away(processes: Iterable[Process]) -> list[Spell]:
     return spells
 
 
-def _of_replicas(processes: Sequence[Process]) -> Iterator[Mark]:
+def _of_replicas(records: Sequence[Record], latest: float) -> Iterator[Mark]:
     """Yield when each came, and how it went."""
-    latest = latest_of(processes)
-    for hostname, those in by_hostname(processes).items():
+    for hostname, those in by_hostname(records).items():
         for life in _lives(those):
             if starts := [(one.started, one.version) for one in life if one.started]:
                 started, version = min(starts)
@@ -91,16 +101,16 @@ def _of_replicas(processes: Sequence[Process]) -> Iterator[Mark]:
                 yield Mark(max(one.seen_at for one in life), state, hostname)
 
 
-def _lives(processes: Sequence[Process]) -> list[list[Process]]:
+def _lives(records: Sequence[Record]) -> list[list[Record]]:
     """Return the processes that ran together, for each time that a replica came."""
-    lives: list[list[Process]] = []
-    for one in sorted(processes, key=lambda one: one.started):
+    lives: list[list[Record]] = []
+    for one in sorted(records, key=lambda one: one.started):
         if not lives or _comes_after(one, lives[-1]):
             lives.append([])
         lives[-1].append(one)
     return lives
 
 
-def _comes_after(process: Process, life: Sequence[Process]) -> bool:
+def _comes_after(record: Record, life: Sequence[Record]) -> bool:
     ended = max(one.seen_at for one in life)
-    return process.started > (ended if has_gone(life) else ended + TOGETHER)
+    return record.started > (ended if has_gone(life) else ended + TOGETHER)
