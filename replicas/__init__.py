@@ -8,11 +8,12 @@ room; this room knows the counter's face.
 from replicas.figures import Figures
 from replicas.keys import HISTORIES
 from replicas.link import RefusedError
-from replicas.marks import Mark, happened, newest, versions_of
+from replicas.marks import Mark, marks_of, versions_of
 from replicas.reading import MAX_PROCESSES, Reader, Snapshot
 from replicas.records import Record
 from replicas.states import Replica, replicas_of
 from replicas.telling import Telling
+from replicas.turns import in_turns
 
 __all__ = [
     "HISTORIES",
@@ -25,8 +26,8 @@ __all__ = [
     "Replica",
     "Snapshot",
     "Telling",
-    "happened",
-    "newest",
+    "in_turns",
+    "marks_of",
     "replicas_of",
     "versions_of",
 ]

@@ -13,6 +13,7 @@ if redis.replicate_commands then redis.replicate_commands() end -- for TIME, bef
 local record, names = KEYS[1], KEYS[2]
 local DAY, OFF = 86400, 1 -- seconds; further off, a time was told by another clock
 local VERSIONS, OTHERS = 8, '%E2%80%A6' -- that a step of a history tells apart; the word for more
+local MOST = 999 -- names whose signs are looked at, as many as are shown
 local shown, age = string.match(ARGV[1], '^(%d+) ([%d.]+)$')
 local refused
 
@@ -63,13 +64,18 @@ if math.abs((tonumber(try('HGET', record, 'started') or '') or 0) - started) > O
   try('HSET', record, 'started', string.format('%.3f', started))
 end
 try('EXPIRE', record, DAY)
+
+-- Signs lie ahead where the clock was set back: the newest is taken for one of now, and so much
+-- earlier are the others.
+local newest = try('ZREVRANGE', names, 0, 0, 'WITHSCORES') or {}
+local ahead = (newest[2] or now) - now
+if ahead > OFF then
+  newest = try('ZREVRANGE', names, 0, MOST, 'WITHSCORES') or {}
+  for i = 1, #newest, 2 do
+    if newest[i + 1] - now > OFF then try('ZADD', names, math.min(now, newest[i + 1] - ahead), newest[i]) end
+  end
+end
 try('ZADD', names, now, ARGV[2])
 try('ZREMRANGEBYSCORE', names, '-inf', now - DAY)
 try('EXPIRE', names, DAY)
-
--- Signs lie ahead where the clock was set back: they count as of now, some with each sign.
-local newest = try('ZREVRANGE', names, 0, 9, 'WITHSCORES') or {}
-for i = 1, #newest, 2 do
-  if newest[i + 1] - now > OFF then try('ZADD', names, now, newest[i]) end
-end
 return refused and {err = refused} or {ok = 'OK'}

@@ -33,6 +33,8 @@ MAX_NAMED = 100
 #: What stands before and behind the key in a command that reads a record.
 _BEFORE, _BEHIND = packed("HMGET", "?", *FIELDS).split(b"$1\r\n?\r\n")
 
+_MARKED = FIELDS.index("marked")
+
 log = logging.getLogger("friendlyhello.visits")
 
 
@@ -48,6 +50,7 @@ class _Known:
 
     :arg score: the time beside its name, as it stood there.
     :arg seen_at: the same where that may be.
+    :arg earliest: the time of the last look that has not seen it yet.
     :arg record: None when there is none that can be read.
     :arg moved: seconds by which Redis's clock was set since.
     :arg read_in: the look that has read the record.
@@ -56,6 +59,7 @@ class _Known:
 
     score: float
     seen_at: float
+    earliest: float
     record: Record | None = None
     moved: float = 0.0
     read_in: int = 0
@@ -101,6 +105,7 @@ class Known:
             self._seen_at += seconds
             for one in self._known.values():
                 one.seen_at += seconds
+                one.earliest += seconds
                 one.moved += seconds
                 one.record = one.record and one.record.moved(seconds)
             self._ahead = None
@@ -117,10 +122,9 @@ class Known:
         for id, score in scores:
             one = before.get(id)
             if one is None or one.score != score:
-                # Another clock's may lie ahead, or before the look that has not seen it yet.
-                earliest = self._seen_at if one else now - DAY
+                seen_at = max(now - DAY, min(score, now))
                 record = one.record if one else None
-                one = _Known(score, max(earliest, min(score, now)), record)
+                one = _Known(score, seen_at, self._seen_at if one else seen_at, record)
                 changed.append(id)
             self._known[id] = one
         return changed
@@ -136,6 +140,8 @@ class Known:
         one.read_in, one.record, one.refused = self._looks, None, ""
         try:
             if not isinstance(kept, RefusedError):
+                if not kept[_MARKED]:  # by another clock than Redis's, which may be late
+                    one.seen_at = max(one.seen_at, one.earliest)
                 found = record_of(id, one.seen_at - one.moved, kept)
                 one.record = found and found.moved(one.moved)
             elif WRONG_TYPE in str(kept):

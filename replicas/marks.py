@@ -10,6 +10,7 @@ from typing import Literal
 from replicas.keys import DAY
 from replicas.records import Record, Spell
 from replicas.states import by_hostname, has_gone, latest_of, state_of
+from replicas.turns import in_turns
 
 #: Seconds between two things that are taken for one: workers of a replica that start, or processes
 #: that miss Redis.
@@ -47,26 +48,20 @@ def versions_of(records: Iterable[Record]) -> list[str]:
     return [version for version, _ in _first_seen(records)]
 
 
-def happened(records: Sequence[Record], now: float) -> Iterator[Mark]:
-    """Yield what has happened, in no order.
-
-    :arg now: seconds since 1970, by Redis's clock.
-    """
-    for version, when in _first_seen(records):
-        if version:
-            yield Mark(when, "version", version=version)
-    for one in _away(records):
-        yield Mark(one.start, "away", until=one.end, reason=one.reason)
-    yield from _of_replicas(records, latest_of(records, now))
-
-
-def newest(found: Iterable[Mark], now: float) -> list[Mark]:
+async def marks_of(records: Sequence[Record], now: float) -> list[Mark]:
     """Return the newest marks of the last day, the oldest first.
 
     Not those that lie ahead, as the clock was set back.
 
-    :arg now: as of `happened`.
+    :arg now: seconds since 1970, by Redis's clock.
     """
+    found = [Mark(when, "version", version=one) for one, when in _first_seen(records) if one]
+    found += [
+        Mark(one.start, "away", until=one.end, reason=one.reason) for one in await _away(records)
+    ]
+    latest = latest_of(records, now)
+    async for hostname, those in in_turns(by_hostname(records).items()):
+        found += _of_replica(hostname, those, latest)
     recent = [one for one in found if now - DAY < one.time <= now + TOGETHER]
     return sorted(recent, key=lambda one: (one.time, one.kind, one.hostname))[-MAX_MARKS:]
 
@@ -78,10 +73,17 @@ def _first_seen(records: Iterable[Record]) -> list[tuple[str, float]]:
     return sorted(first.items(), key=lambda one: (one[1], one[0]))
 
 
-def _away(records: Iterable[Record]) -> list[Spell]:
+async def _away(records: Iterable[Record]) -> list[Spell]:
     """Return when Redis was away, as any process saw it."""
+    begun: dict[int, Spell] = {}  # of those that begin together, as most do, the whole
+    async for record in in_turns(records):
+        for one in record.away:
+            other = begun.setdefault(int(one.start // TOGETHER), one)
+            if other is not one:
+                first = min(one, other)
+                begun[int(one.start // TOGETHER)] = first._replace(end=max(one.end, other.end))
     spells: list[Spell] = []
-    for one in sorted(spell for record in records for spell in record.away):
+    for one in sorted(begun.values()):
         if spells and one.start <= spells[-1].end + TOGETHER:
             spells[-1] = spells[-1]._replace(end=max(spells[-1].end, one.end))
         else:
@@ -89,16 +91,15 @@ def _away(records: Iterable[Record]) -> list[Spell]:
     return spells
 
 
-def _of_replicas(records: Sequence[Record], latest: float) -> Iterator[Mark]:
-    """Yield when each came, and how it went."""
-    for hostname, those in by_hostname(records).items():
-        for life in _lives(those):
-            if starts := [(one.started, one.version) for one in life if one.started]:
-                started, version = min(starts)
-                yield Mark(started, "came", hostname, version)
-            state = state_of(life, latest)
-            if state == "gone" or state == "silent":
-                yield Mark(max(one.seen_at for one in life), state, hostname)
+def _of_replica(hostname: str, records: Sequence[Record], latest: float) -> Iterator[Mark]:
+    """Yield when a replica came, and how it went."""
+    for life in _lives(records):
+        if starts := [(one.started, one.version) for one in life if one.started]:
+            started, version = min(starts)
+            yield Mark(started, "came", hostname, version)
+        state = state_of(life, latest)
+        if state == "gone" or state == "silent":
+            yield Mark(max(one.seen_at for one in life), state, hostname)
 
 
 def _lives(records: Sequence[Record]) -> list[list[Record]]:

@@ -1,6 +1,5 @@
 """Reads what all processes have written (see `replicas.keys`)."""
 
-import asyncio
 import functools
 import re
 import time
@@ -15,16 +14,13 @@ from replicas.known import Known, command_for
 from replicas.link import Link, RefusedError, seconds
 from replicas.records import Record, decoded
 from replicas.states import Replica, replicas_of
+from replicas.turns import in_turns
 
 #: Processes that are read, those seen last. A deployment has fewer; a day's pods may be more.
 MAX_PROCESSES = 1000
 
 #: Times that a look is tried until no record has changed meanwhile.
 TRIES = 4
-
-#: Records that are taken in one turn of the loop, which takes half a millisecond; then pages get
-#: theirs.
-RECORDS_PER_TURN = 50
 
 _STEP = re.compile(r"([0-9]{1,12})((?: \S*=[0-9]{1,16})*)")
 
@@ -90,10 +86,8 @@ class Reader:
             now, total, found, kept, records = await self._ask(histories, ids)
             names = [] if isinstance(found, RefusedError) else found
             changed = self._known.take_names(_scores(names), now)
-            for number, (id, record) in enumerate(zip(ids, records, strict=True), 1):
+            async for id, record in in_turns(zip(ids, records, strict=True)):
                 self._known.take(id, record)
-                if number % RECORDS_PER_TURN == 0:
-                    await asyncio.sleep(0)
             if set(changed) <= set(ids):
                 break
             ids = [id for id in dict.fromkeys((*ids, *changed)) if id in self._known]

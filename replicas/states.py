@@ -85,11 +85,12 @@ def state_of(records: Sequence[Record], latest: float) -> State:
     :arg records: those of its own processes.
     :arg latest: see `latest_of`, of all replicas.
     """
-    if has_gone(records):
+    said = _said(records)
+    if said == {"gone"}:
         return "gone"
     if max(one.seen_at for one in records) < latest - SILENT_AFTER:
         return "silent"
-    return "" if "" in _said(records) else "draining"
+    return "" if "" in said else "draining"
 
 
 def _said(records: Sequence[Record]) -> set[str]:

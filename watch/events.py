@@ -1,12 +1,9 @@
 """The events of the live page's stream, as text, made piece by piece so that no page waits long."""
 
-import asyncio
 import itertools
 import math
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
 
 from tornado.escape import json_encode
 
@@ -16,8 +13,8 @@ from replicas import (
     Mark,
     Replica,
     Snapshot,
-    happened,
-    newest,
+    in_turns,
+    marks_of,
     replicas_of,
     versions_of,
 )
@@ -25,13 +22,8 @@ from replicas import (
 #: Seconds between two snapshots past which what was counted is told by the history, to everybody.
 MAX_GAP = 3.0
 
-#: Seconds of work for a look in one turn of the loop; then pages get theirs.
-TURN = 0.001
-
 #: Processes of which it is kept what they have shown: twice as many as a look has.
 MAX_KNOWN = 2 * MAX_PROCESSES
-
-Item = TypeVar("Item")
 
 
 class Counted:
@@ -58,18 +50,6 @@ class Counted:
         return counted if is_next else None
 
 
-async def _in_turns(items: Iterable[Item]) -> list[Item]:
-    """Return the items; whatever takes long to make them, pages get their turns meanwhile."""
-    found = []
-    end = time.perf_counter() + TURN
-    for one in items:
-        found.append(one)
-        if time.perf_counter() > end:
-            await asyncio.sleep(0)
-            end = time.perf_counter() + TURN
-    return found
-
-
 def _replica(one: Replica) -> str:
     told = {"hostname": one.hostname, "visits": one.visits, "seen": round(one.seen, 1)}
     more = _without_empty(
@@ -86,13 +66,13 @@ async def figures(
     :arg counted: see `Counted.since_last`.
     :arg refused: what Redis does not let be read, and why.
     """
-    replicas = await _in_turns(map(_replica, replicas_of(snapshot.records, snapshot.time)))
+    replicas = replicas_of(snapshot.records, snapshot.time)
     told = {
         "time": json_encode(round(snapshot.time, 3)),
         "redis": '"up"',
         "total": json_encode(snapshot.total),
         "counted": "" if counted is None else json_encode(counted),
-        "replicas": _list(replicas),
+        "replicas": await _list(map(_replica, replicas)),
         "refused": json_encode(refused) if refused else "",
     }
     return event(None, _object(told), id=round(snapshot.time * 1000))
@@ -100,10 +80,9 @@ async def figures(
 
 async def marks(snapshot: Snapshot) -> bytes:
     """Return the event that tells what has happened."""
-    found = await _in_turns(happened(snapshot.records, snapshot.time))
-    told = await _in_turns(map(_mark, newest(found, snapshot.time)))
+    found = await marks_of(snapshot.records, snapshot.time)
     versions = json_encode(versions_of(snapshot.records))
-    return event("marks", _object({"versions": versions, "marks": _list(told)}))
+    return event("marks", _object({"versions": versions, "marks": await _list(map(_mark, found))}))
 
 
 def history(snapshot: Snapshot, last: str) -> bytes:
@@ -138,8 +117,8 @@ def _without_empty(**fields: object) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _list(items: Iterable[str]) -> str:
-    return f"[{', '.join(items)}]"
+async def _list(items: Iterable[str]) -> str:
+    return f"[{', '.join([one async for one in in_turns(items)])}]"
 
 
 def _object(fields: Mapping[str, str]) -> str:

@@ -1,9 +1,10 @@
 """What happened is found in what processes have written, again and again the same."""
 
+import asyncio
 import dataclasses
 from collections.abc import Sequence
 
-from replicas import Mark, Record, Snapshot, happened, newest, versions_of
+from replicas import Mark, Record, Snapshot, marks, versions_of
 from replicas.keys import DAY
 from replicas.marks import MAX_MARKS
 from replicas.records import Spell
@@ -12,7 +13,7 @@ NOW = 1_764_220_000.0
 
 
 def marks_of(records: Sequence[Record], now: float) -> list[Mark]:
-    return newest(happened(records, now), now)
+    return asyncio.run(marks.marks_of(records, now))
 
 
 def process(hostname: str, started: float, seen: float, **more: object) -> Record:
