@@ -32,8 +32,7 @@ from tornado.web import RequestHandler
 import config
 import limits
 from config import Settings
-from counter import KEY, Visits
-from counter.reading import StatisticsReader
+from counter import Visits, process_key
 from handlers import (
     COMMON_HEADERS,
     Faults,
@@ -54,6 +53,7 @@ from process import (
     run_workers,
     usable_cores,
 )
+from replicas import Figures, Reader, Telling
 from watch import FAULTS, Broadcast, Metrics, configure_logs, log_request
 
 #: Seconds that the start waits for Redis, so that the first visits are counted too.
@@ -78,7 +78,7 @@ def make_app(
 
     :arg settings: `config.Settings`; every default when None.
     :arg visits: the counter; one made from the settings when None.
-    :arg live: tells those who watch; one that reads what the counter writes when None.
+    :arg live: tells those who watch; one that reads what replicas write when None.
     :arg metrics: what is counted, besides; new ones when None.
     :arg faults: what is wrong with the replica; when None, what the settings say.
     :arg draining: is set from when the server has been asked to stop; never when None.
@@ -87,7 +87,7 @@ def make_app(
     metrics = metrics or Metrics(settings.version_label or "", labels=settings.labels)
     visits = visits or new_visits(settings, metrics)
     faults = faults or new_faults(settings)
-    live = live or Broadcast(StatisticsReader(visits.new_connector(), KEY))
+    live = live or Broadcast(Reader(visits.new_connector()))
 
     def count_and_log(handler: RequestHandler) -> None:
         metrics.answered(handler)
@@ -120,9 +120,15 @@ def make_app(
     )
 
 
-def new_visits(settings: Settings, metrics: Metrics) -> Visits:
+def new_figures(settings: Settings) -> Figures:
+    """Return what a process of this replica writes of itself."""
+    return Figures(config.host_name(), settings.version_label or "", settings.labels)
+
+
+def new_visits(settings: Settings, metrics: Metrics, beside: Figures | None = None) -> Visits:
     """Return the counter of the settings, which makes spans where OpenTelemetry is installed.
 
+    :arg beside: what the process writes of itself; new ones when None.
     :raises config.SettingError: when a password file cannot be read.
     :raises ValueError: when the URL cannot be read.
     :raises OSError: when a certificate that the URL names cannot be loaded.
@@ -139,6 +145,7 @@ def new_visits(settings: Settings, metrics: Metrics) -> Visits:
         wait=settings.redis_wait,
         max_waiting=limits.WAITING_VISITS,
         observer=metrics,
+        beside=beside or new_figures(settings),
     )
 
 
@@ -174,6 +181,7 @@ def new_server(
 async def serve(
     settings: Settings,
     visits: Visits,
+    figures: Figures,
     metrics: Metrics,
     sockets: list[socket.socket],
     siblings: Sequence[socket.socket] = (),
@@ -185,6 +193,7 @@ async def serve(
 
     :arg settings: `config.Settings`.
     :arg visits: the counter; it is closed at the end.
+    :arg figures: what the process writes of itself beside the visits.
     :arg metrics: what is counted, besides; the process has taken its slot.
     :arg sockets: listening.
     :arg siblings: the sockets of other processes on the same port.
@@ -193,10 +202,17 @@ async def serve(
     :arg faults: what is wrong with the replica, where anything may be.
     """
     draining = draining_event(end_of_work)
-    live = Broadcast(StatisticsReader(visits.new_connector(), KEY))
+    live = Broadcast(Reader(visits.new_connector()))
     app = make_app(settings, visits, live, metrics, faults, draining)
     server = new_server(settings, app, certificate)
     metrics.gauge("connections", lambda: server.connections)
+    telling = Telling(
+        figures,
+        process_key(visits.process_id),
+        visits.new_connector(),
+        draining.is_set,
+        (lambda: faults.get().kinds) if faults else None,
+    )
     await visits.start(START_TIMEOUT)
     collect_less_garbage()
     server.add_sockets(sockets)
@@ -206,17 +222,19 @@ async def serve(
     if certificate:
         use = functools.partial(setattr, server, "ssl_options")
         background.append(loop.create_task(certificate.follow(use)))
+    telling.start()
 
     await draining.wait()
 
     accepting.cancel()
     log.info("stopping")
+    telling.look()
     await live.close()  # streams have no end to wait for
     await server.drain(settings.grace, settings.drain_delay)
     for task in background:
         task.cancel()
     await asyncio.wait(background)
-    await visits.close()
+    await asyncio.gather(visits.close(), telling.close())
     # Until the next handlers are there, as the loop takes its own along.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
@@ -317,7 +335,8 @@ def run(settings: Settings) -> None:
                 listening = [one for those in sockets for one in those]
                 url = stack.enter_context(embedded.running(folder, listening))
                 settings = dataclasses.replace(settings, redis_url=url)
-            visits = new_visits(settings, metrics)
+            figures = new_figures(settings)
+            visits = new_visits(settings, metrics, figures)
             faults = new_faults(settings)
         except (config.SettingError, RuntimeError, OSError) as error:
             raise StartError(str(error)) from None
@@ -336,6 +355,7 @@ def run(settings: Settings) -> None:
                     serve(
                         settings,
                         visits,
+                        figures,
                         metrics,
                         sockets[slot],
                         siblings=siblings,

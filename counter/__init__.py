@@ -5,21 +5,20 @@
 """
 
 from counter.connection import packed
-from counter.connector import Connector, Opened, Password, close
+from counter.connector import Connector
+from counter.redis_internals import take_over
 from counter.roles import Beside, Observer, Reason
-from counter.tokens import process_key
-from counter.visits import KEY, Visits
+from counter.tokens import KEY, process_key
+from counter.visits import Visits
 
 __all__ = [
     "KEY",
     "Beside",
     "Connector",
     "Observer",
-    "Opened",
-    "Password",
     "Reason",
     "Visits",
-    "close",
     "packed",
     "process_key",
+    "take_over",
 ]

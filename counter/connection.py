@@ -77,6 +77,7 @@ class RedisConnection(asyncio.Protocol):
         self._end = 0
         self._in_full = b""  # what to send if Redis does not know the script
         self._is_unknown = False  # Redis has said so
+        self._error: ResponseError | None = None  # which ends the request
         self._on_replies: OnReplies | None = None
         self.refused = ""
         """What Redis has last refused of the commands beside the one that counts."""
@@ -97,7 +98,7 @@ class RedisConnection(asyncio.Protocol):
         _, arguments, _, beside, wait, _, _ = self._request
         if self._asking:
             command = ASKING + command
-        self._replies, self._is_unknown = [], False
+        self._replies, self._is_unknown, self._error = [], False, None
         self._position, self._end = -1 if self._asking else 0, 1 + len(beside) + bool(wait)
         self._transport.write(b"".join((command, arguments, *beside, wait)))
 
@@ -129,9 +130,9 @@ class RedisConnection(asyncio.Protocol):
         self._input += data
         while self._on_replies is not None and (end := self._input.find(b"\r\n")) >= 0:
             line, self._input = self._input[:end], self._input[end + 2 :]
-            error = self._take(line)
-            if error is not None:
-                self._give(error)
+            self._error = self._take(line) or self._error
+            if self._error is not None and not self._is_beside:  # those beside come all the same
+                self._give(self._error)
             elif self._position == self._end and self._is_unknown:
                 in_full, self._in_full = self._in_full, b""
                 self._request = self._request._replace(beside=())  # they were run
@@ -142,6 +143,10 @@ class RedisConnection(asyncio.Protocol):
             self.is_sound = self.is_sound and not self._input
         elif len(self._input) > MAX_REPLY:
             self._give(ValueError("Redis sent a reply without an end"))
+
+    @property
+    def _is_beside(self) -> bool:
+        return 0 < self._position <= len(self._request.beside)
 
     def _take(self, line: bytes) -> ResponseError | None:
         """Keep a reply; return it when it is an error that ends the request."""

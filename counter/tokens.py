@@ -18,6 +18,9 @@ from redis.exceptions import RedisError
 
 from counter.connection import Request, bulk, integer, unexpected, within_64_bits
 
+#: The counter's key.
+KEY = "counter"
+
 SCRIPT = Path(__file__).with_name("token.lua").read_bytes()
 
 #: By which Redis knows the script (https://redis.io/docs/latest/commands/evalsha/).
@@ -34,7 +37,7 @@ class SupersededError(RedisError):
     """A newer token of the process was applied before this one, which so gets nothing."""
 
 
-def process_key(counter: str, process_id: str) -> str:
+def process_key(process_id: str, counter: str = KEY) -> str:
     """Return the key of a process's record, in the slot of the counter's key."""
     return f"{{{counter}}}:process:{process_id}"
 
@@ -71,7 +74,7 @@ class Tokens:
     @property
     def key(self) -> str:
         """The key of this process's record."""
-        return process_key(self._counter, self.process_id)
+        return process_key(self.process_id, self._counter)
 
     @property
     def settled(self) -> bool:

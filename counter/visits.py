@@ -11,8 +11,7 @@ from counter.link import Link
 from counter.lookout import Lookout
 from counter.probing import PROBE_TIMEOUT
 from counter.roles import Beside, Observer, Reason
-
-KEY = "counter"
+from counter.tokens import KEY
 
 
 class _NoObserver:

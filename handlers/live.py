@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from tornado import locale
 
-from counter.statistics import HISTORIES
 from handlers.accept import preferred_language
 from handlers.base import COMMON_HEADERS, BaseHandler
 from handlers.static import FOLDER, StaticHandler
+from replicas import HISTORIES
 from watch import Broadcast
 
 

@@ -9,7 +9,10 @@ import pytest
 
 from tests.support import ROOT
 
-PACKAGES = ("handlers", "watch", "process", "config", "counter", "embedded", "http1", "audit")
+PACKAGES = (
+    *("handlers", "watch", "process", "config", "replicas", "counter", "embedded", "http1"),
+    "audit",
+)
 MODULES = ("server", "limits", "check")
 
 #: What is imported by itself, as its package's face says.

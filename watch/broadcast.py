@@ -9,18 +9,15 @@ are those of Redis's clock.
 
 import asyncio
 import logging
-import math
 import random
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tornado.escape import json_encode
 
-from counter.marks import marks_of, versions_of
-from counter.reading import RefusedError, Snapshot, StatisticsReader
-from counter.statistics import HISTORIES
+from replicas import Reader, RefusedError, Snapshot
+from watch import events
 
 #: Seconds between two snapshots.
 EVERY = 1.0
@@ -31,8 +28,8 @@ RETRY = (1000, 2000)
 #: Watchers that are written to in one turn of the loop; then pages get theirs. 1,000 take 10 ms.
 WATCHERS_PER_TURN = 50
 
-#: Seconds between two snapshots past which what was counted is told by the history, to everybody.
-MAX_GAP = 3.0
+#: Texts of what Redis refuses that are logged.
+MAX_SAID = 100
 
 HEARTBEAT = b":\n\n"
 
@@ -55,7 +52,7 @@ class Broadcast:
     :arg reader: reads snapshots; it is closed when nobody watches.
     """
 
-    def __init__(self, reader: StatisticsReader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self.watchers: dict[Watcher, str] = {}
         """Those who watch now, and which history each wants."""
         self._reader = reader
@@ -64,7 +61,7 @@ class Broadcast:
         self._newcomers: set[Watcher] = set()  # those who wait for their history
         self._event = b""  # the last one
         self._marks = b""  # the last ones that were told
-        self._counted = _Counted()
+        self._counted = events.Counted()
         self._refused_histories: Sequence[str] = ()
         self._said: set[str] = set()  # what Redis refuses, as has been logged
         self._ahead = time.time() - time.monotonic()  # Redis's clock, of the monotonic one
@@ -72,7 +69,7 @@ class Broadcast:
     def add(self, watcher: Watcher, last: str) -> None:
         """Tell somebody, from the next look on.
 
-        :arg last: which of the `counter.HISTORIES` comes first.
+        :arg last: which of the `replicas.HISTORIES` comes first.
         """
         watcher.send(b"retry: %d\n\n" % random.randint(*RETRY))
         if self._closed:
@@ -119,11 +116,11 @@ class Broadcast:
                 await asyncio.sleep(tick - loop.time())
         finally:
             self._polling = None
-            self._counted = _Counted()
+            self._counted = events.Counted()
             if reading is not None:
                 reading.cancel()
                 await asyncio.wait([reading])
-            await self._reader.close()
+            self._reader.close()
 
     async def _tell(self, reading: asyncio.Task[Snapshot]) -> None:
         """Send what a snapshot shows, or that there is none."""
@@ -139,10 +136,13 @@ class Broadcast:
         if snapshot.moments:
             is_told_anew |= len(snapshot.refused_histories) < len(self._refused_histories)
             self._refused_histories = snapshot.refused_histories
-        self._event = self._event_of(snapshot, counted)
-        told, self._marks = self._marks, _marks(snapshot)
+        refused = [*self._refused_histories, *snapshot.refused]
+        self._say(refused)
+        self._event = await events.figures(snapshot, counted, refused)
+        told, self._marks = self._marks, await events.marks(snapshot)
         whole = {
-            last: _history(snapshot, last) + self._marks + self._event for last in snapshot.moments
+            last: events.history(snapshot, last) + self._marks + self._event
+            for last in snapshot.moments
         }
         # Who came while the snapshot was read, and wants another history, waits for the next one.
         firsts = {one: whole.get(self.watchers[one], b"") for one in self._newcomers}
@@ -151,25 +151,6 @@ class Broadcast:
             self._newcomers |= self.watchers.keys() - firsts.keys()
         news = self._event if told == self._marks else self._marks + self._event
         await self._send(news, firsts)
-
-    def _event_of(self, snapshot: Snapshot, counted: Mapping[str, int] | None) -> bytes:
-        replicas = [
-            {"hostname": one.hostname, "visits": one.visits, "seen": round(one.seen, 1)}
-            | _without_empty(version=one.version, labels=one.labels, faults=one.faults)
-            | _without_empty(state=one.state)
-            for one in snapshot.replicas
-        ]
-        refused = [*self._refused_histories, *snapshot.refused]
-        event = {
-            "time": round(snapshot.time, 3),
-            "redis": "up",
-            "total": snapshot.total,
-            **({} if counted is None else {"counted": counted}),
-            "replicas": replicas,
-            **_without_empty(refused=refused),
-        }
-        self._say(refused)
-        return _event(None, event, id=round(snapshot.time * 1000))
 
     def _event_without_snapshot(self, error: Exception) -> bytes:
         is_refused = isinstance(error, RefusedError)
@@ -180,12 +161,12 @@ class Broadcast:
             log.debug("no snapshot: %s", reason)
         now = round(time.monotonic() + self._ahead, 3)
         state = "refused" if is_refused else "down"
-        return _event(None, {"time": now, "redis": state, "reason": reason})
+        return events.event(None, json_encode({"time": now, "redis": state, "reason": reason}))
 
     def _say(self, refused: Sequence[str]) -> None:
         """Log, once, what the live page misses as Redis does not let it be read."""
         for one in refused:
-            if one not in self._said:
+            if one not in self._said and len(self._said) < MAX_SAID:
                 self._said.add(one)
                 log.warning("not all can be shown on the live page, as Redis refuses %s", one)
 
@@ -200,51 +181,3 @@ class Broadcast:
                 self._newcomers.add(watcher)
             if number % WATCHERS_PER_TURN == 0:
                 await asyncio.sleep(0)
-
-
-class _Counted:
-    """Knows what was counted from one snapshot to the next."""
-
-    def __init__(self) -> None:
-        self._time = -math.inf
-        self._visits: dict[str, int] = {}  # the most that each process has shown
-        self._refused: Sequence[str] = ()
-
-    def since_last(self, snapshot: Snapshot) -> Mapping[str, int] | None:
-        """Return the visits by version; None when the last one was long ago, or showed less."""
-        counted: Counter[str] = Counter()
-        for one in snapshot.processes:
-            before = self._visits.get(one.id, 0)
-            if one.visits > before:  # less, when its last ones were shown to nobody
-                self._visits[one.id] = one.visits
-                counted[one.version] += one.visits - before
-        is_next = 0 <= snapshot.time - self._time <= MAX_GAP and snapshot.refused == self._refused
-        self._time, self._refused = snapshot.time, snapshot.refused
-        return counted if is_next else None
-
-
-def _marks(snapshot: Snapshot) -> bytes:
-    marks = [
-        {"time": round(one.time, 3)}
-        | _without_empty(until=round(one.until, 3))
-        | {"kind": one.kind}
-        | _without_empty(hostname=one.hostname, version=one.version, reason=one.reason)
-        for one in marks_of(snapshot.processes, snapshot.time)
-    ]
-    return _event("marks", {"versions": versions_of(snapshot.processes), "marks": marks})
-
-
-def _history(snapshot: Snapshot, last: str) -> bytes:
-    now = round(snapshot.time, 3)
-    step, moments = HISTORIES[last].step, snapshot.moments[last]
-    return _event("history", {"last": last, "step": step, "time": now, "moments": moments})
-
-
-def _without_empty(**fields: object) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if value}
-
-
-def _event(kind: str | None, data: object, id: int | None = None) -> bytes:
-    lines = [f"event: {kind}"] if kind else []
-    lines += [f"id: {id}"] if id is not None else []
-    return "\n".join([*lines, f"data: {json_encode(data)}", "", ""]).encode()

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 import counter.connection
-from counter import KEY, Visits, process_key
+from counter import Visits, process_key
 from counter.connection import ASKING, RedisConnection, Request
 from counter.link import MAX_BACKOFF
 from tests.support import ROOT
@@ -254,7 +254,7 @@ async def test_what_tokens_need_does_not_grow_with_visits(valkey: Valkey) -> Non
     async with counting(valkey.url) as visits:
         for _ in range(300):
             await visits.count()
-        record = process_key(KEY, visits.process_id)
+        record = process_key(visits.process_id)
         assert set(map(bytes.decode, valkey.client.keys())) == {"counter", record}
         assert valkey.client.hgetall(record) == {b"token": b"300 300 1", b"visits": b"300"}
         assert 0 < valkey.client.ttl(record) <= 24 * 60 * 60

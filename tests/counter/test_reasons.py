@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,8 @@ import pytest
 
 import counter.spell
 from config import Settings
-from counter import statistics
 from process import password_file
-from tests.support.counting import ALWAYS, counting
+from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis, reply
 from tests.support.page import counters_lines
 from tests.support.program import Program
@@ -166,21 +164,6 @@ def test_a_host_name_that_is_not_utf_8_is_shown_with_escapes_and_counts(
     server = program(f"--redis-url={valkey.url}", PYTHONPATH=str(folder))
     server.wait_for(b"counter on", PATIENCE)
     assert "<b>Hostname:</b> caf\\xe9<br/><b>Visits:</b> 1" in server.get("/")[1]
-
-
-@pytest.mark.gen_test
-async def test_a_name_that_is_not_utf_8_costs_the_counter_alone_nothing(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(socket, "gethostname", lambda: "caf\udce9")
-    monkeypatch.setattr(statistics, "MARK_EVERY", ALWAYS)
-    for evalsha in ("+", "-"):
-        valkey.client.acl_setuser("default", enabled=True, commands=[f"{evalsha}evalsha"])
-        async with counting(valkey.url, hostname=None) as visits:
-            assert await visits.count()
-            reader = visits.reader()
-            assert [one.hostname for one in (await reader.read()).replicas] == ["caf�"]
-            await reader.close()
 
 
 @pytest.mark.gen_test

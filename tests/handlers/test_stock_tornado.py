@@ -16,6 +16,7 @@ from config import Settings
 from counter import Visits
 from handlers import route_names
 from handlers.static import FOLDER
+from replicas import Figures
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
@@ -64,7 +65,7 @@ async def serving(
     """Serve on a port, with the classes that are given."""
     monkeypatch.setattr(server, "Application", application)
     valkey.client.flushall()
-    visits = Visits(valkey.url, hostname="web", timeout=PATIENCE)
+    visits = Visits(valkey.url, timeout=PATIENCE, beside=Figures("web"))
     app = server.make_app(settings, visits)
     assert type(app) is application
     running = http_server(app)

@@ -70,7 +70,7 @@ class Command:
 
 COUNTING = ("EVALSHA", "EVAL", "INCR", "INCRBY")
 
-#: What a process's figures are written with, beside plain commands.
+#: What a process's figures are written with, beside plain commands; or by a script.
 FIGURES = ("HSET", "HSETNX", "EXPIRE", "ZADD", "ZREMRANGEBYSCORE")
 
 #: How what counts is answered, with the figures beside; it is given the sound replies.
@@ -275,7 +275,9 @@ class FakeRedis:
                     length = int((await reader.readuntil(b"\r\n"))[1:])
                     words.append((await reader.readexactly(length + 2))[:-2].decode())
                 command = Command(connection, tuple(words), time.monotonic())
-                if words[0] in FIGURES:  # in the same packet, so before the task below runs
+                if (
+                    words[0] in FIGURES or "{counter}:processes" in words[:5]
+                ):  # in the same packet, so before the task below runs
                     self.figures.append(command)
                     connection.beside += 1
                     continue
@@ -312,10 +314,10 @@ class FakeRedis:
         match command.words:
             case ("INCR", _) | ("INCRBY", _, _):
                 self.counter += command.visits
-                beside, command.connection.beside = command.connection.beside, 0
-                return b":%d\r\n" % self.counter + self.figure * beside
+                return b":%d\r\n" % self.counter + self._beside(command.connection)
             case ("EVALSHA" | "EVAL", _, keys, *words):
-                return self.scripts_refused or self._applied(words[1], words[int(keys)])
+                own = self.scripts_refused or self._applied(words[1], words[int(keys)])
+                return own + self._beside(command.connection)
             case ("AUTH", *credentials):
                 right = credentials[-1] == self.password
                 return b"+OK\r\n" if right else b"-WRONGPASS invalid password\r\n"
@@ -326,6 +328,10 @@ class FakeRedis:
             case ("PING",):
                 return b"+PONG\r\n"
         return b"-ERR unknown command\r\n"
+
+    def _beside(self, connection: Connection) -> bytes:
+        beside, connection.beside = connection.beside, 0
+        return self.figure * beside
 
     def _applied(self, process: str, token: str) -> bytes:
         sequence, visits, *_ = map(int, token.split())

@@ -18,12 +18,12 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.testing import bind_unused_port
 
 from config import Settings
-from counter import HISTORIES, Snapshot, Visits
-from counter.reading import Process
+from counter import Visits
 from http1 import HTTPServer
+from replicas import HISTORIES, Figures, Reader, Record, Snapshot
 from server import make_app
 from tests.support import ROOT
-from tests.support.counting import counting
+from tests.support.counting import replica, telling
 from tests.support.processes import seconds_to_stop
 from tests.support.program import Program
 from tests.support.raw_http import many_descriptors
@@ -95,8 +95,8 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(valkey: Valkey, **limits: float) -> AsyncIterator[Served]:
-    visits = Visits(valkey.url, hostname="web-1", timeout=PATIENCE)
-    told = Broadcast(visits.reader())
+    visits = Visits(valkey.url, timeout=PATIENCE, beside=Figures("web-1"))
+    told = Broadcast(Reader(visits.new_connector()))
     server = HTTPServer(make_app(Settings(access_log=False), visits, told), **limits)
     listening, port = bind_unused_port()
     server.add_socket(listening)
@@ -159,28 +159,17 @@ async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> Non
 
 
 @pytest.mark.gen_test
-async def test_events_tell_which_version_a_replica_runs(valkey: Valkey) -> None:
-    for hostname, version in (("web-1", "blue"), ("web-2", "green"), ("web-3", None)):
-        visits = Visits(valkey.url, hostname=hostname, version=version)
-        assert await visits.count()
-        await visits.close()
-    async with serving(valkey) as served:
-        stream = await watch(served.port)
-        replicas = (await stream.event())["replicas"]
-        assert [one.get("version") for one in replicas] == ["blue", "green", None]
-        stream.close()
-
-
-@pytest.mark.gen_test
-async def test_events_tell_the_labels_of_replicas_that_have_some(valkey: Valkey) -> None:
+async def test_events_tell_the_version_and_labels_of_replicas_that_have_some(
+    valkey: Valkey,
+) -> None:
     labels = {"zone": "eu-1", "rule": "a=b", "place": "Köln <b>"}
-    for hostname, own in (("web-1", labels), ("web-2", None)):
-        visits = Visits(valkey.url, hostname=hostname, labels=own)
-        assert await visits.count()
-        await visits.close()
+    for hostname, version, own in (("web-1", "blue", labels), ("web-2", "", None)):
+        async with replica(valkey.url, hostname, version=version, labels=own) as visits:
+            assert await visits.count()
     async with serving(valkey) as served:
         stream = await watch(served.port)
         replicas = (await stream.event())["replicas"]
+        assert [one.get("version") for one in replicas] == ["blue", None]
         assert [one.get("labels") for one in replicas] == [labels, None]
         stream.close()
 
@@ -224,7 +213,7 @@ def shown(history: dict[str, Any]) -> dict[str, int]:
 async def test_who_comes_is_told_all_that_was_counted_and_then_what_is_new(
     valkey: Valkey, last: str
 ) -> None:
-    async with serving(valkey) as served, counting(valkey.url, "web-2", version="1.1") as other:
+    async with serving(valkey) as served, replica(valkey.url, "web-2", version="1.1") as other:
         await asyncio.gather(*(served.get("/") for _ in range(3)))
         await asyncio.gather(*(other.count() for _ in range(5)))
         first = await watch(served.port, f"?last={last}")
@@ -260,16 +249,15 @@ async def test_marks_are_told_first_and_again_when_they_change(valkey: Valkey) -
         told = await stream.event("marks")
         assert told["versions"] == [""]
         assert [(one["kind"], one["hostname"]) for one in told["marks"]] == [("came", "web-1")]
-        async with counting(valkey.url, "web-2", version="1.1") as other:
+        async with replica(valkey.url, "web-2", version="1.1") as other:
             await other.count()
             told = await stream.event("marks")
             assert told["versions"] == ["", "1.1"]
             kinds = [(one["kind"], one["version"]) for one in told["marks"][1:]]
             assert sorted(kinds) == [("came", "1.1"), ("version", "1.1")]
-            other.start_telling()
-            other.drain()
-            while (await stream.event())["replicas"][1].get("state") != "draining":
-                pass
+            async with telling(other, is_draining=lambda: True):
+                while (await stream.event())["replicas"][1].get("state") != "draining":
+                    pass
         told = await stream.event("marks")
         *_, gone = told["marks"]
         assert gone == {"time": gone["time"], "kind": "gone", "hostname": "web-2"}
@@ -467,7 +455,6 @@ async def test_without_redis_events_say_so_and_with_it_go_on(valkey: Valkey) -> 
 REFUSED = {
     "the processes": ("zrevrange", "up"),
     "what one of them keeps": ("hmget", "up"),
-    "when it was seen": ("pttl", "up"),
     "the last minutes": ("hgetall", "up"),
     "the counter": ("get", "refused"),
     "the time": ("time", "refused"),
@@ -512,7 +499,7 @@ async def test_while_redis_hangs_comments_come_and_pages_are_served(
         stream = await watch(served.port)
         await stream.event()
         valkey.hang()
-        monkeypatch.setattr("counter.reading.READ_TIMEOUT", 0.5)
+        monkeypatch.setattr("replicas.link.TIMEOUT", 0.5)
         while await stream.block() != ":\n\n":
             pass
         while (await stream.event())["redis"] == "up":
@@ -539,7 +526,7 @@ class Slow:
             raise answer
         return replace(answer, moments={last: [] for last in histories})
 
-    async def close(self) -> None:
+    def close(self) -> None:
         pass
 
 
@@ -583,8 +570,8 @@ async def test_counted_is_what_processes_showed_since_and_after_a_gap_the_histor
     monkeypatch.setattr(broadcast, "EVERY", 0.01)
 
     def seen(time: float, *refused: str, **visits: int) -> Snapshot:
-        processes = [Process(id, "web", number, 0.0, time, id) for id, number in visits.items()]
-        return Snapshot(time, 0, processes, refused=refused)
+        records = [Record(id, "web", number, time, id) for id, number in visits.items()]
+        return Snapshot(time, 0, records, refused=refused)
 
     reader = Slow()
     reader.answers = [

@@ -1,22 +1,29 @@
 """What happened is found in what processes have written, again and again the same."""
 
+import asyncio
 import dataclasses
+from collections.abc import Sequence
 
-from counter.marks import MAX_MARKS, marks_of, versions_of
-from counter.reading import Process, Snapshot, Spell
-from counter.statistics import DAY
+from replicas import Mark, Record, Snapshot, marks, versions_of
+from replicas.keys import DAY
+from replicas.marks import MAX_MARKS
+from replicas.records import Spell
 
 NOW = 1_764_220_000.0
 
 
-def process(hostname: str, started: float, seen: float, **more: object) -> Process:
-    """Return one that began and was seen last so many seconds ago."""
+def marks_of(records: Sequence[Record], now: float) -> list[Mark]:
+    return asyncio.run(marks.marks_of(records, now))
+
+
+def process(hostname: str, started: float, seen: float, **more: object) -> Record:
+    """Return the record of one that began and was seen last so many seconds ago."""
     begun = NOW - started if started else 0.0
-    one = Process(f"{hostname}-{started}", hostname, 1, seen, NOW - seen, "1.0", started=begun)
+    one = Record(f"{hostname}-{started}", hostname, 1, NOW - seen, "1.0", started=begun)
     return dataclasses.replace(one, **more)  # type: ignore[arg-type]
 
 
-def found(*processes: Process) -> list[tuple[float, str, str]]:
+def found(*processes: Record) -> list[tuple[float, str, str]]:
     """Return how long ago what happened to which replica."""
     marks = marks_of(processes, NOW)
     return [
@@ -54,7 +61,7 @@ def test_a_replica_of_several_processes_is_gone_when_all_of_them_are() -> None:
     stays = process("web-1", 50, 1.1, state="draining")
     assert found(*gone, stays) == [(50, "came", "web-1")]
     assert Snapshot(NOW, 3, [*gone, stays]).replicas[0].state == "draining"
-    ended = dataclasses.replace(stays, state="gone", seen=0.2, seen_at=NOW - 0.2)
+    ended = dataclasses.replace(stays, state="gone", seen_at=NOW - 0.2)
     assert found(*gone, ended)[1:] == [(0.2, "gone", "web-1")]
     crashed = process("web-1", 50, 30)
     assert Snapshot(NOW, 3, [ended, *gone, crashed]).replicas[0].state == "gone"

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 from redis.crc import key_slot
 
-from counter import HISTORIES, KEY, Snapshot, Visits, statistics
-from counter.reading import Moment
-from tests.support.counting import ALWAYS, counting
+from counter import KEY, Visits, process_key
+from replicas import HISTORIES, Figures, Snapshot, figures
+from replicas.reading import Moment
+from tests.support.counting import ALWAYS, reading, replica
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
 
@@ -20,33 +21,30 @@ AGO = 60
 
 
 @pytest.fixture
-def always_marked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each group be a mark."""
-    monkeypatch.setattr(statistics, "MARK_EVERY", ALWAYS)
+def always_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each group be a sign."""
+    monkeypatch.setattr(figures, "SIGN_EVERY", ALWAYS)
 
 
 async def snapshot_of(visits: Visits) -> Snapshot:
-    reader = visits.reader()
-    try:
+    with reading(visits) as reader:
         return await reader.read(HISTORIES)
-    finally:
-        await reader.close()
 
 
-def test_each_step_of_a_history_gets_as_many_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_step_of_a_history_gets_as_many_signs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or steady visits would show dips."""
     clock = SimpleNamespace(now=1_000_000.0, time=lambda: clock.now, monotonic=lambda: clock.now)
-    monkeypatch.setattr(statistics, "time", clock)
-    process = statistics.ProcessStatistics(KEY, "web-1")
+    monkeypatch.setattr(figures, "time", clock)
+    one = Figures("web-1")
     step = HISTORIES["5m"].step
-    marks: Counter[int] = Counter()
+    signs: Counter[int] = Counter()
     for _ in range(10_000):
         clock.now += random.uniform(0.001, 0.03)
-        if process.is_due():
-            marks[int(clock.now // step)] += 1
-    whole = [marks[one] for one in sorted(marks)[1:-1]]
+        if one.commands(process_key("a"), 0, 1, scripts=True):
+            signs[int(clock.now // step)] += 1
+    whole = [signs[one] for one in sorted(signs)[1:-1]]
     assert len(whole) > 50
-    assert set(whole) == {step / statistics.MARK_EVERY}
+    assert set(whole) == {step / figures.SIGN_EVERY}
 
 
 def by_version(moments: list[Moment]) -> Counter[str]:
@@ -69,11 +67,11 @@ def marked(valkey: Valkey, ago: float) -> float:
 @pytest.mark.gen_test
 async def test_the_history_of_each_version_is_all_that_was_shown(valkey: Valkey) -> None:
     async with (
-        counting(valkey.url, "web-1", version="1.0") as old,
-        counting(valkey.url, "web-2", version="1.0") as another,
-        counting(valkey.url, "web-3", version="2.0 b=é%") as new,
-        counting(valkey.url, "web-4") as unnamed,
-        counting(valkey.url, "web-5") as just_started,
+        replica(valkey.url, "web-1", version="1.0") as old,
+        replica(valkey.url, "web-2", version="1.0") as another,
+        replica(valkey.url, "web-3", version="2.0 b=é%") as new,
+        replica(valkey.url, "web-4") as unnamed,
+        replica(valkey.url, "web-5") as just_started,
     ):
         begun = time.time()
         expected: Counter[str] = Counter()
@@ -96,12 +94,11 @@ async def test_the_history_of_each_version_is_all_that_was_shown(valkey: Valkey)
 async def test_looks_while_visits_are_counted_miss_none_and_count_none_twice(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "MARK_EVERY", 0.005)
-    async with counting(valkey.url, version="1") as visits, counting(valkey.url) as other:
+    monkeypatch.setattr(figures, "SIGN_EVERY", 0.005)
+    async with replica(valkey.url, version="1") as visits, replica(valkey.url) as other:
         # So many that Redis reads the look in several pieces, those of the servers being the last.
         others = {f"{i}": time.time() + 60 for i in range(900)}
         valkey.client.zadd("{counter}:processes", others)
-        reader = visits.reader()
         ended = False
 
         async def go_on(one: Visits) -> None:
@@ -111,18 +108,18 @@ async def test_looks_while_visits_are_counted_miss_none_and_count_none_twice(
         await count(visits, 1)
         await count(other, 1)
         going = [asyncio.create_task(go_on(one)) for one in (visits, other)]
-        looks = [await reader.read(["5m"]) for _ in range(100)]
+        with reading(visits) as reader:
+            looks = [await reader.read(["5m"]) for _ in range(100)]
         ended = True
         await asyncio.gather(*going)
-        await reader.close()
     for one in looks:
         assert by_version(list(one.moments["5m"])).total() == one.total
 
 
 @pytest.mark.gen_test
-@pytest.mark.usefixtures("always_marked")
+@pytest.mark.usefixtures("always_signed")
 async def test_a_pause_moves_no_visit(valkey: Valkey) -> None:
-    async with counting(valkey.url) as visits:
+    async with replica(valkey.url) as visits:
         await count(visits, 5)
         then = marked(valkey, AGO)
         expected = {int(then // 2) * 2: 5}
@@ -136,14 +133,14 @@ async def test_a_pause_moves_no_visit(valkey: Valkey) -> None:
 
 
 @pytest.mark.gen_test
-@pytest.mark.usefixtures("always_marked")
+@pytest.mark.usefixtures("always_signed")
 @pytest.mark.parametrize("last", HISTORIES)
 async def test_a_step_takes_the_place_of_that_of_a_round_before_and_not_of_a_later_one(
     valkey: Valkey, last: str
 ) -> None:
     step, steps = HISTORIES[last]
     key = f"{{counter}}:last:{last}"
-    async with counting(valkey.url) as visits:
+    async with replica(valkey.url) as visits:
         await count(visits, 5)
         then = marked(valkey, AGO)
         start = int(then // step) * step
@@ -165,21 +162,21 @@ async def test_a_step_takes_the_place_of_that_of_a_round_before_and_not_of_a_lat
 
 
 @pytest.mark.gen_test
-@pytest.mark.usefixtures("always_marked")
+@pytest.mark.usefixtures("always_signed")
 async def test_more_versions_than_a_step_tells_apart_count_as_one(valkey: Valkey) -> None:
     for number in range(1, 13):
-        async with counting(valkey.url, f"web-{number}", version=f"{number}") as visits:
+        async with replica(valkey.url, f"web-{number}", version=f"{number}") as visits:
             await count(visits, 2)
             await count(visits, 1)
-            process = valkey.client.keys(f"*{visits._statistics.id}")[0]
+            process = valkey.client.keys(f"*{visits.process_id}")[0]
             valkey.client.hset(process, "marked", "")  # what came last is of no step then
-    async with counting(valkey.url) as visits:
+    async with replica(valkey.url) as visits:
         shown = by_version(list((await snapshot_of(visits)).moments["1d"]))
     assert shown == {**{f"{number}": 2 for number in range(1, 9)}, "…": 8}
 
 
 @pytest.mark.gen_test
-@pytest.mark.usefixtures("always_marked")
+@pytest.mark.usefixtures("always_signed")
 async def test_what_histories_take_is_bounded(valkey: Valkey) -> None:
     versions = [f"2026.11.{number}-rc1" for number in range(9)]
     for last, (step, steps) in HISTORIES.items():
@@ -197,7 +194,7 @@ async def test_what_histories_take_is_bounded(valkey: Valkey) -> None:
                 key, str((now - i) % steps), f"{(now - i) * step} {versions[0]}=12345"
             )
         assert valkey.client.memory_usage(key, samples=0) < 8_000, one
-    async with counting(valkey.url, version=versions[0]) as visits:
+    async with replica(valkey.url, version=versions[0]) as visits:
         for _ in range(3):
             await count(visits, 1)
         for last, (step, steps) in HISTORIES.items():
@@ -207,9 +204,9 @@ async def test_what_histories_take_is_bounded(valkey: Valkey) -> None:
 
 
 @pytest.mark.gen_test
-@pytest.mark.usefixtures("always_marked")
+@pytest.mark.usefixtures("always_signed")
 async def test_histories_lie_in_the_counters_slot(valkey: Valkey) -> None:
-    async with counting(valkey.url) as visits:
+    async with replica(valkey.url) as visits:
         await count(visits, 1)
         await count(visits, 1)
     keys = valkey.client.keys("{counter}:last:*")
@@ -218,11 +215,11 @@ async def test_histories_lie_in_the_counters_slot(valkey: Valkey) -> None:
 
 
 @pytest.mark.gen_test
-@pytest.mark.usefixtures("always_marked")
+@pytest.mark.usefixtures("always_signed")
 async def test_without_scripts_there_is_no_history_and_after_it_no_wrong_one(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with counting(valkey.url) as visits:
+    async with replica(valkey.url) as visits:
         await count(visits, 1)
         valkey.client.acl_setuser("default", enabled=True, commands=["-evalsha"])
         await count(visits, 5)
@@ -238,7 +235,7 @@ async def test_without_scripts_there_is_no_history_and_after_it_no_wrong_one(
 
 @pytest.mark.gen_test
 async def test_others_that_raise_the_counter_are_not_in_the_history(valkey: Valkey) -> None:
-    async with counting(valkey.url) as visits:
+    async with replica(valkey.url) as visits:
         await count(visits, 2)
         valkey.client.incrby("counter", 40)
         await count(visits, 1)
@@ -247,11 +244,11 @@ async def test_others_that_raise_the_counter_are_not_in_the_history(valkey: Valk
 
 
 @pytest.mark.gen_test
-@pytest.mark.usefixtures("always_marked")
+@pytest.mark.usefixtures("always_signed")
 async def test_numbers_that_nobody_was_shown_are_in_the_history_once_somebody_is(
     valkey: Valkey,
 ) -> None:
-    async with counting(valkey.url, timeout=1, version="1") as visits:
+    async with replica(valkey.url, timeout=1, version="1") as visits:
         await count(visits, 2)
         valkey.hang()
         late = [asyncio.create_task(visits.count()) for _ in range(3)]
@@ -267,9 +264,9 @@ async def test_numbers_that_nobody_was_shown_are_in_the_history_once_somebody_is
 async def test_what_may_not_be_read_at_once_is_read_one_after_the_other(valkey: Valkey) -> None:
     for command in ("multi", "exec"):
         valkey.client.acl_setuser("default", enabled=True, commands=[f"-{command}"])
-        async with counting(valkey.url) as visits:
+        async with replica(valkey.url) as visits:
             await count(visits, 1)
             shown = await snapshot_of(visits)
-            assert shown.processes[0].visits == 1
+            assert shown.records[0].visits == 1
             assert not [*shown.refused, *shown.refused_histories]
         valkey.client.acl_setuser("default", enabled=True, commands=[f"+{command}"])

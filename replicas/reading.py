@@ -1,0 +1,157 @@
+"""Reads what all processes have written (see `replicas.keys`)."""
+
+import functools
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from counter import KEY, Connector, packed
+from replicas.keys import HISTORIES, NAMES, history_key
+from replicas.known import Known, command_for
+from replicas.link import Link, RefusedError, seconds
+from replicas.records import Record, decoded
+from replicas.states import Replica, replicas_of
+from replicas.turns import in_turns
+
+#: Processes that are read, those seen last. A deployment has fewer; a day's pods may be more.
+MAX_PROCESSES = 1000
+
+#: Times that a look is tried until no record has changed meanwhile.
+TRIES = 4
+
+_STEP = re.compile(r"([0-9]{1,12})((?: \S*=[0-9]{1,16})*)")
+
+#: A second at which a step begins, and the visits in it by version.
+Moment = tuple[int, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What stands in Redis at one moment.
+
+    :arg time: seconds since 1970, by Redis's clock.
+    :arg total: what the counter holds.
+    :arg records: those seen within a day, the one seen last first.
+    :arg moments: what was asked for of the `HISTORIES`: the steps with visits, the oldest first.
+        With those that each process has shown since its last sign, it is all that was shown.
+    :arg refused: what Redis does not let be read of the processes, and why.
+    :arg refused_histories: the same of the histories.
+    """
+
+    time: float
+    total: int
+    records: Sequence[Record] = ()
+    moments: Mapping[str, Sequence[Moment]] = field(default_factory=dict)
+    refused: Sequence[str] = ()
+    refused_histories: Sequence[str] = ()
+
+    @functools.cached_property
+    def replicas(self) -> Sequence[Replica]:
+        """The replicas that the processes belong to, by name."""
+        return [*replicas_of(self.records, self.time)]
+
+
+class Reader:
+    """Reads snapshots.
+
+    :arg connector: the way to Redis, used by nobody else.
+    """
+
+    def __init__(self, connector: Connector) -> None:
+        self.reason = connector.reason
+        """Return why reading failed, in one text without secrets."""
+        self._link = Link(connector)
+        self._known = Known()
+
+    async def read(self, histories: Iterable[str] = ()) -> Snapshot:
+        """Return a snapshot; connects when there is no connection.
+
+        :arg histories: the names of those that are to be in it.
+        :raises ResponseError: when Redis does not let the time or the counter be read.
+        :raises Exception: when there is no Redis, or it does not answer in time.
+        """
+        return await self._link.within_time(lambda: self._read([*histories]))
+
+    def close(self) -> None:
+        """Close the connection, and forget what was read; the next snapshot opens another."""
+        self._link.close()
+        self._known.forget()
+
+    async def _read(self, histories: Sequence[str]) -> Snapshot:
+        ids = self._known.begin()
+        for _ in range(TRIES):
+            now, total, found, kept, records = await self._ask(histories, ids)
+            names = [] if isinstance(found, RefusedError) else found
+            changed = self._known.take_names(_scores(names), now)
+            async for id, record in in_turns(zip(ids, records, strict=True)):
+                self._known.take(id, record)
+            if set(changed) <= set(ids):
+                break
+            ids = [id for id in dict.fromkeys((*ids, *changed)) if id in self._known]
+        known = self._known.end(now)
+        moments = {
+            last: moments_of([] if isinstance(one, RefusedError) else one, last, now, known)
+            for last, one in zip(histories, kept, strict=True)
+        }
+        refused = [*_refused([found]), *self._known.refused]
+        return Snapshot(now, total, known, moments, refused, _refused(kept))
+
+    async def _ask(
+        self, histories: Sequence[str], ids: Sequence[str]
+    ) -> tuple[float, int, Any, Sequence[Any], Sequence[Any]]:
+        """Return the time, the total, the names, histories and records, all of one moment."""
+        commands = [
+            packed("TIME"),
+            packed("GET", KEY),
+            packed("ZREVRANGE", NAMES, 0, MAX_PROCESSES - 1, "WITHSCORES"),
+            *(packed("HGETALL", history_key(one)) for one in histories),
+            *map(command_for, ids),
+        ]
+        before = time.monotonic()
+        now, total, found, *replies = await self._link.ask_at_once(commands)
+        for reply in (now, total):
+            if isinstance(reply, RefusedError):
+                raise reply
+        self._known.set_clock(seconds(now), before, time.monotonic())
+        kept, records = replies[: len(histories)], replies[len(histories) :]
+        return seconds(now), int(total or 0), found, kept, records
+
+
+def _scores(found: Sequence[bytes]) -> Iterator[tuple[str, float]]:
+    """Yield the ids, each with the time beside it."""
+    for id, score in zip(*[iter(found)] * 2, strict=True):
+        yield id.decode(errors="replace"), float(score)
+
+
+def _refused(replies: Iterable[Any]) -> list[str]:
+    """Return what was refused, each once."""
+    return [*dict.fromkeys(str(one) for one in replies if isinstance(one, RefusedError))]
+
+
+def moments_of(
+    kept: Sequence[bytes], last: str, now: float, records: Iterable[Record]
+) -> list[Moment]:
+    """Return the steps of a history in which visits were shown, the oldest first.
+
+    :arg kept: its fields and values.
+    :arg now: Redis's time.
+    :arg records: what they have shown since their last sign was so within a second of that.
+    """
+    step, steps = HISTORIES[last]
+    newest = int(now // step) * step
+    found: dict[int, Counter[str]] = defaultdict(Counter)
+    for one in filter(
+        None, (_STEP.fullmatch(text.decode("utf-8", "replace")) for text in kept[1::2])
+    ):
+        for word in one[2].split():
+            version, _, visits = word.rpartition("=")
+            found[int(one[1])][decoded(version)] += int(visits)
+    for record in records:
+        if record.sign and record.visits > record.sign.shown:
+            start = int(min(record.sign.time, now) // step) * step
+            found[start][record.version] += record.visits - record.sign.shown
+    begins = newest - step * steps
+    return [(start, found[start]) for start in sorted(found) if begins < start <= newest]

@@ -1,0 +1,133 @@
+"""What one process has written of itself, as it is read."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+from urllib.parse import unquote
+
+#: What is read of a record.
+FIELDS = (
+    *("hostname", "visits", "version", "labels", "faults"),
+    *("marked", "started", "state", "away"),
+)
+
+#: Characters of a text that are shown, as many as a hostname may have
+#: (https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4); and labels or faults of one record.
+MAX_TEXT, MAX_WORDS = 253, 32
+
+_VISITS = re.compile(r"[0-9]{1,16}")
+_SIGN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ([0-9]{1,16})")
+_SPELL = re.compile(r"([0-9]{1,12}\.[0-9]{1,6}) ([0-9]{1,12}\.[0-9]{1,6}) (\S*)")
+_SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
+
+
+class Spell(NamedTuple):
+    """A time in which a process was without Redis."""
+
+    start: float
+    """Seconds since 1970, by Redis's clock."""
+    end: float
+    """The same."""
+    reason: str
+    """Why, without secrets."""
+
+
+class Sign(NamedTuple):
+    """A sign that the script has written."""
+
+    time: float
+    """Seconds since 1970, by Redis's clock."""
+    shown: int
+    """What the process had shown before it."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one process has written of itself.
+
+    :arg id: what tells it from all others.
+    :arg hostname: the replica's that it belongs to.
+    :arg visits: those that it has shown.
+    :arg seen_at: when it last was seen counting, or telling something: seconds since 1970, by
+        Redis's clock.
+    :arg version: the label of the version that it runs, empty when it has none.
+    :arg labels: the replica's, if it has some.
+    :arg faults: what is wrong with it, if anything is.
+    :arg started: when it began, by the same clock; 0 where an older version has not written it.
+    :arg state: "draining" or "gone" once it has said so, else empty.
+    :arg away: the last times in which it was without Redis.
+    :arg sign: its last sign with visits, where scripts run.
+    """
+
+    id: str
+    hostname: str
+    visits: int
+    seen_at: float
+    version: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    faults: Sequence[str] = ()
+    started: float = 0.0
+    state: str = ""
+    away: Sequence[Spell] = ()
+    sign: Sign | None = None
+
+    def moved(self, seconds: float) -> "Record":
+        """Return it with all its times so much later, as Redis's clock was set."""
+        if not seconds:
+            return self
+        return replace(
+            self,
+            seen_at=self.seen_at + seconds,
+            started=self.started and self.started + seconds,
+            away=[Spell(one.start + seconds, one.end + seconds, one.reason) for one in self.away],
+            sign=self.sign and Sign(self.sign.time + seconds, self.sign.shown),
+        )
+
+
+def record_of(id: str, seen_at: float, kept: Sequence[bytes | None]) -> Record | None:
+    """Return a record; an older version may have written less.
+
+    :arg kept: the values of the `FIELDS`.
+    :return: None when it is none of ours, or has been dropped.
+    :raises ValueError: when it cannot be read.
+    """
+    hostname, visits, version, labels, faults, marked, started, state, away = map(_text, kept)
+    if not hostname or not visits:
+        return None
+    if not _VISITS.fullmatch(visits):
+        raise ValueError(f"its visits are {cut(visits)!r}")
+    sign = _SIGN.fullmatch(marked)
+    begun = float(started) if _SECONDS.fullmatch(started) else 0.0
+    return Record(
+        id,
+        cut(hostname),
+        int(visits),
+        seen_at,
+        cut(version),
+        {cut(key): cut(value) for key, value in _pairs(labels)} if labels else {},
+        [cut(one) for one in faults.split(",")[:MAX_WORDS] if one],
+        min(begun, seen_at),  # later only where the clock was set back meanwhile
+        state if state in ("draining", "gone") else "",
+        [Spell(float(one[1]), float(one[2]), decoded(one[3])) for one in _SPELL.finditer(away)],
+        Sign(float(sign[1]), int(sign[2])) if sign else None,
+    )
+
+
+def _pairs(labels: str) -> list[list[str]]:
+    words = labels.split(",")[:MAX_WORDS]
+    return [word.split("=", 1) for word in words if "=" in word]
+
+
+def _text(word: bytes | None) -> str:
+    return word.decode(errors="replace") if word else ""
+
+
+def decoded(word: str) -> str:
+    """Return a text that was percent-encoded."""
+    return cut(unquote(word, errors="replace"))
+
+
+def cut(text: str) -> str:
+    """Return no more of a text than is shown."""
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

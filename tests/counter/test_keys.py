@@ -1,0 +1,125 @@
+"""What tokens and spare numbers leave in Redis never costs a visit its number."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from counter import delivery
+from tests.support.counting import counting
+from tests.support.page import counters_lines
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE
+
+
+def commands_of(valkey: Valkey, monitor: Any) -> list[str]:
+    """What clients have sent, and not what scripts ran."""
+    valkey.client.echo("end")
+    seen = []
+    while not (one := monitor.next_command())["command"].startswith("ECHO"):
+        if one["client_type"] != "lua":
+            seen.append(one["command"])
+    return seen
+
+
+@pytest.mark.gen_test
+async def test_a_group_is_one_command_and_wait_comes_after_it(valkey: Valkey) -> None:
+    async with counting(valkey.url, wait=1, timeout=0.5) as visits:
+        with valkey.client.monitor() as monitor:
+            assert await visits.count() is None  # no replica acknowledges it
+            seen = commands_of(valkey, monitor)
+    assert [one.split()[0] for one in seen[:4]] == ["EVALSHA", "WAIT", "EVAL", "WAIT"]
+
+
+def processes_key(client: redis.Redis) -> Any:
+    return client.keys("{counter}:process:*")[0]
+
+
+def permit(client: redis.Redis, **rules: Any) -> None:
+    client.acl_setuser("default", enabled=True, **rules)
+
+
+AT_MOST_ONCE = "counting at most once, as Redis refuses EVALSHA: "
+NOT_KEPT = "not all that stands beside the counter can be kept: "
+
+#: What goes wrong once a visit has counted, and how the log says so; None: it mends itself.
+FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
+    "what the process keeps is of another type": (
+        lambda client: client.set(processes_key(client), "x"),
+        NOT_KEPT + "WRONGTYPE",
+    ),
+    "what the process keeps is no token": (
+        lambda client: client.hset(processes_key(client), "token", "x"),
+        None,
+    ),
+    "spare numbers of another type": (
+        lambda client: (client.delete("{counter}:spare"), client.rpush("{counter}:spare", "x")),
+        NOT_KEPT + "WRONGTYPE",
+    ),
+    "spare numbers that are none": (lambda client: client.set("{counter}:spare", "x y"), None),
+    "all of it gone": (lambda client: client.delete(*client.keys("{counter}*")), None),
+    "no permission for the keys": (
+        lambda client: permit(client, reset_keys=True, keys=["counter"]),
+        AT_MOST_ONCE + "NOPERM",
+    ),
+    "no permission for scripts": (
+        lambda client: permit(client, commands=["-evalsha"]),
+        AT_MOST_ONCE + "NOPERM .*'evalsha' command",
+    ),
+    "no permission to keep a token": (
+        lambda client: permit(client, commands=["-hset"]),
+        AT_MOST_ONCE + ".*'hset' command",
+    ),
+}
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_beside_the_counter_costs_no_visit_its_number(
+    valkey: Valkey,
+    caplog: pytest.LogCaptureFixture,
+    fault: str,
+) -> None:
+    caplog.set_level("WARNING", logger="friendlyhello.visits")
+    async with counting(valkey.url) as visits:
+        await visits.start(PATIENCE)
+        assert await visits.count() == 1
+        inject, said = FAULTS[fault]
+        inject(valkey.client)
+        connections = valkey.client.info("stats")["total_connections_received"]
+        numbers = [await visits.count() for _ in range(3)]
+        waves = [asyncio.create_task(visits.count()) for _ in range(50)]
+        numbers += await asyncio.gather(*waves)
+        first = numbers[0]
+        assert first is not None
+        assert numbers == list(range(first, first + 53))
+        assert visits.up
+        assert valkey.client.info("stats")["total_connections_received"] == connections
+        assert visits.exactly_once == (said is None or not said.startswith(AT_MOST_ONCE))
+    lines = counters_lines(caplog)
+    assert {level for level, _ in lines} <= {"WARNING"}
+    texts = [text for _, text in lines]
+    assert len(texts) == (said is not None), texts
+    for text in texts:
+        assert re.match(str(said), text), text
+
+
+@pytest.mark.gen_test
+async def test_a_redis_that_runs_the_script_again_is_asked_to_after_a_while(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", logger="friendlyhello.visits")
+    permit(valkey.client, commands=["-evalsha"])
+    async with counting(valkey.url) as visits:
+        assert [await visits.count() for _ in range(2)] == [1, 2]
+        assert not visits.exactly_once
+        permit(valkey.client, commands=["+evalsha"])
+        monkeypatch.setattr(delivery, "REFUSED_FOR", 0)
+        assert [await visits.count() for _ in range(2)] == [3, 4]
+        assert visits.exactly_once
+    assert [text.partition(",")[0] for _, text in counters_lines(caplog)] == [
+        *("counting at most once", "counting exactly once")
+    ]

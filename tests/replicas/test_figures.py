@@ -1,0 +1,363 @@
+"""What a process writes of itself goes with its visits, and never costs one its number."""
+
+import asyncio
+import math
+import re
+import socket
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+from redis.crc import key_slot
+
+import config
+import server
+from config import Settings
+from counter import KEY, Visits, process_key
+from replicas import Figures, figures
+from replicas.keys import DAY, HISTORIES
+from tests.support.counting import ALWAYS, reading, replica
+from tests.support.fake_redis import FakeRedis
+from tests.support.page import counters_lines
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE, eventually, within
+from watch import Metrics
+
+
+@pytest.fixture
+def always_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each group be a sign."""
+    monkeypatch.setattr(figures, "SIGN_EVERY", ALWAYS)
+
+
+async def figures_of(visits: Visits) -> list[tuple[str, int]]:
+    with reading(visits) as reader:
+        return [(one.hostname, one.visits) for one in (await reader.read()).replicas]
+
+
+# What is written.
+
+
+REFUSAL = b"-ERR unknown command 'EVALSHA'\r\n"
+
+
+@pytest.mark.gen_test
+async def test_without_scripts_figures_are_sent_along_and_not_after_the_reply(
+    fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "SIGN_EVERY", math.inf)
+    fake.scripts_refused = REFUSAL
+    async with replica(fake.url) as visits:
+        assert await visits.count() == 1
+        fake.figures.clear()
+        with fake.held():
+            first = asyncio.create_task(visits.count())
+            await eventually(lambda: fake.figures)
+            group = [asyncio.create_task(visits.count()) for _ in range(10)]
+            await asyncio.sleep(0)
+        assert [await first, *await asyncio.gather(*group)] == list(range(2, 13))
+        assert [one.words[2:] for one in fake.figures] == [("visits", "2"), ("visits", "12")]
+        assert [one.words[0] for one in fake.commands] == ["EVALSHA", "INCR", "INCR", "INCRBY"]
+
+
+def sent(valkey: Valkey, monitor: Any) -> list[list[str]]:
+    """What clients have sent, and not what scripts ran: the first words and the last one."""
+    valkey.client.echo("end")
+    seen = []
+    while not (one := monitor.next_command())["command"].startswith("ECHO"):
+        if one["client_type"] != "lua":
+            seen.append(one["command"].split())
+    return seen
+
+
+@pytest.mark.gen_test
+async def test_a_sign_is_one_command_more_once_a_second(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=time.time(), time=lambda: clock.now, monotonic=time.monotonic)
+    monkeypatch.setattr(figures, "time", clock)
+    async with replica(valkey.url) as visits:
+        await visits.start(PATIENCE)
+        with valkey.client.monitor() as monitor:
+            for seconds in (0, 0, 0, 1, 0):
+                clock.now += seconds
+                assert await visits.count()
+            words = [one for one in sent(valkey, monitor) if one[0] in ("EVAL", "EVALSHA")]
+    signs = [one[0] for one in words if "{counter}:processes" in one]
+    assert signs == ["EVAL", "EVALSHA"], "in full at first, so that it takes no second try"
+    assert len(words) - len(signs) == 5
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("often_probed")
+async def test_looking_for_redis_writes_no_figures(valkey: Valkey) -> None:
+    valkey.kill()
+    async with replica(valkey.url) as visits:
+        assert await visits.count() is None
+        valkey.start()
+        await eventually(lambda: visits.up)
+        assert valkey.counter() == 0
+        assert not valkey.client.keys("{counter}:processes") + valkey.client.keys("*:last:*")
+        assert await figures_of(visits) == []
+
+
+@pytest.mark.gen_test
+async def test_a_redis_that_has_lost_the_script_gets_it_again_with_the_next_visit(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(figures, "SIGN_EVERY", math.inf)
+    async with replica(valkey.url) as visits:
+        own = visits._beside
+        assert isinstance(own, Figures)
+        assert await visits.count() == 1
+        valkey.client.flushall()
+        valkey.client.script_flush()
+        own._second = -1.0  # another one has begun
+        assert [await visits.count(), await visits.count()] == [1, 2]
+        assert await figures_of(visits) == [("web-1", 3)]
+    assert not caplog.records
+
+
+@pytest.mark.gen_test
+async def test_all_keys_lie_in_the_counters_slot(valkey: Valkey) -> None:
+    hostnames = ("web-1", "{other}", "}{", "a b\r\n<script>")
+    for hostname in hostnames:
+        async with replica(valkey.url, hostname) as visits:
+            await visits.count()
+            assert (hostname, 1) in await figures_of(visits)
+    keys = valkey.client.keys()
+    assert {key_slot(key) for key in keys} == {key_slot(KEY.encode())}
+    assert valkey.client.keys("{counter}:process*").__len__() == 1 + len(hostnames)
+    commands = Figures("web-1").commands(process_key("a"), 0, 1, scripts=False)
+    plain = {one.split(b"\r\n")[4] for one in commands}
+    assert {key_slot(key) for key in plain} == {key_slot(KEY.encode())}
+
+
+@pytest.mark.gen_test
+async def test_what_replicas_count_adds_up(valkey: Valkey) -> None:
+    async with (
+        replica(valkey.url, "web-1") as one,
+        replica(valkey.url, "<b>{web}\r\n2") as other,
+        replica(valkey.url, "<b>{web}\r\n2") as its_second_process,
+    ):
+        before = time.time()
+        for visits, times in ((one, 30), (other, 20), (its_second_process, 5)):
+            await asyncio.gather(*(visits.count() for _ in range(times)))
+            await visits.count()
+        with reading(one) as reader:
+            shown = await reader.read()
+        assert shown.total == valkey.counter() == 58
+        assert [(one.hostname, one.visits) for one in shown.replicas] == [
+            ("<b>{web}\r\n2", 27),
+            ("web-1", 31),
+        ]
+        after = time.time()
+        # A replica gives a sign once a second.
+        assert all(0 <= one.seen < after - before + 1.1 for one in shown.replicas)
+        assert before - 1 < shown.time < after + 1
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("always_signed")
+async def test_a_name_that_is_not_utf_8_costs_the_counter_alone_nothing(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "caf\udce9")
+    settings = Settings(redis_url=valkey.url, redis_timeout=PATIENCE, version_label="\udce9")
+    for evalsha in ("+", "-"):
+        valkey.client.acl_setuser("default", enabled=True, commands=[f"{evalsha}evalsha"])
+        visits = server.new_visits(settings, Metrics())
+        assert await visits.count()
+        assert await figures_of(visits) == [(config.host_name().replace("\udce9", "�"), 1)]
+        valkey.client.delete(process_key(visits.process_id))
+        await visits.close()
+
+
+# Dropped after a day.
+
+
+@pytest.mark.gen_test
+async def test_what_a_process_has_written_is_dropped_a_day_after_it_was_seen(
+    valkey: Valkey,
+) -> None:
+    names, now = "{counter}:processes", time.time()
+    valkey.client.zadd(names, {f"old-{i}": now - DAY - 1 - i for i in range(5000)})
+    valkey.client.zadd(names, {"of-today": now - DAY + 99})
+    async with replica(valkey.url) as visits:
+        await visits.count()
+        key = process_key(visits.process_id)
+        for one in (key, names):
+            assert DAY - PATIENCE < valkey.client.ttl(one) <= DAY
+        kept = valkey.client.zrange(names, 0, -1)
+        assert kept == [b"of-today", visits.process_id.encode()], "though nobody watches"
+        assert valkey.client.ttl("counter") == -1, "the counter is never dropped"
+
+
+def test_a_process_gives_a_sign_once_in_a_second_of_the_clock_also_when_that_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = iter([5.2, 5.9, 6.05, 6.2, 7.3, 3.0])
+    clock = SimpleNamespace(time=lambda: next(times), monotonic=time.monotonic)
+    monkeypatch.setattr(figures, "time", clock)
+    one = Figures("web-1")
+    signs = [bool(one.commands(process_key("a"), 0, 1, scripts=True)) for _ in range(6)]
+    assert signs == [True, False, False, True, True, True]
+
+
+# Faults in these keys.
+
+
+def permit(client: redis.Redis, **rules: Any) -> None:
+    client.acl_setuser("default", enabled=True, **rules)
+
+
+NOT_KEPT = "not all that stands beside the counter can be kept: EVALSHA: "
+
+#: What goes wrong once a visit has counted, and how the log says so; None: it mends itself.
+FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
+    "names of another type": (lambda client: client.set("{counter}:processes", "x"), "WRONGTYPE"),
+    "a history of another type": (
+        lambda client: client.set("{counter}:last:5m", "x"),
+        "WRONGTYPE",
+    ),
+    "a history that is none": (
+        lambda client: [
+            client.hset("{counter}:last:5m", mapping={str(slot): value for slot in range(150)})
+            for value in ("x", "9" * 15, "1=2 3", f"{int(time.time()) // 2 * 2} =x =9e99")
+        ],
+        None,
+    ),
+    "a sign that is none": (
+        lambda client: client.hset(client.keys("{counter}:process:*")[0], "marked", "9 x"),
+        None,
+    ),
+    "a start that is none": (
+        lambda client: client.hset(client.keys("{counter}:process:*")[0], "started", "x"),
+        None,
+    ),
+    "names that have no time": (
+        lambda client: client.zadd("{counter}:processes", {"a": math.inf, "b": -math.inf}),
+        None,
+    ),
+    "no permission for the names": (lambda client: permit(client, commands=["-zadd"]), ".*'zadd'"),
+    "no permission to see the time": (
+        lambda client: permit(client, commands=["-time"]),
+        ".*'time'",
+    ),
+}
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_of_the_figures_touches_no_visit_and_no_token(
+    valkey: Valkey,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    caplog.set_level("WARNING", logger="friendlyhello.visits")
+    async with replica(valkey.url) as visits:
+        await visits.start(PATIENCE)
+        assert await visits.count() == 1
+        inject, said = FAULTS[fault]
+        inject(valkey.client)
+        monkeypatch.setattr(figures, "SIGN_EVERY", ALWAYS)
+        connections = valkey.client.info("stats")["total_connections_received"]
+        numbers = [await visits.count() for _ in range(3)]
+        waves = [asyncio.create_task(visits.count()) for _ in range(50)]
+        numbers += await asyncio.gather(*waves)
+        assert numbers == list(range(2, 55))
+        assert visits.up
+        assert visits.exactly_once
+        assert valkey.client.info("stats")["total_connections_received"] == connections
+        assert valkey.client.hget(process_key(visits.process_id), "visits") == b"54"
+        if said is None:
+            assert ("web-1", 54) in await figures_of(visits)
+    texts = [text for _, text in counters_lines(caplog)]
+    assert len(texts) == (said is not None), texts
+    for text in texts:
+        assert re.match(NOT_KEPT + str(said), text), text
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize("error", [b"-OOM command not allowed", b"-ASK 6680 127.0.0.1:1", b"-"])
+async def test_an_error_for_the_figures_alone_costs_no_visit_its_number(
+    fake: FakeRedis, error: bytes, scripts: bool
+) -> None:
+    fake.scripts_refused = b"" if scripts else REFUSAL
+    fake.figure = error + b"\r\n"
+    async with replica(fake.url) as visits:
+        assert [await visits.count() for _ in range(3)] == [1, 2, 3]
+        assert visits.exactly_once is scripts
+        assert len(fake.connections) == 1
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("often_probed")
+async def test_figures_that_are_not_answered_end_with_the_deadline(fake: FakeRedis) -> None:
+    async with replica(fake.url, timeout=1) as visits:
+        fake.figure = b""
+        assert await within(1, visits.count()) is None
+        fake.heal()
+        await eventually(lambda: visits.up)
+        assert await visits.count() == 2, "what was given is not given again"
+
+
+# Labels.
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("always_signed")  # the refused script has been a sign, too
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_labels_are_written_with_the_visits_by_script_or_without(
+    scripts: bool, valkey: Valkey
+) -> None:
+    labels = {"zone": "eu-1", "rule": "a=b=", "place": "Köln"}
+    if not scripts:
+        valkey.client.execute_command("ACL", "SETUSER", "default", "-eval", "-evalsha")
+    async with replica(valkey.url, labels=labels) as visits:
+        for _ in range(2):  # without scripts they are written after the reply
+            assert await visits.count()
+        assert visits.exactly_once is scripts
+        with reading(visits) as reader:
+            (found,) = (await reader.read()).replicas
+    assert found.labels == labels
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("always_signed")
+async def test_what_is_written_does_not_grow_with_visits(valkey: Valkey) -> None:
+    async with replica(valkey.url) as visits:
+        for _ in range(300):
+            assert await visits.count()
+        assert len(valkey.client.keys("{counter}:*:*")) == 1 + len(HISTORIES)
+        fields = set(valkey.client.hkeys(process_key(visits.process_id)))
+        own = {b"hostname", b"version", b"labels", b"marked", b"started"}
+        assert fields == own | {b"token", b"visits"}
+
+
+# In a rolling update.
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("always_signed")
+async def test_fields_have_the_names_by_which_an_older_version_reads_them(valkey: Valkey) -> None:
+    async with replica(valkey.url, version="1.0", labels={"zone": "a"}) as visits:
+        assert [await visits.count(), await visits.count()] == [1, 2]
+        kept = valkey.client.hgetall(process_key(visits.process_id))
+        now = time.time()
+    assert kept.pop(b"token")
+    assert re.fullmatch(rb"[0-9]{10}\.[0-9]{1,6} 1", kept[b"marked"])
+    assert re.fullmatch(rb"[0-9]{10}\.[0-9]{3}", kept[b"started"])
+    for field in (b"marked", b"started"):
+        assert abs(float(kept.pop(field).split()[0]) - now) < PATIENCE
+    own = {b"hostname": b"web-1", b"version": b"1.0", b"labels": b"zone=a", b"visits": b"2"}
+    assert kept == own
+    for last, (step, _) in HISTORIES.items():
+        (slot,) = valkey.client.hgetall(f"{{counter}}:last:{last}").values()
+        assert re.fullmatch(rb"[0-9]{10} 1\.0=1", slot)
+        assert int(slot.split()[0]) % step == 0

@@ -1,0 +1,286 @@
+"""What all have written is read: what can be, what has changed, and in pieces."""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import pytest
+import redis
+
+from replicas import known, link
+from replicas.keys import DAY
+from replicas.reading import MAX_PROCESSES
+from replicas.records import MAX_TEXT
+from tests.support.counting import counting, reading, replica
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE, eventually, within
+from watch import events
+
+NAMES = "{counter}:processes"
+
+
+def key_of(id: str) -> str:
+    return f"{{counter}}:process:{id}"
+
+
+def write(valkey: Valkey, id: str, ago: float = 0.0, **fields: Any) -> None:
+    """Write a record as a process does that was seen so long ago."""
+    own = {"hostname": f"web-{id}", "visits": 1} | fields
+    with valkey.client.pipeline() as client:
+        client.hset(key_of(id), mapping={name: value for name, value in own.items() if value != ""})
+        client.expire(key_of(id), DAY)
+        client.zadd(NAMES, {id: time.time() - ago})
+        client.execute()
+
+
+# What cannot be read.
+
+
+@pytest.mark.gen_test
+async def test_what_is_no_record_leaves_the_others_and_the_total(valkey: Valkey) -> None:
+    async with replica(valkey.url) as visits:
+        with reading(visits) as reader:
+            assert (await reader.read()).total == 0
+            await visits.count()
+            valkey.client.zadd(NAMES, {"another": time.time(), "none": time.time()})
+            valkey.client.hset(key_of("another"), "colour", "blue")
+            shown = await reader.read()
+            assert (shown.total, [one.hostname for one in shown.replicas]) == (1, ["web-1"])
+            assert not shown.refused
+            valkey.client.set(NAMES, "x")
+            shown = await reader.read()
+            assert (shown.total, list(shown.replicas)) == (1, [])
+
+
+UNREADABLE: dict[str, Any] = {
+    "no visits": {"visits": "abc"},
+    "visits below none": {"visits": -1},
+    "more visits than 64 bits": {"visits": "9" * 20},
+    "more visits than fit": {"visits": "9" * 100_000},
+}
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("what", [*UNREADABLE, "another type"])
+async def test_a_record_that_cannot_be_read_is_left_out_alone_and_named_once(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    write(valkey, "good")
+    write(valkey, "bad\r\nid", **UNREADABLE.get(what, {}))
+    if what == "another type":
+        valkey.client.delete(key_of("bad\r\nid"))
+        valkey.client.rpush(key_of("bad\r\nid"), "x")
+    async with counting(valkey.url) as visits:
+        for _ in range(2):  # whoever watches, and again later
+            with reading(visits) as reader:
+                for _ in range(3):
+                    shown = await reader.read()
+                    assert [one.hostname for one in shown.replicas] == ["web-good"]
+                    assert not shown.refused
+                if what == "no visits":
+                    valkey.client.hset(key_of("bad\r\nid"), "visits", 5)
+                    valkey.client.zadd(NAMES, {"bad\r\nid": time.time()})
+                    assert len((await reader.read()).replicas) == 2, "it can be read now"
+                    valkey.client.hset(key_of("bad\r\nid"), "visits", "abc")
+            lines = [one.getMessage() for one in caplog.records if "left out" in one.getMessage()]
+            assert len(lines) == 1
+            assert lines[0].startswith(f"{key_of('bad')}\r\nid is left out of the live page: ")
+            assert len(lines[0]) < 2 * MAX_TEXT
+            caplog.clear()
+
+
+@pytest.mark.gen_test
+async def test_texts_are_cut_however_long_they_are_in_redis(valkey: Valkey) -> None:
+    long = "x" * 5_000_000
+    spell = f"{time.time() - 9:.3f} {time.time() - 8:.3f} {'y' * 1000}"
+    write(valkey, "a", hostname=long, version=long, labels=f"zone=eu,{long}={long}", state=long)
+    write(
+        valkey, "b", faults=f"sick,{long}", away=spell, labels=",".join(f"{i}=" for i in range(99))
+    )
+    write(valkey, "c", hostname="h" * MAX_TEXT, faults="," * 9999)
+    async with counting(valkey.url) as visits:
+        with reading(visits) as reader:
+            shown = await reader.read()
+            told = await events.figures(shown, {}, ())
+    a, b, c = sorted(shown.records, key=lambda one: one.id)
+    cut = "x" * (MAX_TEXT - 1) + "…"
+    assert (a.hostname, a.version, a.labels["zone"], a.state) == (cut, cut, "eu", "")
+    assert (b.faults, len(b.labels)) == (["sick", cut], 32)
+    assert len(b.away[0].reason) == MAX_TEXT
+    assert (c.hostname, c.faults) == ("h" * MAX_TEXT, [])
+    assert len(told) < 5000
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("", {}),  # an older version's, which had none
+        ("a=1,b=,c", {"a": "1", "b": ""}),
+        (b"\xff=\xff", {"\ufffd": "\ufffd"}),
+    ],
+)
+async def test_labels_of_another_version_are_read_as_far_as_they_go(
+    text: str | bytes, labels: dict[str, str], valkey: Valkey
+) -> None:
+    write(valkey, "a", labels=text, visits=7)
+    async with counting(valkey.url) as visits:
+        with reading(visits) as reader:
+            (found,) = (await reader.read()).replicas
+    assert (found.visits, found.labels) == (7, labels)
+
+
+@pytest.mark.gen_test
+async def test_a_counter_that_is_no_number_cannot_be_read(valkey: Valkey) -> None:
+    async with counting(valkey.url) as visits:
+        with reading(visits) as reader:
+            valkey.client.set("counter", "x")
+            with pytest.raises(ValueError, match="x"):
+                await reader.read()
+            valkey.client.delete("counter")
+            valkey.client.rpush("counter", "x")
+            with pytest.raises(redis.ResponseError):
+                await reader.read()
+            valkey.client.delete("counter")
+            assert (await reader.read()).total == 0
+
+
+@pytest.mark.gen_test
+async def test_a_look_that_takes_too_long_is_given_up_and_the_next_one_succeeds(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "TIMEOUT", PATIENCE)
+    async with counting(valkey.url) as visits:
+        with reading(visits) as reader:
+            await reader.read()
+            kept = reader._link._replies
+            await reader.read()
+            assert reader._link._replies is kept
+            valkey.hang()
+            monkeypatch.setattr(link, "TIMEOUT", 0.2)
+            for _ in range(2):
+                with pytest.raises(TimeoutError):
+                    await within(0.2, reader.read())
+                assert reader._link._replies is None, "the way to Redis is asked anew"
+            valkey.go_on()
+            monkeypatch.setattr(link, "TIMEOUT", PATIENCE)
+            assert (await reader.read()).total == 0
+            await eventually(lambda: len(valkey.client.client_list()) == 2)
+
+
+# How much is read.
+
+
+@pytest.mark.gen_test
+async def test_of_too_many_processes_those_seen_last_are_read(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicas.reading.MAX_PROCESSES", 2)
+    for i in range(4):
+        write(valkey, f"{i}", ago=i, visits=i)
+    async with counting(valkey.url) as visits:
+        with reading(visits) as reader:
+            found = (await reader.read()).replicas
+    assert [(one.hostname, one.visits) for one in found] == [("web-0", 0), ("web-1", 1)]
+
+
+@pytest.mark.gen_test
+async def test_records_that_have_not_changed_are_not_read_again_but_in_turn(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "AGAIN", 5)
+    for i in range(50):
+        write(valkey, f"{i}", ago=10 + i, state="gone" if i % 2 else "")
+    async with counting(valkey.url) as visits:
+        with reading(visits) as reader:
+
+            async def reads() -> int:
+                before = valkey.commands("hmget")
+                assert len((await reader.read()).records) == 50 - deleted
+                return valkey.commands("hmget") - before
+
+            deleted = 0
+            assert await reads() == 50
+            assert await reads() == 5
+            write(valkey, "7", visits=99)  # one that has gone comes again
+            assert 5 < await reads() <= 12, "that one, and what was asked for in the same moment"
+            assert await reads() == 6, "it is fresh now"
+            assert next(one.visits for one in (await reader.read()).records if one.id == "7") == 99
+            valkey.client.delete(key_of("9"))  # by hand: its name is still there
+            deleted = 1
+            left = [len((await reader.read()).records) for _ in range(10)]
+            assert left[-1] == 49, "what somebody has deleted is noticed in turn"
+
+
+@pytest.mark.gen_test
+async def test_what_a_reader_keeps_is_what_is_there_now(valkey: Valkey) -> None:
+    async with counting(valkey.url) as visits:
+        with reading(visits) as reader:
+            counted = events.Counted()
+            for day in range(30):
+                valkey.client.delete(NAMES)
+                for i in range(5):
+                    write(valkey, f"{day}-{i}")
+                counted.since_last(await reader.read())
+                assert len(reader._known._known) == 5
+        assert not reader._known._known, "nobody watches any more"
+    assert len(counted._visits) <= events.MAX_KNOWN == 2 * MAX_PROCESSES
+
+
+def test_what_was_shown_is_kept_of_no_more_processes_than_two_looks_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(events, "MAX_KNOWN", 4)
+    counted = events.Counted()
+    one = dict.fromkeys("abcd", 5)
+    assert since(counted, 1, **one) is None
+    assert since(counted, 2, e=7) == {"": 7}
+    assert since(counted, 3, e=7, d=6) == {"": 1}, "it was not to be seen for a moment"
+    assert sorted(counted._visits) == ["b", "c", "d", "e"]
+
+
+def since(counted: events.Counted, now: float, **visits: int) -> Any:
+    from replicas import Record, Snapshot
+
+    records = [Record(id, "web", number, now) for id, number in visits.items()]
+    return counted.since_last(Snapshot(now, 0, records))
+
+
+@pytest.mark.gen_test
+async def test_a_look_at_a_thousand_records_is_cut_in_pieces(valkey: Valkey) -> None:
+    """Each is a small part of it; by the CPU's time, so that busy neighbours do not matter."""
+    now = time.time()
+    spells = " ".join(f"{now - i:.3f} {now - i + 2:.3f} no%20answer" for i in range(900, 100, -100))
+    with valkey.client.pipeline(transaction=False) as client:
+        for i in range(1000):
+            own = {"hostname": f"web-{i}", "visits": i, "version": f"1.{i % 3}", "away": spells}
+            client.hset(key_of(f"{i}"), mapping=own | {"started": f"{now - i:.3f}"})
+            client.zadd(NAMES, {f"{i}": now - i / 100})
+        client.execute()
+    turns: list[float] = []
+
+    async def look_on() -> None:
+        last = time.thread_time()
+        while True:
+            await asyncio.sleep(0)
+            turns.append(time.thread_time() - last)
+            last = time.thread_time()
+
+    async with counting(valkey.url) as visits:
+        with reading(visits) as reader:
+            await reader.read()
+            looking = asyncio.create_task(look_on())
+            await asyncio.sleep(0)
+            before = time.thread_time()
+            for _ in range(5):
+                shown = await reader.read(["5m"])
+                await events.figures(shown, {}, ())
+                await events.marks(shown)
+            taken = time.thread_time() - before
+            looking.cancel()
+    assert len(shown.replicas) == 1000
+    turns.sort()
+    # The largest ones may be the garbage collector's.
+    assert turns[-5] < taken / 5 / 8, (turns[-9:], taken)

@@ -1,0 +1,243 @@
+"""What a process has to say of itself is told at once, and costs no visit and no stop its time."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import redis
+from redis.crc import key_slot
+
+from counter import KEY, process_key
+from replicas import Figures, Reader, Record, Telling, figures
+from replicas.keys import DAY
+from tests.support.counting import reading, replica, telling
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE, eventually
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each group be a sign, and what there is to tell be looked for again and again."""
+    monkeypatch.setattr(figures, "SIGN_EVERY", 0.01)
+    monkeypatch.setattr("replicas.telling.SIGN_EVERY", 0.01)
+
+
+async def told(reader: Reader, hostname: str, is_so: Callable[[Record], object]) -> Record:
+    """Wait until a process has told something; Redis may come back meanwhile."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found: list[Record] = []
+        with contextlib.suppress(OSError, redis.RedisError):
+            found = [one for one in (await reader.read()).records if one.hostname == hostname]
+            if found and is_so(found[0]):
+                return found[0]
+        assert time.monotonic() < deadline, found
+        await asyncio.sleep(0.005)
+
+
+@pytest.mark.gen_test
+async def test_it_is_told_at_once_that_a_process_is_to_stop_and_that_it_has(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicas.telling.SIGN_EVERY", 10 * PATIENCE)  # not by the next look
+    async with replica(valkey.url) as other:
+        with reading(other) as reader:
+            is_draining: list[str] = []
+            async with (
+                replica(valkey.url, "web-2") as visits,
+                telling(visits, is_draining=lambda: bool(is_draining)) as one,
+            ):
+                assert await visits.count() == 1
+                assert (await told(reader, "web-2", bool)).state == ""
+                is_draining.append("SIGTERM")
+                one.look()
+                await told(reader, "web-2", lambda one: one.state == "draining")
+                assert await visits.count() == 2, "it counts as before"
+            (record,) = (await reader.read()).records
+            assert (record.state, record.visits) == ("gone", 2)
+    await eventually(lambda: len(valkey.client.client_list()) == 1)
+
+
+@pytest.mark.gen_test
+async def test_a_process_that_nobody_knows_says_nothing(valkey: Valkey) -> None:
+    async with replica(valkey.url) as visits:
+        await visits.start(PATIENCE)
+        async with telling(visits, is_draining=lambda: True):
+            begun = time.monotonic()
+        assert time.monotonic() - begun < PATIENCE
+    assert not valkey.client.exists("{counter}:processes")
+
+
+@pytest.mark.gen_test
+async def test_a_goodbye_waits_for_a_redis_that_hangs_no_longer_than_it_may(
+    valkey: Valkey,
+) -> None:
+    async with replica(valkey.url) as visits:
+        assert await visits.count() == 1
+        async with telling(visits):
+            valkey.hang()
+            begun = time.monotonic()
+        taken = time.monotonic() - begun
+        valkey.go_on()
+    assert 0.3 < taken < 0.4 + 0.2 + 0.4
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("often_probed")
+async def test_times_without_redis_are_told_once_it_is_back_the_last_ones(valkey: Valkey) -> None:
+    async with replica(valkey.url) as visits, telling(visits):
+        own = visits._beside
+        assert isinstance(own, Figures)
+        assert await visits.count() == 1
+        for number in range(figures.MAX_SPELLS):
+            own.away.append(figures.Away(number, number, "of before"))
+        valkey.kill()
+        begun = time.time()
+        assert await visits.count() is None
+        valkey.start()
+        ended = time.time()
+        with reading(visits) as reader:
+            one = await told(reader, "web-1", lambda one: one.away)
+        assert len(one.away) == figures.MAX_SPELLS
+        last = one.away[-1]
+        assert begun - 0.1 <= last.start <= last.end <= time.time() + 0.1
+        assert last.end >= ended - 0.1
+        assert "valkey.sock" in last.reason
+        assert one.away[-2].reason == "of before"
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("often")
+async def test_when_a_process_began_is_told_once_and_not_when_it_first_counted(
+    valkey: Valkey,
+) -> None:
+    sick: list[str] = []
+    async with replica(valkey.url) as visits, telling(visits, lambda: sick):
+        begun = time.time()
+        await asyncio.sleep(0.3)
+        assert await visits.count()
+        with reading(visits) as reader:
+            first = (await told(reader, "web-1", bool)).started
+            assert begun - 0.1 < first < begun + 0.2
+            assert await visits.count()
+            sick.append("sick")
+            assert (await told(reader, "web-1", lambda one: one.faults)).started == first
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("by", ["visits", "telling"])
+async def test_when_a_process_began_is_told_anew_where_the_clock_was_set(
+    valkey: Valkey, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis's own cannot be set here, so ages are: the difference is the same."""
+    clock = SimpleNamespace(ago=0.0, time=time.time, monotonic=lambda: time.monotonic() - clock.ago)
+    monkeypatch.setattr(figures, "time", clock)
+    sick = ["sick"] if by == "telling" else []
+    async with replica(valkey.url) as visits, reading_of(visits) as reader:
+        assert await visits.count()
+        async with telling(visits, lambda: sick):
+            first = (
+                await told(reader, "web-1", lambda one: bool(one.faults) is bool(sick))
+            ).started
+            clock.ago = -3600.0
+            if by == "visits":
+                await asyncio.sleep(0.02)
+                assert await visits.count()
+            again = await told(reader, "web-1", lambda one: one.started != first)
+            assert 3599 < first - again.started < 3601 + PATIENCE
+
+
+@contextlib.asynccontextmanager
+async def reading_of(visits):  # type: ignore[no-untyped-def]
+    with reading(visits) as reader:
+        yield reader
+
+
+# Faults.
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("often")
+async def test_faults_are_told_without_a_visit_and_taken_back_and_change_no_figure(
+    valkey: Valkey,
+) -> None:
+    kinds, looks = [], []
+
+    def look() -> list[str]:
+        looks.append("look")
+        return list(kinds)
+
+    async with (
+        replica(valkey.url, "web-1") as well,
+        replica(valkey.url, "web-2") as sick,
+        reading_of(well) as reader,
+        telling(sick, look),
+    ):
+        assert await well.count() == 1
+        await told(reader, "web-2", lambda one: not one.faults)
+        kinds[:] = ["sick", "unready"]
+        await told(reader, "web-2", lambda one: one.faults == ["sick", "unready"])
+        assert [await sick.count() for _ in range(3)] == [2, 3, 4]
+        kinds[:] = ["dead"]
+        await told(reader, "web-2", lambda one: one.faults == ["dead"])
+        shown = [(one.hostname, one.visits, one.faults) for one in (await reader.read()).replicas]
+        assert shown == [("web-1", 1, []), ("web-2", 3, ["dead"])]
+        valkey.kill()
+        kinds.clear()
+        looks.clear()
+        await eventually(lambda: len(looks) > 5)  # so it could not take them back
+        valkey.start()
+        await told(reader, "web-2", lambda one: not one.faults)
+    keys = valkey.client.keys()
+    assert {key_slot(key) for key in keys} == {key_slot(KEY.encode())}
+    assert all(0 < valkey.client.ttl(key) <= DAY for key in keys if b":process" in key)
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("often")
+async def test_a_replica_that_is_well_holds_no_connection_to_tell_it(valkey: Valkey) -> None:
+    kinds = ["sick"]
+    async with replica(valkey.url) as visits, telling(visits, lambda: list(kinds)):
+        with reading(visits) as reader:
+            await told(reader, "web-1", lambda one: one.faults)
+            before = len(valkey.client.client_list())
+            kinds.clear()
+            await eventually(lambda: len(valkey.client.client_list()) == before - 1)
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("often")
+async def test_faults_that_redis_refuses_are_one_log_line(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = []
+
+    def look() -> list[str]:
+        looks.append("look")
+        return ["sick"]
+
+    valkey.client.execute_command("ACL", "SETUSER", "default", "-hsetnx")
+    async with replica(valkey.url) as visits, telling(visits, look):
+        await eventually(lambda: len(looks) > 12)
+        assert await visits.count() == 1
+    (line,) = (one.getMessage() for one in caplog.records if "/live" in one.getMessage())
+    assert line.startswith("/live cannot show all of this replica, as Redis refuses HSETNX: ")
+
+
+@pytest.mark.gen_test
+async def test_a_redis_that_does_not_tell_its_time_is_told_by_this_machines(
+    valkey: Valkey,
+) -> None:
+    valkey.client.acl_setuser("default", enabled=True, commands=["-time"])
+    async with replica(valkey.url) as visits:
+        own = Figures("web-1")
+        key = process_key(visits.process_id)
+        one = Telling(own, key, visits.new_connector(), lambda: False, lambda: ["sick"])
+        one.start()
+        await eventually(lambda: valkey.client.hget(key, "faults") == b"sick")
+        assert abs(valkey.client.zscore("{counter}:processes", visits.process_id) - time.time()) < 9
+        await one.close()
