@@ -124,7 +124,7 @@ class Batches:
         size = len(self._batch)
         assert sum(map(len, numbers)) == size
         self._singles = self._singles + 1 if size == 1 else 0
-        self._observer.counted(sum(not waiter.done() for waiter in self._batch), seconds)
+        self._observer.counted(size, seconds)
         is_answering = bool(self._answers)
         self._answers.extend(self._batch)
         got = itertools.chain.from_iterable(numbers)

@@ -55,7 +55,9 @@ class Link:
         self._delivery = delivery
         self._timeout = timeout
         self._beside = beside
-        self._spell: Spell | None = None  # without Redis
+        self.is_off = False
+        """Whether visits are not being counted."""
+        self._spell: Spell | None = None  # without Redis, while off
         self._connection: RedisConnection | None = None
         self._moved = False  # another Redis is the primary than the one connected to
         self._request: Request | None = None  # the one under way
@@ -65,11 +67,6 @@ class Link:
         self._is_near = False  # Redis: it has just replied within `BUSY_POLL`
         self._backoff = 0.0
         self._connecting: asyncio.Task[None] | None = None
-
-    @property
-    def is_off(self) -> bool:
-        """Whether visits are not being counted."""
-        return self._spell is not None
 
     @property
     def reason(self) -> str:
@@ -190,6 +187,7 @@ class Link:
     def turn_off(self, error: Exception) -> None:
         """Count no more until Redis is found; a reply that still comes is for nobody."""
         reason = self._connector.reason(error)
+        self.is_off = True
         if self._spell is None:
             self._spell = Spell(reason)
         self._spell.say(reason)
@@ -213,7 +211,7 @@ class Link:
 
     def turn_on(self, connection: RedisConnection) -> None:
         """Count over a connection from now on."""
-        spell, self._spell = self._spell, None
+        self.is_off, spell, self._spell = False, self._spell, None
         self._connection, self._backoff, self._is_held = connection, 0.0, False
         log.info("counter on")
         if spell and self._beside:
@@ -243,7 +241,7 @@ class Link:
 
     def stop(self) -> None:
         """Count no more: whoever waits gets no number."""
-        self._spell = self._spell or Spell("stopping")
+        self.is_off = True
         self._end("stopping")
 
     @property

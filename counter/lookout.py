@@ -35,17 +35,15 @@ class Lookout:
         self._prober = Prober(connector, delivery, timeout)
         self.eviction = Eviction(connector)
         """Whether Redis may evict keys."""
+        self.is_looking = False
+        """Whether it has begun."""
         self._looking: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
 
-    @property
-    def is_looking(self) -> bool:
-        """Whether it has begun."""
-        return self._looking is not None
-
     def begin(self) -> None:
         """Look from now on, until closed."""
-        if self._looking is None:
+        if not self.is_looking:
+            self.is_looking = True
             self._looking = asyncio.create_task(self._look())
 
     async def start(self, within: float) -> None:

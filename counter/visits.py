@@ -119,7 +119,8 @@ class Visits:
         :return: its number, or None when Redis did not give one in time. A number that is not
             shown after all is to be given back.
         """
-        self._lookout.begin()
+        if not self._lookout.is_looking:
+            self._lookout.begin()
         waiter = self._batches.add()
         if waiter is None:
             return None
