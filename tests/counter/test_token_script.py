@@ -1,0 +1,387 @@
+"""What `token.lua` does with a token, in the store in Python and in a real Valkey."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from counter.connection import Request
+from counter.tokens import Tokens
+from tests.support.store import SortedSet, Store, StoreError
+from tests.support.valkey import Valkey
+
+SPARES = b"{counter}:spares"
+
+#: All that the script asks of an access list.
+COMMANDS = [
+    *("HGET", "EXPIRE", "EXISTS", "INCRBY", "HSET", "GET"),
+    *("ZREMRANGEBYSCORE", "ZRANGEBYSCORE", "ZSCORE", "ZREM", "ZADD", "ZRANGE"),
+]
+
+
+class Redis:
+    """A Redis in which the script runs: the store, or a real one."""
+
+    def answer(self, request: Request) -> bytes:
+        raise NotImplementedError
+
+    def run(self, *words: str | int) -> object:
+        raise NotImplementedError
+
+    def forbid(self, *names: str) -> None:
+        """Forbid these commands, and no others."""
+        raise NotImplementedError
+
+    @property
+    def counter(self) -> int:
+        found = self.run("GET", "counter")
+        assert found is None or isinstance(found, bytes)
+        return int(found or 0)
+
+    @property
+    def spares(self) -> list[int]:
+        """The spare numbers, group by group."""
+        words = self.run("ZRANGE", SPARES.decode(), 0, -1, "WITHSCORES")
+        assert isinstance(words, list)
+        pairs = zip(words[::2], words[1::2], strict=True)
+        return [n for first, last in pairs for n in range(int(first), int(last) + 1)]
+
+    def spare(self, first: int, last: int) -> None:
+        self.run("ZADD", SPARES.decode(), last, first)
+
+
+class InPython(Redis):
+    def __init__(self) -> None:
+        self.store = Store()
+
+    def answer(self, request: Request) -> bytes:
+        return self.store.answer(request.command + request.arguments)
+
+    def run(self, *words: str | int) -> object:
+        name, key, *others = (str(word).encode() for word in words)
+        if name in (b"SET", b"DEL"):
+            self.store.keys.pop(key, None)
+            self.store.keys.update(dict.fromkeys([key], others[0]) if others else {})
+            return None
+        if name == b"TTL":
+            return self.store.ttls.get(key, -1)
+        return self.store.run(name, key, *others)
+
+    def forbid(self, *names: str) -> None:
+        self.store.forbidden = {name.encode() for name in names}
+
+    def within(self, calls: int) -> bool:
+        """Tell whether the last requests ran so few commands in all; forget them."""
+        ran, self.store.ran = len(self.store.ran), []
+        return ran <= calls
+
+
+class InValkey(Redis):
+    def __init__(self, valkey: Valkey) -> None:
+        self._valkey = valkey
+        self._all = redis.UnixDomainSocketConnection(path=str(valkey.path), protocol=2)
+        valkey.client.execute_command("ACL SETUSER hello on nopass allkeys +@all")
+        self._hello = redis.UnixDomainSocketConnection(
+            path=str(valkey.path), protocol=2, username="hello", password="any"
+        )
+
+    def _ask(self, connection: redis.Connection, sent: bytes) -> object:
+        connection.send_packed_command([sent])
+        return connection.read_response(disable_decoding=True)
+
+    def answer(self, request: Request) -> bytes:
+        for command in request.in_full, request.command:
+            try:
+                reply = self._ask(self._hello, command + request.arguments)
+            except redis.ResponseError as error:
+                if command is request.command:
+                    return b"-" + str(error).encode()
+            else:
+                assert isinstance(reply, int | bytes)
+                return b":%d" % reply if isinstance(reply, int) else b"+" + reply
+        raise AssertionError
+
+    def run(self, *words: str | int) -> object:
+        self._all.send_command(*words)
+        try:
+            return self._all.read_response(disable_decoding=True)
+        except redis.ResponseError as error:
+            raise StoreError(str(error)) from None
+
+    def forbid(self, *names: str) -> None:
+        rules = " ".join(f"-{name.lower()}" for name in names)
+        self._valkey.client.execute_command(f"ACL SETUSER hello +@all {rules}")
+
+    def close(self) -> None:
+        self._all.disconnect()
+        self._hello.disconnect()
+
+
+@pytest.fixture
+def in_python() -> InPython:
+    return InPython()
+
+
+@pytest.fixture(params=["in Python", "in Valkey"])
+def it(request: pytest.FixtureRequest) -> Iterator[Redis]:
+    if request.param == "in Python":
+        yield InPython()
+    else:
+        real = InValkey(request.getfixturevalue("valkey"))
+        yield real
+        real.close()
+
+
+def count(it: Redis, tokens: Tokens, visits: int) -> list[int]:
+    """Count visits by a new token; return their numbers."""
+    request = tokens.request(visits)
+    return [n for one in tokens.numbers(it.answer(request), request) for n in one]
+
+
+def give_back(tokens: Tokens, *numbers: int) -> None:
+    for number in numbers:
+        tokens.give_back(range(number, number + 1))
+
+
+# A token that comes again.
+
+
+def test_a_token_that_comes_again_gets_what_it_got(it: Redis) -> None:
+    tokens = Tokens("counter")
+    it.run("SET", "counter", 10)
+    it.spare(3, 5)
+    request = tokens.request(6)
+    replies = [it.answer(request) for _ in range(3)]
+    assert replies == [b"+1 5 3 13 3"] * 3
+    assert it.counter == 13
+    assert it.run("TTL", tokens.key) == 86400
+
+
+def test_a_token_that_comes_after_a_newer_one_changes_nothing(it: Redis) -> None:
+    tokens = Tokens("counter")
+    old, new = tokens.request(2), tokens.request(3)
+    assert it.answer(new) == b":3"
+    assert it.answer(old) == b"+2 3 3"
+    assert (it.counter, it.spares) == (3, [])
+
+
+def test_sequence_numbers_are_compared_as_numbers(it: Redis) -> None:
+    tokens = Tokens("counter")
+    for number in range(1, 13):
+        assert count(it, tokens, 1) == [number]
+
+
+def test_a_token_whose_reply_was_lost_leaves_its_numbers(it: Redis) -> None:
+    tokens, other = Tokens("counter"), Tokens("counter")
+    assert count(it, tokens, 2) == [1, 2]
+    it.answer(tokens.request(3))
+    assert count(it, tokens, 0) == []
+    assert it.spares == [3, 4, 5]
+    assert count(it, other, 4) == [3, 4, 5, 6]
+
+
+def test_the_record_says_what_was_shown(it: Redis) -> None:
+    tokens = Tokens("counter")
+    count(it, tokens, 3)
+    give_back(tokens, 2)
+    count(it, tokens, 2)
+    assert it.run("HGET", tokens.key, "visits") == b"4"
+    assert it.run("HGET", tokens.key, "token") == b"2 2 1 4 1"
+
+
+# Numbers that nobody was shown.
+
+
+def test_what_is_given_back_is_the_next_visits(it: Redis) -> None:
+    tokens, other = Tokens("counter"), Tokens("counter")
+    count(it, tokens, 5)
+    give_back(tokens, 2, 4)
+    assert count(it, tokens, 0) == []
+    assert it.spares == [2, 4]
+    assert count(it, other, 1) == [2]
+    assert count(it, other, 2) == [4, 6]
+
+
+def test_neighbours_are_one_group(it: Redis) -> None:
+    tokens = Tokens("counter")
+    count(it, tokens, 9)
+    for numbers in ((2,), (6,), (3,), (5,), (4,), (8,), (1,)):
+        give_back(tokens, *numbers)
+        count(it, tokens, 0)
+    assert it.spares == [1, 2, 3, 4, 5, 6, 8]
+    assert it.run("ZRANGE", SPARES.decode(), 0, -1) == [b"1", b"8"]
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3])
+def test_the_rest_of_a_group_stays_spare(it: Redis, asked: int) -> None:
+    it.run("SET", "counter", 9)
+    it.spare(4, 6)
+    assert count(it, Tokens("counter"), asked) == [4, 5, 6][:asked]
+    assert it.spares == [4, 5, 6][asked:]
+
+
+def test_what_a_stale_replica_does_not_know_of_is_not_given_back(it: Redis) -> None:
+    tokens = Tokens("counter")
+    count(it, tokens, 3)
+    give_back(tokens, 3)
+    it.run("DEL", tokens.key)
+    assert count(it, tokens, 1) == [4]
+    assert it.spares == []
+
+
+def test_what_is_spare_is_below_the_counter(it: Redis) -> None:
+    it.run("SET", "counter", 5)
+    for first, last in ((1, 1), (5, 5), (6, 6), (4, 8)):
+        it.spare(first, last)
+    assert count(it, Tokens("counter"), 3) == [1, 5, 6]
+    tokens = Tokens("counter")
+    count(it, tokens, 2)
+    it.run("SET", "counter", 7)
+    give_back(tokens, 7, 8)
+    assert count(it, tokens, 1) == [8]
+    assert it.spares == []
+
+
+def test_only_what_a_token_got_is_given_back(it: Redis) -> None:
+    """Plain commands count in between, and their numbers are nobody's to give back."""
+    tokens = Tokens("counter")
+    assert count(it, tokens, 10) == [*range(1, 11)]
+    it.run("INCRBY", "counter", 2)
+    assert count(it, tokens, 1) == [13]
+    assert it.spares == []
+
+
+# Many groups.
+
+
+def test_one_request_takes_from_as_many_groups_as_it_needs(it: Redis) -> None:
+    it.run("SET", "counter", 200)
+    for first in range(1, 81, 2):
+        it.spare(first, first)
+    assert count(it, Tokens("counter"), 50) == [*range(1, 81, 2), *range(201, 211)]
+    assert it.spares == []
+
+
+@pytest.mark.parametrize("groups", [10_000, 50_000])
+def test_however_many_groups_there_are_a_request_takes_a_bounded_time(
+    in_python: InPython, groups: int
+) -> None:
+    in_python.run("SET", "counter", 3 * groups)
+    in_python.store.keys[SPARES] = SortedSet({b"%d" % n: float(n) for n in range(1, 2 * groups, 2)})
+    tokens = Tokens("counter")
+    assert in_python.within(1)
+    assert count(in_python, tokens, 1) == [1]
+    assert in_python.within(16)
+    give_back(tokens, 1)
+    assert count(in_python, tokens, 5000)[:129] == [*range(1, 259, 2)]
+    assert in_python.within(150)
+
+
+# Keys that are not as the script leaves them.
+
+
+@pytest.mark.parametrize("odd", ["a hash", "abc", "1.5"])
+def test_a_counter_that_is_none_leaves_the_spare_numbers_alone(it: Redis, odd: str) -> None:
+    tokens = Tokens("counter")
+    count(it, tokens, 3)
+    it.spare(1, 2)
+    it.run("SET", "counter", odd)
+    if odd == "a hash":
+        it.run("DEL", "counter")
+        it.run("HSET", "counter", "1", "2")
+    for visits in (0, 2):
+        assert it.answer(tokens.request(visits))[:1] == b"-"
+    assert it.spares == [1, 2]
+    assert it.run("HGET", tokens.key, "token") == b"1 3 3"
+
+
+@pytest.mark.parametrize("score", ["9", "3.5", "inf"])
+@pytest.mark.parametrize("member", ["x", "", "1.5", "10"])
+def test_groups_that_cannot_be_read_are_dropped_and_the_others_kept(
+    it: Redis, member: str, score: str
+) -> None:
+    it.run("SET", "counter", 9)
+    it.run("ZADD", SPARES.decode(), score, member)
+    it.spare(2, 3)
+    it.spare(5, 9)
+    tokens = Tokens("counter")
+    assert count(it, tokens, 8) == [2, 3, *range(5, 11)]
+    assert it.spares == []
+    assert tokens.has_dropped == (score != "inf")
+
+
+def test_spare_numbers_do_not_expire_and_records_do(it: Redis) -> None:
+    tokens = Tokens("counter")
+    count(it, tokens, 3)
+    give_back(tokens, 2)
+    count(it, tokens, 0)
+    assert it.run("TTL", SPARES.decode()) == it.run("TTL", "counter") == -1
+    assert it.run("TTL", tokens.key) == 86400
+    it.run("EXPIRE", tokens.key, 10)
+    again = tokens.request(1)
+    it.answer(again)
+    it.run("EXPIRE", tokens.key, 10)
+    it.answer(again)
+    assert it.run("TTL", tokens.key) == 86400
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_that_is_forbidden_for_a_while_costs_nobody_a_number(
+    it: Redis, name: str
+) -> None:
+    """The script is refused before it has changed what numbers rest on."""
+    tokens, other = Tokens("counter"), Tokens("counter")
+    shown = [n for n in count(it, tokens, 12) if n not in (4, 5, 7)]
+    it.spare(2, 3)
+    it.spare(8, 8)
+    it.spare(6, 6)
+    for one in (2, 3, 6, 8):
+        shown.remove(one)
+    give_back(tokens, 4, 5, 7)
+    it.forbid(name)
+    request = tokens.request(3)
+    reply = it.answer(request)
+    it.forbid()
+    if reply[:1] == b"-":
+        assert (it.counter, it.spares) == (12, [2, 3, 6, 8])
+    else:
+        shown += [n for one in tokens.numbers(reply, request) for n in one]
+    shown += count(it, other, 2) + count(it, tokens, 2) + count(it, other, 5)
+    assert sorted(shown) == [*range(1, it.counter + 1)]
+
+
+# Beyond what Lua can count.
+
+
+@pytest.mark.parametrize("start", [10**14 - 3, 2**53 - 3, 2**53 + 1, 2**62 + 1, -(2**53) - 5, -3])
+def test_numbers_are_exact_to_64_bits(it: Redis, start: int) -> None:
+    it.run("SET", "counter", start)
+    tokens = Tokens("counter")
+    assert count(it, tokens, 1) == [start + 1]
+    assert count(it, tokens, 4) == [*range(start + 2, start + 6)]
+    again = tokens.request(2)
+    assert it.answer(again) in (b":%d" % (start + 7), b"+3 %d 2" % (start + 7))
+    assert it.answer(again) == b"+3 %d 2" % (start + 7)
+
+
+def test_numbers_up_to_a_hundred_million_million_can_be_given_back(it: Redis) -> None:
+    start = 10**14 - 4
+    it.run("SET", "counter", start)
+    tokens = Tokens("counter")
+    numbers = count(it, tokens, 6)
+    give_back(tokens, *numbers[:3])
+    assert count(it, tokens, 0) == []
+    assert it.spares == numbers[:3]
+    assert count(it, tokens, 4) == [*numbers[:3], start + 7]
+    give_back(tokens, *numbers[4:])
+    count(it, tokens, 0)
+    assert it.spares == []
+
+
+def test_negative_numbers_can_be_given_back(it: Redis) -> None:
+    it.run("SET", "counter", -6)
+    tokens = Tokens("counter")
+    numbers = count(it, tokens, 5)
+    give_back(tokens, *numbers[1:4])
+    assert count(it, tokens, 1) == [-4]
+    assert count(it, tokens, 4) == [-3, -2, 0, 1]

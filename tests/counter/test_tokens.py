@@ -1,0 +1,174 @@
+"""The tokens that a process makes, and what it reads in their replies."""
+
+import pytest
+
+from counter.connection import Request
+from counter.tokens import DIGEST, SCRIPT, SupersededError, Tokens
+from tests.support.store import Store, unpacked
+
+
+def words(request: Request) -> bytes:
+    """Return what a token says to the script."""
+    return unpacked(request.command + request.arguments)[-1]
+
+
+def numbers(tokens: Tokens, reply: bytes, request: Request) -> list[int]:
+    return [n for one in tokens.numbers(reply, request) for n in one]
+
+
+@pytest.fixture
+def tokens() -> Tokens:
+    return Tokens("counter")
+
+
+def test_a_request_names_the_script_and_its_keys(tokens: Tokens) -> None:
+    request = tokens.request(2)
+    keys = [b"3", b"counter", tokens.key.encode(), b"{counter}:spares"]
+    by_digest = unpacked(request.command + request.arguments)
+    in_full = unpacked(request.in_full + request.arguments)
+    assert by_digest == [b"EVALSHA", DIGEST.encode(), *keys, b"1 2 0 0"]
+    assert in_full == [b"EVAL", SCRIPT, *keys, b"1 2 0 0"]
+    assert (request.visits, request.sequence, request.beside, request.wait) == (2, 1, (), b"")
+    assert tokens.key == f"{{counter}}:process:{tokens.process_id}"
+
+
+def test_processes_have_ids_that_no_other_has() -> None:
+    ids = {Tokens("counter").process_id for _ in range(100)}
+    assert len(ids) == 100
+    assert {len(one) for one in ids} == {16}
+
+
+def test_a_token_says_what_was_shown_and_what_is_known(tokens: Tokens) -> None:
+    assert words(tokens.request(3)) == b"1 3 0 0"
+    second = tokens.request(2)
+    assert words(second) == b"2 2 0 0"
+    assert numbers(tokens, b":7", second) == [6, 7]
+    assert words(tokens.request(0)) == b"3 0 2 2"
+    assert tokens.shown == 2
+
+
+def test_a_reply_is_one_range_or_many(tokens: Tokens) -> None:
+    assert numbers(tokens, b":5", tokens.request(5)) == [1, 2, 3, 4, 5]
+    assert numbers(tokens, b"+2 9 2 7 1 -3 2", tokens.request(5)) == [8, 9, 7, -4, -3]
+    assert numbers(tokens, b"+3 9 0", tokens.request(0)) == []
+    assert not tokens.has_dropped
+    assert numbers(tokens, b"+4 10 1 dropped", tokens.request(1)) == [10]
+    assert numbers(tokens, b":11", tokens.request(1)) == [11]
+    assert tokens.has_dropped
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        *(b"", b"+OK", b":x", b"$1", b"+2", b"+2 5", b"+2 5 ", b"+2 5 3 1", b"+2 x 3", b"+-2 5 3"),
+        *(b"+1 5 3", b"+3 5 3", b"+2 5 2", b"+2 5 4", b"+2 5 3 7 1", b"+2 5 3 lost", b"+2 5 -3"),
+        *(b":9223372036854775808", b"+2 9223372036854775808 3", b"+2 5 3\n", b"x2 5 3"),
+    ],
+)
+def test_a_reply_that_is_none_to_the_request_is_an_error(tokens: Tokens, reply: bytes) -> None:
+    numbers(tokens, b":2", tokens.request(2))
+    request = tokens.request(3)
+    with pytest.raises(ValueError, match="Redis answered with"):
+        tokens.numbers(reply, request)
+    assert tokens.shown == 2
+    assert not tokens.settled
+    assert words(tokens.request(0)) == b"3 0 2 1"
+
+
+def test_the_largest_numbers_can_be_read(tokens: Tokens) -> None:
+    last = 2**63 - 1
+    assert numbers(tokens, b":%d" % last, tokens.request(1)) == [last]
+    assert numbers(tokens, b"+2 -%d 1" % last, tokens.request(1)) == [-last]
+
+
+# A newer token.
+
+
+def test_a_reply_of_a_newer_token_gives_nothing(tokens: Tokens) -> None:
+    old, new = tokens.request(0), tokens.request(0)
+    with pytest.raises(SupersededError):
+        tokens.numbers(b"+2 5 0", old)
+    assert numbers(tokens, b"+2 5 0", new) == []
+    with pytest.raises(SupersededError):
+        tokens.numbers(b"+2 5 0", old)
+
+
+def test_once_a_newer_token_is_made_the_numbers_of_an_older_one_are_not_shown(
+    tokens: Tokens,
+) -> None:
+    """The newer one, of a probe beside the visit, leaves them to the next visits."""
+    store = Store()
+    visit, probe = tokens.request(1), tokens.request(0)
+    reply = store.answer(visit.command + visit.arguments)
+    tokens.numbers(store.answer(probe.command + probe.arguments), probe)
+    with pytest.raises(SupersededError):
+        tokens.numbers(reply, visit)
+    assert tokens.shown == 0
+    other = Tokens("counter").request(1)
+    assert store.answer(other.command + other.arguments) == b"+1 1 1"
+
+
+def test_replies_of_probes_may_come_in_any_order(tokens: Tokens) -> None:
+    numbers(tokens, b":2", tokens.request(2))
+    tokens.give_back(range(1, 2))
+    first, second = tokens.request(0), tokens.request(0)
+    assert words(first) == b"2 0 1 1 1 1"
+    assert words(second) == b"3 0 1 1 1 1"
+    assert numbers(tokens, b":2", second) == []
+    assert numbers(tokens, b":2", first) == []
+    assert tokens.settled
+    assert words(tokens.request(0)) == b"4 0 1 3"
+
+
+def test_no_reply_of_an_older_token_makes_a_newer_one_unknown(tokens: Tokens) -> None:
+    first, second = tokens.request(0), tokens.request(0)
+    numbers(tokens, b":0", second)
+    numbers(tokens, b":0", first)
+    assert words(tokens.request(1)) == b"3 1 0 2"
+
+
+# Giving back.
+
+
+def test_numbers_are_given_back_in_ranges_until_redis_has_them(tokens: Tokens) -> None:
+    numbers(tokens, b":9", tokens.request(9))
+    for number in (5, 2, 4, 9):
+        tokens.give_back(range(number, number + 1))
+    assert tokens.shown == 5
+    lost = tokens.request(1)
+    assert words(lost) == b"2 1 5 1 2 1 5 2 9 1"
+    tokens.give_back(range(7, 8))
+    again = tokens.request(0)
+    assert words(again) == b"3 0 4 1 2 1 5 2 9 1"  # 7 waits until it is known what became of 2
+    numbers(tokens, b"+3 9 0", again)
+    assert not tokens.settled
+    assert words(tokens.request(0)) == b"4 0 4 3 7 1"
+
+
+def test_what_was_not_shown_cannot_be_given_back(tokens: Tokens) -> None:
+    numbers(tokens, b":2", tokens.request(2))
+    tokens.give_back(range(1, 3))
+    with pytest.raises(AssertionError):
+        tokens.give_back(range(1, 2))
+
+
+def test_it_is_settled_when_redis_has_nothing_for_it(tokens: Tokens) -> None:
+    assert tokens.settled
+    probe = tokens.request(0)
+    assert tokens.settled  # it asks for nothing
+    visit = tokens.request(1)
+    assert not tokens.settled
+    tokens.numbers(b"+2 1 1", visit)
+    assert tokens.settled
+    tokens.numbers(b":0", probe)
+    tokens.give_back(range(1, 2))
+    assert not tokens.settled
+    settling = tokens.request(0)
+    assert not tokens.settled
+    tokens.numbers(b":1", settling)
+    assert tokens.settled
+
+
+def test_no_fewer_than_no_visits_are_asked_for(tokens: Tokens) -> None:
+    with pytest.raises(AssertionError):
+        tokens.request(-1)

@@ -1,0 +1,255 @@
+"""Break the program on purpose, one place at a time, and list what no test notices.
+
+Each comparison, each branch, each constant and each sum of a file is changed in turn, and the tests
+run. `python -m tests.mutants --help` says how.
+"""
+
+import argparse
+import ast
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from queue import Queue
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+#: Seconds after which a test fails: it waits for what a mutant never does.
+TEST_TIMEOUT = 30
+
+#: Each comparison, and what stands for it.
+COMPARISONS = {
+    "<": ["<=", ">="], "<=": ["<", ">"], ">": [">=", "<="], ">=": [">", "<"],
+    "==": ["!="], "!=": ["=="], "is": ["is not"], "is not": ["is"], "in": ["not in"],
+    "not in": ["in"], "~=": ["=="],
+}  # fmt: skip
+LUA_COMPARISONS = {**COMPARISONS, "==": ["~="]}
+SWAPPED = {"and": "or", "or": "and", "+": "-", "-": "+"}
+
+
+class Mutant(NamedTuple):
+    """A file with one place changed."""
+
+    path: str
+    start: int
+    end: int
+    new: str
+    source: str
+
+    @property
+    def text(self) -> str:
+        return self.source[: self.start] + self.new + self.source[self.end :]
+
+    def __str__(self) -> str:
+        line = self.source.count("\n", 0, self.start) + 1
+        return f"{self.path}:{line}: {self.source[self.start : self.end]!r} -> {self.new!r}"
+
+
+def mutants(path: str) -> Iterator[Mutant]:
+    """Yield all mutants of a file, by its path below the root."""
+    source = (ROOT / path).read_text()
+    changes = _of_lua(source) if path.endswith(".lua") else _of_python(source)
+    for start, end, new in sorted(changes):
+        yield Mutant(path, start, end, new, source)
+
+
+# Python.
+
+
+def _of_python(source: str) -> Iterator[tuple[int, int, str]]:
+    tree = ast.parse(source)
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line.encode()))
+    raw = source.encode()
+
+    def place(line: int, column: int) -> int:
+        return len(raw[: starts[line - 1] + column].decode())
+
+    def span(node: ast.expr) -> tuple[int, int]:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        first = place(node.lineno, node.col_offset)
+        return first, place(node.end_lineno, node.end_col_offset)
+
+    idle = {id(one) for node in ast.walk(tree) for one in _no_values(node)}
+    for node in ast.walk(tree):
+        if id(node) in idle:
+            continue
+        if isinstance(node, ast.If | ast.While | ast.IfExp):
+            yield from ((*span(node.test), new) for new in ("True", "False"))
+        elif isinstance(node, ast.Compare):
+            ends = [span(one) for one in (node.left, *node.comparators)]
+            for (_, start), (end, _) in pairwise(ends):
+                yield from _swapped(source, start, end, COMPARISONS)
+        elif isinstance(node, ast.BoolOp):
+            ends = [span(one) for one in node.values]
+            for (_, start), (end, _) in pairwise(ends):
+                yield from _swapped(source, start, end, {k: [v] for k, v in SWAPPED.items()})
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
+            start, end = span(node.left)[1], span(node.right)[0]
+            yield from _swapped(source, start, end, {k: [v] for k, v in SWAPPED.items()})
+        elif isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add | ast.Sub):
+            start, end = span(node.target)[1], span(node.value)[0]
+            yield from _swapped(source, start, end, {"+=": ["-="], "-=": ["+="]})
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            yield span(node)[0], span(node.operand)[0], ""
+        elif isinstance(node, ast.Constant):
+            yield from ((*span(node), new) for new in _other_values(node.value))
+
+
+def _no_values(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what is no value below a node: docstrings, annotations, parts of f-strings."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        yield node.value
+    if isinstance(node, ast.JoinedStr):
+        yield from (one for one in node.values if isinstance(one, ast.Constant))
+    for name in ("annotation", "returns"):
+        if (below := getattr(node, name, None)) is not None:
+            yield from ast.walk(below)
+
+
+def _other_values(value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [repr(not value)]
+    if isinstance(value, int | float):
+        return [repr(value + 1), *([repr(value - 1)] if value > 0 else [])]
+    if isinstance(value, str | bytes):
+        return [repr(value + (b"x" if isinstance(value, bytes) else "x"))]
+    return []
+
+
+def _swapped(
+    source: str, start: int, end: int, others: dict[str, list[str]]
+) -> Iterator[tuple[int, int, str]]:
+    found = re.search(r"[a-z]+( [a-z]+)?|[-+=<>!~]+", source[start:end])
+    assert found, source[start:end]
+    for new in others.get(found[0], []):
+        yield start + found.start(), start + found.end(), new
+
+
+# Lua.
+
+_LUA = re.compile(
+    r"--[^\n]*|(?P<string>'[^'\n]*')|(?P<number>\b[0-9][0-9a-fe.]*\b)|(?P<comparison>[<>=~]=|[<>])"
+    r"|(?P<swap>\b(?:and|or)\b|[+](?!')|(?<![-'])-(?![-']))|(?P<not>\bnot )"
+    r"|\bif (?P<condition>.*?) then\b"
+)
+
+
+def _of_lua(source: str, start: int = 0) -> Iterator[tuple[int, int, str]]:
+    for found in _LUA.finditer(source):
+        kind = found.lastgroup
+        if kind is None:  # a comment
+            continue
+        first, last = (start + one for one in found.span(kind))
+        text = found[kind]
+        if kind == "condition":
+            yield from ((first, last, new) for new in ("true", "false"))
+            yield from _of_lua(text, first)
+        elif kind == "string":
+            yield first, last, f"{text[:-1]}x'"
+        elif kind == "number":
+            value = float(text) if "e" in text else int(text)
+            yield from ((first, last, repr(one)) for one in (value + 1, value - 1) if one >= 0)
+        elif kind == "not":
+            yield first, last, ""
+        else:
+            others = LUA_COMPARISONS[text] if kind == "comparison" else [SWAPPED[text]]
+            yield from ((first, last, new) for new in others)
+
+
+# Running.
+
+
+def _survives(mutant: Mutant, folder: Path, tests: list[str]) -> bool:
+    """Tell whether the tests pass, in a copy of the program with the mutant in it."""
+    (folder / mutant.path).write_text(mutant.text)
+    command = [
+        *(
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:randomly",
+            "-p",
+            "no:cacheprovider",
+        ),
+        *("-n", "0", f"--timeout={TEST_TIMEOUT}", *tests),
+    ]
+    # Compiled modules are told by their time and size, which a mutant may share.
+    env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    ended = subprocess.run(command, cwd=folder, env=env, capture_output=True, check=False)
+    (folder / mutant.path).write_text(mutant.source)
+    return ended.returncode == 0
+
+
+def _copy(folder: Path) -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    for name in listed.stdout.decode().split("\0"):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+
+def survivors(chosen: list[Mutant], tests: list[str], jobs: int) -> Iterator[Mutant]:
+    """Yield those that the tests let pass, as they run side by side."""
+    folders: Queue[Path] = Queue()
+
+    def tried(mutant: Mutant) -> Mutant | None:
+        folder = folders.get()
+        try:
+            return mutant if _survives(mutant, folder, tests) else None
+        finally:
+            folders.put(folder)
+
+    with tempfile.TemporaryDirectory() as parent:
+        for job in range(jobs):
+            _copy(Path(parent, str(job)))
+            folders.put(Path(parent, str(job)))
+        with ThreadPoolExecutor(jobs) as pool:
+            yield from (one for one in pool.map(tried, chosen) if one is not None)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="Python or Lua, or a room of it")
+    parser.add_argument("--tests", nargs="+", metavar="TEST", help="(default: the room's tests)")
+    parser.add_argument("--number", type=int, help="so many mutants (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once")
+    parser.add_argument("--list", action="store_true", help="list the mutants, and run nothing")
+    options = parser.parse_args()
+    paths = [
+        str(path.relative_to(ROOT))
+        for name in options.files
+        for one in [ROOT / name]
+        for path in (sorted(one.rglob("*.py")) if one.is_dir() else [one])
+    ]
+    chosen = [mutant for path in paths for mutant in mutants(path)]
+    if options.number is not None and options.number < len(chosen):
+        chosen = random.Random(options.seed).sample(chosen, options.number)
+    if options.list:
+        print("\n".join(map(str, chosen)))
+        return 0
+    rooms = sorted({f"tests/{Path(path).parts[0]}" for path in paths})
+    found = 0
+    for mutant in survivors(chosen, options.tests or rooms, options.jobs):
+        found += 1
+        print(f"survives: {mutant}", flush=True)
+    print(f"{len(chosen)} mutants, {found} survive")
+    return int(found > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
