@@ -10,6 +10,7 @@
 local DAY, MOST = 86400, 128 -- seconds that a record is kept; groups that one token takes from
 local EXACT = 1e14 -- Lua writes larger numbers inexactly, so they are never spare
 local sequence, visits, shown, known, unshown = ARGV[1]:match('^(%d+) (%d+) (%d+) (%d+)(.*)$')
+
 -- A token that comes again, or after a newer one, changes nothing.
 local kept = redis.call('HGET', KEYS[2], 'token') or ''
 local newest, got = kept:match('^(%d+)(.*)$')
@@ -28,8 +29,7 @@ redis.call('HSET', KEYS[2], 'visits', shown)
 redis.call('EXPIRE', KEYS[2], DAY)
 if are_spare then
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '(' .. total, '+inf') -- a counter set back gives them
-  redis.call('ZRANGE', KEYS[3], 0, 0) -- what an access list forbids fails before a group changes
-  redis.call('ZADD', KEYS[3], 'XX', 0, '')
+  redis.call('ZADD', KEYS[3], 'XX', 0, '') -- so does this, before a group is taken apart
   for last, count in unshown:gmatch(' (%-?%d+) (%d+)') do
     if count ~= '0' and tonumber(last) <= total and math.abs(last) < EXACT then
       local below = redis.call('ZRANGEBYSCORE', KEYS[3], last - count, last - count)[1]

@@ -72,7 +72,9 @@ local ahead = (newest[2] or now) - now
 if ahead > OFF then
   newest = try('ZREVRANGE', names, 0, MOST, 'WITHSCORES') or {}
   for i = 1, #newest, 2 do
-    if newest[i + 1] - now > OFF then try('ZADD', names, math.min(now, newest[i + 1] - ahead), newest[i]) end
+    if newest[i + 1] - now > OFF then
+      try('ZADD', names, math.min(now, newest[i + 1] - ahead), newest[i])
+    end
   end
 end
 try('ZADD', names, now, ARGV[2])

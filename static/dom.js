@@ -15,6 +15,9 @@ export function arrange(parent, children) {
   while (parent.children.length > children.length) parent.lastElementChild.remove();
 }
 
+// Names that others have chosen, as "constructor", are but names in it.
+export const bare = (entries) => Object.assign(Object.create(null), entries);
+
 export function svg(name, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);

@@ -1,5 +1,7 @@
 // What was counted in the view, in steps, by version. Times are seconds by the clock of Redis.
 
+import { bare } from "./dom.js";
+
 const told = document.documentElement.dataset;
 export const view = told.last;
 export const [span, step] = [Number(told.span), Number(told.step)]; // seconds: all, and a step
@@ -13,7 +15,7 @@ const startOf = (time) => Math.floor(time / step) * step;
 export const asEvent = () => ({ time: now, moments: [...moments] });
 
 export function begin(event) {
-  moments = new Map(event.moments);
+  moments = new Map(event.moments.map(([start, visits]) => [start, bare(visits)]));
   now = event.time;
 }
 
@@ -24,7 +26,7 @@ export function add({ time, counted = {}, redis }) {
   const from = now > time - span ? now : time - 1;
   for (let start = startOf(from); start < time; start += step) {
     const part = (Math.min(start + step, time) - Math.max(start, from)) / (time - from);
-    const moment = moments.get(start) ?? {};
+    const moment = moments.get(start) ?? bare();
     for (const [version, visits] of Object.entries(counted)) {
       moment[version] = (moment[version] ?? 0) + visits * part;
     }
@@ -35,6 +37,7 @@ export function add({ time, counted = {}, redis }) {
     if (aways.at(-1)?.until !== from) aways.push({ kind: "away", time: from });
     aways.at(-1).until = time;
   }
+  aways = aways.filter(({ until }) => until > time - span);
   now = time;
 }
 
@@ -43,7 +46,7 @@ export function add({ time, counted = {}, redis }) {
 export function steps() {
   const all = [];
   for (let start = startOf(now - span); start < now; start += step) {
-    all.push([start, Math.min(start + step, now), moments.get(start) ?? {}]);
+    all.push([start, Math.min(start + step, now), moments.get(start) ?? bare()]);
   }
   return all;
 }

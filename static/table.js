@@ -2,7 +2,7 @@
 
 import { $, arrange, write } from "./dom.js";
 import { picture, swatch } from "./versions.js";
-import { say, showAgo, showNumber, showRate, showShare } from "./words.js";
+import { knows, say, showAgo, showNumber, showRate, showShare } from "./words.js";
 
 const SMOOTH = 5; // seconds over which "per second" is taken
 const SORT = 10_000; // milliseconds between two sortings by what changes: rows do not hop
@@ -53,14 +53,14 @@ function drawRow(one, sum, most) {
   if (version.textContent !== one.version) {
     version.replaceChildren(picture(swatch(one.version)), one.version);
   }
-  write(state, one.states.map((state) => say(`is ${state}`)).join(", "));
+  write(state, one.states.map((state) => say(`is ${state}`, {}, state)).join(", "));
   write(visits, showNumber(one.visits));
   write(share.firstChild, showShare(one.visits / (sum || 1)));
   share.lastChild.style.width = `calc(${one.visits / (most || 1)} * (100% - 4rem))`;
   write(rate, showRate(one.rate));
   write(seen, showAgo(one.seen));
   write(labels, one.labels);
-  one.row.className = one.states[0] ?? "";
+  one.row.className = one.states.find((state) => knows(`is ${state}`)) ?? "";
 }
 
 // Sorting: texts rise at first, numbers fall.

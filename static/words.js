@@ -1,11 +1,15 @@
 // The page's words in its language, and numbers and times as the reader writes them.
 
-import { $ } from "./dom.js";
+import { $, bare } from "./dom.js";
 
-const words = JSON.parse($("words").textContent);
+const words = bare(JSON.parse($("words").textContent));
 
-// A text of the page's, in which each {name} is filled in.
-export const say = (key, values) => words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+export const knows = (key) => key in words;
+
+// A text of the page's, in which each {name} is filled in. A newer release may tell of what this one
+// has no text for: its own word will do.
+export const say = (key, values, word = key) =>
+  (words[key] ?? word).replace(/\{(\w+)\}/g, (whole, name) => values?.[name] ?? whole);
 
 const format = (kind, options) => {
   const made = new Intl[kind](navigator.language, options);

@@ -1,6 +1,7 @@
 """The live page, as a person sees it who opens it in a browser."""
 
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -194,6 +195,54 @@ def test_a_replica_that_is_made_sick_is_marked(
     page = open_page(server.url).page
     expect(row(page, "web-1").locator(".state")).to_have_text("sick")
     expect(row(page, "web-2").locator(".state")).to_have_text("")
+
+
+def test_a_kind_of_fault_that_is_not_known_yet_is_shown_by_its_word(
+    valkey: Valkey, counting: Start, open_page: Open
+) -> None:
+    """A newer release writes some in a rolling update."""
+    server = counting(f"--redis-url={valkey.url}", script=REPLICA, HOSTNAME="web-1")
+    server.visits()
+    write_replica(valkey, "web-2", faults="constructor,unseen,sick")
+    page = open_page(server.url).page
+    is_live(page)
+    expect(row(page, "web-2").locator(".state")).to_have_text("constructor, unseen, sick")
+    expect(row(page, "web-2")).to_have_class("sick")  # nor is it a class of the page's own
+    expect(row(page, "web-1").locator(".state")).to_have_text("")
+
+
+def test_a_name_that_every_object_of_javascript_has_is_a_name_as_any_other(
+    valkey: Valkey, counting: Start, open_page: Open
+) -> None:
+    flags = (f"--redis-url={valkey.url}", "--version-label=constructor")
+    server = counting(*flags, script=REPLICA, HOSTNAME="toString")
+    now = int(time.time())
+    moment = f"{now // 2 * 2 - 10} __proto__=40 constructor=60"
+    valkey.client.hset("{counter}:last:5m", str((now // 2 - 5) % 150), moment)
+    for name in ("__proto__", "hasOwnProperty"):
+        write_replica(valkey, name, version=name, labels=f"{name}={name}")
+    page = open_page(server.url).page
+    is_live(page)
+    for _ in range(3):
+        server.visits()
+        wait_for_draws(page, 1)
+    legend = page.locator("#legend li")
+    expect(legend).to_have_text([re.compile(r"^constructor "), re.compile(r"^__proto__ ")])
+    for one in legend.all_inner_texts():
+        assert re.search(r" \d+(\.\d)?%$", one), one
+    assert "NaN" not in page.locator("#chart").inner_html()
+    assert all(height > 0 for height in heights(page))
+    wait_for_marks(page, "toString came", "hasOwnProperty came")
+    expect(row(page, "__proto__").locator(".labels")).to_have_text("__proto__=__proto__")
+
+
+def write_replica(valkey: Valkey, hostname: str, **fields: str) -> None:
+    """Write what a replica of another release may have written."""
+    own = {"hostname": hostname, "visits": "1", "started": f"{time.time():.3f}"}
+    key = f"{{counter}}:process:of-{hostname}"
+    valkey.client.hset(key, mapping=own | fields)
+    valkey.client.expire(key, 60 * 60)
+    valkey.client.zadd("{counter}:processes", {f"of-{hostname}": time.time()})
 
 
 def test_a_single_idle_replica_is_no_fallen_one(
