@@ -113,7 +113,7 @@ def make_app(
     return Application(
         below(settings.path_prefix, rules),
         default_handler_class=NotFoundHandler,
-        template_path=str(Path(__file__).parent / "templates"),
+        template_path=str(Path(__file__).resolve().parent / "templates"),
         log_function=count_and_log if settings.access_log else metrics.answered,
         draining=draining or asyncio.Event(),
         version_label=settings.version_label,

@@ -15,6 +15,12 @@ from pathlib import Path
 PARTS = Path("appendonlydir")
 MANIFEST = PARTS / "appendonly.aof.manifest"
 
+#: What a Valkey that was killed leaves of a file that it was about to write: new parts, a snapshot
+#: that somebody has asked for (``SAVE``), and the names of the parts.
+_UNFINISHED = re.compile(
+    r"temp-rewriteaof-(bg-)?\d+\.aof|temp-\d+(\.\d+)?\.rdb|temp-appendonly\.aof\.(manifest|incr)"
+)
+
 #: Copies of damaged files that are kept. The oldest goes when there is one more.
 COPIES = 5
 
@@ -59,6 +65,14 @@ def advised(why: str, folder: str, otherwise: str = "") -> str:
         if re.search(said, why):
             return f"{why}; {advice.format(folder=folder)}"
     return f"{why}; {otherwise}" if otherwise else why
+
+
+def tidy() -> None:
+    """Remove what Valkey has not finished writing; call it when no Valkey is running."""
+    for place in (Path(), PARTS):
+        for one in place.glob("temp-*"):
+            if _UNFINISHED.fullmatch(one.name):
+                one.unlink()
 
 
 def check(folder: str) -> None:

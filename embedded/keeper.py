@@ -1,7 +1,6 @@
 """What keeps the private Valkey running: a process of its own, whose working directory is DIR."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -13,10 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from embedded import journal
+from embedded import journal, leftover
 
-#: Seconds that Valkey gets to be ready, to stop, and to be gone when it was left over.
-START, STOP, LEFTOVER = 30.0, 3.0, 1.0
+#: Seconds that Valkey gets to be ready, and to be gone when it was left over.
+START, LEFTOVER = 30.0, 1.0
 
 #: Seconds between two looks at Valkey. All looks together take 0.06 % of a core.
 LOOK_EVERY = 0.1
@@ -34,8 +33,8 @@ SECOND_TRY, LONGEST = 0.5, 30.0
 #: Bytes from which on Valkey's log is put aside at the next start. One such log is kept.
 LONG_LOG = 1 << 20
 
-#: Where things are in DIR. Valkey holds the lock, which names its process.
-SOCKET, LOCK, LOG = Path("run/valkey.sock"), Path("run/valkey.lock"), Path("valkey.log")
+#: Where Valkey's log is in DIR.
+LOG = Path("valkey.log")
 
 #: Shows that there is room on the disk.
 ROOM = Path("run/room")
@@ -46,7 +45,7 @@ _COMPLAINT = re.compile(
 )
 
 _ARGUMENTS = (
-    *("--port", "0", "--unixsocket", str(SOCKET), "--unixsocketperm", "700"),
+    *("--port", "0", "--unixsocketperm", "700"),
     *("--appendonly", "yes", "--save", ""),
     # The default may put off the write until after the reply (`everysec`, while the system is
     # busy with the last second's), and what was shown is lost with a Valkey that is killed then.
@@ -66,15 +65,17 @@ class EmbeddedError(RuntimeError):
 class Keeper:
     """Starts a Valkey, again and again if need be, until the server is gone."""
 
-    def __init__(self, folder: str, binary: str, server_gone: int) -> None:
+    def __init__(self, folder: str, binary: str, socket_path: Path, server_gone: int) -> None:
         """Prepare to keep a Valkey.
 
         :arg folder: the working directory, as the user names it.
         :arg binary: the absolute path of ``valkey-server``.
+        :arg socket_path: where Valkey is to listen, seen from the working directory.
         :arg server_gone: a descriptor that becomes readable when the server is gone.
         """
         self._folder = folder
         self._binary = binary
+        self._socket = socket_path
         self._server_gone = server_gone
         self._delay = 0.0
         self._said: set[str] = set()  # since Valkey was last up for long
@@ -109,12 +110,12 @@ class Keeper:
                 self._said.clear()
                 self._delay = 0
             # Nobody can reach it any more, and its data is on the disk.
-            if not os.path.exists(SOCKET) and os.path.exists(journal.MANIFEST):
+            if not self._socket.exists() and os.path.exists(journal.MANIFEST):
                 try:
                     valkey.wait(ENDING)
                 except subprocess.TimeoutExpired:
                     _stop(valkey)
-                    return f"{SOCKET} was deleted"
+                    return f"{self._socket} was deleted"
         _stop(valkey)
         return ""
 
@@ -164,7 +165,7 @@ class Keeper:
         valkey = self._spawn()
         deadline = time.monotonic() + START
         while valkey.poll() is None and not self._is_server_gone(within=0.01):
-            if _answers():
+            if self._answers():
                 return valkey, ""
             if time.monotonic() > deadline:
                 _stop(valkey)
@@ -180,17 +181,18 @@ class Keeper:
         with contextlib.ExitStack() as stack:
             log_file = stack.enter_context(LOG.open("ab"))
             self._log_start = log_file.tell()
-            lock = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            lock = os.open(leftover.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
             stack.callback(os.close, lock)
-            outlast_leftover(lock, LEFTOVER)
+            leftover.outlast(lock, LEFTOVER)
             os.ftruncate(lock, 0)
+            journal.tidy()
             valkey = subprocess.Popen(
-                [self._binary, *_ARGUMENTS],
+                [self._binary, "--unixsocket", str(self._socket), *_ARGUMENTS],
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
                 pass_fds=[lock],  # so Valkey holds it until it is gone itself
-                start_new_session=True,  # see `outlast_leftover`
+                start_new_session=True,  # see `leftover.outlast`
             )
             try:
                 os.pwrite(lock, b"%d" % valkey.pid, 0)
@@ -198,6 +200,15 @@ class Keeper:
                 _stop(valkey)
                 raise
         return valkey
+
+    def _answers(self) -> bool:
+        """Whether Valkey takes commands: it does not while it reads its files."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(1)
+            client.connect(str(self._socket))
+            client.sendall(b"PING\r\n")
+            return client.recv(64).startswith(b"+PONG")
+        return False
 
     def _complaint(self, valkey: subprocess.Popen[bytes]) -> str:
         """Return what a Valkey that gave up said last."""
@@ -211,35 +222,10 @@ class Keeper:
         return journal.advised(said, self._folder, otherwise=self._more) if said else ""
 
 
-def outlast_leftover(lock: int, patience: float) -> None:
-    """Take Valkey's lock. One left over from a killed server is about to stop, or is stopped.
-
-    While the lock is held, the group of the process that it names is Valkey and what Valkey has
-    forked. So the number cannot have become that of another program, as one in a file might.
-
-    :arg lock: the open lock file.
-    :arg patience: seconds until the leftover is killed.
-    :raises BlockingIOError: when it is there still, `STOP` seconds later.
-    """
-    kill_at = time.monotonic() + patience
-    give_up_at = kill_at + STOP
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            now = time.monotonic()
-            if now > give_up_at:
-                raise
-            if now > kill_at and (group := os.pread(lock, 10, 0)):
-                with contextlib.suppress(ProcessLookupError, PermissionError):  # it ends
-                    os.killpg(int(group), signal.SIGKILL)
-            time.sleep(0.01)
-
-
 def _stop(valkey: subprocess.Popen[bytes]) -> None:
     valkey.terminate()
     try:
-        valkey.wait(STOP)
+        valkey.wait(leftover.STOP)
     except subprocess.TimeoutExpired:
         valkey.kill()
         valkey.wait()
@@ -251,13 +237,3 @@ def _how_ended(valkey: subprocess.Popen[bytes]) -> str:
         return f"ended with status {code}"
     names = {signum.value: signum.name for signum in signal.Signals}
     return f"ended by {names.get(-code, f'signal {-code}')}"
-
-
-def _answers() -> bool:
-    """Whether Valkey takes commands: it does not while it reads its files."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(1)
-        client.connect(str(SOCKET))
-        client.sendall(b"PING\r\n")
-        return client.recv(64).startswith(b"+PONG")
-    return False

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import socket
 import time
@@ -17,13 +18,11 @@ from pathlib import Path
 from typing import IO, NoReturn
 from urllib.parse import quote
 
-from embedded import journal
-from embedded.keeper import LOCK, SOCKET, STOP, EmbeddedError, Keeper, outlast_leftover
+from embedded import journal, leftover
+from embedded.folder import RUN, SOCKET, SharedError, prepare, shorter, socket_folder
+from embedded.keeper import EmbeddedError, Keeper
 
 __all__ = ["EmbeddedError", "running"]
-
-#: The longest path of a Unix socket, in bytes: macOS has 104, Linux 108, with the final NUL.
-LONGEST_PATH = 103
 
 _READY = "ready"
 
@@ -43,29 +42,21 @@ def running(folder: str, sockets: Sequence[socket.socket] = ()) -> Iterator[str]
         used, or Valkey does not start.
     """
     data = Path(folder)
-    run = data / "run"
-    socket_path = _socket_path(data / SOCKET)
     with contextlib.ExitStack() as stack:
         try:
-            data.mkdir(mode=0o700, parents=True, exist_ok=True)
-            run.mkdir(mode=0o700, exist_ok=True)
-            run.chmod(0o700)
-            lock = stack.enter_context(_locked(run / "server.lock"))
-            stack.enter_context(_kept(folder, _binary(), [*sockets, lock]))
+            prepare(data)
+            lock = stack.enter_context(_locked(data / RUN / "server.lock"))
+            private = stack.enter_context(socket_folder(data))
+            stack.enter_context(_kept(folder, _binary(), private, [*sockets, lock]))
+        except SharedError as error:
+            raise EmbeddedError(f"embedded:{folder}: {error}") from None
         except OSError as error:
-            why = journal.advised(f"{error.filename}: {error.strerror}", folder)
-            raise EmbeddedError(f"embedded:{folder}: {why}") from None
-        yield f"unix:{quote(os.fsencode(socket_path))}"
-
-
-def _socket_path(path: Path) -> str:
-    """Return the shorter way to write a path, as a socket's has few bytes."""
-    shorter = min(str(path.absolute()), os.path.relpath(path), key=len)
-    if len(os.fsencode(shorter)) > LONGEST_PATH:
-        raise EmbeddedError(
-            f"embedded:DIR: the path of a Unix socket has at most {LONGEST_PATH} bytes: {shorter}"
-        )
-    return shorter
+            why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            raise EmbeddedError(f"embedded:{folder}: {journal.advised(why, folder)}") from None
+        if private:
+            log.info("embedded:%s: the socket is in %s, as it cannot be in DIR", folder, private)
+        path = shorter((private or data / RUN) / SOCKET)
+        yield f"unix:{quote(os.fsencode(path))}"
 
 
 def _binary() -> str:
@@ -97,14 +88,20 @@ def _locked(path: Path) -> Iterator[IO[str]]:
 
 @contextlib.contextmanager
 def _kept(
-    folder: str, binary: str, servers_own: Sequence[socket.socket | IO[str]]
+    folder: str,
+    binary: str,
+    private: Path | None,
+    servers_own: Sequence[socket.socket | IO[str]],
 ) -> Iterator[None]:
     """Have a keeper, which has started Valkey, until the end.
+
+    :arg private: the folder of the socket, where it cannot be in DIR.
+    :arg servers_own: what the keeper must not hold open.
 
     The keeper stops Valkey at the end of a pipe on which nothing is ever written. It comes when
     the server is gone, its workers too, however that happened.
     """
-    lock = os.open(Path(folder) / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    lock = os.open(Path(folder) / leftover.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     server_gone, server_alive = os.pipe()
     report, reporting = os.pipe()
     keeper = os.fork()
@@ -114,7 +111,7 @@ def _kept(
         os.close(server_alive)
         os.close(report)
         os.close(lock)
-        _keep_and_exit(folder, binary, server_gone, reporting)
+        _keep_and_exit(folder, binary, private, server_gone, reporting)
     os.close(server_gone)
     os.close(reporting)
     try:
@@ -129,7 +126,9 @@ def _kept(
         os.close(lock)
 
 
-def _keep_and_exit(folder: str, binary: str, server_gone: int, reporting: int) -> NoReturn:
+def _keep_and_exit(
+    folder: str, binary: str, private: Path | None, server_gone: int, reporting: int
+) -> NoReturn:
     def tell(why: str | None) -> None:
         with (
             contextlib.suppress(BrokenPipeError),  # the server has ended meanwhile
@@ -142,22 +141,25 @@ def _keep_and_exit(folder: str, binary: str, server_gone: int, reporting: int) -
         os.setsid()
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, lambda *_: None)
+        os.umask(0o077)  # what Valkey writes is for its user alone
         os.chdir(folder)
-        Keeper(folder, binary, server_gone).keep(tell)
+        Keeper(folder, binary, (private or RUN) / SOCKET, server_gone).keep(tell)
     except BaseException:
         log.exception("what keeps the embedded Valkey running has failed")
     finally:
+        if private:  # the server may have been killed
+            shutil.rmtree(private, ignore_errors=True)
         logging.shutdown()  # what is logged may not be written yet
         os._exit(0)
 
 
 def _outlast(keeper: int, lock: int) -> None:
     """Return when the keeper is gone, and Valkey, which one that was killed has left to us."""
-    deadline = time.monotonic() + STOP + 1
+    deadline = time.monotonic() + leftover.STOP + 1
     with contextlib.suppress(ChildProcessError):  # it was waited for, as worker processes are
         while os.waitpid(keeper, os.WNOHANG)[0] == 0:
             if time.monotonic() > deadline:
                 os.kill(keeper, signal.SIGKILL)
             time.sleep(0.01)
     with contextlib.suppress(BlockingIOError):
-        outlast_leftover(lock, patience=0)
+        leftover.outlast(lock, patience=0)

@@ -3,6 +3,7 @@
 It imports as little as it can, since every container runs it every few seconds.
 """
 
+import contextlib
 import http.client
 import socket
 import ssl
@@ -38,9 +39,10 @@ def what_is_wrong(settings: Settings) -> str | None:
             )
         else:
             connection = http.client.HTTPConnection(*where, timeout=TIMEOUT)
-        headers = {"Host": _host_header(*where)}
-        connection.request("GET", f"{settings.path_prefix}/healthz", headers=headers)
-        status = connection.getresponse().status
+        with contextlib.closing(connection):
+            headers = {"Host": _host_header(*where)}
+            connection.request("GET", f"{settings.path_prefix}/healthz", headers=headers)
+            status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
         return f"no answer from {host} port {settings.port}: {error}"
     return None if status == 200 else f"{host} port {settings.port} answered {status}"

@@ -1,5 +1,6 @@
 """The settings: where they come from, what they do, and what is said when they cannot be."""
 
+import contextlib
 import ctypes
 import ipaddress
 import json
@@ -11,18 +12,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
 import config
+from server import StartError, listen, new_visits
 from tests.support import ROOT
+from tests.support.here import refused, run_here
 from tests.support.processes import children
 from tests.support.program import Program, run_to_end
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
+from watch import Metrics
 
 Start = Callable[..., Program]
 Connect = Callable[[Program], HTTPConnection]
@@ -232,14 +236,6 @@ def variable(setting: str) -> str:
     return setting.upper().replace("-", "_")
 
 
-def refused(result: subprocess.CompletedProcess[str], status: int) -> str:
-    """The one line that a program that did not start wrote."""
-    assert (result.returncode, result.stdout) == (status, ""), result.stderr
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("server.py: ")
-    return line
-
-
 def says(url: str) -> str:
     """What ``--redis-url`` is refused with."""
     with pytest.raises(config.SettingError) as error:
@@ -341,7 +337,7 @@ def test_bad_variable_that_a_good_flag_overrides_is_no_error() -> None:
         good = next(text for name, text, _ in GOOD if name == setting)
         config.load([f"--{setting}={good}"], {variable(setting): value})
     assert "no answer" in refused(
-        run_to_end("--healthcheck", "--address=127.0.0.1", "--port=1", PORT="x"), 1
+        run_here("--healthcheck", "--address=127.0.0.1", "--port=1", PORT="x"), 1
     )
 
 
@@ -378,14 +374,15 @@ def test_bad_value_is_refused_with_its_setting_and_what_is_allowed(
 @pytest.mark.parametrize("setting", sorted({setting for setting, _, _ in BAD}))
 def test_bad_value_is_one_line_and_status_2_and_starts_nothing(setting: str, folder: Path) -> None:
     _, value, allowed = next(one for one in BAD if one[0] == setting)
-    good = {} if setting == "redis-url" else {"REDIS_URL": f"embedded:{folder / 'data'}"}
-    by_flag = refused(run_to_end(f"--{setting}={value}", **good), 2)
-    assert f"--{setting}={value}: " in by_flag
-    by_variable = refused(run_to_end(**good | {variable(setting): value}), 2)
-    assert f"{variable(setting)}={value}: " in by_variable
-    assert allowed in by_flag
-    assert allowed in by_variable
-    assert not list(folder.iterdir())
+    for run in (run_here, *([run_to_end] if setting == "port" else [])):
+        good = {} if setting == "redis-url" else {"REDIS_URL": f"embedded:{folder / 'data'}"}
+        by_flag = refused(run(f"--{setting}={value}", **good), 2)
+        assert f"--{setting}={value}: " in by_flag
+        by_variable = refused(run(**good | {variable(setting): value}), 2)
+        assert f"{variable(setting)}={value}: " in by_variable
+        assert allowed in by_flag
+        assert allowed in by_variable
+        assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -403,7 +400,7 @@ def test_bad_value_is_one_line_and_status_2_and_starts_nothing(setting: str, fol
     ],
 )
 def test_what_is_no_flag_or_has_no_value_is_one_line_and_status_2(argument: str, part: str) -> None:
-    assert f": {part}:" in refused(run_to_end(argument), 2)
+    assert refused(run_here(argument), 2).startswith(f"{part}: ")
 
 
 @pytest.mark.parametrize("value", ["x" * 129, "x\ny", "\x1b[1m", "\udce9" * 33])
@@ -492,7 +489,7 @@ def test_name_that_is_not_utf_8_is_shown_with_escapes() -> None:
 
 
 def test_help_lists_every_setting_on_standard_output() -> None:
-    result = run_to_end("--help")
+    result = run_here("--help")
     assert (result.returncode, result.stderr) == (0, "")
     for setting, default in SETTINGS.items():
         about = re.search(rf"(?ms)^  --{setting} .*?(?=^  --)", result.stdout)
@@ -504,8 +501,7 @@ def test_help_lists_every_setting_on_standard_output() -> None:
     assert listed == [*SETTINGS, "healthcheck", "version", "help"]
 
 
-@pytest.mark.parametrize("flag", ["--help", "--version"])
-def test_what_is_asked_for_may_have_no_reader_and_no_room(flag: str) -> None:
+def test_what_is_asked_for_may_have_no_reader_and_no_room() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     full = os.open("/dev/full", os.O_WRONLY)
@@ -519,7 +515,7 @@ def test_what_is_asked_for_may_have_no_reader_and_no_room(flag: str) -> None:
                 text=True,
                 timeout=PATIENCE,
             )
-            for stdout in (writing, full)
+            for flag, stdout in (("--help", writing), ("--version", full))
         )
     finally:
         os.close(writing)
@@ -559,9 +555,9 @@ def test_what_is_asked_for_may_have_no_reader_and_no_room(flag: str) -> None:
 def test_password_of_a_url_is_never_shown(url: str) -> None:
     for message in (
         says(url),
-        refused(run_to_end(f"--redis-ulr={url}"), 2) if "@quiet" in url else "",
-        refused(run_to_end(url), 2) if "@quiet" in url else "",
-        refused(run_to_end(REDIS_URL=url), 2) if "@quiet" in url else "",
+        refused(run_here(f"--redis-ulr={url}"), 2),
+        refused(run_here(url), 2),
+        refused(run_here(REDIS_URL=url), 2),
     ):
         shown = message.partition("allowed is")[0]
         assert not re.search("hush|quiet|mute|still|calm", shown), message
@@ -579,9 +575,10 @@ def test_port_that_is_taken_is_one_line_and_status_1() -> None:
 
 
 def test_address_that_is_not_to_be_had_is_one_line_and_status_1() -> None:
-    for address in ("192.0.2.1", "nowhere.invalid"):
-        line = refused(run_to_end(f"--address={address}", "--port=0"), 1)
-        assert f"cannot listen on port 0 of {address}: " in line
+    with pytest.raises(StartError, match=r"cannot listen on port 0 of nowhere\.invalid: "):
+        listen(config.load(["--address=nowhere.invalid", "--port=0"], {}))
+    line = refused(run_to_end("--address=192.0.2.1", "--port=0"), 1)
+    assert "cannot listen on port 0 of 192.0.2.1: " in line
 
 
 def without_privileges(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -636,9 +633,10 @@ def test_password_file_that_cannot_be_used_is_one_line_and_status_1(folder: Path
         ("newline", "the file is empty"),
         ("latin-1", "not UTF-8"),
     ):
-        flag = f"--redis-password-file={folder / name}"
-        line = refused(run_to_end("--port=0", flag), 1)
-        assert f"{folder / name}: {said}" in line
+        for setting in ("redis_password_file", "redis_sentinel_password_file"):
+            settings = config.Settings(**{setting: str(folder / name)})
+            with pytest.raises(config.SettingError, match=re.escape(f"{folder / name}: {said}")):
+                new_visits(settings, Metrics())
     (folder / "forbidden").write_text("hush")
     (folder / "forbidden").chmod(0)
     line = refused(without_privileges("--port=0", f"--redis-password-file={folder}/forbidden"), 1)
@@ -648,11 +646,12 @@ def test_password_file_that_cannot_be_used_is_one_line_and_status_1(folder: Path
 def test_certificate_that_cannot_be_used_is_one_line_and_status_1(folder: Path) -> None:
     garbage = folder / "garbage.pem"
     garbage.write_text("garbage")
-    for path in (folder / "missing.pem", garbage):
-        url = f"rediss://:hush@127.0.0.1:1/0?ssl_ca_certs={path}"
-        line = refused(run_to_end("--port=0", REDIS_URL=url), 1)
-        assert str(path) in line
-        assert "hush" not in line
+    url = "rediss://:hush@127.0.0.1:1/0?ssl_ca_certs="
+    with pytest.raises(OSError, match=str(folder / "missing.pem")) as error:
+        new_visits(config.Settings(redis_url=f"{url}{folder}/missing.pem"), Metrics())
+    line = refused(run_to_end("--port=0", REDIS_URL=f"{url}{garbage}"), 1)
+    assert str(garbage) in line
+    assert "hush" not in f"{error.value}{line}"
 
 
 # What the settings do.
@@ -665,33 +664,40 @@ def test_default_listens_on_every_interface(program: Start) -> None:
     assert serves("::1", server.port) == has_ipv6()
 
 
+@contextlib.contextmanager
+def listening(*flags: str, processes: int = 1) -> Iterator[int]:
+    """Listen as the program does, and return the port."""
+    sockets = listen(config.load(["--port=0", *flags], {}), processes)
+    try:
+        yield int(sockets[0][0].getsockname()[1])
+    finally:
+        for one in {one for those in sockets for one in those}:
+            one.close()
+
+
 @pytest.mark.parametrize("processes", [1, 2])
-def test_two_colons_are_every_interface_too(processes: int, program: Start) -> None:
-    flags = ("--redis-url=unix:/nowhere/redis.sock", f"--processes={processes}")
-    server = program(*flags, "--address=::")
-    assert f"http://localhost:{server.port}/" in server.log.decode()
-    assert serves("127.0.0.1", server.port)
-    assert serves("::1", server.port) == has_ipv6()
+def test_two_colons_are_every_interface_too(processes: int) -> None:
+    with listening("--address=::", processes=processes) as port:
+        assert serves("127.0.0.1", port)
+        assert serves("::1", port) == has_ipv6()
 
 
-def test_no_interface_but_those_of_ipv4_is_listened_on_where_that_is_said(program: Start) -> None:
-    server = program("--redis-url=unix:/nowhere/redis.sock", "--address=0.0.0.0")
-    assert f"http://0.0.0.0:{server.port}/" in server.log.decode()
-    assert serves("127.0.0.2", server.port)
-    assert not serves("::1", server.port)
+def test_no_interface_but_those_of_ipv4_is_listened_on_where_that_is_said() -> None:
+    with listening("--address=0.0.0.0") as port:
+        assert serves("127.0.0.2", port)
+        assert not serves("::1", port)
 
 
-def test_address_is_the_only_one_listened_on(program: Start) -> None:
-    server = program("--redis-url=unix:/nowhere/redis.sock", ADDRESS="127.0.0.1")
-    assert f"http://127.0.0.1:{server.port}/" in server.log.decode()
-    assert server.get("/healthz")[0] == 200
-    assert not serves("127.0.0.2", server.port)
-    assert not serves("::1", server.port)
+def test_address_is_the_only_one_listened_on() -> None:
+    with listening("--address=127.0.0.1") as port:
+        assert serves("127.0.0.1", port)
+        assert not serves("127.0.0.2", port)
+        assert not serves("::1", port)
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_address_may_be_of_ipv6(program: Start) -> None:
-    server = program("--redis-url=unix:/nowhere/redis.sock", "--address=::1")
+    server = program("--redis-url=unix:/nowhere/redis.sock", ADDRESS="::1")
     assert f"http://[::1]:{server.port}/" in server.log.decode()
     assert serves("::1", server.port)
     assert not serves("127.0.0.1", server.port)
@@ -716,18 +722,6 @@ def test_port_0_of_the_environment_is_logged() -> None:
             process.communicate(timeout=PATIENCE)
 
 
-def test_password_of_the_file_opens_redis(counting: Start, valkey: Valkey, folder: Path) -> None:
-    valkey.client.config_set("requirepass", "hush hush é")
-    for ending in ("\n", "\r\n", ""):
-        (folder / "password").write_bytes("hush hush é".encode() + ending.encode())
-        server = counting(
-            f"--redis-url={valkey.url}", f"--redis-password-file={folder / 'password'}"
-        )
-        assert server.visits()
-        assert not any("hush" in line for line in stop(server))
-    assert valkey.counter() == 3
-
-
 def test_wrong_password_turns_the_counter_off_and_is_not_logged(
     program: Start, valkey: Valkey, folder: Path
 ) -> None:
@@ -736,7 +730,6 @@ def test_wrong_password_turns_the_counter_off_and_is_not_logged(
     for flags in (
         [f"--redis-url={valkey.url}", f"--redis-password-file={folder / 'password'}"],
         [f"--redis-url=unix://:quiet@{valkey.path}"],
-        [f"--redis-url={valkey.url}"],
     ):
         server = program(*flags)
         assert server.visits() is None
@@ -745,16 +738,17 @@ def test_wrong_password_turns_the_counter_off_and_is_not_logged(
         assert not any("hush" in line or "quiet" in line for line in lines)
 
 
-def test_password_of_the_file_beats_the_one_of_the_url(
+def test_password_of_the_file_opens_redis_and_beats_the_one_of_the_url(
     counting: Start, valkey: Valkey, folder: Path
 ) -> None:
-    valkey.client.config_set("requirepass", "hush")
-    (folder / "password").write_text("hush\n")
+    valkey.client.config_set("requirepass", "hush hush é")
+    (folder / "password").write_text("hush hush é\n")
     server = counting(
         f"--redis-url=unix://:quiet@{valkey.path}",
         f"--redis-password-file={folder / 'password'}",
     )
     assert server.visits() == 1
+    assert not any("hush" in line or "quiet" in line for line in stop(server))
 
 
 def test_access_log_may_be_off(program: Start) -> None:
@@ -773,66 +767,3 @@ def test_idle_connection_is_kept_for_the_time_that_is_set(program: Start, connec
     assert client.getresponse().read() == b'{"status": "ok"}'
     assert client.sock.recv(1) == b""  # not after the default's 75 s, which nobody waits for here
     assert time.monotonic() - before > 0.95
-
-
-def test_healthcheck_tells_whether_the_server_answers(program: Start) -> None:
-    server = program("--redis-url=unix:/nowhere/redis.sock")
-    result = run_to_end("--healthcheck", PORT=str(server.port))
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    server.signal(signal.SIGSTOP)
-    try:
-        line = refused(run_to_end("--healthcheck", "--address=127.0.0.1", PORT=str(server.port)), 1)
-    finally:
-        server.signal(signal.SIGCONT)
-    assert f"port {server.port}" in line
-    assert "timed out" in line
-    assert not any("Traceback" in line for line in stop(server))
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
-def test_healthcheck_asks_where_its_settings_say(address: str, program: Start) -> None:
-    if address == "::" and not has_ipv6():
-        pytest.skip("this machine has no IPv6")
-    server = program("--redis-url=unix:/nowhere/redis.sock", f"--address={address}")
-    ask = ("--healthcheck", f"--address={address}")
-    assert run_to_end(*ask, f"--port={server.port}").returncode == 0
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as deaf:
-        deaf.bind((address, 0))  # taken, but not listened on
-        port = deaf.getsockname()[1]
-        assert f"port {port}" in refused(run_to_end(*ask, f"--port={port}"), 1)
-
-
-def test_healthcheck_imports_no_server(program: Start) -> None:
-    server = program("--redis-url=unix:/nowhere/redis.sock")
-    result = run_to_end("--healthcheck", PORT=str(server.port), PYTHONPROFILEIMPORTTIME="1")
-    assert result.returncode == 0
-    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
-    assert "config" in imported
-    assert not imported & {"redis", "tornado.web", "uvloop"}
-
-
-def test_healthcheck_without_a_server_is_one_line_and_status_1() -> None:
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))  # taken, but not listened on
-        port = deaf.getsockname()[1]
-        line = refused(run_to_end("--healthcheck", "--address=127.0.0.1", f"--port={port}"), 1)
-    assert f"127.0.0.1 port {port}" in line
-
-
-def test_healthcheck_of_something_else_is_one_line_and_status_1(valkey: Valkey) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        with subprocess.Popen(
-            [sys.executable, "server.py", "--healthcheck", "--address=127.0.0.1", f"--port={port}"],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            other.settimeout(10)
-            client, _ = other.accept()
-            with client:
-                client.recv(4096)
-                client.sendall(b"-ERR unknown command\r\n")
-            out, err = process.communicate(timeout=PATIENCE)
-    refused(subprocess.CompletedProcess([], process.returncode, out, err), 1)

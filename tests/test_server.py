@@ -323,6 +323,13 @@ def test_body_that_comes_within_the_grace_is_answered_and_ends_the_wait(
     assert server.wait() == 0
 
 
+def test_program_may_be_started_through_a_symbolic_link(program: Start, folder: Path) -> None:
+    (folder / "hello.py").symlink_to(ROOT / "server.py")
+    server = program("--redis-url=unix:/nowhere", script=folder / "hello.py", cwd=folder)
+    for path in ("/", "/live", "/static/live.js", "/openapi.yaml"):
+        assert server.get(path)[0] == 200
+
+
 def test_connection_that_answers_while_draining_is_closed_after_the_answer(
     counting: Start, connect: Connect, valkey: Valkey, tmp_path: Path
 ) -> None:

@@ -16,6 +16,6 @@ def data(folder: Path) -> Path:
 @pytest.fixture
 def hasty(tmp_path: Path) -> dict[str, str]:
     """The variables of a program that has little patience with its embedded Valkey."""
-    names = ("STOP", "LEFTOVER", "STEADY", "SECOND_TRY")
-    code = "; ".join(f"it.{name} /= 10" for name in names)
-    return run_before(tmp_path, f"import embedded.keeper as it\n{code}")
+    patient = ("leftover.STOP", "keeper.LEFTOVER", "keeper.STEADY", "keeper.SECOND_TRY")
+    code = "; ".join(f"{name} /= 10" for name in patient)
+    return run_before(tmp_path, f"from embedded import keeper, leftover\n{code}")

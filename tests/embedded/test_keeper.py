@@ -192,6 +192,36 @@ def test_valkey_that_ends_has_no_deleted_socket_though_it_takes_its_own_away(
     assert b"was deleted" not in server.log
 
 
+def test_what_a_killed_valkey_was_writing_is_removed_and_nothing_else(
+    counting: Start, data: Path
+) -> None:
+    server = counting(f"--redis-url=embedded:{data}")
+    assert server.visits() == 1
+    mine = {data / name for name in ("temp-mine.rdb", "temp-rewriteaof-.aof", "temp")}
+    for one in mine:
+        one.touch()
+    (data / "temp-77.12.rdb").touch()  # of a replica that was being made
+    (data / "appendonlydir" / "temp-appendonly.aof.manifest").touch()
+    with redis.Redis(unix_socket_path=str(data / "run" / "valkey.sock")) as client:
+        client.config_set("rdb-key-save-delay", 60_000_000)  # microseconds
+        for begin, written in (
+            (client.bgrewriteaof, r"temp-rewriteaof-\d+\.aof"),
+            (client.bgsave, r"temp-\d+\.rdb"),
+        ):
+            begin()
+            wait_until(lambda written=written: named(data, written))
+            killed = valkey_of(data)
+            os.kill(killed, signal.SIGKILL)
+            wait_until(lambda killed=killed: valkey_of(data) != killed and server.visits())
+            client.config_set("rdb-key-save-delay", 60_000_000)
+    assert set(data.glob("temp*")) == mine
+    assert not list((data / "appendonlydir").glob("temp*"))
+
+
+def named(folder: Path, pattern: str) -> bool:
+    return any(re.fullmatch(pattern, one.name) for one in folder.iterdir())
+
+
 def test_folder_that_was_deleted_ends_no_server(
     counting: Start, data: Path, resting: dict[str, str]
 ) -> None:

@@ -121,15 +121,6 @@ def test_folder_in_use_is_refused_and_its_server_unharmed(counting: Start, data:
     assert processes_in(data) >= {valkey_of(data)}
 
 
-def test_folder_of_the_socket_is_for_its_user_alone(counting: Start, data: Path) -> None:
-    (data / "run").mkdir(parents=True, mode=0o777)
-    (data / "run").chmod(0o777)
-    counting(f"--redis-url=embedded:{data}").visits()
-    assert (data / "run").stat().st_mode & 0o777 == 0o700
-    assert (data / "run" / "valkey.sock").is_socket()
-    assert (data / "run" / "valkey.sock").stat().st_mode & 0o077 == 0
-
-
 def test_folder_may_have_any_name(counting: Start, folder: Path) -> None:
     name = "-Zähler №1\n100%25 #?&'\"$(x);"
     for number in (1, 2):
@@ -152,13 +143,6 @@ def test_path_of_the_socket_may_be_short_one_way_only(counting: Start, folder: P
     assert by_absolute.visits() == 2
     data = folder / "data"
     assert counting(f"--redis-url=embedded:{data}", cwd=deep).visits() == 1
-
-
-def test_path_that_is_too_long_is_one_line(folder: Path) -> None:
-    data = folder / ("d" * 60) / ("é" * 30)  # each é is two bytes
-    line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{data}"))
-    assert "103 bytes" in line
-    assert not list(folder.iterdir())
 
 
 def test_ctrl_c_finishes_visits_in_flight_and_keeps_the_data(

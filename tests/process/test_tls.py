@@ -22,6 +22,7 @@ import config
 import process.tls
 from config import SettingError, Settings
 from process import Certificate
+from tests.support.here import refused, run_here
 from tests.support.processes import children, seconds_to_stop
 from tests.support.program import Program, run_to_end
 from tests.support.waiting import PATIENCE, eventually, wait_until
@@ -118,13 +119,6 @@ def serial(connection: http.client.HTTPSConnection) -> object:
     """Which certificate the server has shown on a connection."""
     certificate = connection.sock.getpeercert()  # type: ignore[attr-defined]
     return certificate["serialNumber"]
-
-
-def refused(result: subprocess.CompletedProcess[str], status: int) -> str:
-    """The one line that a program that did not start wrote."""
-    assert (result.returncode, result.stdout) == (status, ""), result.stderr
-    (line,) = result.stderr.splitlines()
-    return line.removeprefix("server.py: ")
 
 
 # What is served.
@@ -275,9 +269,9 @@ def test_healthcheck_over_tls_of_a_server_that_has_none_is_one_line(
 def test_one_setting_without_the_other_is_refused_with_status_2(given: str) -> None:
     other = {"cert": "key", "key": "cert", "client-ca": "cert"}[given]
     flag, needed = f"--tls-{given}=/a", f"--tls-{other}"
-    assert refused(run_to_end(flag), 2) == f"{flag}: allowed is this only together with {needed}"
+    assert refused(run_here(flag), 2) == f"{flag}: allowed is this only together with {needed}"
     variable = f"TLS_{given.upper().replace('-', '_')}"
-    assert refused(run_to_end(**{variable: "/a"}), 2).startswith(f"{variable}=/a: ")
+    assert refused(run_here(**{variable: "/a"}), 2).startswith(f"{variable}=/a: ")
 
 
 def test_flags_and_variables_go_together() -> None:

@@ -1,0 +1,124 @@
+"""``python server.py --healthcheck``: whether the server of the same settings answers."""
+
+import contextlib
+import http.client
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from config import Settings
+from process import healthcheck
+from process.healthcheck import what_is_wrong
+from tests.support.here import refused, run_here
+from tests.support.program import Program, run_to_end
+from tests.support.waiting import PATIENCE
+
+Start = Callable[..., Program]
+
+HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+@contextlib.contextmanager
+def answering(
+    answer: bytes, address: str = "127.0.0.1"
+) -> Iterator[tuple[int, Callable[[], bytes]]]:
+    """Answer one request; return the port, and what returns the request."""
+    family, *_, place = socket.getaddrinfo(address, 0)[0]
+
+    def serve() -> bytes:
+        client, _ = listening.accept()
+        with client:
+            client.settimeout(PATIENCE)
+            request = client.recv(4096)
+            client.sendall(answer)
+            return request
+
+    with (
+        socket.create_server(place[:2], family=family) as listening,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        listening.settimeout(PATIENCE)
+        served = pool.submit(serve)
+        yield listening.getsockname()[1], served.result
+
+
+@contextlib.contextmanager
+def deaf(address: str = "127.0.0.1") -> Iterator[int]:
+    """A port that is taken, but not listened on."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as one:
+        one.bind((address, 0))
+        yield one.getsockname()[1]
+
+
+def test_it_tells_whether_the_server_answers(
+    program: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock")
+    result = run_to_end("--healthcheck", PORT=str(server.port))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    monkeypatch.setattr(healthcheck, "TIMEOUT", 0.1)
+    server.signal(signal.SIGSTOP)
+    try:
+        line = refused(run_here("--healthcheck", "--address=127.0.0.1", PORT=str(server.port)), 1)
+    finally:
+        server.signal(signal.SIGCONT)
+    assert f"port {server.port}" in line
+    assert "timed out" in line
+    server.signal()
+    assert server.wait() == 0
+    assert b"Traceback" not in server.log
+
+
+@pytest.mark.parametrize(
+    ("address", "at"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), (None, "localhost")]
+)
+def test_it_asks_where_its_settings_say(address: str | None, at: str) -> None:
+    with answering(HEALTHY, at) as (port, request):
+        assert what_is_wrong(Settings(address=address, port=port)) is None
+        assert request().startswith(b"GET /healthz HTTP/1.1\r\n")
+    with deaf() as port:
+        assert f"port {port}" in str(what_is_wrong(Settings(address=address, port=port)))
+
+
+def test_it_sends_no_zone_of_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is this machine's alone (RFC 6874, 4)."""
+    # As in Python 3.11.2; later ones take it out by themselves.
+    monkeypatch.setattr(http.client, "_strip_ipv6_iface", lambda name: name, raising=False)
+    connect = socket.create_connection
+    asked = []
+
+    def to_loopback(place: tuple[str, int], *args: object) -> socket.socket:
+        asked.append(place)
+        return connect(("127.0.0.1", place[1]), PATIENCE)
+
+    monkeypatch.setattr(socket, "create_connection", to_loopback)
+    with answering(HEALTHY) as (port, request):
+        assert what_is_wrong(Settings(address="fe80::1%eth0", port=port)) is None
+        assert f"Host: [fe80::1]:{port}\r\n".encode() in request()
+    assert asked == [("fe80::1%eth0", port)]
+
+
+def test_it_imports_no_server() -> None:
+    with deaf() as port:
+        result = run_to_end(
+            *("--healthcheck", "--address=127.0.0.1", f"--port={port}"), PYTHONPROFILEIMPORTTIME="1"
+        )
+    assert result.returncode == 1
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "config" in imported
+    assert not imported & {"redis", "tornado.web", "uvloop"}
+
+
+def test_without_a_server_it_is_one_line_and_status_1() -> None:
+    with deaf() as port:
+        line = refused(run_here("--healthcheck", "--address=127.0.0.1", f"--port={port}"), 1)
+    assert f"127.0.0.1 port {port}" in line
+
+
+def test_something_else_is_one_line_and_status_1() -> None:
+    with answering(b"-ERR unknown command\r\n") as (port, _):
+        refused(run_here("--healthcheck", "--address=127.0.0.1", f"--port={port}"), 1)
