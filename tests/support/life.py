@@ -33,7 +33,7 @@ class Process(NamedTuple):
     """A process, what is under way, its record, and what may still happen to it."""
 
     agent: Agent
-    phase: str  # starting, on, off, ending, ended, killed
+    phase: str  # on, off, ending, ended, killed
     batches: int
     deadlines: int
     goers: int
@@ -68,7 +68,7 @@ _CONSTANT = {"_counter", "_wait", "tokens", "process_id", "_commands"}
 def delivery(wait: int, agent: Agent = ()) -> Delivery:
     made = Delivery("counter", wait)
     vars(made.tokens)["process_id"] = "P"  # of each: its record is put in its place
-    assert made.tokens.key == process_key("counter", "P") == RECORD.decode()
+    assert made.tokens.key == process_key("P") == RECORD.decode()
     vars(made.tokens)["_commands"] = _commands()
     for name, value in agent:
         owner = made.tokens if name.startswith("tokens.") else made
@@ -122,6 +122,14 @@ def reads(
 def gives_back(agent: Agent, number: int) -> Agent:
     it = delivery(0, agent)
     it.tokens.give_back(range(number, number + 1))
+    return frozen(it)
+
+
+@functools.cache
+def abandons(agent: Agent) -> Agent:
+    """Return a process whose visits wait for no token any more."""
+    it = delivery(0, agent)
+    it.tokens.abandon()
     return frozen(it)
 
 
@@ -227,8 +235,6 @@ class Life:
             yield Step("is told to stop", self._stops(it))
 
     def _on(self, it: Process) -> Iterator[Step]:
-        if it.phase == "starting" and it.looks:
-            yield self._looks(it)
         if it.request is not None:
             if it.deadlines:
                 yield Step("has waited too long", _off(it._replace(deadlines=it.deadlines - 1)))
@@ -246,7 +252,7 @@ class Life:
 
     def _looks(self, it: Process) -> Step:
         agent, probe = asks(it.agent, 0, self.wait, False)
-        probes = (*it.probes, probe)[-self.beside if it.phase == "off" else -1 :]
+        probes = (*it.probes, probe)[-self.beside :]
         step = it._replace(agent=agent, probes=probes, looks=it.looks - 1)
         return Step(f"probes by {_name(probe)}", _with_copy(step, probe))
 
@@ -257,7 +263,7 @@ class Life:
     def _stops(self, it: Process) -> Process:
         for number in it.held:
             it = it._replace(agent=gives_back(it.agent, number))
-        it = it._replace(phase="ending", held=(), probes=(), request=None, reply=b"", batches=0)
+        it = _off(it)._replace(phase="ending", held=(), batches=0)
         return self._hands_on(it)
 
     def _hands_on(self, it: Process) -> Process:
@@ -372,7 +378,8 @@ def _after(step: Step, steps: Iterable[Step]) -> Iterator[Step]:
 
 
 def _off(it: Process) -> Process:
-    return it._replace(phase="off", request=None, reply=b"", probes=())
+    agent = abandons(it.agent)
+    return it._replace(agent=agent, phase="off", request=None, reply=b"", probes=())
 
 
 def _dead(it: Process, phase: str = "killed") -> Process:

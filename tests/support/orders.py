@@ -50,7 +50,7 @@ class Bounds:
     goers: int = 0  # visitors who go, each before its number comes or after
     looks: int = 0  # probes, and connections that are cut while the process ends
     beside: int = 1  # probes that are under way at once
-    starts: bool = False  # it looks for Redis while the first visits come
+    starts: bool = False  # it looks for Redis first
     ends: bool = True
     kills: int = 0
     cuts: int = 0  # only with in_two, else there is no end to them
@@ -114,7 +114,7 @@ class Search:
     def first(self) -> World:
         it = self.bounds
         process = Process(
-            frozen(delivery(it.wait)), "starting" if it.starts else "on",
+            frozen(delivery(it.wait)), "off" if it.starts else "on",
             it.batches, it.deadlines, it.goers, it.looks, it.kills, it.cuts,
         )  # fmt: skip
         shared = self._id((None, ()))
