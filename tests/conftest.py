@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tornado.ioloop import IOLoop
 
+import counter.probing
 from tests.support.fake_redis import FakeRedis
 from tests.support.program import Program
 from tests.support.valkey import Valkey
@@ -103,6 +104,12 @@ def fake() -> Iterator[FakeRedis]:
     """A Redis that misbehaves on demand."""
     with FakeRedis() as server:
         yield server
+
+
+@pytest.fixture
+def often_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the counter look for Redis ten times as often, where that is not the promise."""
+    monkeypatch.setattr(counter.probing, "PROBE_EVERY", counter.probing.PROBE_EVERY / 10)
 
 
 @pytest.fixture

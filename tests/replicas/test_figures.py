@@ -110,7 +110,7 @@ async def test_a_redis_that_has_lost_the_script_gets_it_again_with_the_next_visi
 ) -> None:
     monkeypatch.setattr(figures, "SIGN_EVERY", math.inf)
     async with replica(valkey.url) as visits:
-        own = visits._beside
+        own = visits._link._beside
         assert isinstance(own, Figures)
         assert await visits.count() == 1
         valkey.client.flushall()
