@@ -17,6 +17,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from counter import packed, process_key
+from replicas.forms import OPEN, Form
 from replicas.keys import DAY, HISTORIES, NAMES, history_key
 
 #: Seconds between two signs that a process gives: nobody looks more closely.
@@ -68,6 +69,7 @@ class Figures:
         """When it was without Redis, the last times."""
         self.news = asyncio.Event()
         """Set when there is one more."""
+        self._by_digest = functools.cache(lambda key: self._form(key, "EVALSHA", _DIGEST))
         self._second = -math.inf  # in which it gave its last sign
         self._started = 0.0  # by Redis's clock, as was told last
         self._is_in_full = True  # the script goes along: Redis may not know it
@@ -105,16 +107,17 @@ class Figures:
         return self._second != before
 
     def _script(self, key: str, shown: int) -> bytes:
-        way = ("EVAL", _SCRIPT) if self._is_in_full else ("EVALSHA", _DIGEST)
-        self._is_in_full = False
-        keys = (key, NAMES, *map(history_key, HISTORIES))
-        state = f"{shown} {self._age:.3f}"
-        return packed(*way, len(keys), *keys, state, _id(key), *self._own.values(), *self._last)
+        if self._is_in_full:
+            form, self._is_in_full = self._form(key, "EVAL", _SCRIPT), False
+        else:
+            form = self._by_digest(key)
+        return form.filled(f"{shown} {self._age:.3f}")
 
-    @functools.cached_property
-    def _last(self) -> Sequence[str]:
+    def _form(self, key: str, *way: str) -> Form:
+        keys = (key, NAMES, *map(history_key, HISTORIES))
         version = quote(self._own["version"], safe="", errors="surrogateescape")  # without a blank
-        return version, *(f"{one.step} {one.steps}" for one in HISTORIES.values())
+        steps = (f"{one.step} {one.steps}" for one in HISTORIES.values())
+        return Form(*way, len(keys), *keys, OPEN, _id(key), *self._own.values(), version, *steps)
 
     @property
     def _age(self) -> float:

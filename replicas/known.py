@@ -9,7 +9,8 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from counter import packed, process_key
+from counter import process_key
+from replicas.forms import OPEN, Form
 from replicas.keys import DAY
 from replicas.link import RefusedError
 from replicas.records import FIELDS, Record, cut, record_of
@@ -30,8 +31,7 @@ WRONG_TYPE = "WRONGTYPE"
 #: Records that cannot be read, and are named in the log.
 MAX_NAMED = 100
 
-#: What stands before and behind the key in a command that reads a record.
-_BEFORE, _BEHIND = packed("HMGET", "?", *FIELDS).split(b"$1\r\n?\r\n")
+_READS = Form("HMGET", OPEN, *FIELDS)
 
 _MARKED = FIELDS.index("marked")
 
@@ -40,8 +40,7 @@ log = logging.getLogger("friendlyhello.visits")
 
 def command_for(id: str) -> bytes:
     """Return what reads a record."""
-    key = process_key(id).encode()
-    return b"%b$%d\r\n%b\r\n%b" % (_BEFORE, len(key), key, _BEHIND)
+    return _READS.filled(process_key(id))
 
 
 @dataclass

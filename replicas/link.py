@@ -1,6 +1,7 @@
 """A way to Redis of one's own, so that counting never waits for what is read or told."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ MAX_TEXT = 16 * 1024
 #: Values that are read in one turn of the loop, which takes a third of a millisecond; then pages
 #: get theirs.
 VALUES_PER_TURN = 200
+
+_INTEGER = re.compile(rb"[:$*](-?[0-9]{1,19})")
 
 Result = TypeVar("Result")
 
@@ -131,18 +134,21 @@ class _Replies(asyncio.Protocol):
             self._left = VALUES_PER_TURN
             await asyncio.sleep(0)
         line = await self._line()
-        kind, rest = line[:1], line[1:]
-        if kind == b"$":
-            return None if rest == b"-1" else await self._text(int(rest))
-        if kind == b"*":
-            return None if rest == b"-1" else [await self.read() for _ in range(int(rest))]
-        if kind == b":":
-            return int(rest)
+        kind = line[:1]
         if kind == b"+":
-            return rest
+            return line[1:]
         if kind == b"-":
-            return ResponseError(rest.decode(errors="replace").removeprefix("ERR "))
-        raise ValueError(f"Redis answered with {line[:100].decode(errors='replace')!r}")
+            return ResponseError(line[1:].decode(errors="replace").removeprefix("ERR "))
+        if (integer := _INTEGER.fullmatch(line)) is None:
+            raise ValueError(f"Redis answered with {line[:100].decode(errors='replace')!r}")
+        number = int(integer[1])
+        if kind == b":":
+            return number
+        if number < 0:
+            return None
+        if kind == b"$":
+            return await self._text(number)
+        return [await self.read() for _ in range(number)]
 
     async def _line(self) -> bytes:
         while (end := self._input.find(b"\r\n", self._at)) < 0:

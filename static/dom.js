@@ -15,7 +15,7 @@ export function arrange(parent, children) {
   while (parent.children.length > children.length) parent.lastElementChild.remove();
 }
 
-// Names that others have chosen, as "constructor", are but names in it.
+// Without a prototype: a version may be named "constructor".
 export const bare = (entries) => Object.assign(Object.create(null), entries);
 
 export function svg(name, attributes, ...children) {

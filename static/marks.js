@@ -1,6 +1,6 @@
 // What happened: marks on the time axis, and the same as a list.
 
-import { $, arrange, bare, svg, write } from "./dom.js";
+import { $, arrange, svg, write } from "./dom.js";
 import { now, ownAways, span } from "./history.js";
 import { colourOf, fillOf, know, picture } from "./versions.js";
 import { say, showLength, showNumber, showTime } from "./words.js";
@@ -9,13 +9,13 @@ const LANES = ["came", "gone", "silent"]; // below the chart, from the top
 const LANE = 15; // pixels
 export const HEIGHT = LANE * LANES.length;
 
-const SHAPES = bare({
+const SHAPES = {
   came: "M0-5 5 4H-5Z",
   gone: "M0 5 5-4H-5Z",
   silent: "M-4-4 4 4M4-4-4 4",
   version: "M0-5 5 0 0 5-5 0Z",
   away: "M-5-4H5V4H-5Z",
-});
+};
 
 let marks = []; // as the stream tells them, the oldest first
 let shown = []; // those of them in view
@@ -97,10 +97,8 @@ export function drawMarks(x, left, right, top, bottom) {
 
 const entries = new Map(); // when and what, to the entry
 
-const keyOf = (mark) => [mark.time, mark.kind, mark.hostname, mark.version].join(" ");
-
 function entryOf(mark) {
-  const key = keyOf(mark);
+  const key = [mark.time, mark.kind, mark.hostname, mark.version].join(" ");
   if (!entries.has(key)) {
     const entry = document.createElement("li");
     const time = document.createElement("time");
@@ -115,8 +113,7 @@ function entryOf(mark) {
 export function look() {
   shown = marks.filter((one) => one.kind in SHAPES && (one.until ?? one.time) > now - span);
   arrange($("marks"), shown.map(entryOf).reverse());
-  const keys = new Set(shown.map(keyOf));
-  for (const key of entries.keys()) if (!keys.has(key)) entries.delete(key);
+  for (const [key, entry] of entries) if (!entry.isConnected) entries.delete(key);
   $("unmarked").hidden = shown.length > 0;
 }
 

@@ -7,7 +7,7 @@ import { say, showNumber } from "./words.js";
 const EVERY = 100; // milliseconds
 const PATIENCE = 10_000;
 const AT_ONCE = 10; // under way
-const KEPT = 200; // squares, and names of who answered
+const KEPT = 200; // squares
 
 const button = $("send");
 const sent = $("sent");
@@ -18,10 +18,7 @@ let timer;
 function show(who, shape) {
   $("squares").append(picture(shape, svg("title", {}, who)));
   if ($("squares").children.length > KEPT) $("squares").firstChild.remove();
-  const times = answers.get(who) ?? 0;
-  answers.delete(who); // the last one is the newest
-  answers.set(who, times + 1);
-  if (answers.size > KEPT) answers.delete(answers.keys().next().value);
+  answers.set(who, (answers.get(who) ?? 0) + 1);
   const told = [...answers].sort().map(([who, times]) => `${who} ×${showNumber(times)}`);
   sent.textContent = told.join(", ");
 }

@@ -17,11 +17,9 @@ const PATTERNS = [
 
 export let versions = [];
 
-const MOST = 100; // that are told apart; what has been met long ago is forgotten
-
-// The order that is told, and behind it what has been met meanwhile.
+// The order that is told, and behind it what has been met meanwhile: some of it.
 export function know(told) {
-  versions = [...new Set([...told, ...versions])].filter(Boolean).slice(0, Math.max(MOST, told.length));
+  versions = [...new Set([...told, ...versions])].filter(Boolean).slice(0, told.length + 20);
   for (const one of document.querySelectorAll("[data-version]")) paint(one, one.dataset.version);
 }
 

@@ -6,10 +6,9 @@ const words = bare(JSON.parse($("words").textContent));
 
 export const knows = (key) => key in words;
 
-// A text of the page's, in which each {name} is filled in. A newer release may tell of what this one
-// has no text for: its own word will do.
-export const say = (key, values, word = key) =>
-  (words[key] ?? word).replace(/\{(\w+)\}/g, (whole, name) => values?.[name] ?? whole);
+// A text of the page's, in which each {name} is filled in; else a newer release's own word.
+export const say = (key, values = {}, word = key) =>
+  (words[key] ?? word).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
 const format = (kind, options) => {
   const made = new Intl[kind](navigator.language, options);

@@ -72,6 +72,11 @@ def test_a_single_module_imports_no_more_than_its_place_allows(
     assert of_ours(tree_of(ROOT / f"{module}.py")) == allowed
 
 
+def test_the_image_has_every_room() -> None:
+    kept = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {f"!{name}" for name in PACKAGES} <= set(kept)
+
+
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_nothing_imports_the_programs_top(file: Path) -> None:
     assert not of_ours(tree_of(file)) & {"server", "check"}

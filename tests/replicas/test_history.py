@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 import time
 from collections import Counter
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from redis.crc import key_slot
 from counter import KEY, Visits, process_key
 from replicas import HISTORIES, Figures, Snapshot, figures
 from replicas.reading import Moment
-from tests.support.counting import ALWAYS, reading, replica
+from tests.support.counting import ALWAYS, counting, reading, replica
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
 
@@ -109,7 +110,7 @@ async def test_looks_while_visits_are_counted_miss_none_and_count_none_twice(
         await count(other, 1)
         going = [asyncio.create_task(go_on(one)) for one in (visits, other)]
         with reading(visits) as reader:
-            looks = [await reader.read(["5m"]) for _ in range(100)]
+            looks = [await reader.read(["5m"]) for _ in range(50)]
         ended = True
         await asyncio.gather(*going)
     for one in looks:
@@ -231,6 +232,32 @@ async def test_without_scripts_there_is_no_history_and_after_it_no_wrong_one(
         monkeypatch.setattr("counter.delivery.REFUSED_FOR", 0)
         await count(visits, 3)
         assert by_version(list((await snapshot_of(visits)).moments["5m"])) == {"": 3}
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("always_signed")
+async def test_a_sign_that_comes_again_or_late_adds_nothing(valkey: Valkey) -> None:
+    async with counting(valkey.url) as visits:
+        key = process_key(visits.process_id)
+        own = Figures("web-1")
+        copies = []
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(valkey.path))
+        with client:
+            for number in range(1, 4):
+                copies += [b"".join(own.commands(key, shown=number - 1, visits=1, scripts=True))]
+                assert await visits.count() == number
+                client.sendall(copies[-1])
+                assert client.recv(99) == b"+OK\r\n"
+            moments = (await snapshot_of(visits)).moments
+            assert by_version(list(moments["5m"])) == {"": 3}
+            for copy in [*copies, *copies[::-1]]:
+                client.sendall(copy)
+                assert client.recv(99) == b"+OK\r\n"
+                moments = (await snapshot_of(visits)).moments
+                assert {last: by_version(list(moments[last])) for last in HISTORIES} == {
+                    last: {"": 3} for last in HISTORIES
+                }
 
 
 @pytest.mark.gen_test

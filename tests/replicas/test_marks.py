@@ -97,11 +97,14 @@ def test_redis_was_away_from_the_first_process_that_saw_it_to_the_last() -> None
         [
             process("web-1", 0, 0, away=away((50, 40), (10, 8))),
             process("web-2", 0, 0, away=away((49, 39.5), (90, 80), (9, 8.5))),
+            process("web-3", 0, 0, away=away((30.2, 29), (30.4, 28.5))),
+            process("web-4", 0, 0, away=away((30.3, 28), (-60, -70))),  # that one lies ahead
         ],
         NOW,
     )
-    assert [(NOW - one.time, NOW - one.until, one.reason) for one in marks] == [
-        *((90, 80, "since 90"), (50, 39.5, "since 50"), (10, 8, "since 10"))
+    assert [(round(NOW - one.time, 3), NOW - one.until, one.reason) for one in marks] == [
+        *((90, 80, "since 90"), (50, 39.5, "since 50"), (30.4, 28, "since 30.4")),
+        (10, 8, "since 10"),
     ]
 
 

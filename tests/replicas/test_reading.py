@@ -170,6 +170,53 @@ async def test_a_look_that_takes_too_long_is_given_up_and_the_next_one_succeeds(
             await eventually(lambda: len(valkey.client.client_list()) == 2)
 
 
+@pytest.mark.gen_test
+async def test_of_a_text_that_fills_the_memory_the_beginning_is_kept() -> None:
+    replies, most, size = link._Replies(), 0, 10_000_000
+    reading = asyncio.create_task(replies.read())
+    replies.data_received(b"$%d\r\n" % size)
+    for _ in range(100):
+        replies.data_received(b"x" * (size // 100))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        most = max(most, len(replies._input) - replies._at)
+    replies.data_received(b"\r\n:7\r\n")
+    assert await reading == b"x" * link.MAX_TEXT
+    assert most <= size // 100
+    assert await replies.read() == 7, "what follows is read as well"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("cut", [1, 2, 3, 7, 1000])
+async def test_replies_are_read_however_they_are_cut(cut: int) -> None:
+    data = b"*4\r\n$3\r\na\r\n\r\n$-1\r\n:-5\r\n*1\r\n-ERR no\r\n+OK\r\n*-1\r\n$0\r\n\r\n"
+    replies = link._Replies()
+    found = asyncio.create_task(all_of(replies, 4))
+    for at in range(0, len(data), cut):
+        replies.data_received(data[at : at + cut])
+        await asyncio.sleep(0)
+    first, *others = await found
+    assert first[:3] == [b"a\r\n", None, -5]
+    assert [str(one) for one in first[3]] == ["no"]
+    assert others == [b"OK", None, b""]
+    replies.connection_lost(None)
+    with pytest.raises(redis.ConnectionError):
+        await replies.read()
+
+
+async def all_of(replies: Any, number: int) -> list[Any]:
+    return [await replies.read() for _ in range(number)]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("junk", [b"HTTP/1.1 400\r\n", b"$x\r\n", b"y" * 100_000])
+async def test_what_is_no_reply_is_an_error(junk: bytes) -> None:
+    replies = link._Replies()
+    replies.data_received(junk)
+    with pytest.raises(ValueError, match="Redis "):
+        await replies.read()
+
+
 # How much is read.
 
 

@@ -89,7 +89,7 @@ async def test_a_goodbye_waits_for_a_redis_that_hangs_no_longer_than_it_may(
 @pytest.mark.usefixtures("often_probed")
 async def test_times_without_redis_are_told_once_it_is_back_the_last_ones(valkey: Valkey) -> None:
     async with replica(valkey.url) as visits, telling(visits):
-        own = visits._beside
+        own = visits._link._beside
         assert isinstance(own, Figures)
         assert await visits.count() == 1
         for number in range(figures.MAX_SPELLS):
