@@ -127,6 +127,16 @@ def test_no_reply_of_an_older_token_makes_a_newer_one_unknown(tokens: Tokens) ->
     assert words(tokens.request(1)) == b"3 1 0 2"
 
 
+def test_a_reply_that_is_read_again_changes_nothing(tokens: Tokens) -> None:
+    numbers(tokens, b":2", tokens.request(2))
+    probe = tokens.request(0)
+    numbers(tokens, b":2", probe)
+    tokens.give_back(range(1, 2))
+    assert words(tokens.request(0)) == b"3 0 1 2 1 1"
+    numbers(tokens, b":2", probe)
+    assert words(tokens.request(0)) == b"4 0 1 2 1 1"
+
+
 # Giving back.
 
 
