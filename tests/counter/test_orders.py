@@ -1,11 +1,11 @@
 """Every order of events, within small bounds; `tests/faults/test_orders.py` has the large ones."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
-from tests.support.orders import Bounds, Search, Violation
+from tests.support.life import Bounds
+from tests.support.orders import Search, Violation
 
 SMALL = [
     Bounds(batches=3, sizes=(1, 2, 3), deadlines=2, looks=2),
@@ -42,7 +42,7 @@ def test_no_order_of_events_shows_a_number_twice_or_loses_one(bounds: Bounds) ->
     ids=str,
 )
 def test_the_orders_that_are_left_out_end_as_others_do(bounds: Bounds) -> None:
-    every = Search(replace(bounds, in_two=True)).run()
+    every = Search(bounds._replace(in_two=True)).run()
     fewer = Search(bounds).run()
     assert fewer.ends == every.ends
     assert fewer.states < every.states

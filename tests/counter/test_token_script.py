@@ -7,6 +7,7 @@ import redis
 
 from counter.connection import Request
 from counter.tokens import Tokens
+from tests.support.losing import LosingTokens
 from tests.support.store import SortedSet, Store, StoreError
 from tests.support.valkey import Valkey
 
@@ -147,7 +148,7 @@ def give_back(tokens: Tokens, *numbers: int) -> None:
 
 
 def test_a_token_that_comes_again_gets_what_it_got(it: Redis) -> None:
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     it.run("SET", "counter", 10)
     it.spare(3, 5)
     request = tokens.request(6)
@@ -158,7 +159,7 @@ def test_a_token_that_comes_again_gets_what_it_got(it: Redis) -> None:
 
 
 def test_a_token_that_comes_after_a_newer_one_changes_nothing(it: Redis) -> None:
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     old, new = tokens.request(2), tokens.request(3)
     assert it.answer(new) == b":3"
     assert it.answer(old) == b"+2 3 3"
@@ -166,13 +167,13 @@ def test_a_token_that_comes_after_a_newer_one_changes_nothing(it: Redis) -> None
 
 
 def test_sequence_numbers_are_compared_as_numbers(it: Redis) -> None:
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     for number in range(1, 13):
         assert count(it, tokens, 1) == [number]
 
 
 def test_a_token_whose_reply_was_lost_leaves_its_numbers(it: Redis) -> None:
-    tokens, other = Tokens("counter"), Tokens("counter")
+    tokens, other = LosingTokens("counter"), LosingTokens("counter")
     assert count(it, tokens, 2) == [1, 2]
     it.answer(tokens.request(3))
     assert count(it, tokens, 0) == []
@@ -181,7 +182,7 @@ def test_a_token_whose_reply_was_lost_leaves_its_numbers(it: Redis) -> None:
 
 
 def test_the_record_says_what_was_shown(it: Redis) -> None:
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     count(it, tokens, 3)
     give_back(tokens, 2)
     count(it, tokens, 2)
@@ -193,7 +194,7 @@ def test_the_record_says_what_was_shown(it: Redis) -> None:
 
 
 def test_what_is_given_back_is_the_next_visits(it: Redis) -> None:
-    tokens, other = Tokens("counter"), Tokens("counter")
+    tokens, other = LosingTokens("counter"), LosingTokens("counter")
     count(it, tokens, 5)
     give_back(tokens, 2, 4)
     assert count(it, tokens, 0) == []
@@ -203,7 +204,7 @@ def test_what_is_given_back_is_the_next_visits(it: Redis) -> None:
 
 
 def test_neighbours_are_one_group(it: Redis) -> None:
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     count(it, tokens, 9)
     for numbers in ((2,), (6,), (3,), (5,), (4,), (8,), (1,)):
         give_back(tokens, *numbers)
@@ -216,12 +217,12 @@ def test_neighbours_are_one_group(it: Redis) -> None:
 def test_the_rest_of_a_group_stays_spare(it: Redis, asked: int) -> None:
     it.run("SET", "counter", 9)
     it.spare(4, 6)
-    assert count(it, Tokens("counter"), asked) == [4, 5, 6][:asked]
+    assert count(it, LosingTokens("counter"), asked) == [4, 5, 6][:asked]
     assert it.spares == [4, 5, 6][asked:]
 
 
 def test_what_a_stale_replica_does_not_know_of_is_not_given_back(it: Redis) -> None:
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     count(it, tokens, 3)
     give_back(tokens, 3)
     it.run("DEL", tokens.key)
@@ -233,8 +234,8 @@ def test_what_is_spare_is_below_the_counter(it: Redis) -> None:
     it.run("SET", "counter", 5)
     for first, last in ((1, 1), (5, 5), (6, 6), (4, 8)):
         it.spare(first, last)
-    assert count(it, Tokens("counter"), 3) == [1, 5, 6]
-    tokens = Tokens("counter")
+    assert count(it, LosingTokens("counter"), 3) == [1, 5, 6]
+    tokens = LosingTokens("counter")
     count(it, tokens, 2)
     it.run("SET", "counter", 7)
     give_back(tokens, 7, 8)
@@ -244,7 +245,7 @@ def test_what_is_spare_is_below_the_counter(it: Redis) -> None:
 
 def test_only_what_a_token_got_is_given_back(it: Redis) -> None:
     """Plain commands count in between, and their numbers are nobody's to give back."""
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     assert count(it, tokens, 10) == [*range(1, 11)]
     it.run("INCRBY", "counter", 2)
     assert count(it, tokens, 1) == [13]
@@ -258,7 +259,7 @@ def test_one_request_takes_from_as_many_groups_as_it_needs(it: Redis) -> None:
     it.run("SET", "counter", 200)
     for first in range(1, 81, 2):
         it.spare(first, first)
-    assert count(it, Tokens("counter"), 50) == [*range(1, 81, 2), *range(201, 211)]
+    assert count(it, LosingTokens("counter"), 50) == [*range(1, 81, 2), *range(201, 211)]
     assert it.spares == []
 
 
@@ -268,7 +269,7 @@ def test_however_many_groups_there_are_a_request_takes_a_bounded_time(
 ) -> None:
     in_python.run("SET", "counter", 3 * groups)
     in_python.store.keys[SPARES] = SortedSet({b"%d" % n: float(n) for n in range(1, 2 * groups, 2)})
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     assert in_python.within(1)
     assert count(in_python, tokens, 1) == [1]
     assert in_python.within(16)
@@ -282,7 +283,7 @@ def test_however_many_groups_there_are_a_request_takes_a_bounded_time(
 
 @pytest.mark.parametrize("odd", ["a hash", "abc", "1.5"])
 def test_a_counter_that_is_none_leaves_the_spare_numbers_alone(it: Redis, odd: str) -> None:
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     count(it, tokens, 3)
     it.spare(1, 2)
     it.run("SET", "counter", odd)
@@ -304,14 +305,14 @@ def test_groups_that_cannot_be_read_are_dropped_and_the_others_kept(
     it.run("ZADD", SPARES.decode(), score, member)
     it.spare(2, 3)
     it.spare(5, 9)
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     assert count(it, tokens, 8) == [2, 3, *range(5, 11)]
     assert it.spares == []
     assert tokens.has_dropped == (score != "inf")
 
 
 def test_spare_numbers_do_not_expire_and_records_do(it: Redis) -> None:
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     count(it, tokens, 3)
     give_back(tokens, 2)
     count(it, tokens, 0)
@@ -330,7 +331,7 @@ def test_a_command_that_is_forbidden_for_a_while_costs_nobody_a_number(
     it: Redis, name: str
 ) -> None:
     """The script is refused before it has changed what numbers rest on."""
-    tokens, other = Tokens("counter"), Tokens("counter")
+    tokens, other = LosingTokens("counter"), LosingTokens("counter")
     shown = [n for n in count(it, tokens, 12) if n not in (4, 5, 7)]
     it.spare(2, 3)
     it.spare(8, 8)
@@ -356,7 +357,7 @@ def test_a_command_that_is_forbidden_for_a_while_costs_nobody_a_number(
 @pytest.mark.parametrize("start", [10**14 - 3, 2**53 - 3, 2**53 + 1, 2**62 + 1, -(2**53) - 5, -3])
 def test_numbers_are_exact_to_64_bits(it: Redis, start: int) -> None:
     it.run("SET", "counter", start)
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     assert count(it, tokens, 1) == [start + 1]
     assert count(it, tokens, 4) == [*range(start + 2, start + 6)]
     again = tokens.request(2)
@@ -367,7 +368,7 @@ def test_numbers_are_exact_to_64_bits(it: Redis, start: int) -> None:
 def test_numbers_up_to_a_hundred_million_million_can_be_given_back(it: Redis) -> None:
     start = 10**14 - 4
     it.run("SET", "counter", start)
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     numbers = count(it, tokens, 6)
     give_back(tokens, *numbers[:3])
     assert count(it, tokens, 0) == []
@@ -380,7 +381,7 @@ def test_numbers_up_to_a_hundred_million_million_can_be_given_back(it: Redis) ->
 
 def test_negative_numbers_can_be_given_back(it: Redis) -> None:
     it.run("SET", "counter", -6)
-    tokens = Tokens("counter")
+    tokens = LosingTokens("counter")
     numbers = count(it, tokens, 5)
     give_back(tokens, *numbers[1:4])
     assert count(it, tokens, 1) == [-4]

@@ -4,7 +4,8 @@ import pytest
 
 from counter.connection import Request
 from counter.tokens import DIGEST, SCRIPT, SupersededError, Tokens
-from tests.support.store import Store, unpacked
+from tests.support.losing import LosingTokens
+from tests.support.store import unpacked
 
 
 def words(request: Request) -> bytes:
@@ -18,7 +19,7 @@ def numbers(tokens: Tokens, reply: bytes, request: Request) -> list[int]:
 
 @pytest.fixture
 def tokens() -> Tokens:
-    return Tokens("counter")
+    return LosingTokens("counter")
 
 
 def test_a_request_names_the_script_and_its_keys(tokens: Tokens) -> None:
@@ -93,19 +94,16 @@ def test_a_reply_of_a_newer_token_gives_nothing(tokens: Tokens) -> None:
         tokens.numbers(b"+2 5 0", old)
 
 
-def test_once_a_newer_token_is_made_the_numbers_of_an_older_one_are_not_shown(
-    tokens: Tokens,
-) -> None:
-    """The newer one, of a probe beside the visit, leaves them to the next visits."""
-    store = Store()
-    visit, probe = tokens.request(1), tokens.request(0)
-    reply = store.answer(visit.command + visit.arguments)
-    tokens.numbers(store.answer(probe.command + probe.arguments), probe)
-    with pytest.raises(SupersededError):
-        tokens.numbers(reply, visit)
-    assert tokens.shown == 0
-    other = Tokens("counter").request(1)
-    assert store.answer(other.command + other.arguments) == b"+1 1 1"
+def test_no_token_is_made_while_visits_wait_for_one() -> None:
+    """It would leave their numbers to the next visits, and they would be shown all the same."""
+    tokens = Tokens("counter")
+    visit = tokens.request(1)
+    with pytest.raises(AssertionError, match="what visits still wait for"):
+        tokens.request(0)
+    assert numbers(tokens, b":1", visit) == [1]
+    tokens.request(1)
+    tokens.abandon()
+    assert tokens.request(0).sequence == 3
 
 
 def test_replies_of_probes_may_come_in_any_order(tokens: Tokens) -> None:
@@ -125,6 +123,16 @@ def test_no_reply_of_an_older_token_makes_a_newer_one_unknown(tokens: Tokens) ->
     numbers(tokens, b":0", second)
     numbers(tokens, b":0", first)
     assert words(tokens.request(1)) == b"3 1 0 2"
+
+
+def test_a_reply_that_is_read_again_changes_nothing(tokens: Tokens) -> None:
+    numbers(tokens, b":2", tokens.request(2))
+    probe = tokens.request(0)
+    numbers(tokens, b":2", probe)
+    tokens.give_back(range(1, 2))
+    assert words(tokens.request(0)) == b"3 0 1 2 1 1"
+    numbers(tokens, b":2", probe)
+    assert words(tokens.request(0)) == b"4 0 1 2 1 1"
 
 
 # Giving back.

@@ -15,51 +15,13 @@ Orders that are alike are searched once:
 - Processes that are alike are sorted.
 """
 
+import functools
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-from tests.support.life import (
-    Life,
-    Process,
-    Shared,
-    Step,
-    could_hold,
-    delivery,
-    frozen,
-    is_settled,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """How much may happen: to each process, and to Redis in all."""
-
-    def __str__(self) -> str:
-        return ", ".join(
-            f"{one.name}={value}"
-            for one in fields(self)
-            if (value := getattr(self, one.name)) != one.default
-        )
-
-    processes: int = 1
-    batches: int = 2
-    sizes: tuple[int, ...] = (1, 2)
-    deadlines: int = 0
-    goers: int = 0  # visitors who go, each before its number comes or after
-    looks: int = 0  # probes, and connections that are cut while the process ends
-    beside: int = 1  # probes that are under way at once
-    starts: bool = False  # it looks for Redis first
-    ends: bool = True
-    kills: int = 0
-    cuts: int = 0  # only with in_two, else there is no end to them
-    in_two: bool = False
-    wait: int = 0
-    failovers: int = 0
-    refusals: int = 0  # of scripts; they are allowed again
-    evictions: int = 0  # of the spare numbers
-    records_go: bool = False  # or of a record
+from tests.support.life import ENDS, Bounds, Life, Process, Step
+from tests.support.values import Shared, frozen, held_by, is_settled, thawed
 
 
 class World(NamedTuple):
@@ -68,22 +30,24 @@ class World(NamedTuple):
     shared: int
     replica: int
     processes: tuple[int, ...]
-    shown: int = 0  # numbers as bits
-    lost: int = 0
-    has_scripts: bool = True
-    refusals: int = 0
-    failovers: int = 0
-    evictions: int = 0
+    shown: int  # numbers as bits, here and below; -1 once one was shown twice
+    lost: int
+    has_scripts: bool
+    refusals: int
+    failovers: int
+    evictions: int
+
+    def canonical(self) -> "World":
+        return self._replace(processes=tuple(sorted(self.processes)))
 
 
 class Found(NamedTuple):
-    """What a search went through."""
+    """What a search went through, and what was shown and left by the processes that ended."""
 
     states: int
     steps: int
     seconds: float
     ends: set[tuple[object, ...]]
-    """What is shared and was shown, and each process's tokens and record, once all have ended."""
 
 
 class Violation(AssertionError):
@@ -94,16 +58,13 @@ class Search:
     """A search within bounds."""
 
     def __init__(self, bounds: Bounds) -> None:
-        self.bounds = it = bounds
-        self.life = Life(it.sizes, it.wait, it.beside, it.ends, it.failovers > 0, it.in_two)
-        self._values: list[Process | Shared] = []
+        self.bounds, self.life = bounds, Life(bounds)
+        self._values: list[Any] = []  # processes, and what they share
         self._numbers: dict[Process | Shared, int] = {}
-        self._alone: dict[int, list[Step]] = {}
-        self._with_redis: dict[tuple[int, int, bool], list[Step]] = {}
-        self._rest: dict[int, int | None] = {}
-        self._spares: dict[int, tuple[int, int]] = {}
-        self._copied: dict[tuple[int, bool], int] = {}
-        self.ends: set[tuple[object, ...]] = set()
+        self._ends: set[tuple[object, ...]] = set()
+        for name in ("_own", "_with_redis", "_spare", "_resting", "_copy"):
+            method: Callable[..., Any] = getattr(self, name)
+            setattr(self, name, functools.cache(method))
 
     def _id(self, value: Process | Shared) -> int:
         if (found := self._numbers.get(value)) is None:
@@ -111,23 +72,17 @@ class Search:
             self._values.append(value)
         return found
 
-    def first(self) -> World:
-        it = self.bounds
-        process = Process(
-            frozen(delivery(it.wait)), "off" if it.starts else "on",
-            it.batches, it.deadlines, it.goers, it.looks, it.kills, it.cuts,
-        )  # fmt: skip
-        shared = self._id((None, ()))
-        processes = (self._id(process),) * it.processes
-        return World(shared, shared, processes, 0, 0, True, it.refusals, it.failovers, it.evictions)
-
     def run(self) -> Found:
         """Go through all states.
 
         :raises Violation: with the shortest schedule that breaks the promise.
         """
-        start, steps = time.process_time(), 0
-        first = self.first()
+        start, steps, it = time.process_time(), 0, self.bounds
+        left = it.batches, it.deadlines, it.goers, it.looks, it.kills, it.cuts
+        process = Process(frozen(thawed((), it.wait)), "off" if it.starts else "on", *left)
+        shared, processes = self._id((None, ())), (self._id(process),) * it.processes
+        left_in_all = it.refusals, it.failovers, it.evictions
+        first = World(shared, shared, processes, 0, 0, True, *left_in_all)
         came_from: dict[World, World | None] = {first: None}
         edge = [first]
         while edge:
@@ -135,69 +90,51 @@ class Search:
             for world in edge:
                 for _, after in self.steps(world):
                     steps += 1
-                    after = _sorted(after)
-                    if after in came_from:
-                        continue
-                    came_from[after] = world
-                    if (wrong := self.wrong(world, after)) is not None:
-                        raise Violation(self._schedule(after, came_from, wrong))
-                    following.append(after)
+                    after = after.canonical()
+                    if after not in came_from:
+                        came_from[after] = world
+                        following.append(after)
+                        if wrong := self.wrong(after):
+                            raise Violation(self._schedule(after, came_from, wrong))
             edge = following
-        return Found(len(came_from), steps, time.process_time() - start, self.ends)
+        return Found(len(came_from), steps, time.process_time() - start, self._ends)
 
     # What is right.
 
-    def wrong(self, before: World, it: World) -> str | None:
+    def wrong(self, it: World) -> str:
         """Return what is wrong in a state, if anything is."""
-        counter, spare = self._spare(it.shared)
+        every, spare = self._spare(it.shared)
         if it.shown < 0:
             return "a number was shown twice"
         if both := spare & it.shown:
-            return f"{_bits(both)} are spare and were shown"
-        excused = it.lost
-        for one in it.processes:
-            if (held := self._resting(one)) is None:
-                return None
-            excused |= held
-        seen = sorted((self._seen(one) for one in it.processes), key=repr)
-        if all(phase in ("ended", "killed") for *_, phase in seen):
-            self.ends.add((self._values[it.shared], it.shown, *seen))
-        every = (1 << counter + 1) - 2
+            return f"{_numbers(both)} are spare and were shown"
+        held = [self._resting(one) for one in it.processes]
+        if None in held:
+            return ""
+        excused = functools.reduce(int.__or__, (one or 0 for one in held), it.lost)
+        values = sorted((self._values[one] for one in it.processes), key=repr)
+        if all(one.phase in ENDS for one in values):
+            seen = ((one.agent, one.record, one.phase) for one in values)
+            self._ends.add((self._values[it.shared], it.shown, *seen))
         if missing := every & ~(it.shown | spare | excused):
-            return f"{_bits(missing)} are neither shown nor spare"
-        if beyond := (it.shown | spare) & ~every:
-            return f"{_bits(beyond)} are beyond the counter"
-        return None
-
-    def _seen(self, number: int) -> tuple[object, ...]:
-        it = self._process(number)
-        return it.agent, it.record, it.phase
+            return f"{_numbers(missing)} are neither shown nor spare"
+        beyond = (it.shown | spare) & ~every
+        return f"{_numbers(beyond)} are beyond the counter" if beyond else ""
 
     def _spare(self, shared: int) -> tuple[int, int]:
-        if shared not in self._spares:
-            counter, groups = self._values[shared]  # type: ignore[misc]
-            bits = [1 << n for first, last in groups for n in range(int(first), int(last) + 1)]  # type: ignore[has-type]
-            assert len(bits) == len(set(bits)), f"groups overlap: {groups}"  # type: ignore[has-type]
-            self._spares[shared] = int(counter or 0), sum(bits)  # type: ignore[has-type]
-        return self._spares[shared]
+        """Return the numbers up to the counter, and those that are spare."""
+        counter, groups = self._values[shared]
+        numbers = [n for first, last in groups for n in range(int(first), int(last) + 1)]
+        assert len(numbers) == len(set(numbers)), f"groups overlap: {groups}"
+        return (2 << int(counter or 0)) - 2, _bits(numbers)
 
     def _resting(self, number: int) -> int | None:
-        """Return the numbers that go with a process, as bits; None while something is under way."""
-        if number not in self._rest:
-            it = self._process(number)
-            held = 0
-            if it.phase == "killed":
-                held = sum(1 << n for n in could_hold(it))
-            is_at_rest = (
-                it.phase == "on" and not it.request and not it.held and is_settled(it.agent)
-            )
-            self._rest[number] = held if is_at_rest or it.phase in ("ended", "killed") else None
-        return self._rest[number]
-
-    def _process(self, number: int) -> Process:
-        value = self._values[number]
-        assert isinstance(value, Process)
-        return value
+        """Return the numbers that went with a process; None while something is under way."""
+        it = self._values[number]
+        if it.phase in ENDS:
+            return _bits({*it.held, *held_by(it.agent, it.record)}) if it.phase == "killed" else 0
+        is_idle = it.phase == "on" and not it.request and not it.held
+        return 0 if is_idle and is_settled(it.agent) else None
 
     # What may happen.
 
@@ -206,106 +143,91 @@ class Search:
 
         :arg all_orders: whether those that are alike are left in.
         """
-        if not all_orders and not self.bounds.in_two:
-            for i, number in enumerate(world.processes):
-                value = self._process(number)
-                if value.request is None and not value.probes and (own := self._own(number)):
-                    yield from (self._step(world, i, step) for step in own)
-                    return
+        for i, number in enumerate(world.processes if not all_orders else ()):
+            it = self._values[number]
+            waits = it.request or it.probes or self.bounds.in_two
+            if not waits and (own := self._own(number)):
+                yield from (self._after(world, i, step) for step in own)
+                return
         for i, number in enumerate(world.processes):
             for step in self._own(number):
-                yield self._step(world, i, step)
-            key = number, world.shared, world.has_scripts
-            if (found := self._with_redis.get(key)) is None:
-                shared = self._values[world.shared]
-                found = list(self.life.with_redis(self._process(number), shared, world.has_scripts))  # type: ignore[arg-type]
-                self._with_redis[key] = found
-            for step in found:
-                yield self._step(world, i, step)
+                yield self._after(world, i, step)
+            for step in self._with_redis(number, world.shared, world.has_scripts):
+                yield self._after(world, i, step)
         yield from self._of_redis(world)
 
     def _own(self, number: int) -> list[Step]:
-        if (found := self._alone.get(number)) is None:
-            found = self._alone[number] = list(self.life.alone(self._process(number)))
-        return found
+        return list(self.life.alone(self._values[number]))
 
-    def _step(self, world: World, i: int, step: Step) -> tuple[str, World]:
+    def _with_redis(self, number: int, shared: int, has_scripts: bool) -> list[Step]:
+        it = self._values
+        return list(self.life.with_redis(it[number], it[shared], has_scripts))
+
+    def _after(self, world: World, i: int, step: Step) -> tuple[str, World]:
         processes = list(world.processes)
         processes[i] = self._id(step.process)
-        shown = sum(1 << n for n in step.shown)
+        shown = _bits(step.shown)
         after = world._replace(
             processes=tuple(processes),
             shared=world.shared if step.shared is None else self._id(step.shared),
             shown=-1 if world.shown & shown else world.shown | shown,
-            lost=world.lost | sum(1 << n for n in step.lost),
+            lost=world.lost | _bits(step.lost),
         )
-        text = f"{chr(ord('A') + i)}{'' if step.text.startswith(chr(39)) else ' '}{step.text}"
-        return text, self._with_replica(after) if step.is_copied else after
+        return f"{'ABC'[i]}{step.text}", self._replicated(after) if step.is_copied else after
 
-    def _of_redis(self, world: World) -> Iterator[tuple[str, World]]:
-        if world.failovers:
-            if (copied := self._with_replica(world)) != world:
-                yield "the replica gets what the primary has", copied
-            failed = self._with_replica(world, takes_over=True)
-            yield "the replica becomes the primary", failed._replace(failovers=world.failovers - 1)
-        if world.refusals and world.has_scripts:
-            yield (
-                "scripts are refused",
-                world._replace(has_scripts=False, refusals=world.refusals - 1),
-            )
-        if not world.has_scripts:
-            yield "scripts are allowed", world._replace(has_scripts=True)
-        if world.evictions:
-            left = world._replace(evictions=world.evictions - 1)
-            counter, _ = self._values[world.shared]  # type: ignore[misc]
-            yield "the spare numbers are evicted", left._replace(shared=self._id((counter, ())))  # type: ignore[has-type]
-            for i, number in enumerate(world.processes if self.bounds.records_go else ()):
-                gone = Step("'s record is evicted", self._process(number)._replace(record=()))
-                yield self._step(left, i, gone)
+    def _of_redis(self, it: World) -> Iterator[tuple[str, World]]:
+        if it.failovers:
+            yield "the replica gets what the primary has", self._replicated(it)
+            after = self._replicated(it._replace(failovers=it.failovers - 1), takes_over=True)
+            yield "the replica becomes the primary", after
+        if not it.has_scripts:
+            yield "scripts are allowed", it._replace(has_scripts=True)
+        elif it.refusals:
+            after = it._replace(has_scripts=False, refusals=it.refusals - 1)
+            yield "scripts are refused", after
+        if it.evictions:
+            left = it._replace(evictions=it.evictions - 1)
+            spared = self._id((self._values[it.shared][0], ()))
+            yield "the spare numbers are evicted", left._replace(shared=spared)
+            for i, number in enumerate(it.processes if self.bounds.records_go else ()):
+                gone = self._values[number]._replace(record=())
+                yield self._after(left, i, Step("'s record is evicted", gone))
 
-    def _with_replica(self, world: World, takes_over: bool = False) -> World:
+    def _replicated(self, world: World, takes_over: bool = False) -> World:
         """Return the world once the replica has what the primary has, or the other way round."""
         if not self.bounds.failovers:
             return world
         shared = world.replica if takes_over else world.shared
-        return world._replace(
-            shared=shared,
-            replica=shared,
-            processes=tuple(self._copy(one, takes_over) for one in world.processes),
-        )
+        processes = tuple(self._copy(one, takes_over) for one in world.processes)
+        return world._replace(shared=shared, replica=shared, processes=processes)
 
     def _copy(self, number: int, takes_over: bool) -> int:
-        if (number, takes_over) not in self._copied:
-            it = self._process(number)
-            record = it.replica if takes_over else it.record
-            after = self._id(it._replace(record=record, replica=record))
-            self._copied[number, takes_over] = after
-        return self._copied[number, takes_over]
+        it = self._values[number]
+        record = it.replica if takes_over else it.record
+        return self._id(it._replace(record=record, replica=record))
 
     # What is told.
 
     def _schedule(self, last: World, came_from: dict[World, World | None], wrong: str) -> str:
         """Return a schedule to read, in which processes keep their names."""
-        path: list[World] = []
-        world: World | None = last
+        path, world = [last], came_from[last]
         while world is not None:
-            path.insert(0, world)
-            world = came_from[world]
+            path, world = [world, *path], came_from[world]
         lines, now = [], path[0]
         for target in path[1:]:
-            text, now = next(
-                one for one in self.steps(now, all_orders=True) if _sorted(one[1]) == target
-            )
+            every = self.steps(now, all_orders=True)
+            text, now = next(one for one in every if one[1].canonical() == target)
             lines.append(text)
-        shared = self._values[now.shared]
-        return "\n".join([*lines, wrong, f"shown {_bits(now.shown)}, in Redis {shared}"])
+        shown = _numbers(max(0, now.shown))
+        return "\n".join([*lines, f"{wrong}; shown {shown}, in Redis {self._values[now.shared]}"])
 
 
-def _sorted(world: World) -> World:
-    if len(world.processes) == 1:
-        return world
-    return world._replace(processes=tuple(sorted(world.processes)))
+def _bits(numbers: Any) -> int:
+    bits = 0
+    for number in numbers:
+        bits |= 1 << number
+    return bits
 
 
-def _bits(mask: int) -> list[int]:
-    return [n for n in range(mask.bit_length()) if mask >> n & 1] if mask >= 0 else []
+def _numbers(bits: int) -> list[int]:
+    return [n for n in range(bits.bit_length()) if bits >> n & 1]

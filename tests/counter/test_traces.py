@@ -1,0 +1,133 @@
+"""What is really sent and answered is one of the orders that were searched."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from counter import Visits
+from counter.connection import Request, packed
+from counter.tokens import Tokens
+from tests.support.proxy import Proxy
+from tests.support.store import Store
+from tests.support.traces import Event, Trace, check, recording
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE
+
+
+@pytest.mark.gen_test
+async def test_a_trace_of_real_counters_whose_connections_are_cut_is_right(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    shown: list[int] = []
+
+    async def come_back(visits: Visits) -> None:
+        for _ in range(15):
+            number = await visits.count()
+            shown.extend([] if number is None else [number])
+
+    with recording(tmp_path / "trace") as trace, Proxy([valkey.path]) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}"
+        processes = [Visits(url, timeout=PATIENCE) for _ in range(3)]
+        coming = [asyncio.create_task(come_back(one)) for one in processes for _ in range(4)]
+        while not all(one.done() for one in coming):
+            proxy.cut()
+            await asyncio.sleep(0.01)
+        for one in processes:
+            await one.close()
+    events = trace.events()
+    assert check(events, shown=shown) > 30
+    assert len(shown) == valkey.counter() == 180
+
+
+class Made:
+    """A trace of two processes, made in the store."""
+
+    def __init__(self, path: Path) -> None:
+        self.trace, self.store = Trace(path), Store()
+        self.processes = Tokens("counter"), Tokens("counter")
+        self.requests: dict[int, Request] = {}
+
+    def ask(self, process: int, visits: int) -> bytes:
+        request = self.requests[process] = self.processes[process].request(visits)
+        sent = request.command + request.arguments
+        self.trace.sent(self.processes[process], sent)
+        return sent
+
+    def apply(self, sent: bytes) -> bytes:
+        return self.store.answer(sent)
+
+    def answer(self, process: int, reply: bytes) -> None:
+        self.processes[process].numbers(reply, self.requests[process])
+        self.trace.got(self.processes[process], reply)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return Made(tmp_path / "trace")
+
+
+def test_requests_may_be_applied_in_another_order_than_they_are_answered(made: Made) -> None:
+    first, second = made.ask(0, 2), made.ask(1, 3)
+    later = made.apply(second)
+    sooner = made.apply(first)
+    made.answer(0, sooner)
+    made.answer(1, later)
+    assert check(made.trace.events(), shown=[1, 2, 3, 4, 5]) == 2
+
+
+def test_a_request_without_a_reply_may_be_applied_late(made: Made) -> None:
+    lost = made.ask(0, 2)
+    made.answer(1, made.apply(made.ask(1, 1)))
+    made.apply(lost)
+    made.answer(1, made.apply(made.ask(1, 1)))
+    made.answer(0, made.apply(made.ask(0, 0)))
+    made.answer(1, made.apply(made.ask(1, 4)))
+    assert [one.line for one in made.trace.events() if one.is_reply][-1] == b"+3 3 2 6 2"
+    assert check(made.trace.events(), shown=[1, 4, 2, 3, 5, 6]) == 4
+
+
+def test_who_counts_beside_it_is_in_the_trace(made: Made) -> None:
+    made.answer(0, made.apply(made.ask(0, 1)))
+    by_hand = packed("INCR", "counter")
+    made.trace.sent("by hand", by_hand)
+    made.trace.got("by hand", made.store.answer(by_hand))
+    made.answer(0, made.apply(made.ask(0, 1)))
+    assert check(made.trace.events(), shown=[1, 3]) == 3
+
+
+def replies_with(old: bytes, new: bytes) -> Callable[[Event], Event]:
+    return lambda one: one._replace(line=new) if one.is_reply and one.line == old else one
+
+
+@pytest.mark.parametrize("wrong", [b":4", b":6", b"+1 5 2", b"+2 5 3", b"+1 5 3 dropped"])
+def test_a_reply_that_the_script_would_not_give_is_found(made: Made, wrong: bytes) -> None:
+    made.answer(0, made.apply(made.ask(0, 2)))
+    made.answer(1, made.apply(made.ask(1, 3)))
+    events = [replies_with(b":5", wrong)(one) for one in made.trace.events()]
+    with pytest.raises(AssertionError, match=r"no order gives this reply|has two tokens"):
+        check(events)
+
+
+def test_a_number_that_two_tokens_got_is_found(made: Made) -> None:
+    made.answer(0, made.apply(made.ask(0, 2)))
+    made.answer(1, made.apply(made.ask(1, 2)))
+    events = [replies_with(b":4", b":3")(one) for one in made.trace.events()]
+    with pytest.raises(AssertionError, match="2 has two tokens"):
+        check(events)
+
+
+def test_a_number_that_was_shown_twice_or_that_no_reply_gave_is_found(made: Made) -> None:
+    made.answer(0, made.apply(made.ask(0, 2)))
+    for shown in ([1, 2, 1], [1, 3]):
+        with pytest.raises(AssertionError, match="shown twice"):
+            check(made.trace.events(), shown=shown)
+
+
+def test_a_token_that_was_applied_before_it_was_sent_is_found(made: Made) -> None:
+    made.answer(0, made.apply(made.ask(0, 2)))
+    made.answer(1, made.apply(made.ask(1, 1)))
+    first, reply, *rest = made.trace.events()
+    with pytest.raises(AssertionError, match="no order"):
+        check([*rest, first, reply])

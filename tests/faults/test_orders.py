@@ -1,0 +1,44 @@
+"""Every order of events, within large bounds; `tests/counter/test_orders.py` has the small ones.
+
+With `pytest -s` it prints the states and steps of each search, and the seconds of CPU that it took.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.life import Bounds
+from tests.support.orders import Search
+
+LARGE = [
+    # Two processes whole, and with two failovers.
+    Bounds(processes=2, deadlines=1, looks=2),
+    Bounds(processes=2, deadlines=1, looks=1, wait=1, failovers=1),
+    Bounds(processes=2, sizes=(1,), deadlines=1, looks=1, wait=1, failovers=2),
+    # Visitors who go, kills and refusals.
+    Bounds(processes=2, sizes=(1,), deadlines=1, looks=1, goers=1),
+    Bounds(processes=2, batches=1, deadlines=1, looks=1, goers=1, kills=1, wait=1, failovers=1),
+    Bounds(deadlines=1, looks=2, goers=1, refusals=1),
+    Bounds(processes=2, batches=1, sizes=(1,), deadlines=1, looks=1, refusals=1),
+    # Probes beside each other, and beside visits.
+    Bounds(deadlines=2, looks=4, beside=3, goers=1),
+    Bounds(processes=2, batches=1, sizes=(1,), deadlines=1, looks=2, goers=1, starts=True),
+    # Three processes.
+    Bounds(processes=3, batches=1, deadlines=1, looks=1, kills=1),
+    Bounds(processes=3, batches=1, sizes=(1,), deadlines=1, looks=1, goers=1),
+    Bounds(processes=3, batches=1, sizes=(1,), deadlines=1, looks=1, wait=1, failovers=1),
+]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    with caplog.at_level("CRITICAL", logger="friendlyhello.visits"):
+        yield
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize("bounds", LARGE, ids=str)
+def test_no_order_of_events_shows_a_number_twice_or_loses_one(bounds: Bounds) -> None:
+    found = Search(bounds).run()
+    print(f"{bounds}: {found.states:,} states, {found.steps:,} steps, {found.seconds:.1f} s")
+    assert found.states > 10_000

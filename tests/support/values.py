@@ -1,0 +1,118 @@
+"""The real code that makes tokens, applies them and reads replies, on values.
+
+`counter.delivery.Delivery` and `counter.tokens.Tokens` make requests and read replies, and
+`counter/token.lua` is run in the store. Each is given as a value and returned as another one, so
+that it runs once for each value.
+"""
+
+import functools
+import itertools
+from operator import attrgetter
+from typing import Any
+
+from redis.exceptions import RedisError, ResponseError
+
+from counter.connection import Request
+from counter.delivery import Delivery
+from counter.tokens import spares_key
+from tests.support.store import Hash, SortedSet, Store
+
+COUNTER, SPARES, RECORD = b"counter", spares_key("counter").encode(), b"{counter}:process:P"
+
+#: A `Delivery` as a value: its attributes and those of its tokens, by name.
+Agent = tuple[tuple[str, Any], ...]
+
+#: What all processes share in Redis, the counter and the spare numbers; and a process's record.
+Shared = tuple[bytes | None, tuple[tuple[bytes, float], ...]]
+Record = tuple[tuple[bytes, bytes], ...]
+
+
+def thawed(agent: Agent, wait: int) -> Delivery:
+    it = Delivery("counter", wait)
+    # Each process has the same id, as each finds its own record under it.
+    vars(it.tokens).update(process_id="P", _commands=_commands())
+    for name, value in agent:
+        owner = it.tokens if name.startswith("tokens.") else it
+        vars(owner)[name.removeprefix("tokens.")] = list(value) if type(value) is tuple else value
+    return it
+
+
+@functools.cache
+def _commands() -> tuple[bytes, bytes]:
+    tokens = Delivery("counter").tokens
+    vars(tokens).update(process_id="P")
+    return tokens._commands
+
+
+def frozen(it: Delivery) -> Agent:
+    if it._refused_at:  # 5 s pass when the search says so
+        it._refused_at = float("inf")
+    names = [*vars(it).items(), *((f"tokens.{name}", one) for name, one in vars(it.tokens).items())]
+    constant = ("_counter", "_wait", "tokens", "tokens._counter", "tokens.process_id")
+    return tuple(
+        (name, tuple(value) if isinstance(value, list) else value)
+        for name, value in names
+        if name not in (*constant, "tokens._commands")
+    )
+
+
+@functools.cache
+def calls(agent: Agent, wait: int, name: str, *arguments: Any) -> tuple[Agent, Any]:
+    """Call a method; return the process's code as it is then, and the result."""
+    it = thawed(agent, wait)
+    result = attrgetter(name)(it)(*arguments)
+    return frozen(it), result
+
+
+@functools.cache
+def reads(
+    agent: Agent, wait: int, reply: bytes, request: Request
+) -> tuple[Agent, tuple[int, ...], str]:
+    """Read a reply: return the code then, the numbers, and why there are none."""
+    it = thawed(agent, wait)
+    try:
+        if reply[:1] == b"-":
+            raise ResponseError(reply[1:].decode())
+        numbers = it.numbers([reply, b":1"] if wait else [reply], request)
+    except RedisError as error:
+        why = "is refused" if it.refused(error, request) else "fails"
+        return frozen(it), (), why
+    return frozen(it), tuple(itertools.chain.from_iterable(numbers)), ""
+
+
+@functools.cache
+def is_settled(agent: Agent) -> bool:
+    return thawed(agent, 0).settled
+
+
+@functools.cache
+def applied(shared: Shared, record: Record, request: Request) -> tuple[Shared, Record, bytes]:
+    """Return what Redis has after a request, and its reply."""
+    store, (counter, spares) = Store(), shared
+    values = {COUNTER: counter, SPARES: SortedSet(spares), RECORD: Hash(record)}
+    store.keys = {key: value for key, value in values.items() if value}
+    reply = store.answer(request.command + request.arguments)
+    assert store.keys.keys() <= values.keys()
+    assert store.ttls.keys() == ({RECORD} if request.sequence else set())
+    after = store.keys.get(COUNTER), tuple(store.keys.get(SPARES, SortedSet()).in_order())
+    return after, tuple(sorted(store.keys.get(RECORD, {}).items())), reply
+
+
+def newest(record: Record) -> int:
+    """Return the sequence number of the newest token that a record knows."""
+    return int(dict(record).get(b"token", b"0").split()[0])
+
+
+def held_by(agent: Agent, record: Record) -> set[int]:
+    """Return the numbers that go with a process that is killed, but for those to be shown."""
+    tokens = thawed(agent, 0).tokens
+    held = set[int]().union(*tokens._unshown, *tokens._given_back)
+    if newest(record) > tokens._known:
+        words = [int(word) for word in dict(record)[b"token"].split()[1:]]
+        held.update(*map(span, words[::2], words[1::2]))
+    return held
+
+
+def span(last: int, count: int) -> range:
+    """Return so many numbers, of which this is the last."""
+    return range(last - count + 1, last + 1)
