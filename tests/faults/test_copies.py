@@ -120,7 +120,7 @@ def test_a_copy_of_a_token_waits_for_the_replicas_as_the_first_one_does(folder: 
         node.start()
     replica.follow(primary)
     wait_until(primary.replicas_in_step)
-    request = Delivery(KEY, lambda: "one").request(1)
+    request = Delivery(KEY).request(1)
     wait = packed("WAIT", 1, 200)
 
     def sent(command: bytes) -> list[bytes]:
