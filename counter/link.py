@@ -44,12 +44,7 @@ class Link:
     """Whose visits are counted."""
 
     def __init__(
-        self,
-        connector: Connector,
-        delivery: Delivery,
-        *,
-        timeout: float,
-        beside: Beside | None,
+        self, connector: Connector, delivery: Delivery, *, timeout: float, beside: Beside | None
     ) -> None:
         self._connector = connector
         self._delivery = delivery
@@ -91,11 +86,10 @@ class Link:
                 self._stay_awake(self._sent_at)
 
     def _send(self) -> None:
-        connection = self._connection
+        connection, request = self._connection, self._request
         if connection is None or self._is_unsound:
             self._reconnect()
             return
-        request = self._request
         if request is None:
             visits, self._deadline = self.asker.take()
             if not visits:
