@@ -14,7 +14,7 @@ import redis
 from replicas import Reader, known, link
 from replicas.keys import DAY
 from replicas.reading import MAX_PROCESSES
-from replicas.records import MAX_TEXT
+from replicas.records import MAX_TEXT, MAX_WORDS
 from tests.support.counting import counting, reading, replica
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually, within
@@ -98,6 +98,7 @@ async def test_a_record_that_cannot_be_read_is_left_out_alone_and_named_once(
 async def test_texts_are_cut_however_long_they_are_in_redis(valkey: Valkey) -> None:
     long = "x" * 5_000_000
     spell = f"{time.time() - 9:.3f} {time.time() - 8:.3f} {'y' * 1000}"
+    spell = " ".join([spell, *["1.0 2.0 z"] * 999])
     write(valkey, "a", hostname=long, version=long, labels=f"zone=eu,{long}={long}", state=long)
     write(
         valkey, "b", faults=f"sick,{long}", away=spell, labels=",".join(f"{i}=" for i in range(99))
@@ -105,13 +106,16 @@ async def test_texts_are_cut_however_long_they_are_in_redis(valkey: Valkey) -> N
     write(valkey, "c", hostname="h" * MAX_TEXT, faults="," * 9999)
     async with counting(valkey.url) as visits:
         with reading(visits) as reader:
-            shown = await reader.read()
+            step = f"{int(time.time()) // 2 * 2} " + " ".join(f"{i}=1" for i in range(1500))
+            valkey.client.hset("{counter}:last:5m", "0", step)
+            shown = await reader.read(["5m"])
             told = await events.figures(shown, {}, ())
+            assert len(shown.moments["5m"][0][1]) <= MAX_WORDS
     a, b, c = sorted(shown.records, key=lambda one: one.id)
     cut = "x" * (MAX_TEXT - 1) + "…"
     assert (a.hostname, a.version, a.labels["zone"], a.state) == (cut, cut, "eu", "")
-    assert (b.faults, len(b.labels)) == (["sick", cut], 32)
-    assert len(b.away[0].reason) == MAX_TEXT
+    assert (b.faults, len(b.labels)) == (["sick", cut], MAX_WORDS)
+    assert (len(b.away), len(b.away[0].reason)) == (MAX_WORDS, MAX_TEXT)
     assert (c.hostname, c.faults) == ("h" * MAX_TEXT, [])
     assert len(told) < 5000
 
