@@ -12,7 +12,7 @@ from counter import KEY, Connector, packed
 from replicas.keys import HISTORIES, NAMES, history_key
 from replicas.known import Known, command_for
 from replicas.link import Link, RefusedError, seconds
-from replicas.records import Record, decoded
+from replicas.records import MAX_WORDS, Record, decoded
 from replicas.states import Replica, replicas_of
 from replicas.turns import in_turns
 
@@ -146,7 +146,7 @@ def moments_of(
     for one in filter(
         None, (_STEP.fullmatch(text.decode("utf-8", "replace")) for text in kept[1::2])
     ):
-        for word in one[2].split():
+        for word in one[2].split()[:MAX_WORDS]:
             version, _, visits = word.rpartition("=")
             found[int(one[1])][decoded(version)] += int(visits)
     for record in records:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -13,7 +14,8 @@ FIELDS = (
 )
 
 #: Characters of a text that are shown, as many as a hostname may have
-#: (https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4); and labels or faults of one record.
+#: (https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4); and labels or faults, times without Redis
+#: of one record, or versions of one step.
 MAX_TEXT, MAX_WORDS = 253, 32
 
 _VISITS = re.compile(r"[0-9]{1,16}")
@@ -109,7 +111,10 @@ def record_of(id: str, seen_at: float, kept: Sequence[bytes | None]) -> Record |
         [cut(one) for one in faults.split(",")[:MAX_WORDS] if one],
         min(begun, seen_at),  # later only where the clock was set back meanwhile
         state if state in ("draining", "gone") else "",
-        [Spell(float(one[1]), float(one[2]), decoded(one[3])) for one in _SPELL.finditer(away)],
+        [
+            Spell(float(one[1]), float(one[2]), decoded(one[3]))
+            for one in islice(_SPELL.finditer(away), MAX_WORDS)
+        ],
         Sign(float(sign[1]), int(sign[2])) if sign else None,
     )
 

@@ -34,7 +34,7 @@ class Telling:
     :arg connector: the way to Redis, used by nobody else; no connection is held while there is
         nothing to tell.
     :arg is_draining: tells whether the process is to stop.
-    :arg look: returns the kinds of faults that it has now; None when it can have none.
+    :arg faults: returns the kinds of faults that it has now; None when it can have none.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class Telling:
         key: str,
         connector: Connector,
         is_draining: Callable[[], bool],
-        look: Callable[[], Sequence[str]] | None = None,
+        faults: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         self._figures = figures
         self._key = key
         self._link = Link(connector)
         self._is_draining = is_draining
-        self._look = look or (lambda: ())
+        self._faults = faults or (lambda: ())
         self._is_last = False
         # Unknown with faults: those of a process of this replica that has gone may stand there.
-        self._told: object = None if look else self._state()
+        self._told: object = None if faults else self._state()
         self._has_said = False  # what Redis refuses
         self._task: asyncio.Task[None] | None = None
         figures.begun  # noqa: B018, now
@@ -93,7 +93,7 @@ class Telling:
 
     @property
     def _lasts(self) -> bool:
-        return bool(self._look()) or self._stage == "draining"
+        return bool(self._faults()) or self._stage == "draining"
 
     @property
     def _stage(self) -> str:
@@ -102,7 +102,7 @@ class Telling:
         return "gone" if self._is_last else "draining" if self._is_draining() else ""
 
     def _state(self) -> object:
-        return ",".join(self._look()), self._stage, [*self._figures.away]
+        return ",".join(self._faults()), self._stage, [*self._figures.away]
 
     async def _tell(self) -> None:
         """Write it; without Redis nobody is told anything, and it is tried again."""
@@ -128,5 +128,5 @@ class Telling:
             f"{ahead + start:.3f} {ahead + end:.3f} {quote(reason[:MAX_REASON], safe='')}"
             for start, end, reason in self._figures.away
         )
-        fields = {"faults": ",".join(self._look()), "state": self._stage, "away": away}
+        fields = {"faults": ",".join(self._faults()), "state": self._stage, "away": away}
         return await self._link.ask(self._figures.told(self._key, now, **fields))

@@ -1,17 +1,20 @@
 """What all have written is read: what can be, what has changed, and in pieces."""
 
 import asyncio
+import gc
 import logging
+import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
-from replicas import known, link
+from replicas import Reader, known, link
 from replicas.keys import DAY
 from replicas.reading import MAX_PROCESSES
-from replicas.records import MAX_TEXT
+from replicas.records import MAX_TEXT, MAX_WORDS
 from tests.support.counting import counting, reading, replica
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually, within
@@ -95,6 +98,7 @@ async def test_a_record_that_cannot_be_read_is_left_out_alone_and_named_once(
 async def test_texts_are_cut_however_long_they_are_in_redis(valkey: Valkey) -> None:
     long = "x" * 5_000_000
     spell = f"{time.time() - 9:.3f} {time.time() - 8:.3f} {'y' * 1000}"
+    spell = " ".join([spell, *["1.0 2.0 z"] * 999])
     write(valkey, "a", hostname=long, version=long, labels=f"zone=eu,{long}={long}", state=long)
     write(
         valkey, "b", faults=f"sick,{long}", away=spell, labels=",".join(f"{i}=" for i in range(99))
@@ -102,15 +106,33 @@ async def test_texts_are_cut_however_long_they_are_in_redis(valkey: Valkey) -> N
     write(valkey, "c", hostname="h" * MAX_TEXT, faults="," * 9999)
     async with counting(valkey.url) as visits:
         with reading(visits) as reader:
-            shown = await reader.read()
+            step = f"{int(time.time()) // 2 * 2} " + " ".join(f"{i}=1" for i in range(1500))
+            valkey.client.hset("{counter}:last:5m", "0", step)
+            shown = await reader.read(["5m"])
             told = await events.figures(shown, {}, ())
+            assert len(shown.moments["5m"][0][1]) <= MAX_WORDS
     a, b, c = sorted(shown.records, key=lambda one: one.id)
     cut = "x" * (MAX_TEXT - 1) + "…"
     assert (a.hostname, a.version, a.labels["zone"], a.state) == (cut, cut, "eu", "")
-    assert (b.faults, len(b.labels)) == (["sick", cut], 32)
-    assert len(b.away[0].reason) == MAX_TEXT
+    assert (b.faults, len(b.labels)) == (["sick", cut], MAX_WORDS)
+    assert (len(b.away), len(b.away[0].reason)) == (MAX_WORDS, MAX_TEXT)
     assert (c.hostname, c.faults) == ("h" * MAX_TEXT, [])
     assert len(told) < 5000
+
+
+@pytest.mark.gen_test
+async def test_a_time_that_is_none_is_told_as_one_of_the_last_day(valkey: Valkey) -> None:
+    for id, score in (("first", -math.inf), ("last", math.inf), ("zero", 0)):
+        write(valkey, id, marked="9 x", started="-5")
+        valkey.client.zadd(NAMES, {id: score})
+    async with counting(valkey.url) as visits:
+        with reading(visits) as reader:
+            shown = await reader.read()
+            told = (await events.figures(shown, {}, ())).decode()
+    assert "Infinity" not in told
+    seen = [one.seen for one in shown.replicas]
+    assert seen == pytest.approx([DAY, 0, DAY], abs=PATIENCE)
+    assert [one.started for one in shown.records] == [0] * 3
 
 
 @pytest.mark.gen_test
@@ -296,6 +318,7 @@ def since(counted: events.Counted, now: float, **visits: int) -> Any:
 
 
 @pytest.mark.gen_test
+@pytest.mark.usefixtures("no_garbage")
 async def test_a_look_at_a_thousand_records_is_cut_in_pieces(valkey: Valkey) -> None:
     """Each is a small part of it; by the CPU's time, so that busy neighbours do not matter."""
     now = time.time()
@@ -306,6 +329,13 @@ async def test_a_look_at_a_thousand_records_is_cut_in_pieces(valkey: Valkey) -> 
             client.hset(key_of(f"{i}"), mapping=own | {"started": f"{now - i:.3f}"})
             client.zadd(NAMES, {f"{i}": now - i / 100})
         client.execute()
+
+    async def look(reader: Reader) -> None:
+        shown = await reader.read(["5m"])
+        assert len(shown.records) == 1000
+        await events.figures(shown, {}, ())
+        await events.marks(shown)
+
     turns: list[float] = []
 
     async def look_on() -> None:
@@ -316,18 +346,24 @@ async def test_a_look_at_a_thousand_records_is_cut_in_pieces(valkey: Valkey) -> 
             last = time.thread_time()
 
     async with counting(valkey.url) as visits:
-        with reading(visits) as reader:
-            await reader.read()
-            looking = asyncio.create_task(look_on())
-            await asyncio.sleep(0)
-            before = time.thread_time()
-            for _ in range(5):
-                shown = await reader.read(["5m"])
-                await events.figures(shown, {}, ())
-                await events.marks(shown)
-            taken = time.thread_time() - before
-            looking.cancel()
-    assert len(shown.replicas) == 1000
-    turns.sort()
-    # The largest ones may be the garbage collector's.
-    assert turns[-5] < taken / 5 / 8, (turns[-9:], taken)
+        works, longest = [], []
+        for _ in range(3):
+            with reading(visits) as reader:
+                begun = time.thread_time()
+                await look(reader)
+                works.append(time.thread_time() - begun)
+            with reading(visits) as reader:
+                looking = asyncio.create_task(look_on())
+                await look(reader)
+                looking.cancel()
+            longest.append(max(turns))
+            turns.clear()
+    assert min(longest) < min(works) / 10, (longest, works)
+
+
+@pytest.fixture
+def no_garbage() -> Iterator[None]:
+    """Collect no garbage meanwhile; the server does so less often than a test."""
+    gc.disable()
+    yield
+    gc.enable()
