@@ -123,7 +123,7 @@ def _other_values(value: object) -> list[str]:
     if isinstance(value, int | float):
         return [repr(value + 1), *([repr(value - 1)] if value > 0 else [])]
     if isinstance(value, str | bytes):
-        return [repr(value + (b"x" if isinstance(value, bytes) else "x"))]
+        return [repr(value + b"x" if isinstance(value, bytes) else value + "x")]
     return []
 
 
