@@ -6,6 +6,7 @@ run. `python -m tests.mutants --help` says how.
 
 import argparse
 import ast
+import importlib
 import os
 import random
 import re
@@ -14,16 +15,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from queue import Queue
 from typing import NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
 #: Seconds after which a test fails: it waits for what a mutant never does.
 TEST_TIMEOUT = 30
+
+#: Plugins of pytest that take long to load, or change what the tests do.
+SLOW = ("schemathesis", "anyio", "xdist", "randomly", "cacheprovider")
+
+#: What the tests load, and no mutant changes: it is loaded once for all.
+PRELOADED = ("hypothesis", "redis.asyncio", "tornado.web", "lupa.lua51")
 
 #: Each comparison, and what stands for it.
 COMPARISONS = {
@@ -123,7 +130,7 @@ def _other_values(value: object) -> list[str]:
     if isinstance(value, int | float):
         return [repr(value + 1), *([repr(value - 1)] if value > 0 else [])]
     if isinstance(value, str | bytes):
-        return [repr(value + (b"x" if isinstance(value, bytes) else "x"))]
+        return [repr(value + b"x" if isinstance(value, bytes) else value + "x")]
     return []
 
 
@@ -170,55 +177,60 @@ def _of_lua(source: str, start: int = 0) -> Iterator[tuple[int, int, str]]:
 # Running.
 
 
-def _survives(mutant: Mutant, folder: Path, tests: list[str]) -> bool:
-    """Tell whether the tests pass, in a copy of the program with the mutant in it."""
+def _start(mutant: Mutant, folder: Path, tests: list[str]) -> int:
+    """Run the tests in a copy of the program with the mutant in it; return the process's id."""
     (folder / mutant.path).write_text(mutant.text)
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:randomly",
-            "-p",
-            "no:cacheprovider",
-        ),
-        *("-n", "0", f"--timeout={TEST_TIMEOUT}", *tests),
-    ]
-    # Compiled modules are told by their time and size, which a mutant may share.
-    env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    ended = subprocess.run(command, cwd=folder, env=env, capture_output=True, check=False)
-    (folder / mutant.path).write_text(mutant.source)
-    return ended.returncode == 0
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        status = _run(folder, tests)
+    finally:
+        os._exit(status)  # nothing of the parent's is for this process to end
 
 
-def _copy(folder: Path) -> None:
+def _run(folder: Path, tests: list[str]) -> int:
+    os.chdir(folder)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+    for name in [one for one in sys.modules if one.split(".")[0] == "tests"]:
+        del sys.modules[name]  # they are the copy's
+    sys.path[:] = [str(folder), *(one for one in sys.path if one not in ("", str(ROOT)))]
+    without = (f"-pno:{name}" for name in SLOW)
+    loaded = "-Wignore::pytest.PytestAssertRewriteWarning"  # before pytest's own time
+    return int(pytest.main(["-x", loaded, *without, f"--timeout={TEST_TIMEOUT}", *tests]))
+
+
+def _copy(folder: Path) -> Path:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
     for name in listed.stdout.decode().split("\0"):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+    return folder
 
 
 def survivors(chosen: list[Mutant], tests: list[str], jobs: int) -> Iterator[Mutant]:
     """Yield those that the tests let pass, as they run side by side."""
-    folders: Queue[Path] = Queue()
-
-    def tried(mutant: Mutant) -> Mutant | None:
-        folder = folders.get()
-        try:
-            return mutant if _survives(mutant, folder, tests) else None
-        finally:
-            folders.put(folder)
-
+    for name in PRELOADED:
+        importlib.import_module(name)
+    sys.dont_write_bytecode = True  # it is told by time and size, which a mutant may share
+    running: dict[int, tuple[Mutant, Path]] = {}
+    waiting = chosen[::-1]
     with tempfile.TemporaryDirectory() as parent:
-        for job in range(jobs):
-            _copy(Path(parent, str(job)))
-            folders.put(Path(parent, str(job)))
-        with ThreadPoolExecutor(jobs) as pool:
-            yield from (one for one in pool.map(tried, chosen) if one is not None)
+        free = [_copy(Path(parent, str(job))) for job in range(jobs)]
+        while waiting or running:
+            if waiting and free:
+                mutant, folder = waiting.pop(), free.pop()
+                running[_start(mutant, folder, tests)] = mutant, folder
+                continue
+            pid, status = os.wait()
+            mutant, folder = running.pop(pid)
+            (folder / mutant.path).write_text(mutant.source)
+            free.append(folder)
+            if os.waitstatus_to_exitcode(status) == 0:
+                yield mutant
 
 
 def main() -> int:

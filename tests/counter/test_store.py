@@ -29,7 +29,8 @@ class Both:
     """The store, and a real Valkey, which are told the same."""
 
     def __init__(self, valkey: Valkey) -> None:
-        self._connection = redis.UnixDomainSocketConnection(path=str(valkey.path), protocol=2)
+        client = redis.Redis(unix_socket_path=str(valkey.path), protocol=2)
+        self._connection = client.connection_pool.get_connection()
         self._ask(b"FLUSHALL")
         self.store = Store()
 

@@ -1,6 +1,7 @@
 """What `token.lua` does with a token, in the store in Python and in a real Valkey."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -80,13 +81,15 @@ class InPython(Redis):
 class InValkey(Redis):
     def __init__(self, valkey: Valkey) -> None:
         self._valkey = valkey
-        self._all = redis.UnixDomainSocketConnection(path=str(valkey.path), protocol=2)
         valkey.client.execute_command("ACL SETUSER hello on nopass allkeys +@all")
-        self._hello = redis.UnixDomainSocketConnection(
-            path=str(valkey.path), protocol=2, username="hello", password="any"
+        self._all, self._hello = (
+            redis.Redis(
+                unix_socket_path=str(valkey.path), protocol=2, username=user, password="any"
+            ).connection_pool.get_connection()
+            for user in ("default", "hello")
         )
 
-    def _ask(self, connection: redis.Connection, sent: bytes) -> object:
+    def _ask(self, connection: Any, sent: bytes) -> object:
         connection.send_packed_command([sent])
         return connection.read_response(disable_decoding=True)
 

@@ -37,6 +37,7 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.mark.no_cover
+@pytest.mark.timeout(900)  # the largest takes 40 s of CPU
 @pytest.mark.parametrize("bounds", LARGE, ids=str)
 def test_no_order_of_events_shows_a_number_twice_or_loses_one(bounds: Bounds) -> None:
     found = Search(bounds).run()

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import lupa.lua51
+import lupa.lua51  # type: ignore[import-untyped]
 
 from counter.tokens import DIGEST, SCRIPT
 
@@ -87,17 +87,18 @@ class Store:
 
     # Values.
 
-    def _string(self, key: bytes) -> bytes | None:
-        return self._value(key, bytes)
+    def value(self, key: bytes, kind: type[Kind]) -> Kind | None:
+        """Return what a key holds, if it holds anything.
 
-    def _value(self, key: bytes, kind: type[Kind]) -> Kind | None:
+        :raises StoreError: when it is of another kind.
+        """
         value = self.keys.get(key)
         if value is None or isinstance(value, kind):
             return value
         raise StoreError("WRONGTYPE Operation against a key holding the wrong kind of value")
 
     def _sorted_set(self, key: bytes) -> SortedSet:
-        found = self._value(key, SortedSet)
+        found = self.value(key, SortedSet)
         return SortedSet() if found is None else found
 
     def _keep(self, key: bytes, value: SortedSet) -> None:
@@ -110,7 +111,7 @@ class Store:
     # Commands.
 
     def _get(self, key: bytes) -> Reply:
-        return self._string(key)
+        return self.value(key, bytes)
 
     def _exists(self, key: bytes) -> Reply:
         return int(key in self.keys)
@@ -126,19 +127,19 @@ class Store:
 
     def _incrby(self, key: bytes, step: bytes) -> Reply:
         by = _integer(step)
-        total = _integer(self._string(key) or b"0") + by
+        total = _integer(self.value(key, bytes) or b"0") + by
         if not -MAX - 1 <= total <= MAX:
             raise StoreError("ERR increment or decrement would overflow")
         self.keys[key] = b"%d" % total
         return total
 
     def _hget(self, key: bytes, field: bytes) -> Reply:
-        return (self._value(key, Hash) or {}).get(field)
+        return (self.value(key, Hash) or Hash()).get(field)
 
     def _hset(self, key: bytes, *pairs: bytes) -> Reply:
         if len(pairs) % 2:
             raise StoreError("ERR wrong number of arguments for 'hset' command")
-        found = self._value(key, Hash) or Hash()
+        found = self.value(key, Hash) or Hash()
         new = Hash(zip(pairs[::2], pairs[1::2], strict=True))
         added = len(new.keys() - found.keys())
         found.update(new)
@@ -282,4 +283,4 @@ def _script(store: Store, keys: Sequence[bytes], arguments: Sequence[bytes]) -> 
     result = _compiled()
     if isinstance(result, (int, float)):
         return b":%d" % int(result)
-    return b"+" + result[b"ok"]
+    return b"+" + bytes(result[b"ok"])

@@ -89,13 +89,14 @@ def is_settled(agent: Agent) -> bool:
 def applied(shared: Shared, record: Record, request: Request) -> tuple[Shared, Record, bytes]:
     """Return what Redis has after a request, and its reply."""
     store, (counter, spares) = Store(), shared
-    values = {COUNTER: counter, SPARES: SortedSet(spares), RECORD: Hash(record)}
-    store.keys = {key: value for key, value in values.items() if value}
+    values = (COUNTER, counter), (SPARES, SortedSet(spares)), (RECORD, Hash(record))
+    store.keys = {key: value for key, value in values if value}
     reply = store.answer(request.command + request.arguments)
-    assert store.keys.keys() <= values.keys()
+    assert store.keys.keys() <= {COUNTER, SPARES, RECORD}
     assert store.ttls.keys() == ({RECORD} if request.sequence else set())
-    after = store.keys.get(COUNTER), tuple(store.keys.get(SPARES, SortedSet()).in_order())
-    return after, tuple(sorted(store.keys.get(RECORD, {}).items())), reply
+    spares = tuple((store.value(SPARES, SortedSet) or SortedSet()).in_order())
+    after = tuple(sorted((store.value(RECORD, Hash) or Hash()).items()))
+    return (store.value(COUNTER, bytes), spares), after, reply
 
 
 def newest(record: Record) -> int:
