@@ -98,18 +98,17 @@ class Known:
         :arg before: the monotonic clock when Redis was asked.
         :arg after: the same when it had answered.
         """
-        at_least, at_most = now - after - CLOCK_SET, now - before + CLOCK_SET
-        if self._ahead is not None and not at_least <= self._ahead <= at_most:
-            seconds = now - before - self._ahead
-            self._seen_at += seconds
-            for one in self._known.values():
-                one.seen_at += seconds
-                one.earliest += seconds
-                one.moved += seconds
-                one.record = one.record and one.record.moved(seconds)
-            self._ahead = None
-        if self._ahead is None:
-            self._ahead = now - before
+        held = self._ahead if self._ahead is not None else now - after
+        self._ahead = max(now - after, min(held, now - before))
+        seconds = self._ahead - held
+        if abs(seconds) <= CLOCK_SET:  # one of the two goes a little faster
+            return
+        self._seen_at += seconds
+        for one in self._known.values():
+            one.seen_at += seconds
+            one.earliest += seconds
+            one.moved += seconds
+            one.record = one.record and one.record.moved(seconds)
 
     def take_names(self, scores: Iterable[tuple[str, float]], now: float) -> list[str]:
         """Take the names that there are; return those whose records have changed.

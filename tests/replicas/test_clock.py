@@ -224,6 +224,20 @@ async def test_a_loop_that_stands_still_is_no_clock_that_was_set(
     assert await watched.marks() == before
 
 
+@pytest.mark.gen_test
+async def test_a_clock_that_goes_a_little_faster_is_none_that_was_set(
+    simulated: Simulated,
+) -> None:
+    seen(simulated)
+    simulated.counting.clear()
+    watched = Watched(simulated)
+    before = await watched.marks()
+    for _ in range(60):
+        simulated.now += 0.05
+        simulated.step()
+        assert await watched.marks() == before
+
+
 # What the script does, with a real one.
 
 

@@ -279,6 +279,8 @@ async def test_a_fault_of_the_figures_touches_no_visit_and_no_token(
                 shown = await reader.read(["1h"])
             assert ("web-1", 54) in [(one.hostname, one.visits) for one in shown.replicas]
             assert sum(one[1][""] for one in shown.moments["1h"]) >= 53
+            _, before = valkey.client.hget(process_key(visits.process_id), "marked").split()
+            assert int(before) > 1
     texts = [text for _, text in counters_lines(caplog)]
     assert len(texts) == (said is not None), texts
     for text in texts:

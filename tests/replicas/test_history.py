@@ -44,7 +44,7 @@ def test_each_step_of_a_history_gets_as_many_signs(monkeypatch: pytest.MonkeyPat
         clock.now += random.uniform(0.001, 0.03)
         if one.commands(process_key("a"), 0, 1, scripts=True):
             signs[int(clock.now // step)] += 1
-            behind[int((clock.now - 0.05) // step)] += 1
+            behind[int((clock.now - 0.01) // step)] += 1
     for found in signs, behind:
         whole = [found[one] for one in sorted(found)[1:-1]]
         assert len(whole) > 50

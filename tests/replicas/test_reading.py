@@ -226,6 +226,19 @@ async def test_replies_are_read_however_they_are_cut(cut: int) -> None:
         await replies.read()
 
 
+@pytest.mark.gen_test
+async def test_a_large_reply_is_read_in_many_turns() -> None:
+    replies = link._Replies()
+    replies.data_received(b"*10000\r\n" + b":1\r\n" * 10_000)
+    reading = asyncio.create_task(replies.read())
+    turns = 0
+    while not reading.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert reading.result() == [1] * 10_000
+    assert turns >= 10_000 / link.VALUES_PER_TURN == 50
+
+
 async def all_of(replies: Any, number: int) -> list[Any]:
     return [await replies.read() for _ in range(number)]
 
@@ -355,6 +368,8 @@ async def test_a_look_at_a_thousand_records_is_cut_in_pieces(valkey: Valkey) -> 
             with reading(visits) as reader:
                 looking = asyncio.create_task(look_on())
                 await look(reader)
+                await asyncio.sleep(0)  # the last one ends
+                await asyncio.sleep(0)
                 looking.cancel()
             longest.append(max(turns))
             turns.clear()
