@@ -39,6 +39,7 @@ from handlers import (
     NotFoundHandler,
     SharedFaults,
     below,
+    error_body,
     route_names,
     routes,
 )
@@ -155,14 +156,19 @@ def new_server(
 
     :arg certificate: serve HTTPS with it.
     """
-    refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
+    headers = dict(COMMON_HEADERS)
     if settings.version_label:
-        refusal["X-App-Version"] = settings.version_label
+        headers["X-App-Version"] = settings.version_label
+
+    def refusal(status: int, why: str, accept: str) -> tuple[dict[str, str], bytes]:
+        content_type, body = error_body(status, why, accept)
+        return headers | {"Content-Type": content_type}, body.encode()
+
     return HTTPServer(
         app,
         idle_connection_timeout=settings.idle_timeout,
         max_connections=limits.max_connections(),
-        refusal_headers=refusal,
+        refusal=refusal,
         ssl_options=certificate and certificate.context,
         trusted_proxies=settings.trusted_proxies or (),
         **limits.HTTP,

@@ -7,7 +7,7 @@ from tornado.routing import URLSpec
 from tornado.web import RequestHandler
 
 from counter import Visits
-from handlers.base import COMMON_HEADERS, NotFoundHandler
+from handlers.base import COMMON_HEADERS, NotFoundHandler, error_body
 from handlers.faults import Faults, FaultsHandler, SharedFaults
 from handlers.faulty import FaultyHelloHandler
 from handlers.health import HealthHandler, ReadyHandler
@@ -24,6 +24,7 @@ __all__ = [
     "NotFoundHandler",
     "SharedFaults",
     "below",
+    "error_body",
     "route_names",
     "routes",
 ]
@@ -61,7 +62,7 @@ def routes(
         URLSpec(r"/live/events", EventsHandler, {"live": live}),
         URLSpec(PATHS, StaticHandler, {"path": FOLDER}, name="/static/{file}"),
         URLSpec(r"/metrics", MetricsHandler, {"metrics": metrics}),
-        URLSpec(r"/openapi.yaml", OpenAPIHandler),
+        URLSpec(r"/openapi\.yaml", OpenAPIHandler, name="/openapi.yaml"),
         *([URLSpec(r"/faults", FaultsHandler, wrong)] if faults else []),
     ]
 

@@ -57,6 +57,7 @@ class Application(HTTPServerConnectionDelegate):
     def __init__(self, outbox: Outbox) -> None:
         self.busy_poll, self.outbox = BusyPoll(), outbox
         self.first_look = FirstLook(0.0)
+        self.received = memoryview(bytearray(1025))
         self.requests: list[Request] = []
         self.steps = 0  # grows whenever something goes on
         self._closed = 0
