@@ -199,7 +199,7 @@ class ClientConnection(RequestReader):
     def _read_next(self) -> None:
         self.expect_request()
         self.be_idle()
-        self.held = not self.input.is_empty or self.half_closed
+        self.held = self.input.at < len(self.input.data) or self.half_closed
         if self.held:  # other connections first
             self.loop.call_soon(self.go_on)
         elif self._busy_poll.last is self:

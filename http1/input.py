@@ -36,8 +36,9 @@ class Input:
 
     def add(self, data: bytes) -> None:
         """Keep what has arrived, too."""
-        self.data = self.unread + data if self.at < len(self.data) else data
-        self.at = 0
+        if self.at < len(self.data):
+            data = self.data[self.at :] + data
+        self.data, self.at = data, 0
 
     def clear(self) -> None:
         """Forget all of it."""

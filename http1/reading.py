@@ -120,8 +120,6 @@ class RequestReader(ClientStream):
             self.end()
 
     def _read_head(self) -> bool:
-        if self.input.is_empty:
-            return False
         head = self.input.read_head()
         if head is not None:
             self._begin(parse_head(head))
@@ -135,7 +133,7 @@ class RequestReader(ClientStream):
         """Hand the head to the application."""
         has_body = head.has_body
         self._step = RequestReader._begin_body if has_body else RequestReader._hand_over
-        self.set_deadline(None)
+        self.deadline = 0.0
         self.exchange, self.delegate = self.start_request(head)
         parameters = self.limits.parameters
         if parameters.decompress:

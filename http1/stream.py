@@ -164,7 +164,8 @@ class ClientStream(Deadline, asyncio.BufferedProtocol):
         """Set the deadline, which is put off whenever the client has read some until then."""
         self.set_deadline(seconds)
         self.seconds = seconds or 0.0
-        self._unsent = self.transport.get_write_buffer_size() if self.transport else 0
+        transport = self.transport
+        self._unsent = transport.get_write_buffer_size() if transport is not None else 0
 
     def client_reads(self) -> bool:
         """Tell whether the client has read some, if slowly; then it has as long again."""
