@@ -121,6 +121,7 @@ class ClientConnection(RequestReader):
         super().connection_lost(exc)
         self.held = True
         self._drop_request()
+        self._busy_poll.forget(self)
         self.input.clear()
         self.body = None
         self._server.on_close(self)

@@ -99,11 +99,7 @@ class HTTPServer(ServerHooks):
         )
         if self.ssl_options is not None:  # once, as a dict names files
             self.ssl_options = ssl_options_to_context(self.ssl_options, server_side=True)
-        self._tls_timeouts = {
-            "ssl_handshake_timeout": header_timeout or self._idle_timeout,
-            # A client answers the close when it has read all that was sent before.
-            "ssl_shutdown_timeout": write_timeout or self._idle_timeout,
-        }
+        self._handshake_timeout = header_timeout or self._idle_timeout
         self._warn_of_tls_at = 0.0  # on the loop's clock
         self.is_draining = False
         self.busy_poll = BusyPoll()
@@ -152,12 +148,16 @@ class HTTPServer(ServerHooks):
         self, connection: ClientConnection, sock: socket.socket, address: object
     ) -> None:
         tls: dict[str, Any] = {}
-        if self.ssl_options is not None:
-            tls = {"ssl": self.ssl_options, **self._tls_timeouts}
         loop = asyncio.get_running_loop()
         try:
+            if self.ssl_options is not None:
+                seconds = await _wait_for_first_byte(sock, self._handshake_timeout)
+                tls = {"ssl": self.ssl_options, "ssl_handshake_timeout": seconds}
+                # A client answers the close when it has read all that was sent before.
+                tls["ssl_shutdown_timeout"] = self._limits.write_timeout or self._idle_timeout
             await loop.connect_accepted_socket(lambda: connection, sock, **tls)
         except BaseException as error:
+            error.__traceback__ = None  # asyncio's frames in it would keep the connection
             self.on_close(connection)
             sock.close()
             if isinstance(error, ssl.SSLError):
@@ -270,3 +270,22 @@ class HTTPServer(ServerHooks):
         while self._open:
             self._none_open.clear()
             await self._none_open.wait()
+
+
+async def _wait_for_first_byte(sock: socket.socket, seconds: float) -> float:
+    """Wait until a client has sent something; TLS takes 50 kB for each that may never do so.
+
+    :arg seconds: until TimeoutError, which is an OSError.
+    :return: what is left of them.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    sock.setblocking(False)
+    arrived = asyncio.Event()
+    loop.add_reader(sock, arrived.set)
+    try:
+        async with asyncio.timeout(seconds):
+            await arrived.wait()
+    finally:
+        loop.remove_reader(sock)
+    return max(until - loop.time(), 0.001)
