@@ -99,6 +99,7 @@ def make_app(
         version=settings.version_label,
         labels=settings.labels,
         faults=faults,
+        max_streams=limits.max_streams(max_connections(settings)),
     )
     metrics.know_routes(route_names(rules))
     metrics.gauge("redis_up", lambda: visits.up)
@@ -167,12 +168,18 @@ def new_server(
     return HTTPServer(
         app,
         idle_connection_timeout=settings.idle_timeout,
-        max_connections=limits.max_connections(),
+        max_connections=max_connections(settings),
         refusal=refusal,
         ssl_options=certificate and certificate.context,
         trusted_proxies=settings.trusted_proxies or (),
         **limits.HTTP,
     )
+
+
+def max_connections(settings: Settings) -> int:
+    """Return how many connections each process may have open."""
+    processes = settings.processes or usable_cores()
+    return limits.max_connections(processes, is_tls=settings.tls_cert is not None)
 
 
 async def serve(
@@ -302,6 +309,8 @@ def listen(settings: Settings, processes: int = 1) -> list[list[socket.socket]]:
         where = f"port {settings.port}" + (f" of {settings.address}" if settings.address else "")
         hint = "; try --port=4000" if isinstance(error, PermissionError) else ""
         raise StartError(f"cannot listen on {where}: {error.strerror}{hint}") from None
+    for one in (one for those in bound for one in those):  # of which its connections have it
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.RECEIVE_BUFFER)
     return bound if len(bound) == processes else bound * processes
 
 

@@ -40,6 +40,7 @@ def routes(
     version: str | None = None,
     labels: Mapping[str, str] | None = None,
     faults: SharedFaults | None = None,
+    max_streams: int | None = None,
 ) -> list[URLSpec]:
     """Return every path with its handler and what the handler needs.
 
@@ -51,6 +52,7 @@ def routes(
     :arg version: the label of the version that runs.
     :arg labels: of the replica, if it has some.
     :arg faults: what is wrong with the replica, if clients may ask for faults.
+    :arg max_streams: how many may watch; None for any number.
     """
     hello = {"greeting": Greeting(name, hostname, version, labels), "visits": visits}
     wrong = {"faults": faults} if faults else {}
@@ -59,9 +61,9 @@ def routes(
         URLSpec(r"/healthz", HealthHandler, wrong),
         URLSpec(r"/readyz", ReadyHandler, {"visits": visits, **wrong}),
         URLSpec(r"/live", LiveHandler),
-        URLSpec(r"/live/events", EventsHandler, {"live": live}),
+        URLSpec(r"/live/events", EventsHandler, {"live": live, "most": max_streams}),
         URLSpec(PATHS, StaticHandler, {"path": FOLDER}, name="/static/{file}"),
-        URLSpec(r"/metrics", MetricsHandler, {"metrics": metrics}),
+        URLSpec(r"/metrics", MetricsHandler, {"metrics": metrics, "texts": {}}),
         URLSpec(r"/openapi\.yaml", OpenAPIHandler, name="/openapi.yaml"),
         *([URLSpec(r"/faults", FaultsHandler, wrong)] if faults else []),
     ]

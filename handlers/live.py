@@ -2,13 +2,17 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
+import math
+import random
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tornado import locale
 
+import limits
 from counter import HISTORIES
 from handlers.accept import preferred_language
 from handlers.base import COMMON_HEADERS, BaseHandler
@@ -33,6 +37,10 @@ locale.load_translations(str(FOLDER.parent / "templates" / "translations"), enco
 
 #: The page's languages (BCP 47), the first for readers of any other one, and their words.
 _LOCALES = {language: locale.get(language.replace("-", "_")) for language in ("en", "zh-CN")}
+
+
+#: Seconds after which a client may ask again for a stream.
+RETRY_AFTER = 10
 
 
 class _ViewHandler(BaseHandler):
@@ -93,16 +101,24 @@ class EventsHandler(_ViewHandler):
         "X-Accel-Buffering": "no",  # nginx would keep events until there are many
     }
 
-    def initialize(self, live: Broadcast) -> None:
-        """Take what tells those who watch."""
+    def initialize(self, live: Broadcast, most: int | None = None) -> None:
+        """Take what tells those who watch, and how many may."""
         self._live = live
+        self._most = math.inf if most is None else most
         self._ended = asyncio.Event()
         self._read: asyncio.Future[None] | None = None  # done when what was sent has been read
 
     async def get(self) -> None:
-        """Watch."""
+        """Watch, for as long as a stream lives; 503 when as many watch as may."""
+        if len(self._live.watchers) >= self._most:
+            self.set_header("Retry-After", str(RETRY_AFTER))
+            self.send_error(503, why="as many streams are open as may be")
+            return
         self._live.add(self, self._last)
-        await self._ended.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(random.uniform(*limits.STREAM_SECONDS)):
+                await self._ended.wait()
+        self._live.remove(self)
 
     async def head(self) -> None:
         """Answer GET's headers."""
