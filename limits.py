@@ -36,8 +36,8 @@ BASE = 56 << 20
 
 #: Bytes that a client may make its connection take, whatever it sends and does not read; more over
 #: TLS. `docs/settings.md` has those of each state, and a test measures them.
-CONNECTION = 64 * 1024
-TLS_CONNECTION = 160 * 1024
+CONNECTION = 80 * 1024
+TLS_CONNECTION = 176 * 1024
 
 #: Bytes that the system keeps of what a client sends and nobody reads; it doubles them (socket(7)).
 RECEIVE_BUFFER = 16 * 1024

@@ -50,6 +50,7 @@ from process import (
     Stopping,
     check_health,
     fail,
+    give_memory_back,
     run_workers,
     usable_cores,
 )
@@ -213,7 +214,10 @@ async def serve(
     server.add_sockets(sockets)
     loop = asyncio.get_running_loop()
     accepting = loop.create_task(server.accept_for_siblings(siblings))
-    background = [loop.create_task(metrics.keep_sharing())]
+    background = [
+        loop.create_task(metrics.keep_sharing()),
+        loop.create_task(give_memory_back(lambda: server.connections)),
+    ]
     if certificate:
         use = functools.partial(setattr, server, "ssl_options")
         background.append(loop.create_task(certificate.follow(use)))

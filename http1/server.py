@@ -288,4 +288,6 @@ async def _wait_for_first_byte(sock: socket.socket, seconds: float) -> float:
             await arrived.wait()
     finally:
         loop.remove_reader(sock)
+    if not sock.recv(1, socket.MSG_PEEK):
+        raise ConnectionAbortedError
     return max(until - loop.time(), 0.001)

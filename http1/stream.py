@@ -19,6 +19,9 @@ LINGERING_CLOSE = 1.0
 #: (RFC 8446, 6.1), and most do not: they look at the connection when they need it again.
 TLS_CLOSE = 0.1
 
+#: Bytes of TLS that are read of a client whose request waits for its answer.
+MAX_UNREAD = 16 * 1024
+
 #: Bytes that are kept for a client that does not read, before the application has to wait.
 MAX_UNSENT = 16 * 1024
 
@@ -67,6 +70,8 @@ class ClientStream(Deadline, asyncio.BufferedProtocol):
             return
         if (tls := transport.get_extra_info("ssl_object")) is not None:
             self.socket = tls
+            limit: Any = transport  # asyncio's has it without saying so
+            limit.set_read_buffer_limits(MAX_UNREAD)
         self.transport.set_write_buffer_limits(MAX_UNSENT)
         self.begin_looking()
 

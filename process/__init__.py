@@ -2,6 +2,7 @@
 
 from process.cores import usable_cores
 from process.healthcheck import check_health
+from process.memory import give_memory_back
 from process.messages import fail, one_line
 from process.signals import STOP_SIGNALS, Stopping
 from process.standard_error import StandardError, take_standard_error
@@ -15,6 +16,7 @@ __all__ = [
     "Stopping",
     "check_health",
     "fail",
+    "give_memory_back",
     "one_line",
     "run_workers",
     "take_standard_error",
