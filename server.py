@@ -24,7 +24,6 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 
 from tornado.netutil import bind_sockets
 from tornado.web import RequestHandler
@@ -112,7 +111,6 @@ def make_app(
     return Application(
         below(settings.prefix, rules),
         default_handler_class=NotFoundHandler,
-        template_path=str(Path(__file__).parent / "templates"),
         log_function=count_and_log if settings.access_log else metrics.answered,
         draining=False,
         version_label=settings.version_label,

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -10,7 +11,7 @@ import random
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tornado import locale
+from tornado import locale, template
 
 import limits
 from counter import HISTORIES
@@ -31,6 +32,8 @@ _IMPORT_MAP = _json(
     {"imports": {f"./static/{name}": f"./{StaticHandler.url(name)}" for name in _MODULES}}
 )
 _IMPORT_MAP_HASH = base64.b64encode(hashlib.sha256(_IMPORT_MAP.encode()).digest()).decode()
+
+_TEMPLATES = template.Loader(str(FOLDER.parent / "templates"))
 
 locale.set_default_locale("en")
 locale.load_translations(str(FOLDER.parent / "templates" / "translations"), encoding="utf-8")
@@ -69,26 +72,35 @@ class LiveHandler(_ViewHandler):
 
     def get(self) -> None:
         """Answer the page, in the reader's language."""
-        self.render(
-            "live.html",
-            language=self._language,
-            last=self._last,
-            history=HISTORIES[self._last],
+        said = self.request.headers.get("Accept-Language", "")
+        self.finish(_page(preferred_language(said, tuple(_LOCALES)), self._last))
+
+    head = get
+
+
+@functools.cache
+def _page(language: str, last: str) -> str:
+    """Return the page, written once for each of its languages and views.
+
+    Tornado's `render` would write it for each request, and the circle in its template's names
+    would keep the request until the garbage collector comes.
+
+    :arg language: one of the `_LOCALES`.
+    :arg last: one of the `HISTORIES`.
+    """
+    return (
+        _TEMPLATES.load("live.html")
+        .generate(
+            _=_LOCALES[language].translate,
+            language=language,
+            last=last,
+            history=HISTORIES[last],
             data=_json,
             static=StaticHandler.url,
             import_map=_IMPORT_MAP,
         )
-
-    head = get
-
-    @property
-    def _language(self) -> str:
-        """The language that the reader prefers, of those that the page has."""
-        return preferred_language(self.request.headers.get("Accept-Language", ""), tuple(_LOCALES))
-
-    def get_user_locale(self) -> locale.Locale:
-        """Return what translates the template's words; Tornado's hook."""
-        return _LOCALES[self._language]
+        .decode()
+    )
 
 
 class EventsHandler(_ViewHandler):
