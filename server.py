@@ -24,7 +24,6 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 
 from tornado.netutil import bind_sockets
 from tornado.web import RequestHandler
@@ -39,6 +38,7 @@ from handlers import (
     NotFoundHandler,
     SharedFaults,
     below,
+    error_body,
     route_names,
     routes,
 )
@@ -49,6 +49,7 @@ from process import (
     Stopping,
     check_health,
     fail,
+    give_memory_back,
     password_file,
     run_workers,
     usable_cores,
@@ -102,6 +103,7 @@ def make_app(
         version=settings.version_label,
         labels=settings.labels,
         faults=faults,
+        max_streams=limits.max_streams(max_connections(settings)),
     )
     metrics.know_routes(route_names(rules))
     metrics.gauge("redis_up", lambda: visits.up)
@@ -113,7 +115,6 @@ def make_app(
     return Application(
         below(settings.path_prefix, rules),
         default_handler_class=NotFoundHandler,
-        template_path=str(Path(__file__).resolve().parent / "templates"),
         log_function=count_and_log if settings.access_log else metrics.answered,
         draining=draining or asyncio.Event(),
         version_label=settings.version_label,
@@ -163,19 +164,30 @@ def new_server(
 
     :arg certificate: serve HTTPS with it.
     """
-    refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
+    headers = dict(COMMON_HEADERS)
     if settings.version_label:
-        refusal["X-App-Version"] = settings.version_label
+        headers["X-App-Version"] = settings.version_label
+
+    def refusal(status: int, why: str, accept: str) -> tuple[dict[str, str], bytes]:
+        content_type, body = error_body(status, why, accept)
+        return headers | {"Content-Type": content_type}, body.encode()
+
     return HTTPServer(
         app,
         draining=app.settings["draining"],
         idle_connection_timeout=settings.idle_timeout,
-        max_connections=limits.max_connections(),
-        refusal_headers=refusal,
+        max_connections=max_connections(settings),
+        refusal=refusal,
         ssl_options=certificate and certificate.context,
         trusted_proxies=settings.trusted_proxies or (),
         **limits.HTTP,
     )
+
+
+def max_connections(settings: Settings) -> int:
+    """Return how many connections each process may have open."""
+    processes = settings.processes or usable_cores()
+    return limits.max_connections(processes, is_tls=settings.tls_cert is not None)
 
 
 async def serve(
@@ -218,7 +230,10 @@ async def serve(
     server.add_sockets(sockets)
     loop = asyncio.get_running_loop()
     accepting = loop.create_task(server.accept_for_siblings(siblings))
-    background = [loop.create_task(metrics.keep_sharing())]
+    background = [
+        loop.create_task(metrics.keep_sharing()),
+        loop.create_task(give_memory_back(lambda: server.connections)),
+    ]
     if certificate:
         use = functools.partial(setattr, server, "ssl_options")
         background.append(loop.create_task(certificate.follow(use)))
@@ -313,6 +328,8 @@ def listen(settings: Settings, processes: int = 1) -> list[list[socket.socket]]:
         where = f"port {settings.port}" + (f" of {settings.address}" if settings.address else "")
         hint = "; try --port=4000" if isinstance(error, PermissionError) else ""
         raise StartError(f"cannot listen on {where}: {error.strerror}{hint}") from None
+    for one in (one for those in bound for one in those):  # of which its connections have it
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.RECEIVE_BUFFER)
     return bound if len(bound) == processes else bound * processes
 
 

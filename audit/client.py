@@ -13,7 +13,12 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPHeaders
-from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+from tornado.iostream import (
+    IOStream,
+    SSLIOStream,
+    StreamClosedError,
+    UnsatisfiableReadError,
+)
 
 #: A page is some hundred bytes; what is larger is not one.
 MOST_BYTES = 64 * 1024
@@ -280,6 +285,7 @@ def kind_of(error: BaseException) -> str:
         return kind_of(error.real_error) if error.real_error else "closed without an answer"
     for kind, name in (
         (TimeoutError, "timeout"),
+        (UnsatisfiableReadError, "answer too large"),
         (ConnectionRefusedError, "refused"),
         ((ConnectionResetError, BrokenPipeError), "reset"),
         (socket.gaierror, "name not resolved"),
@@ -288,5 +294,4 @@ def kind_of(error: BaseException) -> str:
     ):
         if isinstance(error, kind):
             return name
-    assert isinstance(error, OSError)
-    return (error.strerror or str(error)).lower()
+    return (getattr(error, "strerror", None) or str(error)).lower()

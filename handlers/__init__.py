@@ -7,7 +7,7 @@ from tornado.routing import URLSpec
 from tornado.web import RequestHandler
 
 from counter import Visits
-from handlers.base import COMMON_HEADERS, NotFoundHandler
+from handlers.base import COMMON_HEADERS, NotFoundHandler, error_body
 from handlers.faults import Faults, FaultsHandler, SharedFaults
 from handlers.faulty import FaultyHelloHandler
 from handlers.health import HealthHandler, ReadyHandler
@@ -24,6 +24,7 @@ __all__ = [
     "NotFoundHandler",
     "SharedFaults",
     "below",
+    "error_body",
     "route_names",
     "routes",
 ]
@@ -39,6 +40,7 @@ def routes(
     version: str | None = None,
     labels: Mapping[str, str] | None = None,
     faults: SharedFaults | None = None,
+    max_streams: int | None = None,
 ) -> list[URLSpec]:
     """Return every path with its handler and what the handler needs.
 
@@ -50,6 +52,7 @@ def routes(
     :arg version: the label of the version that runs.
     :arg labels: of the replica, if it has some.
     :arg faults: what is wrong with the replica, if clients may ask for faults.
+    :arg max_streams: how many may watch; None for any number.
     """
     hello = {"greeting": Greeting(name, hostname, version, labels), "visits": visits}
     wrong = {"faults": faults} if faults else {}
@@ -58,10 +61,10 @@ def routes(
         URLSpec(r"/healthz", HealthHandler, wrong),
         URLSpec(r"/readyz", ReadyHandler, {"visits": visits, **wrong}),
         URLSpec(r"/live", LiveHandler),
-        URLSpec(r"/live/events", EventsHandler, {"live": live}),
+        URLSpec(r"/live/events", EventsHandler, {"live": live, "most": max_streams}),
         URLSpec(PATHS, StaticHandler, {"path": FOLDER}, name="/static/{file}"),
-        URLSpec(r"/metrics", MetricsHandler, {"metrics": metrics}),
-        URLSpec(r"/openapi.yaml", OpenAPIHandler),
+        URLSpec(r"/metrics", MetricsHandler, {"metrics": metrics, "texts": {}}),
+        URLSpec(r"/openapi\.yaml", OpenAPIHandler, name="/openapi.yaml"),
         *([URLSpec(r"/faults", FaultsHandler, wrong)] if faults else []),
     ]
 

@@ -215,6 +215,12 @@ class RequestHandler(web.RequestHandler):
     #: Headers of every answer of the handler, errors included, as HTTP writes their names.
     HEADERS: ClassVar[Mapping[str, str]] = {}
 
+    MAX_BODY_SIZE: ClassVar[int | None] = None
+    """Bytes of a request's body that may be, and are kept; None for as many as the server takes.
+
+    With 0, one of any size that the server takes is passed over as it comes.
+    """
+
     EAGER_START: ClassVar[bool] = False
     """Whether GET and HEAD without a query start eagerly; see `http1.Application`."""
 

@@ -127,3 +127,11 @@ def test_what_no_friendlyhello_says_is_said_in_one_line(
 ) -> None:
     url = f"http://127.0.0.1:{speaking(lambda n: answer(n, body=body)).port}"
     assert audit_in_process(url).endswith(": not friendlyhello's JSON\n")
+
+
+def test_an_answer_whose_head_has_no_end_is_a_failed_visit(speaking: Speaking) -> None:
+    server = speaking(lambda n: b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000_000)
+    done = check(server.url, "--visits=3", "--max-uncounted=3")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "answer too large" in done.stdout
