@@ -98,11 +98,16 @@ class ClientStream(Deadline, asyncio.BufferedProtocol):
 
     @property
     def client_has_gone(self) -> bool:
-        """Whether nobody is there to read an answer, as the system knows it at this moment.
+        """Whether nobody is there to read an answer.
 
-        The event loop may not have come to it, and does not look at a client that sends no more.
+        The event loop tells, but for a client that it does not read from: there the system does.
         """
-        if not self.closed() and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return True
+        if not self.half_closed and not self.reading_paused:
+            return False
+        if self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.close()  # to ask takes the error away
         return self.closed()
 

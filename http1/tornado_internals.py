@@ -232,9 +232,10 @@ class RequestHandler(web.RequestHandler):
         server closes the connection of such a one, which then has gone.
         """
         connection: Any = self.request.connection
-        if (has_gone := getattr(connection, "client_has_gone", None)) is None:
-            has_gone = connection.stream.closed()
-        return bool(has_gone)
+        try:
+            return connection.client_has_gone  # type: ignore[no-any-return]
+        except AttributeError:  # Tornado's
+            return bool(connection.stream.closed())
 
     def clear(self) -> None:
         """Begin the answer, its common headers written down once a second.

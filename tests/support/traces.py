@@ -100,16 +100,17 @@ class Sent(NamedTuple):
 
     at: int
     line: bytes
-    reply: bytes | None
+    token: tuple[bytes, int, int] | None
+    """The key of its process, its sequence number and its visits; None for a plain command."""
+    reply: bytes | None = None
 
-    @property
-    def token(self) -> tuple[bytes, int, int] | None:
-        """The key of its process, its sequence number and its visits; None for a plain command."""
-        words = unpacked(self.line)
-        if words[0] not in (b"EVALSHA", b"EVAL"):
-            return None
-        sequence, visits = words[-1].split()[:2]
-        return words[4], int(sequence), int(visits)
+
+def _sent(at: int, line: bytes) -> Sent:
+    words = unpacked(line)
+    if words[0] not in (b"EVALSHA", b"EVAL"):
+        return Sent(at, line, None)
+    sequence, visits = words[-1].split()[:2]
+    return Sent(at, line, (words[4], int(sequence), int(visits)))
 
 
 def check(events: Iterable[Event], before: State | None = None, shown: Iterable[int] = ()) -> int:
@@ -137,7 +138,7 @@ def _requests(events: list[Event]) -> dict[int, Sent]:
     for at, event in enumerate(events):
         if not event.is_reply:
             last[event.connection] = at
-            found[at] = Sent(at, event.line, None)
+            found[at] = _sent(at, event.line)
         elif event.line[:1] == b"-":
             found.pop(last.pop(event.connection))
         else:
@@ -251,6 +252,8 @@ def _ways(
     if request.at in done:
         yield state, done - {request.at}
         return
+    copies = {other.line: other for other in lost if other.token and _is_newer(other, state)}
+    lost = [*copies.values(), *(other for other in lost if not other.token)]
     edge, seen = [(state, done)], {(_hashable(state), done)}
     while edge:
         for now, applied in edge:
@@ -268,6 +271,14 @@ def _ways(
                     seen.add(key)
                     following.append((after, key[1]))
         edge = following
+
+
+def _is_newer(request: Sent, state: State) -> bool:
+    """Tell whether a token is newer than the one that its process's record knows."""
+    assert request.token
+    key, sequence, _ = request.token
+    known = dict(state.get(key, ())).get(b"token", b"0")  # type: ignore[arg-type]
+    return sequence > int(bytes(known).split()[0])  # type: ignore[arg-type]
 
 
 def _applied(state: State, request: Sent) -> tuple[State, bytes]:

@@ -77,6 +77,7 @@ def reads(
     except RedisError as error:
         why = "is refused" if it.refused(error, request) else "fails"
         return frozen(it), (), why
+    assert not it.tokens.has_dropped, "the script cannot read what it wrote"
     return frozen(it), tuple(itertools.chain.from_iterable(numbers)), ""
 
 
