@@ -4,6 +4,7 @@ Plain commands serve where Redis refuses the script: it may have none, or an acc
 it, or a key of the script's may have a wrong type.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -72,13 +73,14 @@ class Delivery:
         one = ("INCR", self._counter) if visits == 1 else ("INCRBY", self._counter, visits)
         return Request(packed(*one), visits=visits)
 
-    def waiting(self, request: Request, seconds: float) -> Request:
+    def waiting(self, request: Request, deadline: float) -> Request:
         """Return a request that has its replicas acknowledge it, if any must.
 
-        :arg seconds: until the deadline; replicas have until a little before it.
+        :arg deadline: on the loop's clock; replicas have until a little before it.
         """
         if not self._wait:
             return request
+        seconds = deadline - asyncio.get_running_loop().time()
         seconds -= min(WAIT_MARGIN, seconds / 4)
         # 0 would wait for ever.
         return request._replace(wait=packed("WAIT", self._wait, max(1, int(seconds * 1000))))

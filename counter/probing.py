@@ -119,8 +119,9 @@ class Prober:
         """
         connection = RedisConnection(*await self._connector.connect())
         try:
-            async with asyncio.timeout(self._timeout / 2):
-                replies = await connection.ask(self._delivery.waiting(request, self._timeout / 2))
+            deadline = asyncio.get_running_loop().time() + self._timeout / 2
+            async with asyncio.timeout_at(deadline):
+                replies = await connection.ask(self._delivery.waiting(request, deadline))
             if self._delivery.numbers(replies, request)[0].stop > MAX_NUMBER:
                 raise OverflowError("the counter is at its 64-bit end")
         except BaseException:
