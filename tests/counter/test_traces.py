@@ -88,6 +88,24 @@ def test_a_request_without_a_reply_may_be_applied_late(made: Made) -> None:
     assert check(made.trace.events(), shown=[1, 4, 2, 3, 5, 6]) == 4
 
 
+def test_numbers_of_a_reply_that_was_not_used_may_be_anothers(made: Made) -> None:
+    """Too few replicas have acknowledged it, say."""
+    made.trace.got(made.processes[0], made.apply(made.ask(0, 2)))
+    made.answer(0, made.apply(made.ask(0, 0)))
+    made.answer(1, made.apply(made.ask(1, 2)))
+    assert check(made.trace.events(), shown=[1, 2]) == 3
+
+
+def test_a_request_that_got_an_error_may_have_been_applied_or_not(made: Made) -> None:
+    for is_applied in (True, False):
+        lost = made.ask(0, 2)
+        if is_applied:
+            made.apply(lost)
+        made.trace.got(made.processes[0], b"-ERR something is wrong")
+        made.answer(0, made.apply(made.ask(0, 3)))
+    assert check(made.trace.events(), shown=[1, 2, 3, 4, 5, 6]) == 2
+
+
 def test_who_counts_beside_it_is_in_the_trace(made: Made) -> None:
     made.answer(0, made.apply(made.ask(0, 1)))
     by_hand = packed("INCR", "counter")

@@ -132,17 +132,15 @@ def check(events: Iterable[Event], before: State | None = None, shown: Iterable[
 
 
 def _requests(events: list[Event]) -> dict[int, Sent]:
-    """Return the requests by their places; those that Redis refused, it did not apply."""
+    """Return the requests by their places; one that got an error may have been applied or not."""
     found: dict[int, Sent] = {}
     last: dict[str, int] = {}
     for at, event in enumerate(events):
         if not event.is_reply:
             last[event.connection] = at
             found[at] = _sent(at, event.line)
-        elif event.line[:1] == b"-":
-            found.pop(last.pop(event.connection))
-        else:
-            sent = last.pop(event.connection)
+        elif event.line[:1] != b"-":
+            sent = last[event.connection]
             found[sent] = found[sent]._replace(reply=event.line)
     return found
 
@@ -167,28 +165,40 @@ def _numbers(request: Sent) -> list[int]:
 def _no_number_has_two_tokens(events: list[Event], requests: dict[int, Sent]) -> None:
     """Assert that no reply gives a number that another one gave, and that was not given back."""
     held: dict[int, Sent] = {}
-    newest: dict[bytes, int] = {}
+    newest: dict[bytes, Sent] = {}  # token of each process
     last: dict[str, int] = {}
     for at, event in enumerate(events):
         if not event.is_reply:
             last[event.connection] = at
-            if (request := requests.get(at)) and request.token:
-                key, sequence, _ = request.token
-                newest[key] = max(sequence, newest.get(key, 0))
-                for number in _given_back(request.line):
+            request = requests[at]
+            if request.token:
+                before = newest.get(request.token[0], request)
+                for number in _given_back(request, before):
                     held.pop(number, None)
-        elif request := requests.get(last[event.connection]):
+                assert before.token
+                newest[request.token[0]] = max(
+                    before, request, key=lambda one: (one.token or ())[1:]
+                )
+        elif (request := requests[last[event.connection]]).reply is not None:
             token = request.token
-            if token and token[1] < newest[token[0]]:
+            if token and token != newest[token[0]].token:
                 continue  # it comes too late, and is not shown
             for number in _numbers(request):
                 other = held.setdefault(number, request)
                 assert other.token == token, f"{number} has two tokens: {other.line!r} {event!r}"
 
 
-def _given_back(line: bytes) -> Iterator[int]:
-    words = [int(word) for word in unpacked(line)[-1].split()[4:]]
-    for last, count in zip(words[::2], words[1::2], strict=True):
+def _given_back(request: Sent, before: Sent) -> Iterator[int]:
+    """Yield the numbers that a token leaves to others.
+
+    :arg before: the process's newest token until then; if its reply is not known, although it
+        came, for instance as too few replicas acknowledged it, its numbers were not shown.
+    """
+    words = [int(word) for word in unpacked(request.line)[-1].split()]
+    assert before.token
+    if words[3] < before.token[1] < words[0]:
+        yield from _numbers(before)
+    for last, count in zip(words[4::2], words[5::2], strict=True):
         yield from range(last - count + 1, last + 1)
 
 
