@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from counter.connection import RedisConnection
-from tests.support.store import Hash, SortedSet, Store, unpacked
+from tests.support.commands import Hash, SortedSet
+from tests.support.store import Store, unpacked
 
 #: What Redis has of the counter: each key that a request names, and its value.
 State = dict[bytes, bytes | tuple[tuple[bytes, bytes | float], ...]]
