@@ -10,8 +10,9 @@ from counter import Visits
 from counter.connection import Request, packed
 from counter.tokens import Tokens
 from tests.support.proxy import Proxy
+from tests.support.replayed import check
 from tests.support.store import Store
-from tests.support.traces import Event, Trace, check, recording
+from tests.support.traces import Event, Trace, recording
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
