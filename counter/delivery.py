@@ -90,15 +90,14 @@ class Delivery:
 
         :arg error: what came instead of a reply.
         """
-        if not isinstance(error, ResponseError):
+        if not is_refusal(error):
             return False
-        if not request.sequence and self.exactly_once:
-            self._refusal = ""  # it was no refusal of the script: no command counts
-        is_refusal = request.sequence > 0 and not _STATES.search(str(error))
-        if is_refusal:
+        if request.sequence:
             self.tokens.abandon()
             self.refuse(str(error) or "without a word")
-        return is_refusal
+        elif self.exactly_once:
+            self._refusal = ""  # it was no refusal of the script: no command counts
+        return request.sequence > 0
 
     def refuse(self, refusal: str) -> None:
         """Use plain commands for a while.
@@ -121,7 +120,8 @@ class Delivery:
         if not request.sequence:
             last = integer(reply)
             self.tokens.shown += request.visits
-            self._note(exactly_once=False)
+            if self._refusal:
+                self._note(exactly_once=False)
             return [range(last - request.visits + 1, last + 1)]
         numbers = self.tokens.numbers(reply, request)
         if request.visits:
@@ -140,3 +140,8 @@ class Delivery:
             else:
                 why = self._refusal
                 log.warning("counting at most once, as Redis refuses the script: %s", why)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether Redis has refused a command, and may run another one."""
+    return isinstance(error, ResponseError) and not _STATES.search(str(error))

@@ -8,8 +8,9 @@ import redis
 
 from counter.connection import Request
 from counter.tokens import Tokens
+from tests.support.commands import Hash, SortedSet, StoreError
 from tests.support.losing import LosingTokens
-from tests.support.store import Hash, SortedSet, Store, StoreError
+from tests.support.store import Store
 from tests.support.valkey import Valkey
 
 SPARES = b"{counter}:spares"

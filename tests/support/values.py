@@ -15,7 +15,8 @@ from redis.exceptions import RedisError, ResponseError
 from counter.connection import Request
 from counter.delivery import Delivery
 from counter.tokens import spares_key
-from tests.support.store import Hash, SortedSet, Store
+from tests.support.commands import Hash, SortedSet
+from tests.support.store import Store
 
 COUNTER, SPARES, RECORD = b"counter", spares_key("counter").encode(), b"{counter}:process:P"
 
