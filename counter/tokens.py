@@ -88,7 +88,7 @@ class Tokens:
         """
         assert visits >= 0
         assert not self._awaited, "it would make spare numbers of what visits still wait for"
-        # A token whose reply is not known may have given back some: then the next one gives the same.
+        # A token whose reply is not known may have given some back: the next one gives the same.
         if self._unshown and self._sequence == self._known:
             self._given_back, self._unshown = _joined(self._unshown), []
         self._sequence += 1

@@ -297,8 +297,9 @@ FAULTS = {
 }
 
 
-def start(program: Start, url: str, deadline: float) -> Program:
-    server = program(f"--redis-url={url}", f"--redis-timeout={deadline}", "--access-log=false")
+def start(program: Start, url: str, deadline: float, **variables: str) -> Program:
+    flags = f"--redis-url={url}", f"--redis-timeout={deadline}", "--access-log=false"
+    server = program(*flags, **variables)
     server.wait_for(b"counter on")
     return server
 
