@@ -158,10 +158,10 @@ def test_a_crowd_of_each_kind_finds_room_or_not_and_all_others_are_answered(
         group = stack.enter_context(memory_group(LIMIT))
         server = program(*flags_of(files, over_tls), python=group.python)
         stack.callback(server.close)
-        one = Crowd(server, STATES["an answer"], over_tls)
-        one.come(40)  # what is needed once, is there
-        one.leave()
         for state, sent in STATES.items():
+            some = Crowd(server, sent, over_tls)  # Python's allocator keeps what it needs once
+            some.come(150)
+            some.leave()
             before = settled(server)
             crowd = Crowd(server, sent, over_tls)
             with answered(server, over_tls) as took:
