@@ -115,6 +115,8 @@ class HTTPServer(ServerHooks):
         self._opening: dict[ClientConnection, asyncio.Task[None]] = {}
         self._open: set[ClientConnection] = set()
         self._none_open = asyncio.Event()
+        self.closed = 0
+        """How many connections were closed since the start."""
 
     def accept_from(self, listening: socket.socket) -> Callable[[], None]:
         """Accept what comes on a socket; what is returned ends that."""
@@ -213,6 +215,7 @@ class HTTPServer(ServerHooks):
 
     def on_close(self, server_conn: object) -> None:
         """Forget a connection."""
+        self.closed += server_conn in self._open
         self._open.discard(server_conn)
         self._acceptor.room_made()
         if not self._open:
