@@ -232,7 +232,7 @@ async def serve(
     accepting = loop.create_task(server.accept_for_siblings(siblings))
     background = [
         loop.create_task(metrics.keep_sharing()),
-        loop.create_task(give_memory_back(lambda: server.connections)),
+        loop.create_task(give_memory_back(lambda: server.closed)),
     ]
     if certificate:
         use = functools.partial(setattr, server, "ssl_options")

@@ -123,7 +123,6 @@ class EventsHandler(_ViewHandler):
     async def get(self) -> None:
         """Watch, for as long as a stream lives; 503 when as many watch as may."""
         if len(self._live.watchers) >= self._most:
-            self.set_header("Retry-After", str(RETRY_AFTER))
             self.send_error(503, why="as many streams are open as may be")
             return
         self._live.add(self, self._last)
@@ -135,6 +134,12 @@ class EventsHandler(_ViewHandler):
     async def head(self) -> None:
         """Answer GET's headers."""
         await self.flush()
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer an error; 503 says when to ask again (RFC 9110, 10.2.3)."""
+        if status_code == 503:
+            self.set_header("Retry-After", str(RETRY_AFTER))
+        super().write_error(status_code, **kwargs)
 
     def send(self, chunk: bytes) -> bool:
         """Write some of the stream, and tell so, but not to a client that lags behind.

@@ -56,7 +56,8 @@ class RequestReader(ClientStream):
     ) -> None:
         idle_timeout = limits.parameters.header_timeout
         super().__init__(outbox, first_look, sock, limits.write_timeout or idle_timeout)
-        self.deadline = self.loop.time() + (idle_timeout or 0.0)  # that of an idle one
+        self.seconds = idle_timeout or 0.0
+        self.deadline = self.loop.time() + self.seconds  # that of an idle one
         self.limits = limits
         self.input = Input(limits.parameters.max_header_size)
         self.held = False  # the application lets us wait

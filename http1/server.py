@@ -47,6 +47,9 @@ MAX_CLOSED = 64
 #: Seconds that a connection stays whoever else waits: it has just come, and is about to ask.
 LEAST_IDLE = 0.1
 
+#: Seconds that one stays whose client is waited for in the midst of a request, or of an answer.
+LEAST_STALLED = 1.0
+
 #: Seconds from one handshake of TLS that fails to the next that is a warning: anybody can fail.
 TLS_WARNINGS_EVERY = 60.0
 
@@ -115,6 +118,8 @@ class HTTPServer(ServerHooks):
         self._opening: dict[ClientConnection, asyncio.Task[None]] = {}
         self._open: set[ClientConnection] = set()
         self._none_open = asyncio.Event()
+        self.closed = 0
+        """How many connections were closed since the start."""
 
     def accept_from(self, listening: socket.socket) -> Callable[[], None]:
         """Accept what comes on a socket; what is returned ends that."""
@@ -183,18 +188,27 @@ class HTTPServer(ServerHooks):
         return len(self._open) >= self._max_connections
 
     def make_room(self) -> None:
-        """Close the connections that have been idle for longest, some of them at once."""
-        until = asyncio.get_running_loop().time() + self._idle_timeout - LEAST_IDLE
+        """Close the connections that have been idle for longest, some of them at once.
+
+        Where there are none, those whose clients are waited for: to send the rest of a request, or
+        to read some of an answer.
+        """
+        now = asyncio.get_running_loop().time()
         idle = [
-            (one.deadline, id(one), one)
+            (one.waits_since, id(one), one)
             for one in self._open
-            if one.deadline <= until and one.is_idle
+            if one.waits_since <= now - LEAST_IDLE and one.is_idle
         ]
-        heapq.heapify(idle)
+        found = idle or [
+            (one.waits_since, id(one), one)
+            for one in self._open
+            if one.deadline and one.waits_since <= now - LEAST_STALLED
+        ]
+        heapq.heapify(found)
         left = min(MAX_CLOSED, len(self._open) // SHARE_CLOSED + 1)
-        while idle and left:
-            *_, connection = heapq.heappop(idle)
-            if connection.has_unread():
+        while found and left:
+            *_, connection = heapq.heappop(found)
+            if idle and connection.has_unread():
                 continue
             left -= 1
             if opening := self._opening.get(connection):
@@ -204,6 +218,7 @@ class HTTPServer(ServerHooks):
 
     def on_close(self, server_conn: object) -> None:
         """Forget a connection."""
+        self.closed += server_conn in self._open
         self._open.discard(server_conn)
         self._acceptor.room_made()
         if not self._open:

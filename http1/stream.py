@@ -54,7 +54,8 @@ class ClientStream(Deadline, asyncio.BufferedProtocol):
         self.closing = False
         """Whether nothing more is read; the last answer is on its way."""
         self.reading_paused = False
-        self.seconds = 0.0  # that the client has to read some
+        self.seconds = 0.0
+        """That the client has for what it is waited for."""
         self._unsent = 0  # bytes, when these began
         self.write_waiters: list[asyncio.Future[None]] | None = None
         self._writable: asyncio.Future[None] = self.loop.create_future()
@@ -176,6 +177,11 @@ class ClientStream(Deadline, asyncio.BufferedProtocol):
         self.seconds = seconds or 0.0
         transport = self.transport
         self._unsent = transport.get_write_buffer_size() if transport is not None else 0
+
+    @property
+    def waits_since(self) -> float:
+        """Since when the client is waited for, on the loop's clock, where it has a deadline."""
+        return self.deadline - self.seconds
 
     def client_reads(self) -> bool:
         """Tell whether the client has read some, if slowly; then it has as long again."""

@@ -60,7 +60,6 @@ REPLIES = [
 ]
 
 SETTINGS = settings(
-    phases=[hypothesis.Phase.generate],
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,
     derandomize=not MINUTES,

@@ -181,14 +181,22 @@ def faults_in_metrics(server: Program) -> dict[str, float]:
 
 def test_the_metrics_say_what_is_wrong(counting: Start, connect: Connect, valkey: Valkey) -> None:
     server = counting(f"--redis-url={valkey.url}", "--faults", "--fault-rate=0.5")
-    assert faults_in_metrics(server) == {"sick": 1, "unready": 0, "dead": 0}
+    wait_until(
+        lambda: faults_in_metrics(server) == {"sick": 1, "unready": 0, "dead": 0}
+    )  # a text is made once a second
     client = connect(server)
     put(client, wait="1ms", ready=False)
-    assert faults_in_metrics(server) == {"sick": 1, "unready": 1, "dead": 0}
+    wait_until(
+        lambda: faults_in_metrics(server) == {"sick": 1, "unready": 1, "dead": 0}
+    )  # a text is made once a second
     put(client, alive=False)
-    assert faults_in_metrics(server) == {"sick": 0, "unready": 0, "dead": 1}
+    wait_until(
+        lambda: faults_in_metrics(server) == {"sick": 0, "unready": 0, "dead": 1}
+    )  # a text is made once a second
     put(client)
-    assert faults_in_metrics(server) == {"sick": 0, "unready": 0, "dead": 0}
+    wait_until(
+        lambda: faults_in_metrics(server) == {"sick": 0, "unready": 0, "dead": 0}
+    )  # a text is made once a second
 
 
 def test_every_worker_has_the_same_faults_one_that_starts_later_too(
@@ -201,7 +209,9 @@ def test_every_worker_has_the_same_faults_one_that_starts_later_too(
     def answers() -> set[tuple[int, int]]:
         clients = [connect(server) for _ in range(16)]  # spread over the workers
         found = {(send(one, "GET", "/")[0], send(one, "GET", "/readyz")[0]) for one in clients}
-        assert faults_in_metrics(server) == {"sick": 1, "unready": 1, "dead": 0}
+        wait_until(
+            lambda: faults_in_metrics(server) == {"sick": 1, "unready": 1, "dead": 0}
+        )  # a text is made once a second
         return found
 
     assert answers() == {(503, 503)}

@@ -1003,6 +1003,25 @@ async def test_draining_tells_idle_clients_of_tls_and_does_not_wait_for_them(
 
 
 @gen_test
+async def test_idle_client_of_tls_is_told_of_the_close_at_its_timeout(
+    serve: Serve, tls: Contexts
+) -> None:
+    served = serve(ssl_options=tls.server, idle_connection_timeout=0.2)
+
+    def visit() -> bytes:
+        plain = socket.create_connection(("127.0.0.1", served.port), PATIENCE)
+        with tls.client.wrap_socket(
+            plain, server_hostname="localhost", suppress_ragged_eofs=False
+        ) as client:
+            client.sendall(GET)
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+            return client.recv(1)  # raises where TCP alone is closed
+
+    assert await asyncio.to_thread(visit) == b""
+    await eventually(lambda: not served.server.connections)
+
+
+@gen_test
 async def test_client_that_does_not_answer_the_close_of_tls_is_closed(
     serve: Serve, tls: Contexts
 ) -> None:
