@@ -1,7 +1,7 @@
 """friendlyhello: a page that greets, names its host and counts visits in Redis.
 
-``python server.py`` reads the settings (`config`), listens, serves until SIGTERM or SIGINT,
-and drains: what is in flight is finished, everything else is closed.
+``python server.py`` reads the settings (`config`), listens, serves until a signal asks it to stop
+(`process.STOP_SIGNALS`), and drains: what is in flight is finished, everything else is closed.
 """
 
 import gc
@@ -189,7 +189,7 @@ async def serve(
     certificate: Certificate | None = None,
     faults: SharedFaults | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain.
+    """Serve until one of `STOP_SIGNALS` comes, then drain.
 
     :arg settings: `config.Settings`.
     :arg visits: the counter; it is closed at the end.
@@ -240,7 +240,7 @@ async def serve(
 
 
 def draining_event(end_of_work: int | None) -> asyncio.Event:
-    """Return what SIGTERM or SIGINT sets, for all to ask; a second signal ends the process at once.
+    """Return what `STOP_SIGNALS` set, for all to ask; a second signal ends the process at once.
 
     :arg end_of_work: a descriptor that becomes readable when the parent process is asked to stop
         or is gone, which then counts as a signal.
@@ -283,7 +283,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def exit_on_signals() -> None:
-    """Make SIGTERM and SIGINT end the program where nothing has to be drained.
+    """Make `STOP_SIGNALS` end the program where nothing has to be drained.
 
     Process 1 of a container would not notice the one, and answer the other with a traceback.
     """

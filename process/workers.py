@@ -20,7 +20,7 @@ log = logging.getLogger("friendlyhello.workers")
 def run_workers(
     number: int, work: Callable[[int, int], None], sockets: list[socket.socket]
 ) -> None:
-    """Keep worker processes running until SIGTERM or SIGINT, which they are passed.
+    """Keep worker processes running until one of `STOP_SIGNALS`, which they are passed.
 
     :arg number: how many.
     :arg work: what each does, until it is to stop. It is given its slot, from 0 on, which it
