@@ -5,10 +5,18 @@
 """
 
 import gc
+import os
+import signal
 import sys
 
 if __name__ == "__main__":
     gc.disable()  # what is imported stays; looking at it for garbage takes 5 % of the start
+    if os.getpid() == 1:
+        # Blocked, a signal waits until somebody can take it; else the system drops it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        from process import leave_process_1
+
+        leave_process_1()
     if "--healthcheck" in sys.argv:
         # Each container runs this every few seconds: half the time when the server is not imported.
         from process import check_health
@@ -20,8 +28,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
-import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path

@@ -219,6 +219,8 @@ def test_a_closed_terminal_that_was_ignored_at_the_start_stays_so(
     for pid in (*before, server.process.pid):
         os.kill(pid, signal.SIGHUP)
     assert server.visits() == 1
+    server.wait_for(b"200 GET / ")
+    assert b"stopping" not in server.log
     assert children(server.process.pid) == before
     server.signal()
     assert server.wait() == 0
