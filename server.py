@@ -12,8 +12,10 @@ import sys
 if __name__ == "__main__":
     gc.disable()  # what is imported stays; looking at it for garbage takes 5 % of the start
     if os.getpid() == 1:
-        # Blocked, a signal waits until somebody can take it; else the system drops it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        # The system drops a signal for which process 1 has no handler.
+        for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(one) != signal.SIG_IGN:
+                signal.signal(one, lambda *_: os._exit(0))
         from process import leave_process_1
 
         leave_process_1()
@@ -376,7 +378,10 @@ def run(settings: Settings) -> None:
             work(0)
         else:
             metrics.lead()
-            run_workers(processes, work, [one for those in sockets for one in those])
+            try:
+                run_workers(processes, work, [one for those in sockets for one in those])
+            except OSError as error:
+                raise StartError(str(error)) from None
 
 
 def main() -> None:

@@ -32,7 +32,9 @@ def leave_process_1() -> None:
         if server:
             os._exit(_outlive(server))
         os.setpgid(0, 0)  # a terminal's Ctrl-C is for process 1, which passes it on once
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler writes a traceback
+        for signum in PASSED_ON:
+            if signal.getsignal(signum) != signal.SIG_IGN:
+                signal.signal(signum, signal.SIG_DFL)  # Python's own for SIGINT writes a traceback
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
 
 

@@ -157,7 +157,6 @@ def test_process_1_serves_by_itself_where_it_may_have_no_other(
 def test_a_signal_while_modules_are_imported_ends_process_1_with_status_0(
     module: str, flag: str, signum: signal.Signals, tmp_path: Path
 ) -> None:
-    """One that comes before there is a process to pass it on to waits until there is."""
     importing = tmp_path / "importing"
     slow = f"""
 import sys, time, pathlib
@@ -165,7 +164,7 @@ class Slow:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
             pathlib.Path({str(importing)!r}).touch()
-            time.sleep(1 if os.getpid() == 1 else 60)
+            time.sleep(60)
 sys.meta_path.insert(0, Slow())
 """
     env = environment(**run_before(tmp_path, PROCESS_1 + slow))
