@@ -17,6 +17,7 @@ from tornado.routing import PathMatches, Rule
 from http1.eager import EagerTask
 from http1.tornado_internals import (
     PathRequest,
+    Request,
     RoutingDelegate,
     execute,
     new_handler,
@@ -36,7 +37,15 @@ class _EagerDelegate(RoutingDelegate):
         assert isinstance(start_line, RequestStartLine)
         rule = self.router.eager.get(start_line.path)
         if rule is None or start_line.method not in ("GET", "HEAD") or "Host" not in headers:
-            return super().headers_received(start_line, headers)
+            self.delegate = self.router.find_handler(
+                Request(
+                    connection=self.request_conn,
+                    server_connection=self.server_conn,
+                    start_line=start_line,
+                    headers=headers,
+                )
+            )
+            return self.delegate.headers_received(start_line, headers)
         self._request = PathRequest(self.request_conn, self.server_conn, start_line, headers)
         self._rule = rule
         return None
