@@ -1,14 +1,24 @@
 """friendlyhello: a page that greets, names its host and counts visits in Redis.
 
-``python server.py`` reads the settings (`config`), listens, serves until SIGTERM or SIGINT,
-and drains: what is in flight is finished, everything else is closed.
+``python server.py`` reads the settings (`config`), listens, serves until a signal asks it to stop
+(`process.STOP_SIGNALS`), and drains: what is in flight is finished, everything else is closed.
 """
 
 import gc
+import os
+import signal
 import sys
 
 if __name__ == "__main__":
     gc.disable()  # what is imported stays; looking at it for garbage takes 5 % of the start
+    if os.getpid() == 1:
+        # The system drops a signal for which process 1 has no handler.
+        for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(one) != signal.SIG_IGN:
+                signal.signal(one, lambda *_: os._exit(0))
+        from process import leave_process_1
+
+        leave_process_1()
     if "--healthcheck" in sys.argv:
         # Each container runs this every few seconds: half the time when the server is not imported.
         from process import check_health
@@ -20,8 +30,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
-import signal
 import socket
 from collections.abc import Sequence
 
@@ -201,7 +209,7 @@ async def serve(
     certificate: Certificate | None = None,
     faults: SharedFaults | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain.
+    """Serve until one of `STOP_SIGNALS` comes, then drain.
 
     :arg settings: `config.Settings`.
     :arg visits: the counter; it is closed at the end.
@@ -255,7 +263,7 @@ async def serve(
 
 
 def draining_event(end_of_work: int | None) -> asyncio.Event:
-    """Return what SIGTERM or SIGINT sets, for all to ask; a second signal ends the process at once.
+    """Return what `STOP_SIGNALS` set, for all to ask; a second signal ends the process at once.
 
     :arg end_of_work: a descriptor that becomes readable when the parent process is asked to stop
         or is gone, which then counts as a signal.
@@ -298,7 +306,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def exit_on_signals() -> None:
-    """Make SIGTERM and SIGINT end the program where nothing has to be drained.
+    """Make `STOP_SIGNALS` end the program where nothing has to be drained.
 
     Process 1 of a container would not notice the one, and answer the other with a traceback.
     """
@@ -387,7 +395,10 @@ def run(settings: Settings) -> None:
             work(0)
         else:
             metrics.lead()
-            run_workers(processes, work, [one for those in sockets for one in those])
+            try:
+                run_workers(processes, work, [one for those in sockets for one in those])
+            except OSError as error:
+                raise StartError(str(error)) from None
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from tornado.routing import PathMatches, Rule
 from http1.eager import EagerTask
 from http1.tornado_internals import (
     PathRequest,
+    Request,
     RoutingDelegate,
     execute,
     new_handler,
@@ -46,7 +47,15 @@ class _EagerDelegate(RoutingDelegate):
     def _start_as_tornado(
         self, start_line: RequestStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        waited_for = super().headers_received(start_line, headers)
+        self.delegate = self.router.find_handler(
+            Request(
+                connection=self.request_conn,
+                server_connection=self.server_conn,
+                start_line=start_line,
+                headers=headers,
+            )
+        )
+        waited_for = self.delegate.headers_received(start_line, headers)
         handler = getattr(self.delegate, "handler_class", None)
         most = getattr(handler, "MAX_BODY_SIZE", None)
         if most:
