@@ -28,7 +28,7 @@ def render(tmp_path: Path) -> Render:
         (folder / "redis-password.txt").write_text("secret\n")
         listed = "".join(f"  - components/{name}\n" for name in names)
         text = (folder / "kustomization.yaml").read_text()
-        images = text.index("# The Secret's name")
+        images = text.index("# On every object")
         (folder / "kustomization.yaml").write_text(
             f"{text[:images]}{CANARY_IMAGE}{text[images:]}{listed and 'components:'}\n{listed}"
         )

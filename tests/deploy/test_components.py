@@ -13,7 +13,7 @@ from audit.options import new_parser
 from config import load
 from tests.deploy import test_kubernetes as base
 from tests.deploy.conftest import Render
-from tests.deploy.validation import Resource, validate
+from tests.deploy.validation import Resource, job_of, validate
 from tests.support import ROOT
 from tests.support.program import Program
 from tests.support.valkey import Valkey
@@ -32,6 +32,7 @@ WITHOUT_TLS = [name for name in LISTED if name != "tls"]
 WITH_TLS = [name for name in LISTED if name not in ("gateway", "ingress", "canary")]
 
 SETS = [
+    [],
     *(["gateway", "canary"] if name == "canary" else [name] for name in NAMES),
     WITHOUT_TLS,
     WITH_TLS,
@@ -86,8 +87,13 @@ def test_it_renders_and_is_valid_and_restricted(render: Render, names: list[str]
     assert rendered.keys() >= base.RESOURCES.keys()
     for name, resource in rendered.items():
         validate(resource)
+        base.is_labelled(resource)
         if resource["kind"] != "Namespace":
             assert resource["metadata"]["namespace"] == "friendlyhello"
+        if resource["kind"] == "AnalysisTemplate":
+            (metric,) = resource["spec"]["metrics"]
+            resource = job_of(metric)
+            assert base.container(resource)["image"] == f"friendlyhello:{base.VERSION}"
         if resource["kind"] in ("Deployment", "StatefulSet", "Job"):
             is_restricted(resource)
             uses_what_is_there(resource, rendered)
@@ -139,7 +145,8 @@ def test_every_port_that_is_named_is_open(render: Render, names: list[str]) -> N
             continue
         deployment, (port,) = rendered[f"Deployment/{name}"], ports(name)
         selector = rendered[f"Service/{name}"]["spec"]["selector"]
-        assert deployment["spec"]["template"]["metadata"]["labels"] == selector
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        assert selector.items() <= labels.items()
         assert deployment["spec"]["selector"]["matchLabels"] == selector
         assert port["targetPort"] == base.container(deployment)["ports"][0]["name"]
         number = base.container(deployment)["ports"][0]["containerPort"]
@@ -171,6 +178,15 @@ def test_every_port_that_is_named_is_open(render: Render, names: list[str]) -> N
 def test_the_alerts_are_those_of_alerts_yaml() -> None:
     rules = yaml.safe_load((COMPONENTS / "monitor/rules.yaml").read_text())
     assert rules["spec"] == ALERTS, "make stamp copies them"
+
+
+def test_the_dashboard_is_that_of_grafana_json_for_its_sidecar(render: Render) -> None:
+    copy = COMPONENTS / "monitor/friendlyhello.json"
+    whole = (ROOT / "deploy/grafana.json").read_text()
+    assert copy.read_text() == whole, "make stamp copies it"
+    dashboard = render("monitor")["ConfigMap/dashboard"]
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert dashboard["data"] == {"friendlyhello.json": whole}
 
 
 def test_the_monitor_selects_the_web_and_the_canary_and_not_redis(render: Render) -> None:
@@ -210,6 +226,59 @@ def test_the_canary_is_the_web_with_another_image_and_one_visit_in_ten(render: R
     for name in ("Service/web", "PodDisruptionBudget/web"):
         spec = rendered[name]["spec"]["selector"]
         assert not spec.get("matchLabels", spec).items() <= labels.items()
+
+
+@pytest.mark.parametrize("names", [["rollouts"], ["rollouts", "tls"]], ids="+".join)
+def test_a_rollout_goes_on_when_the_audit_of_the_new_version_and_of_both_holds(
+    render: Render, names: list[str]
+) -> None:
+    rendered = render(*names)
+    rollout = rendered["Rollout/web"]["spec"]
+    scheme = "https" if "tls" in names else "http"
+    weights, audited = [], []
+    for step in rollout["strategy"]["canary"]["steps"]:
+        if "setWeight" in step:
+            weights.append(step["setWeight"])
+            continue
+        ((template,), (url,)) = step["analysis"]["templates"], step["analysis"]["args"]
+        name = rendered[f"AnalysisTemplate/{template['templateName']}"]["spec"]["args"][0]["name"]
+        assert url["name"] == name
+        audited.append((weights[-1], url["value"]))
+    assert weights == [10, 50]
+    services = ("web-next", "web")
+    assert audited == [(weight, f"{scheme}://{one}") for weight in weights for one in services]
+    assert rollout["strategy"]["canary"]["canaryService"] == "web-next"
+    for one in services:
+        service = rendered[f"Service/{one}"]["spec"]
+        assert service["selector"] == rollout["selector"]["matchLabels"]
+        assert service["ports"][0]["port"] == {"http": 80, "https": 443}[scheme]
+    deployment = rendered["Deployment/web"]
+    assert rollout["selector"] == deployment["spec"]["selector"]
+    for target in (rollout["workloadRef"], hpa(rendered)):
+        assert rendered[f"{target['kind']}/{target['name']}"]["apiVersion"] == target["apiVersion"]
+    assert rollout["workloadRef"]["kind"] == "Deployment"
+    assert hpa(rendered)["kind"] == "Rollout"
+    if "tls" in names:
+        assert {*services} <= {*rendered["Certificate/web"]["spec"]["dnsNames"]}
+
+
+def hpa(rendered: dict[str, Resource]) -> Resource:
+    return dict(rendered["HorizontalPodAutoscaler/web"]["spec"]["scaleTargetRef"])
+
+
+def test_the_analysis_is_the_audits_pod_and_ends_by_itself(render: Render) -> None:
+    rendered = render("rollouts", "audit")
+    (metric,) = rendered["AnalysisTemplate/audit"]["spec"]["metrics"]
+    made, audit = job_of(metric), rendered["Job/audit"]
+    own, other = base.container(made), base.container(audit)
+    for name in ("image", "command", "volumeMounts", "securityContext", "resources"):
+        assert own[name] == other[name]
+    assert base.pod(made)["volumes"] == base.pod(audit)["volumes"]
+    arguments = new_parser().parse_args([*own["command"][2:], *own["args"]])
+    assert (arguments.max_failures, arguments.max_uncounted.text) == (0, "0")
+    longest = arguments.wait + arguments.duration + 2 * arguments.timeout
+    assert longest < made["spec"]["activeDeadlineSeconds"] - 30
+    assert made["spec"]["backoffLimit"] == 0
 
 
 def test_web_canary_redis_and_sentinels_reach_one_another_and_nobody_else_them(

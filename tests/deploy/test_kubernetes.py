@@ -82,11 +82,27 @@ def kustomize(base: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def is_labelled(resource: Resource) -> None:
+    """By https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/."""
+    labels = {
+        name.removeprefix("app.kubernetes.io/"): value
+        for name, value in resource["metadata"]["labels"].items()
+    }
+    component = labels.pop("component")
+    common = dict.fromkeys(("name", "instance", "part-of"), "friendlyhello")
+    assert common.items() <= labels.items()
+    assert labels["version"] == VERSION
+    if template := resource.get("spec", {}).get("template", {}).get("metadata"):
+        prefixed = {f"app.kubernetes.io/{name}": value for name, value in common.items()}
+        assert template["labels"] == prefixed | {"app.kubernetes.io/component": component}
+
+
 def test_what_kustomize_renders_is_valid_and_reads_the_secret(
     rendered: dict[str, Resource],
 ) -> None:
     for resource in rendered.values():
         validate(resource)
+        is_labelled(resource)
         if resource["kind"] != "Namespace":
             assert resource["metadata"]["namespace"] == "friendlyhello"
     (secret,) = (one for one in rendered.values() if one["kind"] == "Secret")
@@ -118,7 +134,9 @@ def test_the_restricted_profile_admits_it(resource: Resource) -> None:
     # https://kubernetes.io/docs/concepts/security/pod-security-standards/, and a root file system
     # that is read-only, which it leaves open.
     labels = RESOURCES["Namespace/friendlyhello"]["metadata"]["labels"]
-    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    for mode in ("enforce", "warn", "audit"):
+        assert labels[f"pod-security.kubernetes.io/{mode}"] == "restricted"
+        assert re.fullmatch(r"v1\.\d+", labels[f"pod-security.kubernetes.io/{mode}-version"])
     whole, own = pod(resource)["securityContext"], container(resource)["securityContext"]
     assert whole["runAsNonRoot"] is True
     assert whole["runAsUser"] > 0
