@@ -45,6 +45,13 @@ def test_each_set_of_components_can_follow_each_other(render: Render) -> None:
         assert len(ways) == 1, f"{name} cannot be changed so: {dict(ways)}"
 
 
+def test_a_release_changes_nothing_of_the_claims_of_the_one_before(render: Render) -> None:
+    for name, resource in render("sentinel").items():
+        if name.startswith("StatefulSet/"):
+            (claim,) = resource["spec"]["volumeClaimTemplates"]
+            assert claim["metadata"].keys() == {"name"}, "not the labels that others have"
+
+
 @pytest.mark.parametrize(
     ("name", "path", "value"),
     [

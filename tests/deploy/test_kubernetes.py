@@ -158,14 +158,16 @@ def test_user_port_and_probes_are_the_images() -> None:
     user, _, group = DOCKERFILE["USER"].partition(":")
     context = pod(WEB)["securityContext"]
     assert (context["runAsUser"], context["runAsGroup"]) == (int(user), int(group))
-    (port,) = container(WEB)["ports"]
+    port, _ = container(WEB)["ports"]
     assert port["containerPort"] == int(DOCKERFILE["EXPOSE"]) == Settings().port
     (sysctl,) = context["sysctls"]
     assert int(sysctl["value"]) <= port["containerPort"]
     (published,) = RESOURCES["Service/web"]["spec"]["ports"]
     assert published["targetPort"] == port["name"]
-    probes = {kind: container(WEB)[f"{kind}Probe"]["httpGet"] for kind in ("readiness", "liveness")}
+    kinds = ("startup", "readiness", "liveness")
+    probes = {kind: container(WEB)[f"{kind}Probe"]["httpGet"] for kind in kinds}
     assert probes == {
+        "startup": {"path": "/healthz", "port": port["name"]},
         "readiness": {"path": "/readyz", "port": port["name"]},
         "liveness": {"path": "/healthz", "port": port["name"]},
     }
@@ -243,6 +245,24 @@ def test_selectors_select_the_pods_they_are_meant_for() -> None:
     target = RESOURCES["HorizontalPodAutoscaler/web"]["spec"]["scaleTargetRef"]
     assert RESOURCES[f"{target['kind']}/{target['name']}"] is WEB
     assert "replicas" not in WEB["spec"], "an apply would undo what the autoscaler did"
+
+
+def test_the_page_is_for_all_and_the_admin_port_for_the_monitoring_alone() -> None:
+    policy = RESOURCES["NetworkPolicy/web"]["spec"]
+    page, admin = container(WEB)["ports"]
+    everybody, monitoring = policy["ingress"]
+    assert everybody == {"ports": [{"protocol": "TCP", "port": page["name"]}]}
+    (peer,) = monitoring["from"]
+    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
+    assert monitoring["ports"] == [{"protocol": "TCP", "port": admin["name"]}]
+    assert policy["policyTypes"] == ["Ingress"]
+    (expression,) = policy["podSelector"]["matchExpressions"]
+    assert expression["values"] == ["web", "web-canary"]
+    environment = {one["name"]: one["value"] for one in container(WEB)["env"] if "value" in one}
+    settings = config.load([], environment)
+    assert (settings.admin_port, settings.admin_address) == (admin["containerPort"], None)
+    published = RESOURCES["Service/web"]["spec"]["ports"]
+    assert admin["name"] not in {one["targetPort"] for one in published}
 
 
 def test_only_the_web_pods_reach_redis_and_redis_reaches_nobody() -> None:
