@@ -1,4 +1,4 @@
-"""Which files of tests use the processor: ``python -m pytest -p tests.support.cpu -n 2 …``.
+"""Which tests use the processor: ``python -m pytest -p tests.support.cpu -n 2 …``.
 
 It counts the seconds of the processor, not of the clock, so a busy machine changes little. A test's
 seconds are those of its fixtures and of the processes that it started and awaited, too.
@@ -10,7 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-_spent: Counter[str] = Counter()
+#: How many tests are printed one by one.
+GREATEST = 100
+
+#: By file, and by test with all its parameters.
+_files: Counter[str] = Counter()
+_tests: Counter[str] = Counter()
 _starts: list[float] = []
 _before = 0.0
 
@@ -47,14 +52,15 @@ def pytest_testnodedown(node: object) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Sum it up for each file."""
-    _spent[report.nodeid.split("::")[0]] += getattr(report, "cpu", 0.0)
+    """Sum it up."""
+    _files[report.nodeid.split("::")[0]] += getattr(report, "cpu", 0.0)
+    _tests[report.nodeid.split("[")[0]] += getattr(report, "cpu", 0.0)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the files, the greatest first."""
+    """Print the greatest tests, and the files, the greatest first."""
     terminalreporter.section("seconds of the processor")
-    for file, seconds in _spent.most_common():
-        terminalreporter.write_line(f"{seconds:7.1f}  {file}")
+    for name, seconds in [*_tests.most_common(GREATEST), *_files.most_common()]:
+        terminalreporter.write_line(f"{seconds:7.1f}  {name}")
     terminalreporter.write_line(f"{sum(_starts):7.1f}  imports of {len(_starts)} workers")
-    terminalreporter.write_line(f"{sum(_starts) + _spent.total():7.1f}  together")
+    terminalreporter.write_line(f"{sum(_starts) + _files.total():7.1f}  together")
