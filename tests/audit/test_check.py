@@ -20,8 +20,7 @@ import trustme
 from audit.load import Load, Visit
 from audit.plot import draw
 from audit.report import Judgement, Report
-from check import main
-from tests.audit.auditing import Answer, check, page
+from tests.audit.auditing import Answer, check, page, refused, run_check
 from tests.support import ROOT
 from tests.support.before import run_before
 from tests.support.ports import held_port
@@ -135,7 +134,7 @@ Names({name: ["127.0.0.1"] for name in ("audited.invalid.", "other.invalid.")}).
     with Proxy([program().port], tls) as proxy:
 
         def failures(name: str) -> dict[str, int]:
-            result = check(f"https://{name}:{proxy.port}", "--requests=3", "--json", env=env)
+            result = run_check(f"https://{name}:{proxy.port}", "--requests=3", "--json", env=env)
             return dict(json.loads(result.stdout)["failures"])
 
         assert failures("audited.invalid.") == {}
@@ -146,7 +145,7 @@ def test_each_kind_of_failure_is_named(folder: Path, answering: Callable[[Answer
     def kinds(url: str, *flags: str) -> dict[str, int]:
         # The resolver is to give up soon, where it has nobody to ask (resolv.conf(5)).
         env = os.environ | {"RES_OPTIONS": "timeout:1 attempts:1"}
-        result = check(url, "--requests=3", "--json", f"--timeout={PATIENCE}", *flags, env=env)
+        result = run_check(url, "--requests=3", "--json", f"--timeout={PATIENCE}", *flags, env=env)
         return dict(json.loads(result.stdout)["failures"])
 
     with Proxy([folder / "nobody"]) as proxy:
@@ -209,22 +208,12 @@ def test_what_is_not_friendlyhello_is_said_in_one_line(
         ("http://h", "another"),
     ],
 )
-def test_a_bad_argument_is_said_in_one_line(
-    arguments: tuple[str, ...],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["check.py", *arguments])
-    with pytest.raises(SystemExit) as ended:  # no process of its own, which takes a second
-        main()
-    out, err = capsys.readouterr()
-    assert (ended.value.code, out) == (2, "")
-    assert err.startswith("check.py: ")
-    assert err.count("\n") == 1
+def test_a_bad_argument_is_said_in_one_line(arguments: tuple[str, ...]) -> None:
+    assert refused(*arguments)
 
 
 def test_it_ends_with_the_status_of_a_bad_argument() -> None:
-    result = check("ftp://h")
+    result = run_check("ftp://h")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "check.py: ftp://h: not a URL such as http://localhost:4000\n"
 
