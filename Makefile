@@ -15,8 +15,15 @@ run: .venv/running  ## serve http://localhost:4000/, counting in ./data (PORT=â€
 APART = bench browser container faults deploy/test_gateway.py watch/test_otel.py watch/test_promtool.py
 
 .PHONY: test
-test: .venv/installed  ## run the tests, against a real Valkey
-	$(BIN)/pytest -n 3 $(APART:%=--ignore=tests/%)
+test: .venv/installed  ## run the tests of every room in a minute, against a real Valkey
+	$(BIN)/pytest -n 3 -m 'not slow' $(APART:%=--ignore=tests/%)
+
+.PHONY: test-slow
+test-slow: .venv/installed  ## run what these rooms test at length
+	$(BIN)/pytest -n 3 -m slow $(APART:%=--ignore=tests/%)
+
+.PHONY: test-all
+test-all: test test-slow test-faults test-otel  ## run all that needs nothing but Python
 
 .PHONY: coverage
 coverage: .venv/installed  ## run them again, and list the lines that none runs; takes twice as long

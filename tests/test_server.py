@@ -28,7 +28,10 @@ from tests.support.waiting import PATIENCE, eventually, wait_until
 Start = Callable[..., Program]
 Connect = Callable[[Program], HTTPConnection]
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS = (
+    signal.SIGTERM,
+    *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGHUP)),
+)
 
 # None of the tests waits that long: it is only never the reason for an end.
 PATIENT = ("--redis-timeout=60", "--grace=60")
@@ -66,7 +69,7 @@ def refuses(program: Program) -> bool:
     return False
 
 
-@pytest.mark.parametrize("signum", STOP_SIGNALS)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_idle_server_is_gone_within_a_second_with_status_0(
     signum: signal.Signals, counting: Start, connect: Connect, valkey: Valkey
 ) -> None:
@@ -240,8 +243,19 @@ def test_another_signal_stops_at_once_however_soon(
     assert seconds_to_stop(server, signal.SIGINT, 128 + signal.SIGINT) < 1
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("milliseconds", [0, 5, 20, 100, 180, 220])
+@pytest.mark.parametrize(
+    ("milliseconds", "processes"),
+    [
+        (0, 1),
+        (20, 2),
+        *(
+            pytest.param(milliseconds, processes, marks=pytest.mark.slow)
+            for milliseconds in (0, 5, 20, 100, 180, 220)
+            for processes in (1, 2)
+            if (milliseconds, processes) not in ((0, 1), (20, 2))
+        ),
+    ],
+)
 def test_a_signal_that_comes_twice_is_one(
     milliseconds: int, processes: int, program: Start, valkey: Valkey
 ) -> None:

@@ -1,6 +1,9 @@
-"""``check.py`` as a process, and servers that answer it as a test wishes."""
+"""``check.py``, with a process of its own and without, and servers that answer it as tests wish."""
 
+import contextlib
+import io
 import json
+import resource
 import socket
 import socketserver
 import ssl
@@ -8,14 +11,42 @@ import subprocess
 import sys
 from collections.abc import Callable
 from http.server import ThreadingHTTPServer
+from unittest.mock import patch
 
+from check import main
 from tests.support import ROOT
 from tests.support.waiting import PATIENCE
 
 Answer = Callable[[int], tuple[int, str]]
 
 
-def check(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+def check(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the audit in this process, which saves a start."""
+    out, err = io.StringIO(), io.StringIO()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)  # the audit raises them
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        stack.enter_context(patch.object(sys, "argv", ["check.py", *arguments]))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
+
+
+def refused(*arguments: str) -> str:
+    """Return the line that says why there is no audit."""
+    result = check(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("check.py: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def run_check(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the audit as a process."""
     return subprocess.run(
         [sys.executable, str(ROOT / "check.py"), *arguments],
         capture_output=True,

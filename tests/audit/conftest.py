@@ -1,7 +1,5 @@
 """Servers that answer the audit as a test wishes."""
 
-import resource
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -10,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from check import main
 from tests.audit.auditing import Answer, AnsweringServer, SpeakingServer
 
 
@@ -69,27 +66,3 @@ def speaking(serving: Callable[[TCPServer], None]) -> Callable[..., SpeakingServ
         return server
 
     return serve
-
-
-@pytest.fixture
-def audit_in_process(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., str]]:
-    """Run an audit that ends with status 2, without a process, which takes a second.
-
-    It returns the line that says why.
-    """
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-    def audit(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["check.py", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert (ended.value.code, out) == (2, "")
-        assert err.startswith("check.py: ")
-        assert err.count("\n") == 1
-        return err
-
-    yield audit
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)

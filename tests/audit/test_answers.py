@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.audit.auditing import SpeakingServer, check, page
+from tests.audit.auditing import SpeakingServer, check, page, refused
 
 Speaking = Callable[..., SpeakingServer]
 
@@ -85,21 +85,19 @@ def redirect(target: str, status: int = 301) -> Callable[[int], bytes]:
     ],
 )
 def test_a_redirect_is_told_with_its_target(
-    status: int, location: str, told: str, speaking: Speaking, audit_in_process: Callable[..., str]
+    status: int, location: str, told: str, speaking: Speaking
 ) -> None:
     url = f"http://127.0.0.1:{speaking(redirect(location, status)).port}"
-    error = audit_in_process(url)
+    error = refused(url)
     assert (
         error == f"check.py: {url} answers with a redirect to {told.format(url=url)}; audit that\n"
     )
 
 
-def test_a_redirect_without_a_target_is_no_page(
-    speaking: Speaking, audit_in_process: Callable[..., str]
-) -> None:
+def test_a_redirect_without_a_target_is_no_page(speaking: Speaking) -> None:
     server = speaking(lambda n: answer(n, body="", first="HTTP/1.1 301 Moved"))
     url = f"http://127.0.0.1:{server.port}"
-    error = audit_in_process(url)
+    error = refused(url)
     assert error == f"check.py: {url} does not answer as friendlyhello does: status 301\n"
 
 
@@ -122,11 +120,9 @@ def test_later_redirects_are_failures(speaking: Speaking) -> None:
     ],
     ids=["control characters", "surrogate", "boolean", "digits", "depth"],
 )
-def test_what_no_friendlyhello_says_is_said_in_one_line(
-    body: str, speaking: Speaking, audit_in_process: Callable[..., str]
-) -> None:
+def test_what_no_friendlyhello_says_is_said_in_one_line(body: str, speaking: Speaking) -> None:
     url = f"http://127.0.0.1:{speaking(lambda n: answer(n, body=body)).port}"
-    assert audit_in_process(url).endswith(": not friendlyhello's JSON\n")
+    assert refused(url).endswith(": not friendlyhello's JSON\n")
 
 
 def test_an_answer_whose_head_has_no_end_is_a_failed_visit(speaking: Speaking) -> None:

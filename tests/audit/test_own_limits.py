@@ -15,7 +15,7 @@ import pytest
 
 from audit.client import RanOut
 from audit.load import Load
-from tests.audit.auditing import Answer, check, page
+from tests.audit.auditing import Answer, check, page, run_check
 from tests.support import ROOT
 from tests.support.before import run_before
 from tests.support.waiting import PATIENCE
@@ -31,7 +31,7 @@ def test_descriptors_that_run_out_are_told_as_such(name: str, answering: Answeri
     over = threading.Event()
     url = answering(lambda n: (n > 1 and over.wait(PATIENCE), page(n))[1])
     try:
-        result = check(
+        result = run_check(
             url.replace("127.0.0.1", name),
             "--concurrency=100",
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (FEW, FEW)),
@@ -48,7 +48,7 @@ def test_descriptors_that_run_out_are_told_as_such(name: str, answering: Answeri
 def test_the_soft_limit_of_descriptors_is_raised(answering: Answering) -> None:
     at_once = threading.Barrier(100)  # so many are open at the same time
     url = answering(lambda n: (n > 1 and at_once.wait(PATIENCE), page(n))[1])
-    result = check(
+    result = run_check(
         url,
         *("--concurrency=100", "--requests=101", f"--timeout={PATIENCE}"),
         preexec_fn=lambda: resource.setrlimit(
@@ -72,7 +72,7 @@ socket.socket = Socket
 
 
 def test_local_ports_that_run_out_are_told_as_such(folder: Path, answering: Answering) -> None:
-    result = check(answering(page), env=os.environ | run_before(folder, NO_PORT))
+    result = run_check(answering(page), env=os.environ | run_before(folder, NO_PORT))
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         "check.py: this machine has run out of local ports: "
@@ -152,6 +152,8 @@ def test_a_plot_that_does_not_fit_costs_no_report(answering: Answering) -> None:
 
 
 def test_a_terminal_without_bars_gets_the_report(answering: Answering) -> None:
-    result = check(answering(page), "--requests=5", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    result = run_check(
+        answering(page), "--requests=5", env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
     assert (result.returncode, result.stderr) == (0, "")
     assert "The audit holds." in result.stdout

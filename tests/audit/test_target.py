@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from audit.client import Place, Target
-from tests.audit.auditing import SpeakingServer, check
+from tests.audit.auditing import SpeakingServer, check, refused, run_check
 from tests.audit.test_answers import answer
 from tests.support.before import run_before
 from tests.support.ports import full_backlog
@@ -25,7 +25,6 @@ from tests.support.program import Program
 from tests.support.proxy import Proxy
 
 Speaking = Callable[..., SpeakingServer]
-Audit = Callable[..., str]
 
 
 def failures(*arguments: str) -> dict[str, int]:
@@ -57,8 +56,8 @@ def test_a_url_says_where_to_connect_and_which_host_is_named(
     "text",
     ["", "h", "h:", ":80", "h:0", "h:65536", "::1:80", "[::1]", "[::1]x:80", "[h]:80", "a/b:80"],
 )
-def test_a_place_that_is_none_is_refused(text: str, audit_in_process: Audit) -> None:
-    error = audit_in_process("http://h", f"--connect={text}")
+def test_a_place_that_is_none_is_refused(text: str) -> None:
+    error = refused("http://h", f"--connect={text}")
     assert f"{text!r}: allowed is HOST:PORT, IPv6 in brackets" in error
 
 
@@ -119,16 +118,14 @@ def test_a_certificate_is_shown_to_servers_that_want_one(folder: Path, speaking:
     assert sum(failures(url, trust).values()) == 3
 
 
-def test_an_encrypted_key_is_refused_and_no_password_asked_for(
-    folder: Path, audit_in_process: Audit
-) -> None:
+def test_an_encrypted_key_is_refused_and_no_password_asked_for(folder: Path) -> None:
     ours = trustme.CA().issue_cert("audit.invalid")
     ours.cert_chain_pems[0].write_to_path(str(folder / "cert"))
     key = load_pem_private_key(ours.private_key_pem.bytes(), None)
     how = (Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
     (folder / "key").write_bytes(key.private_bytes(*how))
     files = [f"--cert={folder / 'cert'}", f"--key={folder / 'key'}"]
-    said = audit_in_process("https://h", *files)
+    said = refused("https://h", *files)
     assert said.endswith(": allowed is a certificate and its unencrypted key, in PEM\n")
 
 
@@ -163,10 +160,8 @@ def test_headers_replace_those_sent_by_default(speaking: Speaking) -> None:
         "Accept-Encoding: gzip",
     ],
 )
-def test_a_header_not_to_be_sent_is_refused_without_its_value(
-    header: str, audit_in_process: Audit
-) -> None:
-    error = audit_in_process("http://h", f"--header={header}")
+def test_a_header_not_to_be_sent_is_refused_without_its_value(header: str) -> None:
+    error = refused("http://h", f"--header={header}")
     assert error.startswith("check.py: argument --header: ")
     assert "allowed" in error
     assert "secret" not in error
@@ -199,9 +194,9 @@ def test_a_header_not_to_be_sent_is_refused_without_its_value(
     ],
 )
 def test_what_cannot_be_done_is_said_with_what_is_allowed(
-    url: str, arguments: list[str], said: str, audit_in_process: Audit
+    url: str, arguments: list[str], said: str
 ) -> None:
-    error = audit_in_process(url, *arguments)
+    error = refused(url, *arguments)
     assert said in error
     assert "secret" not in error
 
@@ -217,5 +212,5 @@ Names({"two.invalid": ["127.0.0.1", "::1"]}).install()
 """
     env = os.environ | run_before(folder, code)
     with full_backlog("127.0.0.1", server.port) if hangs else contextlib.nullcontext():
-        result = check(f"http://two.invalid:{server.port}", "--requests=3", env=env)
+        result = run_check(f"http://two.invalid:{server.port}", "--requests=3", env=env)
     assert (result.returncode, result.stderr) == (0, ""), result.stdout

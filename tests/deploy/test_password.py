@@ -155,7 +155,14 @@ def server(place: str, shell: str, tmp_path: Path) -> Iterator[Redis]:
         server.process.communicate()
 
 
-@pytest.mark.parametrize("name", PASSWORDS)
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [  # each password in one place, and in the others at length
+        pytest.param(place, name, marks=[pytest.mark.slow] if (i + j) % len(PLACES) else [])
+        for i, place in enumerate(PLACES)
+        for j, name in enumerate(PASSWORDS)
+    ],
+)
 def test_redis_the_check_and_the_program_read_the_same(server: Redis, name: str) -> None:
     ends = ("\n", "", "\r\n")
     is_read_by_all(server, PASSWORDS[name], ends[[*PASSWORDS].index(name) % len(ends)])

@@ -40,6 +40,9 @@ REFUSED = (
 
 kinds = pytest.mark.parametrize("kind", FILES)
 
+#: These test what the manifests are tested with, which takes two seconds to import its models.
+pytestmark = pytest.mark.slow
+
 
 def places(value: Any, path: Place = ()) -> Iterator[tuple[Place, Any]]:
     """Every value of a resource, and the path to it."""

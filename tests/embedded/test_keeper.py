@@ -62,7 +62,7 @@ def log_of(data: Path) -> str:
     return (data / "valkey.log").read_text()
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_numbers_go_on_within_2_seconds_of_kill_9_and_none_is_shown_twice(
     processes: int, counting: Start, data: Path
 ) -> None:
@@ -102,8 +102,17 @@ def test_one_that_does_not_stay_up_is_tried_ever_more_seldom_and_said_once(
     assert server.log.count(b"Valkey is back") == 1
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("processes", "signum"),
+    [
+        (1, signal.SIGTERM),
+        (2, signal.SIGKILL),
+        pytest.param(1, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(1, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(2, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(2, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_signal_between_two_tries_ends_all_at_once(
     processes: int, signum: signal.Signals, counting: Start, data: Path, resting: dict[str, str]
 ) -> None:
@@ -126,7 +135,7 @@ def test_signal_while_it_is_started_again_ends_all(counting: Start, data: Path) 
     wait_until(lambda: not processes_in(data))
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_valkey_ends_with_the_server_when_the_keeper_was_killed(
     processes: int, counting: Start, data: Path
 ) -> None:

@@ -42,7 +42,7 @@ def drive(server: Program, folder: Path, description: Path, *options: str) -> No
         [
             *(str(Path(sys.executable).parent / "schemathesis"), "run", str(description)),
             *(f"--url={server.url}", "--seed=1", "--generation-database=none"),
-            *("--max-examples=12", "--request-timeout=60", "--no-color"),
+            *("--request-timeout=60", "--no-color"),
             *("--exclude-path=/live/events", *options),  # it has no end
         ],
         cwd=folder,
@@ -56,31 +56,52 @@ def drive(server: Program, folder: Path, description: Path, *options: str) -> No
     assert "Tested: " in done.stdout
 
 
-@pytest.mark.timeout(180)
-def test_answers_are_as_described(program: Start, valkey: Valkey, folder: Path) -> None:
-    server = program(
+#: A status that was asked for is no error of the server's, nor a refusal.
+ASKED_FOR = "--exclude-checks=not_a_server_error,positive_data_acceptance"
+
+#: What makes it end within two seconds, half of which schemathesis takes to start.
+BRIEFLY = ("--phases=fuzzing", "--max-examples=3")
+
+AT_LENGTH = "--max-examples=12"
+
+
+@pytest.fixture
+def server(program: Start, valkey: Valkey) -> Program:
+    return program(
         *(f"--redis-url={valkey.url}", "--access-log=false", "--faults", "--echo"),
         *("--version-label=v1.2", "--labels=zone=eu-1,node=n7"),
     )
-    # The page apart: a status that was asked for is no error of the server's, nor a refusal.
-    # So are faults, which are set last, as they change the rest.
-    drive(server, folder, DESCRIPTION, "--exclude-path=/", "--exclude-path=/faults")
-    asked_for = "--exclude-checks=not_a_server_error,positive_data_acceptance"
+
+
+def test_answers_are_as_described(server: Program, folder: Path) -> None:
+    drive(server, folder, DESCRIPTION, *BRIEFLY, ASKED_FOR, "--exclude-path=/faults")
+
+
+@pytest.mark.slow
+def test_answers_are_as_described_at_length(server: Program, folder: Path) -> None:
+    # The page apart, and faults, which are set last, as they change the rest.
+    drive(server, folder, DESCRIPTION, AT_LENGTH, "--exclude-path=/", "--exclude-path=/faults")
     # Its example is sent with each of the statuses, and need not be waited for so often.
     hurried = folder / "openapi.yaml"
     text, example = DESCRIPTION.read_text(), "example: 250ms"
     assert text.count(example) == 1
     hurried.write_text(text.replace(example, "example: 1ms"))
-    drive(server, folder, hurried, "--phases=examples,coverage", "--include-path=/", asked_for)
+    phases = "--phases=examples,coverage"
+    drive(server, folder, hurried, AT_LENGTH, phases, "--include-path=/", ASKED_FOR)
     # A range from more to less is refused, which the description cannot say.
     ranges = "--exclude-checks=positive_data_acceptance"
-    drive(server, folder, DESCRIPTION, "--include-path=/faults", ranges)
+    drive(server, folder, DESCRIPTION, AT_LENGTH, "--include-path=/faults", ranges)
 
 
-@pytest.mark.timeout(180)
-def test_answers_are_as_described_without_faults_and_redis(program: Start, folder: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [BRIEFLY, pytest.param((AT_LENGTH,), marks=pytest.mark.slow)], ids=str
+)
+def test_answers_are_as_described_without_faults_and_redis(
+    options: tuple[str, ...], program: Start, folder: Path
+) -> None:
     server = program("--redis-url=unix:/nowhere/redis.sock", "--access-log=false")
     # The query is ignored then, whatever it says.
     ignored = "--exclude-checks=negative_data_rejection"
     # /faults and /echo are 404 then, whatever the method.
-    drive(server, folder, DESCRIPTION, ignored, "--exclude-path=/faults", "--exclude-path=/echo")
+    paths = "--exclude-path=/faults", "--exclude-path=/echo"
+    drive(server, folder, DESCRIPTION, *options, ignored, *paths)

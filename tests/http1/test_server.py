@@ -48,7 +48,12 @@ EVERYBODY = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
 MUCH = 16 << 20
 
 
-@pytest.fixture(params=["asyncio", "uvloop", "uvloop, answers together"])
+@pytest.fixture(
+    params=[
+        pytest.param("asyncio", marks=pytest.mark.slow),
+        *("uvloop", "uvloop, answers together"),  # as the program has it where uvloop is installed
+    ]
+)
 def new_loop(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], asyncio.AbstractEventLoop]:

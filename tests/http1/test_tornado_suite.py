@@ -16,11 +16,19 @@ TESTS = {
     "http1connection_test": 7,
     "websocket_test": 70,
 }
+CLIENT = "simple_httpclient_test"
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("module", TESTS)
+@pytest.mark.parametrize(
+    ("module", "loop"),
+    [
+        # On the loop that the program runs on, but for the tests of a client, which take long.
+        *((name, "uvloop") for name in TESTS if name != CLIENT),
+        *(pytest.param(name, "asyncio", marks=pytest.mark.slow) for name in TESTS),
+        pytest.param(CLIENT, "uvloop", marks=pytest.mark.slow),
+    ],
+)
 def test_tornados_own_tests_pass(module: str, loop: str) -> None:
     suite = subprocess.run(
         [sys.executable, "-m", "tests.http1.tornado_suite", loop, module],

@@ -158,8 +158,18 @@ def cpu_seconds(pids: set[int]) -> float:
     return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize(
+    ("kind", "processes"),
+    [
+        *((kind, 1) for kind in BROKEN),
+        (pipe_without_reader, 2),
+        *(
+            pytest.param(one, 2, marks=pytest.mark.slow)
+            for one in BROKEN
+            if one is not pipe_without_reader
+        ),
+    ],
+)
 def test_broken_one_costs_no_page_and_no_core(
     kind: Callable[[Path], Sink], processes: int, sink: Make, program: Start
 ) -> None:
@@ -222,11 +232,18 @@ def test_the_log_says_how_many_lines_were_dropped_when_there_is_room_again(
     assert server.log.count(b"lines were dropped") == 1
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("processes", "each", "length"),
+    [
+        (1, 1000, 300),
+        *(pytest.param(processes, 5000, 0, marks=pytest.mark.slow) for processes in (1, 2)),
+    ],
+)
 def test_no_line_is_lost_at_full_load_while_the_log_is_read(
-    processes: int, program: Start, tmp_path: Path
+    processes: int, each: int, length: int, program: Start, tmp_path: Path
 ) -> None:
-    each, clients = 5000, 8  # several times what may wait
+    clients = 8
+    path = f"/healthz/{'-' * length}x&"
     # A process of its own, as the clients keep the interpreter busy.
     with (tmp_path / "log").open("wb") as copy:
         reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=copy)
@@ -236,7 +253,7 @@ def test_no_line_is_lost_at_full_load_while_the_log_is_read(
         opened = [open_to(server) for _ in range(clients)]
         for number, client in enumerate(opened):
             lines = range(number * each, (number + 1) * each)
-            requests = [f"GET /healthz/x&{one}& HTTP/1.1\r\nHost: a\r\n" for one in lines]
+            requests = [f"GET {path}{one}& HTTP/1.1\r\nHost: a\r\n" for one in lines]
             requests[-1] += "Connection: close\r\n"
             send_in_a_thread(client, "".join(one + "\r\n" for one in requests).encode())
         for client in opened:
@@ -246,7 +263,7 @@ def test_no_line_is_lost_at_full_load_while_the_log_is_read(
         server.signal()
         assert server.wait() == 0
     log = (tmp_path / "log").read_bytes()
-    assert len(log) > 2 * MOST_WAITING
+    assert len(log) > 2 * MOST_WAITING  # several times what may wait
     numbers = numbers_in_lines_of(log)
     assert sorted(numbers) == list(range(each * clients))
     for number in range(clients):  # the lines of a connection are in the order of its requests
@@ -369,9 +386,15 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("kind", "arguments", "status"),
     [
-        *((kind, *one) for kind in (full_device, pipe_without_reader, pipe) for one in REFUSED),
+        *((pipe_without_reader, *one) for one in REFUSED),
+        *((kind, *one) for kind in (full_device, pipe) for one in REFUSED[:1]),
+        *(
+            pytest.param(kind, *one, marks=pytest.mark.slow)
+            for kind in (full_device, pipe)
+            for one in REFUSED[1:]
+        ),
         # With a pipe that stalls it waits, as programs of a command line do.
-        *((kind, ["check.py", "ftp://h"], 2) for kind in (full_device, pipe_without_reader)),
+        (pipe_without_reader, ["check.py", "ftp://h"], 2),
     ],
 )
 def test_program_that_ends_with_a_message_does_so(
