@@ -174,5 +174,7 @@ class Batches:
     def close(self) -> None:
         """Answer all: with their numbers, and else without."""
         self._answer_some(len(self._answers))
+        assert not self._answers
+        assert not self._numbers
         if self._timer is not None:
             self._timer.cancel()

@@ -63,12 +63,8 @@ class Visits:
         connector = self.new_connector()
         self._delivery = Delivery(KEY, wait)
         self._link = Link(connector, self._delivery, timeout=timeout, beside=beside)
-        self._batches = Batches(
-            self._link,
-            timeout=timeout,
-            max_waiting=max_waiting,
-            observer=observer or _NoObserver(),
-        )
+        told = observer or _NoObserver()
+        self._batches = Batches(self._link, timeout=timeout, max_waiting=max_waiting, observer=told)
         self._lookout = Lookout(self._link, connector, self._delivery, timeout)
 
     @property

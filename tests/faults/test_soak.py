@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.test_redis_faults import FAULTS, Stage, start
-from tests.support.before import run_before
 from tests.support.driven import BUSY, driven
 from tests.support.exact import assert_exact, numbers
 from tests.support.program import Program
 from tests.support.proxy import Proxy
 from tests.support.replayed import check
-from tests.support.traces import Trace
+from tests.support.traces import Trace, recorded
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -56,8 +55,7 @@ def test_a_server_that_has_seen_every_fault_is_as_it_was(
     seen: dict[str, float] = {}
     with Proxy([valkey.path]) as proxy:
         stage = Stage(valkey, proxy, folder, DEADLINE)
-        record = f"from tests.support.traces import record; record({str(folder / 'trace')!r})"
-        variables = run_before(tmp_path, record)
+        variables = recorded(tmp_path, folder / "trace")
         server = start(program, f"redis://127.0.0.1:{proxy.port}", DEADLINE, **variables)
         with driven(server) as load:
             wait_until(lambda: len(load.visits) >= 200)  # then each of its connections is there

@@ -13,6 +13,7 @@ import limits
 import server
 from config import Settings
 from counter import Visits
+from replicas import Reader
 from tests.support.waiting import eventually
 from watch import Broadcast
 
@@ -21,7 +22,7 @@ from watch import Broadcast
 async def serving(**options: object) -> AsyncIterator[int]:
     settings = Settings(access_log=True, faults=True, version_label="v1")
     visits = Visits("unix:///nowhere/redis.sock")
-    live = Broadcast(visits.reader())
+    live = Broadcast(Reader(visits.new_connector()))
     running = server.new_server(settings, server.make_app(settings, visits, live))
     listening, port = bind_unused_port()
     running.add_socket(listening)

@@ -66,7 +66,7 @@ def _requests(events: list[Event]) -> dict[int, Sent]:
         if not event.is_reply:
             last[event.connection] = at
             found[at] = _sent(at, event.line)
-        elif event.line[:1] != b"-":
+        elif event.line[:1] in (b":", b"+"):  # else it is an error, or was broken on its way
             sent = last[event.connection]
             found[sent] = found[sent]._replace(reply=event.line)
     return found

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from counter.connection import RedisConnection
+from tests.support.before import run_before
 
 
 class Event(NamedTuple):
@@ -66,6 +67,14 @@ def record(path: str) -> Trace:
     RedisConnection._write = noting_write  # type: ignore[method-assign]
     RedisConnection._take = noting_take  # type: ignore[method-assign,assignment]
     return trace
+
+
+def recorded(folder: Path, path: Path) -> dict[str, str]:
+    """Return the variables with which a program writes what it sends to Redis to a file.
+
+    :arg folder: for this alone.
+    """
+    return run_before(folder, f"from tests.support.traces import record; record({str(path)!r})")
 
 
 @contextlib.contextmanager
