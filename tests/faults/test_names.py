@@ -17,6 +17,7 @@ import counter.probing
 import counter.resolver
 from counter.connector import Connector
 from counter.resolver import MAX_LOOK_UPS, resolve
+from replicas import Reader
 from tests.support.before import run_before
 from tests.support.fake_redis import FakeRedis
 from tests.support.names import Names, look_ups
@@ -113,6 +114,8 @@ async def test_an_address_that_wins_late_is_still_taken(fake: FakeRedis) -> None
                 late.settimeout(PATIENCE)
                 assert late.recv(1000).endswith(b"PING\r\n")
                 late.sendall(b"+PONG\r\n")
+                assert b"ROLE" in await asyncio.to_thread(late.recv, 1000)
+                late.sendall(b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n")
                 assert b"EVALSHA" in await asyncio.to_thread(late.recv, 1000)
                 late.sendall(b":7\r\n")
                 assert await visit == 7
@@ -148,9 +151,9 @@ async def test_an_address_that_hangs_is_no_hindrance_to_those_who_watch(
     with hanging(HUNG, node.port):
         async with serving(f"redis://{NAME}:{node.port}", timeout=1) as visitor:
             assert await visitor.counted_again() == 1
-            reader = visitor.visits.reader()
+            reader = Reader(visitor.visits.new_connector())
             assert (await reader.read()).total == 1
-            await reader.close()
+            reader.close()
 
 
 @pytest.mark.gen_test
@@ -175,9 +178,9 @@ async def test_sentinels_and_the_primary_that_they_name_may_have_addresses_that_
             stack.enter_context(hanging(host, node.port))
         async with serving(f"redis+sentinel://{NAME}:{named.port}/{SERVICE}") as visitor:
             assert await visitor.counted_again() == 1
-            reader = visitor.visits.reader()
+            reader = Reader(visitor.visits.new_connector())
             assert (await reader.read()).total == 1
-            await reader.close()
+            reader.close()
 
 
 # Look-ups that hang.
@@ -199,7 +202,7 @@ async def test_look_ups_that_hang_are_bounded_for_all_who_ask_and_no_name_starve
     )
     fake.replies["ROLE"] = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
     async with serving(url, timeout=1) as visitor:
-        reader = visitor.visits.reader()
+        reader = Reader(visitor.visits.new_connector())
         assert await visitor.visit() is None
         deadline = time.monotonic() + 3  # with a thread for each that asks, there were 36
         while time.monotonic() < deadline:
