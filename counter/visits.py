@@ -60,7 +60,7 @@ class Visits:
             timeout=min(timeout, PROBE_TIMEOUT),
         )
         """Return a way to the same Redis, for a connection of one's own."""
-        connector = self.new_connector()
+        connector = self.new_connector(says_moves=True)
         self._delivery = Delivery(KEY, wait)
         self._link = Link(connector, self._delivery, timeout=timeout, beside=beside)
         told = observer or _NoObserver()
