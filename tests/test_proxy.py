@@ -60,7 +60,7 @@ def test_the_log_names_whom_a_trusted_proxy_names_and_no_one_elses_word_counts(
 # A path that stands before every path.
 
 
-@pytest.mark.parametrize("prefix", ["/hello", "/a.b/~c-1_"])
+@pytest.mark.parametrize("prefix", [pytest.param("/hello", marks=pytest.mark.slow), "/a.b/~c-1_"])
 def test_every_path_is_below_the_prefix_and_nothing_is_outside_of_it(
     prefix: str, counting: Start, valkey: Valkey
 ) -> None:

@@ -26,6 +26,9 @@ SETTINGS = settings(
 )
 
 
+at_length = pytest.mark.parametrize("examples", [40, pytest.param(300, marks=pytest.mark.slow)])
+
+
 class Both:
     """The store, and a real Valkey, which are told the same."""
 
@@ -128,8 +131,11 @@ commands = st.one_of(
 )
 
 
-def test_the_store_answers_each_command_as_valkey_does(shared_valkey: Valkey) -> None:
-    @hypothesis.settings(SETTINGS, max_examples=200)
+@at_length
+def test_the_store_answers_each_command_as_valkey_does(
+    examples: int, shared_valkey: Valkey
+) -> None:
+    @hypothesis.settings(SETTINGS, max_examples=examples)
     @given(st.lists(commands, max_size=30))
     def check(words: list[tuple[bytes, ...]]) -> None:
         both = Both(shared_valkey)
@@ -157,8 +163,11 @@ def tokens(draw: st.DrawFn) -> bytes:
     return b"%d %d %d %d" % tuple(numbers) + b"".join(b" %d %d" % one for one in unshown)
 
 
-def test_the_script_does_in_the_store_what_it_does_in_valkey(shared_valkey: Valkey) -> None:
-    @hypothesis.settings(SETTINGS, max_examples=300)
+@at_length
+def test_the_script_does_in_the_store_what_it_does_in_valkey(
+    examples: int, shared_valkey: Valkey
+) -> None:
+    @hypothesis.settings(SETTINGS, max_examples=examples)
     @given(counts, groups, st.lists(odd, max_size=1), st.lists(tokens(), max_size=8))
     def check(
         count: int,

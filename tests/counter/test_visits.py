@@ -103,7 +103,7 @@ def _visit_all_at_once(
         return numbers
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_5000_visits_at_once_get_5000_numbers_from_few_commands(
     valkey: Valkey, program: Callable[..., Program], processes: int
 ) -> None:
@@ -124,7 +124,10 @@ def test_5000_visits_at_once_get_5000_numbers_from_few_commands(
 # Grouping, seen from Redis.
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.fixture(
+    params=[pytest.param(asyncio.new_event_loop, marks=pytest.mark.slow), uvloop.new_event_loop],
+    ids=["asyncio", "uvloop"],
+)
 def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]], None]:
     """Run a coroutine in either event loop."""
 

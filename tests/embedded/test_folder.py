@@ -109,7 +109,9 @@ def has_private_socket(server: Program, within: Path) -> Path:
     return private
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "signum", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_in_a_folder_without_sockets_it_is_in_a_private_one_that_is_removed(
     signum: signal.Signals, program: Start, data: Path, tmp_path: Path, folder: Path
 ) -> None:
@@ -127,7 +129,7 @@ def test_in_a_folder_without_sockets_it_is_in_a_private_one_that_is_removed(
     assert [one.name for one in folder.iterdir()] == ["data"]
 
 
-@pytest.mark.parametrize("runtime", ["", "missing"])
+@pytest.mark.parametrize("runtime", ["", pytest.param("missing", marks=pytest.mark.slow)])
 def test_without_a_runtime_folder_it_is_in_the_one_for_what_is_temporary(
     runtime: str, program: Start, folder: Path
 ) -> None:

@@ -166,7 +166,9 @@ def counted(original: Path, data: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("end", "next_number"), [(ZEROS, 4), (INCR[:-3], 4), (b"", 3)], ids=["zeros", "cut", "shorter"]
+    ("end", "next_number"),
+    [pytest.param(ZEROS, 4, marks=pytest.mark.slow), (INCR[:-3], 4), (b"", 3)],
+    ids=["zeros", "cut", "shorter"],
 )
 def test_server_starts_after_a_power_cut_with_what_is_whole(
     end: bytes, next_number: int, counting: Start, counted: Path

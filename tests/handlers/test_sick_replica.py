@@ -228,9 +228,9 @@ def faults_in_events(server: Program) -> list[object]:
     return [one.get("faults") for one in replicas]
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_live_page_knows_what_is_wrong_with_a_replica_that_counts_nothing(
-    processes: str, program: Start, connect: Connect, valkey: Valkey
+    processes: int, program: Start, connect: Connect, valkey: Valkey
 ) -> None:
     server = program(
         f"--redis-url={valkey.url}", "--faults", "--fault-rate=1", f"--processes={processes}"

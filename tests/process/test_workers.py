@@ -56,7 +56,7 @@ def numbers(visitors: list[HTTPConnection]) -> list[int]:
     return sorted(int(page.rpartition("<b>Visits:</b> ")[2]) for page in pages)
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_workers_hand_out_consecutive_numbers(
     processes: int, program: Start, valkey: Valkey
 ) -> None:
@@ -103,8 +103,8 @@ def test_connections_are_spread_over_the_workers(
     wait_until(lambda: fewest_of_64() >= 16)
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_port_of_other_workers_is_taken(processes: str, program: Start, valkey: Valkey) -> None:
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_port_of_other_workers_is_taken(processes: int, program: Start, valkey: Valkey) -> None:
     server = program(f"--redis-url={valkey.url}", "--processes=2")
     other = run_to_end(f"--port={server.port}", f"--processes={processes}")
     assert other.returncode == 1
@@ -134,7 +134,7 @@ def test_one_process_starts_no_worker(program: Start, valkey: Valkey) -> None:
     assert children(server.process.pid) == set()
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_garbage_is_collected_once_it_serves(
     processes: int, program: Start, valkey: Valkey, tmp_path: Path
 ) -> None:
