@@ -385,19 +385,30 @@ def test_numbers_are_exact_to_64_bits(it: Redis, start: int) -> None:
     assert it.answer(again) == b"+3 %d 2" % (start + 7)
 
 
-def test_numbers_up_to_a_hundred_million_million_can_be_given_back(it: Redis) -> None:
-    start = 10**14 - 4
-    it.run("SET", "counter", start)
+def test_numbers_can_be_given_back_while_the_counter_is_below_a_hundred_million_million(
+    it: Redis,
+) -> None:
+    it.run("SET", "counter", 10**14 - 8)
     tokens = LosingTokens("counter")
     numbers = count(it, tokens, 6)
     give_back(tokens, *numbers[:3])
     assert count(it, tokens, 0) == []
     assert it.spares == numbers[:3]
-    assert count(it, tokens, 4) == [*numbers[:3], start + 7]
-    for last in numbers[3:]:
-        give_back(tokens, last)
-        count(it, tokens, 0)
-        assert it.spares == []
+    assert count(it, tokens, 4) == [*numbers[:3], 10**14 - 1]
+    give_back(tokens, numbers[3])
+    assert count(it, tokens, 0) == []
+    assert it.spares == [numbers[3]]
+    assert count(it, LosingTokens("counter"), 3) == [numbers[3], 10**14, 10**14 + 1]
+    give_back(tokens, numbers[4])
+    assert count(it, tokens, 1) == [10**14 + 2]
+    assert it.spares == []
+
+
+def test_a_counter_at_its_end_takes_no_spare_number_along(it: Redis) -> None:
+    it.run("SET", "counter", 2**63 - 2)
+    it.spare(5, 9)
+    assert it.answer(LosingTokens("counter").request(9)).startswith(b"-")
+    assert it.spares == [5, 6, 7, 8, 9]
 
 
 def test_negative_numbers_can_be_given_back(it: Redis) -> None:
