@@ -63,7 +63,13 @@ def test_a_package_is_used_by_its_face(file: Path) -> None:
     ("module", "allowed"),
     [
         ("limits", set()),
-        ("check", {f"audit.{one}" for one in ("answer", "client", "load", "plot", "report")}),
+        (
+            "check",
+            {
+                f"audit.{one}"
+                for one in ("answer", "client", "load", "options", "plot", "readiness", "report")
+            },
+        ),
     ],
 )
 def test_a_single_module_imports_no_more_than_its_place_allows(
