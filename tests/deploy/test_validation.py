@@ -92,7 +92,10 @@ def test_a_value_of_the_wrong_type_is_refused_anywhere(kind: str) -> None:
     for path, value in places(GOOD[kind]["spec"], ("spec",)):
         for wrong in ("1", 1, ["text"]):
             is_quantity = {"requests", "limits"}.intersection(path[:-1])
-            may_be_a_number = (path[-1] in ("expr", "targetPort") or is_quantity) and wrong in (1, "1")
+            may_be_a_number = (path[-1] in ("expr", "targetPort") or is_quantity) and wrong in (
+                1,
+                "1",
+            )
             if type(wrong) is not type(value) and not may_be_a_number:
                 with pytest.raises(REFUSED):
                     validate(changed(GOOD[kind], path, wrong))

@@ -72,9 +72,17 @@ def test_answers_are_as_described(program: Start, valkey: Valkey, folder: Path) 
     assert text.count(example) == 1
     hurried.write_text(text.replace(example, "example: 1ms"))
     drive(server, folder, hurried, "--phases=examples,coverage", "--include-path=/", asked_for)
-    # A range from more to less is refused, which the description cannot say.
+    # A range from more to less is refused, which the description cannot say. And the tests go on:
+    # they neither end the server nor take this machine's cores and memory.
     ranges = "--exclude-checks=positive_data_acceptance"
-    drive(server, folder, DESCRIPTION, "--include-path=/faults", ranges)
+    harmless = yaml.safe_load(text)
+    to_set = harmless["components"]["schemas"]["FaultsToSet"]
+    harmful = ("exit", "cpu", "memory")
+    to_set["properties"] = {
+        name: schema for name, schema in to_set["properties"].items() if name not in harmful
+    }
+    hurried.write_text(yaml.safe_dump(harmless))
+    drive(server, folder, hurried, "--include-path=/faults", ranges)
 
 
 @pytest.mark.timeout(180)
