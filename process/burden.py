@@ -41,19 +41,15 @@ class Burdened:
         self._memory: mmap.mmap | None = None
 
     async def follow(self) -> None:
-        """Look after it until it is cancelled; then free everything."""
-        try:
-            while True:
-                if (wanted := self._wanted()) != self._taken:
-                    try:
-                        await self._take(wanted)
-                    except OSError as error:
-                        log.error("faults: cannot take %s: %s", wanted, error.strerror)
-                    self._taken = wanted
-                await asyncio.sleep(LOOK_EVERY)
-        finally:
-            self._free_cpu()
-            self._free_memory()
+        """Look after it until it is cancelled. All is free when this process ends, however."""
+        while True:
+            if (wanted := self._wanted()) != self._taken:
+                try:
+                    await self._take(wanted)
+                except OSError as error:
+                    log.error("faults: cannot take %s: %s", wanted, error.strerror)
+                self._taken = wanted
+            await asyncio.sleep(LOOK_EVERY)
 
     async def _take(self, wanted: Burden) -> None:
         if wanted.cpu != self._taken.cpu:
