@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 import counter.opening
-from replicas import Reader
+from replicas import Reader, RefusedError
 from tests.support.fake_redis import FakeRedis
 from tests.support.names import Names, look_ups
 from tests.support.nodes import Node
@@ -141,6 +142,23 @@ async def test_a_proxy_that_hangs_up_on_role_will_do(names: Names, fake: FakeRed
         assert await visitor.counted_again() == 1
 
 
+@pytest.mark.gen_test
+async def test_a_proxy_that_hangs_up_on_what_is_read_refuses_it(fake: FakeRedis) -> None:
+    async with (
+        at_the_other(fake.port, passing_on_to(fake.port, but=b"TIME")),
+        serving(f"redis://{OTHER}:{fake.port}") as visitor,
+    ):
+        assert await visitor.counted_again() == 1
+        reader = Reader(visitor.visits.new_connector())
+        for _ in range(2):
+            with pytest.raises(redis.ConnectionError):
+                await reader.read()
+        for _ in range(2):
+            with pytest.raises(RefusedError, match="Redis closes the connection"):
+                await reader.read()
+        reader.close()
+
+
 # A Redis that takes nobody.
 
 
@@ -236,11 +254,12 @@ async def test_the_server_moves_to_the_redis_that_the_name_was_pointed_to_and_sa
             while found[-1] and found[-1] < 100:
                 found.append(await visitor.visit() or 0)
                 await asyncio.sleep(0.05)
-                with contextlib.suppress(Exception):
-                    await reader.read()
             assert found[-1] == 101
             assert fake.counter == len(found) - 1
-            await asyncio.sleep(0.5)  # some look-ups more
+            for _ in range(20):  # some look-ups more
+                await asyncio.sleep(0.025)
+                with contextlib.suppress(Exception):
+                    await reader.read()
             reader.close()
     moves = [one for one in caplog.messages if "moving to" in one]
     assert moves == [f"{NAME} is no longer {OURS}: moving to {OTHER}"]
