@@ -81,6 +81,13 @@ MINUTES ?= 20
 fuzz: .venv/installed  ## send the HTTP server what nobody thought of (MINUTES=20)
 	$(BIN)/python -m tests.fuzz $(MINUTES)
 
+SAMPLE ?= 200
+SEED ?= 0
+
+.PHONY: mutants
+mutants: .venv/installed  ## break the program in places drawn by SEED, and list what no test notices (SAMPLE=200)
+	$(BIN)/python -m tests.mutants --number=$(SAMPLE) --seed=$(SEED)
+
 .PHONY: lint
 lint: .venv/installed  ## check format, style, types, the direction of imports, and the workflows
 	$(BIN)/ruff format --check .

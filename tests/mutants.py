@@ -1,7 +1,7 @@
 """Break the program on purpose, one place at a time, and list what no test notices.
 
 Each comparison, each branch, each constant and each sum of a file is changed in turn, and the tests
-run. `python -m tests.mutants --help` says how.
+of its room run, but for those at length. `python -m tests.mutants --help` says how.
 """
 
 import argparse
@@ -26,11 +26,28 @@ ROOT = Path(__file__).parents[1]
 #: Seconds after which a test fails: it waits for what a mutant never does.
 TEST_TIMEOUT = 30
 
+#: The share of mutants that may survive: some change nothing that anybody could notice.
+MOST_SURVIVORS = 0.05
+
 #: Plugins of pytest that take long to load, or change what the tests do.
 SLOW = ("schemathesis", "anyio", "xdist", "randomly", "cacheprovider")
 
 #: What the tests load, and no mutant changes: it is loaded once for all.
 PRELOADED = ("hypothesis", "redis.asyncio", "tornado.web", "lupa.lua51")
+
+#: The tests of what is no room with a folder of tests.
+OTHERS = {
+    "config": ["tests/test_config.py"],
+    "server.py": ["tests/test_server.py", "tests/test_config.py", "tests/process"],
+    "limits.py": ["tests/test_server.py", "tests/process"],
+    "check.py": ["tests/audit"],
+}
+
+#: All that is the program's, with the audit.
+PROGRAM = [
+    *OTHERS,
+    *("handlers", "replicas", "counter", "embedded", "http1", "watch", "process", "audit"),
+]
 
 #: Each comparison, and what stands for it.
 COMPARISONS = {
@@ -177,6 +194,12 @@ def _of_lua(source: str, start: int = 0) -> Iterator[tuple[int, int, str]]:
 # Running.
 
 
+def _tests_of(path: str) -> list[str]:
+    """Return the tests of the room that a file is in."""
+    room = Path(path).parts[0]
+    return OTHERS.get(room, [f"tests/{room}"])
+
+
 def _start(mutant: Mutant, folder: Path, tests: list[str]) -> int:
     """Run the tests in a copy of the program with the mutant in it; return the process's id."""
     (folder / mutant.path).write_text(mutant.text)
@@ -199,7 +222,9 @@ def _run(folder: Path, tests: list[str]) -> int:
     sys.path[:] = [str(folder), *(one for one in sys.path if one not in ("", str(ROOT)))]
     without = (f"-pno:{name}" for name in SLOW)
     loaded = "-Wignore::pytest.PytestAssertRewriteWarning"  # before pytest's own time
-    return int(pytest.main(["-x", loaded, *without, f"--timeout={TEST_TIMEOUT}", *tests]))
+    return int(
+        pytest.main(["-x", "-mnot slow", loaded, *without, f"--timeout={TEST_TIMEOUT}", *tests])
+    )
 
 
 def _copy(folder: Path) -> Path:
@@ -211,8 +236,11 @@ def _copy(folder: Path) -> Path:
     return folder
 
 
-def survivors(chosen: list[Mutant], tests: list[str], jobs: int) -> Iterator[Mutant]:
-    """Yield those that the tests let pass, as they run side by side."""
+def survivors(chosen: list[Mutant], tests: list[str] | None, jobs: int) -> Iterator[Mutant]:
+    """Yield those that the tests let pass, as they run side by side.
+
+    :arg tests: those to run, or None for those of each mutant's room.
+    """
     for name in PRELOADED:
         importlib.import_module(name)
     sys.dont_write_bytecode = True  # it is told by time and size, which a mutant may share
@@ -223,7 +251,8 @@ def survivors(chosen: list[Mutant], tests: list[str], jobs: int) -> Iterator[Mut
         while waiting or running:
             if waiting and free:
                 mutant, folder = waiting.pop(), free.pop()
-                running[_start(mutant, folder, tests)] = mutant, folder
+                own = tests or _tests_of(mutant.path)
+                running[_start(mutant, folder, own)] = mutant, folder
                 continue
             pid, status = os.wait()
             mutant, folder = running.pop(pid)
@@ -235,7 +264,13 @@ def survivors(chosen: list[Mutant], tests: list[str], jobs: int) -> Iterator[Mut
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="Python or Lua, or a room of it")
+    parser.add_argument(
+        "files",
+        nargs="*",
+        default=PROGRAM,
+        metavar="FILE",
+        help="Python or Lua, or a room of it (default: the program)",
+    )
     parser.add_argument("--tests", nargs="+", metavar="TEST", help="(default: the room's tests)")
     parser.add_argument("--number", type=int, help="so many mutants (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
@@ -246,7 +281,7 @@ def main() -> int:
         str(path.relative_to(ROOT))
         for name in options.files
         for one in [ROOT / name]
-        for path in (sorted(one.rglob("*.py")) if one.is_dir() else [one])
+        for path in (_sources(one) if one.is_dir() else [one])
     ]
     chosen = [mutant for path in paths for mutant in mutants(path)]
     if options.number is not None and options.number < len(chosen):
@@ -254,13 +289,16 @@ def main() -> int:
     if options.list:
         print("\n".join(map(str, chosen)))
         return 0
-    rooms = sorted({f"tests/{Path(path).parts[0]}" for path in paths})
     found = 0
-    for mutant in survivors(chosen, options.tests or rooms, options.jobs):
+    for mutant in survivors(chosen, options.tests, options.jobs):
         found += 1
         print(f"survives: {mutant}", flush=True)
     print(f"{len(chosen)} mutants, {found} survive")
-    return int(found > 0)
+    return int(found > MOST_SURVIVORS * len(chosen))
+
+
+def _sources(room: Path) -> list[Path]:
+    return sorted([*room.rglob("*.py"), *room.rglob("*.lua")])
 
 
 if __name__ == "__main__":

@@ -271,7 +271,9 @@ def test_a_look_up_that_hangs_holds_up_no_other(
     assert seconds_to_stop(server) < 1
 
 
-@pytest.mark.parametrize("away", ["silent", "refusing", "look-up hangs"])
+@pytest.mark.parametrize(
+    "away", ["silent", pytest.param("refusing", marks=pytest.mark.slow), "look-up hangs"]
+)
 def test_connections_and_threads_do_not_pile_up_while_redis_is_away(
     fake: FakeRedis, program: Start, tmp_path: Path, away: str
 ) -> None:

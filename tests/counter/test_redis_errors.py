@@ -115,6 +115,21 @@ FAILURES: dict[str, Callable[[FakeRedis], None]] = {
 }  # fmt: skip
 
 
+#: Those that differ in nothing but their words from others: at length.
+ALIKE = {
+    *("error: readonly", "error: misconf", "error: clusterdown", "error: masterdown"),
+    *(
+        "error: busy script",
+        "error: maximum of clients",
+        "error: noauth",
+        "error: moved to nowhere",
+    ),
+    *("garbage: array", "garbage: empty array", "garbage: nil array", "garbage: huge array"),
+    *("garbage: negative length", "garbage: a number without digits", "garbage: a fraction"),
+    *("garbage: a number of 300 digits", "garbage: empty line", "garbage: RESP3 number"),
+    *("garbage: tls alert", "garbage: line feed only"),
+}
+
 #: Those that only the deadline ends: no line of a reply does, or a connection that is cut is
 #: followed by another. All others end at once.
 UNANSWERED = {
@@ -157,7 +172,10 @@ async def _fails_and_comes_back(
 
 @pytest.mark.gen_test
 @pytest.mark.usefixtures("often_probed")
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(
+    "failure",
+    [pytest.param(one, marks=[pytest.mark.slow] if one in ALIKE else []) for one in FAILURES],
+)
 async def test_a_failure_is_one_fallback_page_and_passes(fake: FakeRedis, failure: str) -> None:
     timeout = TIMEOUT if failure in UNANSWERED else PATIENCE
     async with serving(fake.url, timeout=timeout) as visitor:
@@ -166,8 +184,18 @@ async def test_a_failure_is_one_fallback_page_and_passes(fake: FakeRedis, failur
         await _fails_and_comes_back(fake, visitor, failure, timeout)
 
 
+assert FAILURES.keys() >= ALIKE
+
+
 @pytest.mark.gen_test
-@pytest.mark.parametrize("failure", ["refused", "closed instead of a reply", "silent", "no reply"])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        *("refused", "silent"),
+        pytest.param("closed instead of a reply", marks=pytest.mark.slow),
+        pytest.param("no reply", marks=pytest.mark.slow),
+    ],
+)
 async def test_with_the_default_no_page_waits_longer_than_2_s_nor_counting_for_2_s(
     fake: FakeRedis, failure: str
 ) -> None:

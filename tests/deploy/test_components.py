@@ -55,7 +55,7 @@ def test_each_component_is_listed_once_and_in_one_set() -> None:
     assert {*WITH_TLS, *WITHOUT_TLS} == {*LISTED}
 
 
-def test_what_they_add_is_valid() -> None:
+def what_they_add_is_valid() -> None:
     for file in {*files()} - {*PARTS}:
         for name, resource in base.load((COMPONENTS / file).read_text()).items():
             if name == "Deployment/web-canary":  # its pod is that of web
@@ -81,7 +81,11 @@ def test_every_file_of_a_component_is_used(file: str) -> None:
 @pytest.mark.parametrize(
     "sets", [TOGETHER, pytest.param(ALONE, marks=pytest.mark.slow)], ids=["together", "alone"]
 )
-def test_they_render_and_are_valid_and_restricted(render: Render, sets: list[list[str]]) -> None:
+def test_they_are_valid_and_restricted_as_they_stand_and_rendered(
+    sets: list[list[str]], request: pytest.FixtureRequest
+) -> None:
+    what_they_add_is_valid()
+    render = request.getfixturevalue("render")  # which skips the rest where kubectl is missing
     for names in sets:
         are_valid_and_restricted(render(*names))
 

@@ -67,7 +67,9 @@ def test_counts_on_after_kill_9_and_leaves_no_process(counting: Start, data: Pat
     wait_until(lambda: not processes_in(data))
 
 
-@pytest.mark.parametrize("signum", [signal.SIGSTOP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGSTOP, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_valkey_that_was_left_over_blocks_no_start(
     signum: signal.Signals, counting: Start, data: Path, hasty: dict[str, str]
 ) -> None:

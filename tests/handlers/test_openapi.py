@@ -101,15 +101,11 @@ def test_answers_are_as_described_at_length(server: Program, folder: Path) -> No
     drive(server, folder, hurried, AT_LENGTH, "--include-path=/faults", ranges)
 
 
-@pytest.mark.parametrize(
-    "options", [BRIEFLY, pytest.param((AT_LENGTH,), marks=pytest.mark.slow)], ids=str
-)
-def test_answers_are_as_described_without_faults_and_redis(
-    options: tuple[str, ...], program: Start, folder: Path
-) -> None:
+@pytest.mark.slow
+def test_answers_are_as_described_without_faults_and_redis(program: Start, folder: Path) -> None:
     server = program("--redis-url=unix:/nowhere/redis.sock", "--access-log=false")
     # The query is ignored then, whatever it says.
     ignored = "--exclude-checks=negative_data_rejection"
     # /faults and /echo are 404 then, whatever the method.
     paths = "--exclude-path=/faults", "--exclude-path=/echo"
-    drive(server, folder, DESCRIPTION, *options, ignored, *paths)
+    drive(server, folder, DESCRIPTION, AT_LENGTH, ignored, *paths)

@@ -32,7 +32,6 @@ PATHS = {
     "/openapi.yaml": ["/openapi.yaml"],
     "/version": ["/version"],
     "/faults": ["/faults"],
-    "/version": ["/version"],
     "/echo": ["/echo?a=b"],
     "other": ["/nothing", "//", "/live/", "/static/none"],
 }

@@ -51,7 +51,8 @@ MUCH = 16 << 20
 @pytest.fixture(
     params=[
         pytest.param("asyncio", marks=pytest.mark.slow),
-        *("uvloop", "uvloop, answers together"),  # as the program has it where uvloop is installed
+        "uvloop",  # as the program has it where it is installed
+        pytest.param("uvloop, answers together", marks=pytest.mark.slow),  # test_outbox.py has more
     ]
 )
 def new_loop(

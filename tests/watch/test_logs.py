@@ -134,7 +134,7 @@ def test_no_byte_of_a_request_breaks_a_line_and_each_has_one(
             assert all(str(fields[name]).isprintable() for name in ("method", "request_id"))
 
 
-@pytest.mark.parametrize("log_format", FORMATS)
+@pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.slow), "json"])
 def test_no_byte_of_what_is_no_request_breaks_a_line(
     log_format: str, counting: Start, valkey: Valkey
 ) -> None:
@@ -152,7 +152,7 @@ def test_no_byte_of_what_is_no_request_breaks_a_line(
     assert valkey.counter() == 0
 
 
-@pytest.mark.parametrize("log_format", FORMATS)
+@pytest.mark.parametrize("log_format", ["text", pytest.param("json", marks=pytest.mark.slow)])
 def test_answered_requests_have_one_line_each(
     log_format: str, program: Start, valkey: Valkey
 ) -> None:
@@ -247,7 +247,7 @@ def test_traceparent_stands_beside_the_request_id(program: Start, valkey: Valkey
     assert {"duration_ms", "remote", "request_id"} < first.keys()
 
 
-@pytest.mark.parametrize("log_format", FORMATS)
+@pytest.mark.parametrize("log_format", ["text", pytest.param("json", marks=pytest.mark.slow)])
 def test_log_is_whole_where_the_system_writes_ascii_only(log_format: str, program: Start) -> None:
     server = program(
         "--redis-url=unix:/nowhere/Zähler.sock",

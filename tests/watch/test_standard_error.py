@@ -28,7 +28,7 @@ from tests.support.program import Program, environment
 from tests.support.raw_http import logged, open_to, read_to_end
 from tests.support.waiting import PATIENCE, wait_until
 from tests.test_server import refuses, seen
-from tests.watch.test_logs import FORMATS, requests_in, whole_lines
+from tests.watch.test_logs import requests_in, whole_lines
 
 Start = Callable[..., Program]
 Connect = Callable[[Program], HTTPConnection]
@@ -97,7 +97,7 @@ def stopped_terminal(_: Path) -> Sink:
     return writing, reading
 
 
-STALLED = [pipe, pipe_that_does_not_block, fifo, stream_socket, stopped_terminal]
+STALLED = [pipe, stopped_terminal, pipe_that_does_not_block, fifo, stream_socket]
 
 
 @pytest.fixture
@@ -184,7 +184,10 @@ def test_broken_one_costs_no_page_and_no_core(
     assert seconds_to_stop(server) < 1
 
 
-@pytest.mark.parametrize("kind", STALLED)
+@pytest.mark.parametrize(
+    "kind",
+    [*STALLED[:2], *(pytest.param(kind, marks=pytest.mark.slow) for kind in STALLED[2:])],
+)
 def test_stalled_one_costs_no_page_and_no_stop(
     kind: Callable[[Path], Sink], sink: Make, program: Start, connect: Connect
 ) -> None:
@@ -209,7 +212,7 @@ def test_one_that_stalls_from_the_start_keeps_no_worker_from_being_replaced(
     assert seconds_to_stop(server) < 1
 
 
-@pytest.mark.parametrize("log_format", FORMATS)
+@pytest.mark.parametrize("log_format", ["text", pytest.param("json", marks=pytest.mark.slow)])
 def test_the_log_says_how_many_lines_were_dropped_when_there_is_room_again(
     log_format: str, program: Start, connect: Connect
 ) -> None:
@@ -295,7 +298,11 @@ def numbers_in_lines_of(log: bytes | bytearray) -> list[int]:
 
 @pytest.mark.parametrize(
     ("kind", "processes"),
-    [(pipe, 1), (pipe, 2), (pipe_that_does_not_block, 1), (stream_socket, 1)],
+    [
+        (pipe, 2),
+        (pipe_that_does_not_block, 1),
+        *(pytest.param(kind, 1, marks=pytest.mark.slow) for kind in (pipe, stream_socket)),
+    ],
 )
 def test_what_waits_for_a_slow_reader_is_written_at_the_end(
     kind: Callable[[Path], Sink], processes: int, sink: Make, program: Start, connect: Connect
