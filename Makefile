@@ -60,7 +60,7 @@ test-promtool: .venv/installed  ## let Prometheus's own tool check metrics and a
 	$(BIN)/pytest tests/watch/test_promtool.py
 
 .PHONY: test-gateway
-test-gateway: .venv/installed  ## let the Gateway API's models check the routes; needs npm
+test-gateway: .venv/installed  ## let npm's models check the routes and rollouts
 	$(BIN)/pytest tests/deploy/test_gateway.py
 
 .PHONY: test-otel
@@ -113,12 +113,13 @@ lock: .venv/installed  ## compile the lock files anew from *requirements*.in
 	cd tests/deploy/gateway && $(NPM_LOCK)
 
 .PHONY: stamp
-stamp: .venv/installed  ## write the version and the alerts into the files that cannot read them
+stamp: .venv/installed  ## write the version, the alerts and the dashboard where they cannot be read
 	version=$$($(BIN)/python server.py --version | cut -d' ' -f2) && sed -i -E \
 	  -e "s/^( +org.opencontainers.image.version=).*/\1\"$$version\"/" \
-	  -e "s/^( +newTag: ).*/\1$$version/" Dockerfile deploy/kubernetes/kustomization.yaml
+	  -e "s/^( +newTag: ).*/\1$$version/" -e "s/(io\/version: )[0-9.]+/\1$$version/" Dockerfile deploy/kubernetes/kustomization.yaml
 	rules=deploy/kubernetes/components/monitor/rules.yaml && sed -i '/^spec:/q' $$rules \
 	  && sed -n '/^groups:/,$$p' deploy/alerts.yaml | sed 's/^./  &/' >>$$rules
+	cp deploy/grafana.json deploy/kubernetes/components/monitor/friendlyhello.json
 
 .PHONY: clean
 clean:  ## remove what the other targets made, but for ./data

@@ -5,39 +5,37 @@ answered, how fast, and whether any visit was counted twice or lost. It knows th
 by its URL alone.
 """
 
+import os
+import signal
+
+
+def end_at_once(signum: int, _: object = None) -> None:
+    """End without a report; process 1 of a container would not notice the signal by itself."""
+    os._exit(128 + signum)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, end_at_once)  # while the modules are imported, too
+
 import argparse
 import asyncio
 import contextlib
-import io
+import functools
 import json
 import logging
-import os
 import resource
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TextIO, TypeVar
 
 from tqdm import tqdm
 
 from audit.answer import NotFriendlyhello, Redirected
-from audit.client import RanOut, Target, header, place, tls_context
+from audit.client import RanOut, Target, tls_context
 from audit.load import Load
+from audit.options import DEFAULT_REQUESTS, Parser, new_parser, write
 from audit.plot import draw
+from audit.readiness import NotReady, Readiness
 from audit.report import Judgement, Report
-
-EPILOG = """exit status:
-  0  every visit was answered and no number was shown twice
-     (with --exclusive: and none is missing)
-  1  the audit failed; the report says where
-  2  a bad argument, or what answers is not friendlyhello, or this machine
-     has run out of connections, or of room for the report
-"""
-
-Value = TypeVar("Value")
-
-DEFAULT_REQUESTS = 1000
 
 #: What macOS allows where it says that it allows any number (setrlimit(2) there, OPEN_MAX).
 MACOS_MOST = 10_240
@@ -48,7 +46,7 @@ PROGRESS_EVERY = 0.1
 
 def main() -> None:
     """Run the program."""
-    parser = _parser()
+    parser = new_parser()
     arguments = parser.parse_args()
     if not arguments.duration:
         arguments.requests = arguments.requests or DEFAULT_REQUESTS
@@ -72,9 +70,10 @@ def main() -> None:
         except OSError as error:
             parser.error(f"--plot {arguments.plot}: {error.strerror}")
     _raise_descriptors()
-    _run(load, arguments, parser)
+    readiness = Readiness(target, arguments.replicas, arguments.wait, arguments.timeout, _say)
+    _run(readiness, load, arguments, parser)
 
-    judgement = Judgement(arguments.exclusive, arguments.max_failures)
+    judgement = Judgement(arguments.exclusive, arguments.max_failures, arguments.max_uncounted)
     report = Report(load.visits, load.now, judgement, arguments.rate)
     parser.print(json.dumps(report.as_json()) if arguments.json else report.as_text())
     if arguments.plot is not None:
@@ -85,10 +84,22 @@ def main() -> None:
     sys.exit(1 if report.problems else 0)
 
 
-def _run(load: Load, arguments: argparse.Namespace, parser: "_Parser") -> None:
+def _say(line: str) -> None:
+    write(sys.stderr, f"check.py: {line}\n")
+
+
+def _run(readiness: Readiness, load: Load, arguments: argparse.Namespace, parser: Parser) -> None:
     """Run the load, or end with a line that says why there is nothing to report."""
+
+    async def wait_and_drive() -> None:
+        if arguments.wait:
+            await readiness.reached()
+        await _drive(load, arguments)
+
     try:
-        asyncio.run(_drive(load, arguments))
+        asyncio.run(wait_and_drive())
+    except NotReady as error:
+        parser.exit(1, f"check.py: FAILED: {error}\n")
     except Redirected as error:
         parser.error(f"{arguments.url} answers with a redirect to {error.target}; audit that")
     except NotFriendlyhello as error:
@@ -99,7 +110,7 @@ def _run(load: Load, arguments: argparse.Namespace, parser: "_Parser") -> None:
         parser.exit(130, "check.py: interrupted, no report\n")
 
 
-def _check_together(arguments: argparse.Namespace, parser: "_Parser") -> None:
+def _check_together(arguments: argparse.Namespace, parser: Parser) -> None:
     """Refuse what contradicts itself, or would not be heeded."""
     given = [
         name
@@ -108,6 +119,8 @@ def _check_together(arguments: argparse.Namespace, parser: "_Parser") -> None:
     ]
     if given and not arguments.url.lower().startswith("https:"):
         parser.error(f"--{given[0]} is allowed with an https:// URL")
+    if arguments.replicas > 1 and not arguments.wait:
+        parser.error("--replicas is allowed with --wait")
     if arguments.key is not None and arguments.cert is None:
         parser.error("--key is allowed with --cert")
     if [name.lower() for name, _ in arguments.header].count("host") > 1:
@@ -115,7 +128,9 @@ def _check_together(arguments: argparse.Namespace, parser: "_Parser") -> None:
 
 
 def _target(arguments: argparse.Namespace) -> Target:
-    tls = tls_context(arguments.cacert, arguments.insecure, arguments.cert, arguments.key)
+    tls = functools.partial(
+        tls_context, arguments.cacert, arguments.insecure, arguments.cert, arguments.key
+    )
     return Target(arguments.url, headers=arguments.header, connect=arguments.connect, tls=tls)
 
 
@@ -129,15 +144,17 @@ def _raise_descriptors() -> None:
 
 
 async def _drive(load: Load, arguments: argparse.Namespace) -> None:
-    """Run the load until it is done, or until Ctrl-C, and show how far it is."""
+    """Run the load until it is done, or until Ctrl-C or SIGTERM, and show how far it is."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
         load.stop()
-        loop.remove_signal_handler(signal.SIGINT)  # the next one ends the program
+        for signum in (signal.SIGINT, signal.SIGTERM):  # the next one ends the program
+            loop.remove_signal_handler(signum)
+        signal.signal(signal.SIGTERM, end_at_once)
 
-    loop.add_signal_handler(signal.SIGINT, stop)
-    loop.add_signal_handler(signal.SIGTERM, load.stop)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stop)
     running = asyncio.create_task(load.run())
     with tqdm(
         total=arguments.duration or arguments.requests,
@@ -154,156 +171,6 @@ async def _drive(load: Load, arguments: argparse.Namespace) -> None:
             bar.n = min(now if arguments.duration else made, bar.total)
             bar.set_postfix_str(f"{made:,} visits, {rate:,.0f}/s, {failed:,} failed")
     await running
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse's parser, its errors without the usage: one line."""
-
-    def error(self, message: str) -> NoReturn:
-        line = message.encode("unicode_escape").decode()
-        self.exit(2, f"{self.prog}: {line}\n")
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """End with a message on standard error, if that takes it."""
-        _write(sys.stderr, message or "")
-        sys.exit(status)
-
-    def print_help(self, file: object = None) -> None:
-        """Print the help, as a report is printed."""
-        self.print(self.format_help())
-
-    def print(self, text: str) -> None:
-        """Print what was asked for; end when it cannot be written, unless its reader has left."""
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # bars and dashes, where it is not UTF-8
-        error = _write(sys.stdout, text.removesuffix("\n") + "\n")
-        if error and not isinstance(error, BrokenPipeError):
-            self.error(f"standard output: {error.strerror}")
-
-
-def _write(stream: TextIO | None, text: str) -> OSError | None:
-    """Write a text, and return why that cannot be."""
-    if stream is None:
-        return None
-    try:
-        stream.write(text)
-        stream.flush()
-    except OSError as error:
-        # What is left in its buffer would be tried again at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return error
-    return None
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="check.py",
-        description="Visit a deployment of friendlyhello and audit its visit numbers.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("url", metavar="URL", help="the page, such as http://localhost:4000")
-    add(
-        "--requests",
-        type=_whole(1, 10**8),
-        metavar="N",
-        help=f"visits to make (default {DEFAULT_REQUESTS:,} without --duration)",
-    )
-    add("--duration", type=_seconds, metavar="S", help="seconds to go on for")
-    add(
-        *("--concurrency",),
-        type=_whole(1, 10_000),
-        metavar="N",
-        default=16,
-        help="visits under way at once (default 16)",
-    )
-    add(
-        *("--rate",),
-        type=_seconds,
-        metavar="N",
-        help="visits to make in a second, evenly; the latency of one that has to wait for a free "
-        "connection counts from when it was due",
-    )
-    add(
-        *("--timeout",),
-        type=_seconds,
-        metavar="S",
-        default=10.0,
-        help="seconds after which a visit has failed (default 10)",
-    )
-    add(
-        *("--keep-alive",),
-        action="store_true",
-        help="reuse connections; by default each visit opens its own, as balancers choose "
-        "a replica per connection",
-    )
-    add(
-        *("--exclusive",),
-        action="store_true",
-        help="nobody else is visiting: a missing number is a visit that was counted and never "
-        "shown",
-    )
-    add(
-        *("--max-failures",),
-        type=_whole(0, 10**8),
-        metavar="N",
-        default=0,
-        help="visits that may fail (default 0)",
-    )
-    add(
-        *("--header",),
-        type=_checked(header),
-        metavar="'NAME: VALUE'",
-        action="append",
-        default=[],
-        help="send this header, in place of what is sent by default; may be given again",
-    )
-    add(
-        *("--connect",),
-        type=_checked(place, "allowed is HOST:PORT, IPv6 in brackets, the port from 1 to 65535"),
-        metavar="HOST:PORT",
-        help="connect to this place instead; the URL's host is still the one that is named",
-    )
-    trust = parser.add_mutually_exclusive_group().add_argument
-    trust("--cacert", metavar="FILE", help="PEM file of the CAs to trust, not the system's")
-    trust("--insecure", action="store_true", help="take any certificate")
-    add("--cert", metavar="FILE", help="PEM file of a certificate to show to the server")
-    add("--key", metavar="FILE", help="PEM file of its key, if it is not in the first")
-    add("--json", action="store_true", help="print the report as one JSON object")
-    add("--plot", metavar="FILE.svg", help="draw visits per second and latency over time")
-    return parser
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def check(text: str) -> int:
-        with contextlib.suppress(ValueError):
-            if text.isdecimal() and least <= int(text) <= most:
-                return int(text)
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: allowed is a whole number from {least} to {most:,}"
-        )
-
-    return check
-
-
-def _checked(read: Callable[[str], Value], allowed: str | None = None) -> Callable[[str], Value]:
-    def check(text: str) -> Value:
-        try:
-            return read(text)
-        except ValueError as error:
-            told = f"{text!r}: {allowed}" if allowed else str(error)
-            raise argparse.ArgumentTypeError(told) from None
-
-    return check
-
-
-def _seconds(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) <= 86400:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r}: allowed is a number above 0, up to 86,400")
 
 
 if __name__ == "__main__":

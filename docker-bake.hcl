@@ -8,8 +8,13 @@ variable "VERSION" {
   default = "latest"
 }
 
+variable "COMMIT" {
+  default = ""
+}
+
 target "default" {
   context = "."
+  args    = { COMMIT = COMMIT }
   tags    = ["${IMAGE}:${VERSION}"]
 }
 

@@ -1,14 +1,24 @@
 """friendlyhello: a page that greets, names its host and counts visits in Redis.
 
-``python server.py`` reads the settings (`config`), listens, serves until SIGTERM or SIGINT,
-and drains: what is in flight is finished, everything else is closed.
+``python server.py`` reads the settings (`config`), listens, serves until a signal asks it to stop
+(`process.STOP_SIGNALS`), and drains: what is in flight is finished, everything else is closed.
 """
 
 import gc
+import os
+import signal
 import sys
 
 if __name__ == "__main__":
     gc.disable()  # what is imported stays; looking at it for garbage takes 5 % of the start
+    if os.getpid() == 1:
+        # The system drops a signal for which process 1 has no handler.
+        for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(one) != signal.SIG_IGN:
+                signal.signal(one, lambda *_: os._exit(0))
+        from process import leave_process_1
+
+        leave_process_1()
     if "--healthcheck" in sys.argv:
         # Each container runs this every few seconds: half the time when the server is not imported.
         from process import check_health
@@ -20,11 +30,8 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
-import signal
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 
 from tornado.netutil import bind_sockets
 from tornado.web import RequestHandler
@@ -39,6 +46,9 @@ from handlers import (
     NotFoundHandler,
     SharedFaults,
     below,
+    error_body,
+    of_the_admin_port,
+    of_the_page,
     route_names,
     routes,
 )
@@ -49,12 +59,16 @@ from process import (
     Stopping,
     check_health,
     fail,
+    give_memory_back,
     password_file,
     run_workers,
     usable_cores,
 )
 from replicas import Figures, Reader, Telling
 from watch import FAULTS, Broadcast, Metrics, configure_logs, log_request
+
+#: Connections that the admin port takes: a scraper's, a probe's, and somebody's who looks.
+ADMIN_CONNECTIONS = 32
 
 #: Seconds that the start waits for Redis, so that the first visits are counted too.
 START_TIMEOUT = 0.25
@@ -74,7 +88,19 @@ def make_app(
     faults: SharedFaults | None = None,
     draining: asyncio.Event | None = None,
 ) -> Application:
-    """Return the application, as the server and the tests run it.
+    """Return the application of the page's port; see `make_apps`."""
+    return make_apps(settings, visits, live, metrics, faults, draining)[0]
+
+
+def make_apps(
+    settings: Settings | None = None,
+    visits: Visits | None = None,
+    live: Broadcast | None = None,
+    metrics: Metrics | None = None,
+    faults: SharedFaults | None = None,
+    draining: asyncio.Event | None = None,
+) -> list[Application]:
+    """Return the application, as the server and the tests run it, and the admin port's if any.
 
     :arg settings: `config.Settings`; every default when None.
     :arg visits: the counter; one made from the settings when None.
@@ -102,6 +128,8 @@ def make_app(
         version=settings.version_label,
         labels=settings.labels,
         faults=faults,
+        max_streams=limits.max_streams(max_connections(settings)),
+        echo=settings.echo,
     )
     metrics.know_routes(route_names(rules))
     metrics.gauge("redis_up", lambda: visits.up)
@@ -110,14 +138,17 @@ def make_app(
     if faults:
         for kind in FAULTS:
             metrics.gauge(kind, functools.partial(faults.has, kind))
-    return Application(
-        below(settings.path_prefix, rules),
+    new_app = functools.partial(
+        Application,
         default_handler_class=NotFoundHandler,
-        template_path=str(Path(__file__).resolve().parent / "templates"),
         log_function=count_and_log if settings.access_log else metrics.answered,
         draining=draining or asyncio.Event(),
         version_label=settings.version_label,
     )
+    ports = [rules]
+    if settings.admin_port is not None:
+        ports = [of_the_page(rules), of_the_admin_port(rules)]
+    return [new_app(below(settings.path_prefix, those)) for those in ports]
 
 
 def new_figures(settings: Settings) -> Figures:
@@ -157,25 +188,40 @@ def new_faults(settings: Settings) -> SharedFaults | None:
 
 
 def new_server(
-    settings: Settings, app: Application, certificate: Certificate | None = None
+    settings: Settings,
+    app: Application,
+    certificate: Certificate | None = None,
+    most: int | None = None,
 ) -> HTTPServer:
     """Return the HTTP server of the settings and the application, which listens nowhere yet.
 
     :arg certificate: serve HTTPS with it.
+    :arg most: how many clients may be connected; as many as the system allows when None.
     """
-    refusal = {"Connection": "close", "Content-Length": "0", **COMMON_HEADERS}
+    headers = dict(COMMON_HEADERS)
     if settings.version_label:
-        refusal["X-App-Version"] = settings.version_label
+        headers["X-App-Version"] = settings.version_label
+
+    def refusal(status: int, why: str, accept: str) -> tuple[dict[str, str], bytes]:
+        content_type, body = error_body(status, why, accept)
+        return headers | {"Content-Type": content_type}, body.encode()
+
     return HTTPServer(
         app,
         draining=app.settings["draining"],
         idle_connection_timeout=settings.idle_timeout,
-        max_connections=limits.max_connections(),
-        refusal_headers=refusal,
+        max_connections=most or max_connections(settings),
+        refusal=refusal,
         ssl_options=certificate and certificate.context,
         trusted_proxies=settings.trusted_proxies or (),
         **limits.HTTP,
     )
+
+
+def max_connections(settings: Settings) -> int:
+    """Return how many connections each process may have open."""
+    processes = settings.processes or usable_cores()
+    return limits.max_connections(processes, is_tls=settings.tls_cert is not None)
 
 
 async def serve(
@@ -184,18 +230,20 @@ async def serve(
     figures: Figures,
     metrics: Metrics,
     sockets: list[socket.socket],
+    admin: Sequence[socket.socket] = (),
     siblings: Sequence[socket.socket] = (),
     end_of_work: int | None = None,
     certificate: Certificate | None = None,
     faults: SharedFaults | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain.
+    """Serve until one of `STOP_SIGNALS` comes, then drain.
 
     :arg settings: `config.Settings`.
     :arg visits: the counter; it is closed at the end.
     :arg figures: what the process writes of itself beside the visits.
     :arg metrics: what is counted, besides; the process has taken its slot.
-    :arg sockets: listening.
+    :arg sockets: listening, for the page.
+    :arg admin: listening, for the admin port, if there is one.
     :arg siblings: the sockets of other processes on the same port.
     :arg end_of_work: see `draining_event`.
     :arg certificate: serve HTTPS with it.
@@ -203,8 +251,9 @@ async def serve(
     """
     draining = draining_event(end_of_work)
     live = Broadcast(Reader(visits.new_connector()))
-    app = make_app(settings, visits, live, metrics, faults, draining)
+    app, *admin_app = make_apps(settings, visits, live, metrics, faults, draining)
     server = new_server(settings, app, certificate)
+    admin_server = [new_server(settings, one, None, ADMIN_CONNECTIONS) for one in admin_app]
     metrics.gauge("connections", lambda: server.connections)
     telling = Telling(
         figures,
@@ -216,9 +265,14 @@ async def serve(
     await visits.start(START_TIMEOUT)
     collect_less_garbage()
     server.add_sockets(sockets)
+    for one in admin_server:
+        one.add_sockets(admin)
     loop = asyncio.get_running_loop()
     accepting = loop.create_task(server.accept_for_siblings(siblings))
-    background = [loop.create_task(metrics.keep_sharing())]
+    background = [
+        loop.create_task(metrics.keep_sharing()),
+        loop.create_task(give_memory_back(lambda: server.closed)),
+    ]
     if certificate:
         use = functools.partial(setattr, server, "ssl_options")
         background.append(loop.create_task(certificate.follow(use)))
@@ -230,7 +284,8 @@ async def serve(
     log.info("stopping")
     telling.look()
     await live.close()  # streams have no end to wait for
-    await server.drain(settings.grace, settings.drain_delay)
+    drained = [one.drain(settings.grace, settings.drain_delay) for one in (server, *admin_server)]
+    await asyncio.gather(*drained)
     for task in background:
         task.cancel()
     await asyncio.wait(background)
@@ -240,7 +295,7 @@ async def serve(
 
 
 def draining_event(end_of_work: int | None) -> asyncio.Event:
-    """Return what SIGTERM or SIGINT sets, for all to ask; a second signal ends the process at once.
+    """Return what `STOP_SIGNALS` set, for all to ask; a second signal ends the process at once.
 
     :arg end_of_work: a descriptor that becomes readable when the parent process is asked to stop
         or is gone, which then counts as a signal.
@@ -283,7 +338,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def exit_on_signals() -> None:
-    """Make SIGTERM and SIGINT end the program where nothing has to be drained.
+    """Make `STOP_SIGNALS` end the program where nothing has to be drained.
 
     Process 1 of a container would not notice the one, and answer the other with a traceback.
     """
@@ -292,17 +347,25 @@ def exit_on_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
-def listen(settings: Settings, processes: int = 1) -> list[list[socket.socket]]:
+def listen(
+    settings: Settings, processes: int = 1, *, admin: bool = False
+) -> list[list[socket.socket]]:
     """Return listening sockets for the address and port of the settings.
 
+    :arg admin: whether it is the admin port; then there are none where the settings have none.
     :arg processes: how many there are to share the port.
     :return: those of each process. On Linux each has its own, among which the system spreads the
         connections (SO_REUSEPORT, socket(7)); elsewhere it would not, and they share the same.
     :raises StartError: when the port is taken or not permitted, or the address not to be had.
     """
-    bind = functools.partial(bind_sockets, address=settings.address, backlog=limits.BACKLOG)
+    address, wanted = settings.address, settings.port
+    if admin:
+        if settings.admin_port is None:
+            return [[] for _ in range(processes)]
+        address, wanted = settings.admin_address, settings.admin_port
+    bind = functools.partial(bind_sockets, address=address, backlog=limits.BACKLOG)
     try:
-        bound = [bind(settings.port)]
+        bound = [bind(wanted)]
         if processes > 1 and sys.platform == "linux":
             # Bound once to see that the port is free: with SO_REUSEPORT it never seems taken.
             port = bound[0][0].getsockname()[1]
@@ -310,9 +373,11 @@ def listen(settings: Settings, processes: int = 1) -> list[list[socket.socket]]:
                 one.close()
             bound = [bind(port, reuse_port=True) for _ in range(processes)]
     except OSError as error:
-        where = f"port {settings.port}" + (f" of {settings.address}" if settings.address else "")
+        where = f"port {wanted}" + (f" of {address}" if address else "")
         hint = "; try --port=4000" if isinstance(error, PermissionError) else ""
         raise StartError(f"cannot listen on {where}: {error.strerror}{hint}") from None
+    for one in (one for those in bound for one in those):  # of which its connections have it
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.RECEIVE_BUFFER)
     return bound if len(bound) == processes else bound * processes
 
 
@@ -329,11 +394,12 @@ def run(settings: Settings) -> None:
             configure_logs(settings.log_format, settings.log_level, metrics.log_lines_dropped)
             certificate = Certificate(settings) if settings.tls_cert else None
             sockets = listen(settings, processes)
+            admin = listen(settings, processes, admin=True)
+            every = [one for those in (*sockets, *admin) for one in those]
             if folder := config.embedded_folder(settings.redis_url):
                 import embedded  # here, as it does not import on Windows
 
-                listening = [one for those in sockets for one in those]
-                url = stack.enter_context(embedded.running(folder, listening))
+                url = stack.enter_context(embedded.running(folder, every))
                 settings = dataclasses.replace(settings, redis_url=url)
             figures = new_figures(settings)
             visits = new_visits(settings, metrics, figures)
@@ -341,9 +407,10 @@ def run(settings: Settings) -> None:
         except (config.SettingError, RuntimeError, OSError) as error:
             raise StartError(str(error)) from None
 
-        host, port = settings.address or "localhost", sockets[0][0].getsockname()[1]
-        scheme, shown = "https" if certificate else "http", f"[{host}]" if ":" in host else host
-        log.info("listening on %s://%s:%d%s/", scheme, shown, port, settings.path_prefix)
+        scheme = "https" if certificate else "http"
+        log.info("listening on %s", _url(scheme, settings.address, sockets[0], settings))
+        if admin[0]:
+            log.info("admin port at %s", _url("http", settings.admin_address, admin[0], settings))
 
         def work(slot: int, end_of_work: int | None = None) -> None:
             siblings = [one for those in sockets for one in those if one not in sockets[slot]]
@@ -358,6 +425,7 @@ def run(settings: Settings) -> None:
                         figures,
                         metrics,
                         sockets[slot],
+                        admin[slot],
                         siblings=siblings,
                         end_of_work=end_of_work,
                         certificate=certificate,
@@ -370,7 +438,16 @@ def run(settings: Settings) -> None:
             work(0)
         else:
             metrics.lead()
-            run_workers(processes, work, [one for those in sockets for one in those])
+            try:
+                run_workers(processes, work, every)
+            except OSError as error:
+                raise StartError(str(error)) from None
+
+
+def _url(scheme: str, address: str | None, sockets: list[socket.socket], settings: Settings) -> str:
+    host = address or "localhost"
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}:{sockets[0].getsockname()[1]}{settings.path_prefix}/"
 
 
 def main() -> None:

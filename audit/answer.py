@@ -1,6 +1,7 @@
 """The answer to a visit: asking for it, and reading it."""
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urljoin
 
@@ -72,20 +73,43 @@ class Answer(HTTPMessageDelegate):
         :raises NotFriendlyhello: when something else answers.
         :raises OSError: when nothing does.
         """
+        await self._fetch(stream, self._target.path, keep_alive)
+        page = self._read(stream)
+        # Notices, while the connection is idle, that the server closes it.
+        stream.set_close_callback(lambda: None)
+        return page
+
+    async def ask_what_redis_lacks(self, stream: IOStream) -> str | None:
+        """Ask ``/readyz``, and return why Redis is down; None when it is up.
+
+        :raises Unavailable: when a balancer has no replica to ask.
+        :raises NotFriendlyhello: when something else answers.
+        :raises OSError: when nothing does.
+        """
+        path = self._target.path.partition("?")[0].rstrip("/") + "/readyz"
+        await self._fetch(stream, path, keep_alive=False)
+        self._check_status(stream, expected=(200, 503))
+        try:
+            state = json.loads(self._body)
+            if state["redis"] == "up":
+                return None
+            return readable(f"Redis is {state['redis']}: {state.get('reason', 'no reason yet')}")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            if self._status in UNAVAILABLE:  # a balancer's own words
+                raise Unavailable(f"status {self._status}") from None
+            raise NotFriendlyhello("/readyz is not friendlyhello's") from None
+
+    async def _fetch(self, stream: IOStream, path: str, keep_alive: bool) -> None:
         limits = HTTP1ConnectionParameters(max_header_size=MOST_BYTES, max_body_size=MOST_BYTES)
         connection = HTTP1Connection(stream, is_client=True, params=limits)
         headers = self._target.headers.copy()
         if not keep_alive:
             headers["Connection"] = "close"
-        start_line = RequestStartLine("GET", self._target.path, "HTTP/1.1")
+        start_line = RequestStartLine("GET", path, "HTTP/1.1")
         written = connection.write_headers(start_line, headers)
         connection.finish()
         await written
         await connection.read_response(self)
-        page = self._read(stream)
-        # Notices, while the connection is idle, that the server closes it.
-        stream.set_close_callback(lambda: None)
-        return page
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
@@ -111,15 +135,19 @@ class Answer(HTTPMessageDelegate):
         # Told from the headers, as a body that is too large is not read.
         if self._status == 200 and media_type != "application/json":
             raise NotFriendlyhello("not friendlyhello's JSON")
+        self._check_status(stream, expected=(200,))
+        return _page(self._body)
+
+    def _check_status(self, stream: IOStream, expected: Sequence[int]) -> None:
         if not self._whole:
             raise StreamClosedError(stream.error)
+        if self._status in expected:
+            return
         if self._status in UNAVAILABLE:
             raise Unavailable(f"status {self._status}")
         if self._status in REDIRECTS and "Location" in self._headers:
             raise Redirected(_absolute(self._target.url, self._headers["Location"]))
-        if self._status != 200:
-            raise NotFriendlyhello(f"status {self._status}")
-        return _page(self._body)
+        raise NotFriendlyhello(f"status {self._status}")
 
 
 def _page(body: bytes) -> Page:
@@ -134,6 +162,11 @@ def _page(body: bytes) -> Page:
     if type(number) not in (int, type(None)):
         raise NotFriendlyhello("not friendlyhello's JSON")
     return Page(replica, number)
+
+
+def readable(text: str) -> str:
+    """Return a server's text as one line that may be sent to a terminal."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _absolute(url: str, location: str) -> str:

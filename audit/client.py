@@ -7,13 +7,18 @@ import re
 import resource
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPHeaders
-from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+from tornado.iostream import (
+    IOStream,
+    SSLIOStream,
+    StreamClosedError,
+    UnsatisfiableReadError,
+)
 
 #: A page is some hundred bytes; what is larger is not one.
 MOST_BYTES = 64 * 1024
@@ -142,7 +147,7 @@ class Target:
     :arg url: of the page, ``http://`` or ``https://``.
     :arg headers: sent with each visit, in place of those that are sent by default.
     :arg connect: where to connect to instead; the URL's host is still the one that is named.
-    :arg tls: how a server at ``https://`` is spoken to; None for the system's authorities.
+    :arg tls: gives how a server at ``https://`` is spoken to.
     :raises ValueError: for a URL that is no such; the message is one line.
     """
 
@@ -152,7 +157,7 @@ class Target:
         *,
         headers: Sequence[tuple[str, str]] = (),
         connect: Place | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] = tls_context,
     ) -> None:
         shown = "the URL" if "@" in url else url  # which may come after a password
         try:
@@ -174,7 +179,8 @@ class Target:
         # A zone is for this machine alone (RFC 6874, 1), the dot at a name's end for the resolver
         # (RFC 6066, 3).
         self._certified = at.host.partition("%")[0].removesuffix(".")
-        self._tls = (tls or tls_context()) if parts.scheme == "https" else None
+        self._new_tls = tls
+        self._tls = tls() if parts.scheme == "https" else None
         host = re.sub(r"%[^]]*", "", parts.netloc)
         self.headers = HTTPHeaders(
             {"Host": host, "Accept": "application/json", "User-Agent": "check.py"}
@@ -183,6 +189,14 @@ class Target:
             self.headers.pop(name, None)
         for name, value in headers:
             self.headers.add(name, value)
+
+    def trust_anew(self) -> None:
+        """Read the authorities again, which may be there by now.
+
+        :raises ValueError: for a file that cannot be used; the message is one line.
+        """
+        if self._tls:
+            self._tls = self._new_tls()
 
     async def connect(self) -> IOStream:
         """Return a new connection to it.
@@ -278,15 +292,16 @@ def kind_of(error: BaseException) -> str:
     """Name a failure in a word or two, so that alike ones are counted together."""
     if isinstance(error, StreamClosedError):
         return kind_of(error.real_error) if error.real_error else "closed without an answer"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not trusted: {error.verify_message.rstrip('.')}"
     for kind, name in (
         (TimeoutError, "timeout"),
+        (UnsatisfiableReadError, "answer too large"),
         (ConnectionRefusedError, "refused"),
         ((ConnectionResetError, BrokenPipeError), "reset"),
         (socket.gaierror, "name not resolved"),
-        (ssl.SSLCertVerificationError, "certificate not trusted"),
         (ssl.SSLError, "TLS failed"),
     ):
         if isinstance(error, kind):
             return name
-    assert isinstance(error, OSError)
-    return (error.strerror or str(error)).lower()
+    return (getattr(error, "strerror", None) or str(error)).lower()

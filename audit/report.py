@@ -2,10 +2,11 @@
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from audit.load import Visit
 
@@ -13,6 +14,30 @@ from audit.load import Visit
 MOST_PRINTED = 10
 
 BAR = 30  # columns
+
+
+class Most(NamedTuple):
+    """How many visits, or which share of them, are allowed."""
+
+    text: str
+    """As it was asked for."""
+
+    @classmethod
+    def of(cls, text: str) -> "Most":
+        """Read ``N`` or ``N%``.
+
+        :raises ValueError: when it is neither; says what is allowed.
+        """
+        share = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)%", text)
+        if re.fullmatch("[0-9]{1,9}", text) or (share and float(share[1]) <= 100):
+            return cls(text)
+        raise ValueError(f"{text!r}: allowed is a whole number, or a share from 0% to 100%")
+
+    def is_less_than(self, visits: int, made: int) -> bool:
+        """Tell whether so many of the visits made are more than that."""
+        if self.text.endswith("%"):
+            return 100 * visits > float(self.text[:-1]) * made
+        return visits > int(self.text)
 
 
 @dataclass(frozen=True)
@@ -23,6 +48,8 @@ class Judgement:
     """Whether nobody else was visiting, so that no number may be missing."""
     max_failures: int = 0
     """How many visits may have failed."""
+    max_uncounted: Most | None = None
+    """How many may have got no number; None for any but all."""
 
 
 class Report:
@@ -81,6 +108,11 @@ class Report:
         if self.failed > self.judgement.max_failures:
             allowed = self.judgement.max_failures
             found.append(f"{_many(self.failed, 'visit')} failed, allowed {allowed:,}")
+        most = self.judgement.max_uncounted
+        if most and most.is_less_than(self.uncounted, self.made):
+            found.append(f"{_many(self.uncounted, 'visit')} uncounted, allowed {most.text}")
+        if not self.counted:
+            found.append("no visit got a number, so nothing was checked")
         return found
 
     def latency(self, share: float) -> float | None:

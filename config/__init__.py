@@ -9,7 +9,7 @@ from config.errors import SettingError, shown
 from config.redis_url import embedded_folder, redacted
 from config.sources import load
 from config.table import Settings, flag_of
-from config.version import VERSION
+from config.version import VERSION, commit
 from config.wait import Wait, milliseconds
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "SettingError",
     "Settings",
     "Wait",
+    "commit",
     "embedded_folder",
     "flag_of",
     "host_name",

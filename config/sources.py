@@ -114,7 +114,7 @@ def load(
         except ValueError as allowed:
             raise SettingError(f"{given[name]}: allowed is {allowed}") from None
     for name, other in TOGETHER.items():
-        if name in given and not values.get(other):
+        if name in given and (values.get(other) is None or values[other] is False):
             needed = f"allowed is this only together with {flag_of(other)}"
             raise SettingError(f"{given[name]}: {needed}")
     return Settings(**values)

@@ -101,6 +101,17 @@ class Settings:
         checks.labels,
         "key=value,…: where it runs, as node or zone, for JSON, /live and /metrics",
     )
+    admin_port: int | None = _setting(
+        None,
+        checks.whole(0, 65535),
+        "a port of its own for /metrics, /faults and /version; 0 picks a free one and logs it",
+    )
+    admin_address: str | None = _setting(
+        "127.0.0.1",
+        checks.listening_address,
+        "with --admin-port: where it listens; :: is every interface",
+    )
+    echo: bool = _setting("false", checks.boolean, "answer /echo with the request as it arrived")
     faults: bool = _setting(
         "false",
         checks.boolean,
@@ -128,6 +139,7 @@ TOGETHER = {
     "tls_cert": "tls_key",
     "tls_key": "tls_cert",
     "tls_client_ca": "tls_cert",
+    "admin_address": "admin_port",
     "fault_rate": "faults",
     "fault_wait": "faults",
 }

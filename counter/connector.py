@@ -6,24 +6,22 @@ the node that serves the key.
 """
 
 import asyncio
-import contextlib
 import functools
 import math
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AskError, MovedError, ReadOnlyError, ResponseError
+from redis.exceptions import AskError, MovedError, ReadOnlyError
 
-from counter.addresses import Address, NoWayError, certificate_name, redirected, split, told
+from counter.addresses import Address, NoWayError, redirected, split, told
+from counter.opening import Opened, Opener, close, closed_on_error, discard
 from counter.race import cancel, first
-from counter.redis_internals import NamedSSLConnection
-from counter.resolver import resolve
 
 _OPTIONS = {
     # redis-py would retry each command ten times, on timeouts too: a visit would count again.
@@ -42,23 +40,11 @@ SENTINEL_TIMEOUT = 0.5
 #: Nodes of a cluster that are asked, one sending to the next.
 MAX_NODES = 3
 
-#: Seconds from the attempt to connect to one of a name's addresses to the next one, as little as
-#: https://www.rfc-editor.org/rfc/rfc8305#section-8 recommends: Redis is near, and a visit waits.
-ATTEMPT_DELAY = 0.1
-
 #: What Redis adds to an error that a command meets in a script: where.
 _IN_SCRIPT = re.compile(r" script: \S* ?on @user_script:[0-9]+\.$")
 
 #: Returns the password of the moment.
 Password = Callable[[], str]
-
-
-class Opened(NamedTuple):
-    """A connection that has been opened."""
-
-    redis: Redis
-    asking: bool = False
-    """Whether the node serves the key only to those who were sent to it, by ASKING."""
 
 
 class Connector:
@@ -71,6 +57,7 @@ class Connector:
     :arg password: asked for at each connection, and used instead of the URL's own.
     :arg sentinel_password: the sentinels' own, likewise.
     :arg timeout: seconds that connecting may take once the name is looked up.
+    :arg says_moves: whether to log that the name was pointed to another Redis.
     :raises ValueError: when the URL cannot be read.
     :raises OSError: when a certificate that the URL names cannot be loaded.
     """
@@ -83,14 +70,15 @@ class Connector:
         password: Password | None = None,
         sentinel_password: Password | None = None,
         timeout: float,
+        says_moves: bool = False,
     ) -> None:
         self._key = key
         self._password = password
         self._sentinel_password = sentinel_password
-        self._timeout = timeout
         self._kind, self._service, self._seeds, plain = split(url)
         pool = ConnectionPool.from_url(plain, **_OPTIONS)
         self._class = pool.connection_class
+        self._opener = Opener(self._class, timeout, says_moves)
         self._options = pool.connection_kwargs
         if "path" in self._options:  # any bytes (PEP 383), which redis-py reads as UTF-8
             self._options["path"] = unquote(urlsplit(plain).path, errors="surrogateescape")
@@ -114,8 +102,8 @@ class Connector:
             return Opened(await self._connect_to_primary())
         if self._kind == "cluster":
             ways = [functools.partial(self._follow, node) for node in self._seeds]
-            return await first(ways, discard=_discard)
-        return Opened(await self._open(self._options, self._password))
+            return await first(ways, discard=discard)
+        return Opened(await self._open(self._options, self._password, to_primary=True))
 
     def reason(self, error: Exception) -> str:
         """Return why there is no way to Redis or no answer from it, in one text without secrets.
@@ -130,11 +118,15 @@ class Connector:
         return text
 
     async def has_moved(self) -> bool:
-        """Tell whether the sentinels name another primary than the one connected to.
+        """Tell whether there is another Redis to connect to than the one connected to.
 
-        A primary that hangs, or that a broken network has cut off from them alone, would not
-        be noticed otherwise. In a cluster, and without either, the connection itself tells.
+        The sentinels name another primary: one that hangs, or that a broken network has cut off
+        from them alone, would not be noticed otherwise. Or the name was pointed to another Redis,
+        and the old one lives on. In a cluster the connection itself tells.
         """
+        host = self._options.get("host")
+        if not self._kind and host:
+            return self._opener.has_moved(host)
         if self._primary is None:
             return False
         try:
@@ -221,47 +213,21 @@ class Connector:
         return await self._open(options, self._password)
 
     async def _open(
-        self, options: dict[str, Any], password: Password | None, within: float = math.inf
+        self,
+        options: dict[str, Any],
+        password: Password | None,
+        within: float = math.inf,
+        *,
+        to_primary: bool = False,
     ) -> Redis:
-        """Open a connection to whichever address of a host answers first.
+        """Open a connection; see `counter.opening.Opener.open`.
 
-        Not just whichever can be connected to: the system does that for a server that hangs.
-
-        :arg options: of redis-py's connection.
         :arg password: asked for now; the options' own when None.
-        :arg within: seconds that the caller waits, if fewer than connecting may take.
         """
         if password is not None:
             options = options | {"password": password()}
             self._secrets.add(options["password"])
-        host = options.get("host")
-        ips = await resolve(host) if host else [None]
-        async with asyncio.timeout(self._timeout):
-            if len(ips) == 1:
-                return await self._open_ip(options, ips[0])
-            # The last attempt has at least half of the time.
-            delay = min(ATTEMPT_DELAY, min(self._timeout, within) / 2 / len(ips))
-            ways = [functools.partial(self._open_answering, options, ip) for ip in ips]
-            return (await first(ways, delay=delay, discard=_discard)).redis
-
-    async def _open_answering(self, options: dict[str, Any], ip: str | None) -> Opened:
-        redis = await self._open_ip(options, ip)
-        async with closed_on_error(redis):
-            with contextlib.suppress(ResponseError):  # an answer, too
-                await redis.ping()
-        return Opened(redis)
-
-    async def _open_ip(self, options: dict[str, Any], ip: str | None) -> Redis:
-        connection_class = self._class
-        if ip is not None:
-            if issubclass(connection_class, SSLConnection):
-                connection_class = NamedSSLConnection
-                options = options | {"server_name": certificate_name(options["host"])}
-            options = options | {"host": ip}
-        pool = ConnectionPool(connection_class=connection_class, **options)
-        redis = Redis(connection_pool=pool, single_connection_client=True)
-        async with closed_on_error(redis):
-            return await redis.initialize()
+        return await self._opener.open(options, within, to_primary=to_primary)
 
     def _check_certificates(self) -> None:
         if not issubclass(self._class, SSLConnection):
@@ -272,24 +238,3 @@ class Connector:
             names = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
             files = ", ".join(f"{n}={self._options[n]}" for n in names if n in self._options)
             raise OSError(f"cannot use {files}: {error.strerror or error}") from None
-
-
-async def close(redis: Redis) -> None:
-    """Close a connection without waiting: the other end may be hung."""
-    if redis.connection is not None:
-        await redis.connection.disconnect(nowait=True)
-    await redis.aclose(close_connection_pool=True)
-
-
-@contextlib.asynccontextmanager
-async def closed_on_error(redis: Redis) -> AsyncIterator[None]:
-    """Close a connection when what is done with it fails."""
-    try:
-        yield
-    except BaseException:
-        await close(redis)
-        raise
-
-
-async def _discard(opened: Opened) -> None:
-    await close(opened.redis)

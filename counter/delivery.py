@@ -4,6 +4,7 @@ Plain commands serve where Redis refuses the script: it may have none, or an acc
 it, or a key of the script's may have a wrong type.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -72,13 +73,14 @@ class Delivery:
         one = ("INCR", self._counter) if visits == 1 else ("INCRBY", self._counter, visits)
         return Request(packed(*one), visits=visits)
 
-    def waiting(self, request: Request, seconds: float) -> Request:
+    def waiting(self, request: Request, deadline: float) -> Request:
         """Return a request that has its replicas acknowledge it, if any must.
 
-        :arg seconds: until the deadline; replicas have until a little before it.
+        :arg deadline: on the loop's clock; replicas have until a little before it.
         """
         if not self._wait:
             return request
+        seconds = deadline - asyncio.get_running_loop().time()
         seconds -= min(WAIT_MARGIN, seconds / 4)
         # 0 would wait for ever.
         return request._replace(wait=packed("WAIT", self._wait, max(1, int(seconds * 1000))))
@@ -88,15 +90,14 @@ class Delivery:
 
         :arg error: what came instead of a reply.
         """
-        if not isinstance(error, ResponseError):
+        if not is_refusal(error):
             return False
-        if not request.sequence and self.exactly_once:
-            self._refusal = ""  # it was no refusal of the script: no command counts
-        is_refusal = request.sequence > 0 and not _STATES.search(str(error))
-        if is_refusal:
+        if request.sequence:
             self.tokens.abandon()
             self.refuse(str(error) or "without a word")
-        return is_refusal
+        elif self.exactly_once:
+            self._refusal = ""  # it was no refusal of the script: no command counts
+        return request.sequence > 0
 
     def refuse(self, refusal: str) -> None:
         """Use plain commands for a while.
@@ -119,7 +120,8 @@ class Delivery:
         if not request.sequence:
             last = integer(reply)
             self.tokens.shown += request.visits
-            self._note(exactly_once=False)
+            if self._refusal:
+                self._note(exactly_once=False)
             return [range(last - request.visits + 1, last + 1)]
         numbers = self.tokens.numbers(reply, request)
         if request.visits:
@@ -138,3 +140,8 @@ class Delivery:
             else:
                 why = self._refusal
                 log.warning("counting at most once, as Redis refuses the script: %s", why)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether Redis has refused a command, and may run another one."""
+    return isinstance(error, ResponseError) and not _STATES.search(str(error))

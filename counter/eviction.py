@@ -4,7 +4,8 @@ import asyncio
 import logging
 from typing import Any
 
-from counter.connector import Connector, close
+from counter.connector import Connector
+from counter.opening import close
 
 #: Seconds in which Redis is asked, connecting included.
 TIMEOUT = 2.0

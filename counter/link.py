@@ -96,8 +96,7 @@ class Link:
                 return
             request = self._request = self._with_beside(self._delivery.request(visits))
         self._sent_at = time.perf_counter()  # the loop's own clock is too coarse
-        left = self._deadline - asyncio.get_running_loop().time()
-        connection.send(self._delivery.waiting(request, left), self._on_replies)
+        connection.send(self._delivery.waiting(request, self._deadline), self._on_replies)
 
     def _with_beside(self, request: Request) -> Request:
         if self._beside is None:

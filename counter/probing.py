@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from counter.connection import MAX_NUMBER, CutError, RedisConnection, Request
 from counter.connector import Connector
-from counter.delivery import Delivery
+from counter.delivery import Delivery, is_refusal
 from counter.redis_internals import was_cut
 
 #: Seconds between two probes for Redis, or checks of an idle connection. "Back within 2 s"
@@ -21,9 +21,10 @@ PROBE_TIMEOUT = 2.0
 #: a server that takes connections and never answers is not waited for while another has come.
 STUCK_AFTER = 5.0
 
-#: Times, one after the other, that a connection ends at the script while another command is
-#: answered, after which the script counts as refused: a proxy that knows no scripts does so.
-HANG_UPS = 5
+#: Times that the script is refused, or the connection ends at it, while a plain command is answered
+#: each time: after them visits count by plain commands. A proxy that knows no scripts hangs up on
+#: them, and so may a network that cuts connections, but not for so often.
+TRIES = 5
 
 #: Seconds between two tries to hand numbers on.
 HAND_ON_EVERY = 0.05
@@ -79,24 +80,20 @@ class Prober:
 
         :raises Exception: when there is no such Redis.
         """
-        for _ in range(HANG_UPS):
-            request = self._delivery.request(0)
+        request, why = self._delivery.request(0), ""
+        for _ in range(TRIES if request.sequence else 0):
             try:
                 return await self._connect_and_ask(request)
             except Exception as error:
-                if self._delivery.refused(error, request):
-                    break
-                if not (request.sequence and isinstance(error, CutError)):
+                if not isinstance(error, CutError) and not is_refusal(error):
                     raise
-                (await self._connect_and_ask(self._delivery.plain_request(0))).close()
-        else:
-            self._delivery.refuse("Redis closes the connection")
-        request = self._delivery.request(0)
-        try:
-            return await self._connect_and_ask(request)
-        except Exception as error:
-            self._delivery.refused(error, request)  # where no command counts, it refused no script
-            raise
+                why = self._connector.reason(error)
+            # Where no command is answered, it is not the script that is refused.
+            (await self._connect_and_ask(self._delivery.plain_request(0))).close()
+            request = self._delivery.tokens.request(0)
+        if why:
+            self._delivery.refuse(why)
+        return await self._connect_and_ask(self._delivery.request(0))
 
     async def hand_on(self) -> None:
         """Leave to others what Redis has for this process, and nobody was shown.
@@ -119,8 +116,9 @@ class Prober:
         """
         connection = RedisConnection(*await self._connector.connect())
         try:
-            async with asyncio.timeout(self._timeout / 2):
-                replies = await connection.ask(self._delivery.waiting(request, self._timeout / 2))
+            deadline = asyncio.get_running_loop().time() + self._timeout / 2
+            async with asyncio.timeout_at(deadline):
+                replies = await connection.ask(self._delivery.waiting(request, deadline))
             if self._delivery.numbers(replies, request)[0].stop > MAX_NUMBER:
                 raise OverflowError("the counter is at its 64-bit end")
         except BaseException:

@@ -48,10 +48,11 @@ def was_cut(error: Exception) -> bool:
     """Tell whether a connection that had been made has ended, so that the next one may last.
 
     Of redis-py's errors none says so: the same stands for a Redis that refuses the connection, and
-    only what was being handled when it was raised tells them apart.
+    only what was being handled when it was raised tells them apart; or the text, where Redis has
+    taken the connection to say that it takes no more.
     """
     made = error.__context__ is None or isinstance(error.__context__, _ENDINGS)
-    return type(error) is ConnectionError and made
+    return type(error) is ConnectionError and made and "number of clients" not in str(error)
 
 
 def take_over(redis: Redis, protocol: asyncio.Protocol) -> asyncio.StreamWriter:

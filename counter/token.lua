@@ -1,35 +1,35 @@
 -- Applies a token once. A token stands for a batch of visits of one process.
 --
--- KEYS  1: the counter; 2: the process's record, a hash; 3: the spare numbers, a sorted set of
---       groups, the first number of each as the member, the last one as the score
+-- KEYS  1: the counter; 2: the process's record, a hash; 3: the spare numbers, a sorted set, where
+--       a member is the first number of a group, and its score is the last one
 -- ARGV  "SEQUENCE VISITS SHOWN KNOWN UNSHOWN": the token's sequence number; how many numbers it
 --       asks for; how many the process has shown; the newest token whose reply the process knows;
---       the ranges that the process has got by then and showed to nobody
+--       the ranges that the process got up to KNOWN and showed to nobody
 -- A range is " LAST COUNT": COUNT numbers, the last of which is LAST. The record keeps the newest
--- token as "SEQUENCE RANGES". The reply is the same, or LAST alone where all numbers are new.
-local DAY, MOST = 86400, 128 -- seconds that a record is kept; groups that one token takes from
+-- token as "SEQUENCE RANGES". The reply is that text; or LAST alone, where no number was spare.
+
+local DAY, MOST = 86400, 128 -- seconds that a record is kept; groups that a token reads, less one
 local EXACT = 1e14 -- Lua writes larger numbers inexactly, so they are never spare
 local sequence, visits, shown, known, unshown = ARGV[1]:match('^(%d+) (%d+) (%d+) (%d+)(.*)$')
 
--- A token that comes again, or after a newer one, changes nothing.
+-- If Redis applied this token or a newer one before, the script changes no number.
 local kept = redis.call('HGET', KEYS[2], 'token') or ''
 local newest, got = kept:match('^(%d+)(.*)$')
 if newest and tonumber(sequence) <= tonumber(newest) then
-  redis.call('EXPIRE', KEYS[2], DAY) -- a write, for a WAIT that follows to wait for
+  redis.call('EXPIRE', KEYS[2], DAY) -- a write: a WAIT that follows needs one
   return {ok = kept}
 end
-
--- The process showed no number of a token whose reply it does not know.
+-- A newest token above KNOWN has made UNSHOWN spare. The process showed none of its numbers.
 if newest ~= known then unshown = newest and tonumber(newest) > tonumber(known) and got or '' end
 local left, ranges, dropped = tonumber(visits), '', ''
 local lowest = {'ZRANGE', KEYS[3], 0, math.min(left, MOST), 'WITHSCORES'}
 local are_spare = redis.call(unpack(lowest))[1] or unshown ~= ''
-local total = are_spare and redis.call('INCRBY', KEYS[1], 0) -- it fails here, or not below
+local total = are_spare and redis.call('INCRBY', KEYS[1], 0) -- INCRBY must fail first, or never
 redis.call('HSET', KEYS[2], 'visits', shown)
 redis.call('EXPIRE', KEYS[2], DAY)
-if are_spare then
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], '(' .. total, '+inf') -- a counter set back gives them
-  redis.call('ZADD', KEYS[3], 'XX', 0, '') -- so does this, before a group is taken apart
+if are_spare and math.abs(total) < EXACT then
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '(' .. total, '+inf') -- the counter gives these again
+  redis.call('ZADD', KEYS[3], 'XX', 0, '') -- so must ZADD; this one changes nothing
   for last, count in unshown:gmatch(' (%-?%d+) (%d+)') do
     if count ~= '0' and tonumber(last) <= total and math.abs(last) < EXACT then
       local below = redis.call('ZRANGEBYSCORE', KEYS[3], last - count, last - count)[1]
@@ -47,7 +47,7 @@ if are_spare then
     if count > 0 then
       if first + count <= tonumber(last) then redis.call('ZADD', KEYS[3], last, first + count) end
       ranges, left = ranges .. ' ' .. first + count - 1 .. ' ' .. count, left - count
-    else dropped = ' dropped' end -- it cannot be read
+    else dropped = ' dropped' end -- the script cannot read this group
   end
 end
 if left > 0 or ranges == '' then

@@ -88,16 +88,17 @@ class Tokens:
         """
         assert visits >= 0
         assert not self._awaited, "it would make spare numbers of what visits still wait for"
-        if self._sequence == self._known:
+        # A token whose reply is not known may have given some back: the next one gives the same.
+        if self._unshown and self._sequence == self._known:
             self._given_back, self._unshown = _joined(self._unshown), []
-        # Else a token may have given these back already, so the next one may give no others.
         self._sequence += 1
         if visits:
             self._asked = self._awaited = self._sequence
-        unshown = b"".join(b" %d %d" % (one[-1], len(one)) for one in self._given_back)
         word = b"%d %d %d %d" % (self._sequence, visits, self.shown, self._known)
+        for one in self._given_back:
+            word += b" %d %d" % (one[-1], len(one))
         by_digest, in_full = self._commands
-        return Request(by_digest, bulk(word + unshown), in_full, (), b"", visits, self._sequence)
+        return Request(by_digest, bulk(word), in_full, (), b"", visits, self._sequence)
 
     @functools.cached_property
     def _commands(self) -> tuple[bytes, bytes]:
@@ -114,7 +115,6 @@ class Tokens:
         :raises ValueError: when this is no reply to the request.
         """
         got = self._got(reply, request)
-        assert sum(map(len, got)) == request.visits
         # A newer one may have left these numbers to others.
         assert not request.visits or request.sequence == self._awaited == self._sequence
         if request.sequence > self._known:

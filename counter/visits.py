@@ -60,15 +60,11 @@ class Visits:
             timeout=min(timeout, PROBE_TIMEOUT),
         )
         """Return a way to the same Redis, for a connection of one's own."""
-        connector = self.new_connector()
+        connector = self.new_connector(says_moves=True)
         self._delivery = Delivery(KEY, wait)
         self._link = Link(connector, self._delivery, timeout=timeout, beside=beside)
-        self._batches = Batches(
-            self._link,
-            timeout=timeout,
-            max_waiting=max_waiting,
-            observer=observer or _NoObserver(),
-        )
+        told = observer or _NoObserver()
+        self._batches = Batches(self._link, timeout=timeout, max_waiting=max_waiting, observer=told)
         self._lookout = Lookout(self._link, connector, self._delivery, timeout)
 
     @property

@@ -7,7 +7,8 @@ from tornado.routing import URLSpec
 from tornado.web import RequestHandler
 
 from counter import Visits
-from handlers.base import COMMON_HEADERS, NotFoundHandler
+from handlers.base import COMMON_HEADERS, NotFoundHandler, error_body
+from handlers.echo import EchoHandler
 from handlers.faults import Faults, FaultsHandler, SharedFaults
 from handlers.faulty import FaultyHelloHandler
 from handlers.health import HealthHandler, ReadyHandler
@@ -16,6 +17,7 @@ from handlers.live import EventsHandler, LiveHandler
 from handlers.metrics import MetricsHandler
 from handlers.openapi import OpenAPIHandler
 from handlers.static import FOLDER, PATHS, StaticHandler
+from handlers.version import VersionHandler
 from watch import Broadcast, Metrics
 
 __all__ = [
@@ -24,9 +26,18 @@ __all__ = [
     "NotFoundHandler",
     "SharedFaults",
     "below",
+    "error_body",
+    "of_the_admin_port",
+    "of_the_page",
     "route_names",
     "routes",
 ]
+
+#: What is for those who run the server: with ``--admin-port`` these are there alone.
+ADMIN = ("/metrics", "/faults", "/version")
+
+#: What balancers and orchestrators ask of either port.
+HEALTH = ("/healthz", "/readyz")
 
 
 def routes(
@@ -39,6 +50,8 @@ def routes(
     version: str | None = None,
     labels: Mapping[str, str] | None = None,
     faults: SharedFaults | None = None,
+    max_streams: int | None = None,
+    echo: bool = False,
 ) -> list[URLSpec]:
     """Return every path with its handler and what the handler needs.
 
@@ -50,6 +63,8 @@ def routes(
     :arg version: the label of the version that runs.
     :arg labels: of the replica, if it has some.
     :arg faults: what is wrong with the replica, if clients may ask for faults.
+    :arg max_streams: how many may watch; None for any number.
+    :arg echo: whether requests are told as they arrived.
     """
     hello = {"greeting": Greeting(name, hostname, version, labels), "visits": visits}
     wrong = {"faults": faults} if faults else {}
@@ -58,12 +73,24 @@ def routes(
         URLSpec(r"/healthz", HealthHandler, wrong),
         URLSpec(r"/readyz", ReadyHandler, {"visits": visits, **wrong}),
         URLSpec(r"/live", LiveHandler),
-        URLSpec(r"/live/events", EventsHandler, {"live": live}),
+        URLSpec(r"/live/events", EventsHandler, {"live": live, "most": max_streams}),
         URLSpec(PATHS, StaticHandler, {"path": FOLDER}, name="/static/{file}"),
-        URLSpec(r"/metrics", MetricsHandler, {"metrics": metrics}),
-        URLSpec(r"/openapi.yaml", OpenAPIHandler),
+        URLSpec(r"/metrics", MetricsHandler, {"metrics": metrics, "texts": {}}),
+        URLSpec(r"/openapi\.yaml", OpenAPIHandler, name="/openapi.yaml"),
+        URLSpec(r"/version", VersionHandler),
+        *([URLSpec(r"/echo", EchoHandler)] if echo else []),
         *([URLSpec(r"/faults", FaultsHandler, wrong)] if faults else []),
     ]
+
+
+def of_the_page(rules: list[URLSpec]) -> list[URLSpec]:
+    """Return those of the rules that the page's port keeps where there is an admin port."""
+    return [rule for rule in rules if rule.regex.pattern.removesuffix("$") not in ADMIN]
+
+
+def of_the_admin_port(rules: list[URLSpec]) -> list[URLSpec]:
+    """Return those of the rules that the admin port has."""
+    return [rule for rule in rules if rule.regex.pattern.removesuffix("$") in ADMIN + HEALTH]
 
 
 def below(prefix: str, rules: list[URLSpec]) -> list[URLSpec]:

@@ -5,6 +5,14 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+#: Ranges of a header, and parameters of a range, that are looked at: no client has as many, and
+#: each takes its time.
+MAX_RANGES = 32
+MAX_PARAMETERS = 8
+
+#: Characters of the longest header that is cached.
+MAX_CACHED = 256
+
 _RANGE = re.compile(r"[^\s/]+/[^\s/]+", re.ASCII)
 _LANGUAGE_RANGE = re.compile(
     r"(?P<language>[a-z]{1,8}|\*)(-[a-z0-9]{1,8})*[ \t]*(;[ \t]*q=(?P<weight>\S+))?"
@@ -22,7 +30,8 @@ class _Range(NamedTuple):
 
 def _parse(text: str) -> _Range | None:
     """Read one range; what stands behind its weight says nothing. None: it is not well formed."""
-    kind, *rest = (part.strip() for part in text.lower().split(";"))
+    parts = text.lower().split(";", MAX_PARAMETERS + 1)[: MAX_PARAMETERS + 1]
+    kind, *rest = (part.strip() for part in parts)
     parameters: dict[str, str] = {}
     weight = "1"
     for part in rest:
@@ -58,12 +67,13 @@ def preferred(accept: str, offers: Sequence[str]) -> str:
     :arg accept: the Accept header, empty when there was none. A range that is not well formed is
         passed over.
     :arg offers: the media types that there are, with their parameters.
-    :return: that of the highest weight. Of those that are alike the first; and so when none is
-        acceptable, as any answer helps more than none.
+    :return: that of the highest weight. Of those that are alike the one that the client names more
+        closely (RFC 9110, 12.5.1), else the first; and so when none is acceptable, as any answer
+        helps more than none.
     """
-    ranges = [one for part in accept.split(",") if (one := _parse(part))]
+    ranges = [one for part in _ranges(accept) if (one := _parse(part))]
 
-    def weight(text: str) -> float:
+    def liking(text: str) -> tuple[float, int]:
         offer = _parse(text)
         assert offer is not None
         # The most specific range that matches decides; of two such, the higher weight.
@@ -72,18 +82,33 @@ def preferred(accept: str, offers: Sequence[str]) -> str:
             for one in ranges
             if (closeness := _specificity(one, offer)) is not None
         ]
-        return max(found)[1] if found else 0.0
+        closeness, weight = max(found, default=(0, 0.0))
+        return weight, closeness if weight else 0
 
-    return max(offers, key=weight)
+    return max(offers, key=liking)
 
 
-@functools.lru_cache(maxsize=64)  # few browsers, and each says the same each time
-def prefers_json(accept: str) -> bool:
-    """Tell whether ``application/json`` is preferred over ``text/html``.
+def _ranges(header: str) -> list[str]:
+    """Return the ranges of a header that are looked at; the others count as not there."""
+    return header.split(",", MAX_RANGES)[:MAX_RANGES]
+
+
+def prefers_json(accept: str, media_type: str = "application/json") -> bool:
+    """Tell whether JSON is preferred over ``text/html``.
 
     :arg accept: the Accept header, empty when there was none.
+    :arg media_type: what JSON is called besides ``application/json``.
     """
-    return preferred(accept, ("text/html", "application/json")) == "application/json"
+    return (_prefers_json if len(accept) <= MAX_CACHED else _look)(accept, media_type)
+
+
+def _look(accept: str, media_type: str) -> bool:
+    offers = ("text/html", "application/json", media_type)
+    return preferred(accept, offers) != "text/html"
+
+
+# Few browsers, and each says the same each time.
+_prefers_json = functools.lru_cache(maxsize=64)(_look)
 
 
 def preferred_language(accept: str, offers: Sequence[str]) -> str:
@@ -99,7 +124,7 @@ def preferred_language(accept: str, offers: Sequence[str]) -> str:
         first; the first one when none is acceptable.
     """
     weights: dict[str, float] = {}
-    for part in accept.lower().split(","):
+    for part in _ranges(accept.lower()):
         found = _LANGUAGE_RANGE.fullmatch(part.strip())
         if found and _WEIGHT.fullmatch(weight := found["weight"] or "1"):
             language = found["language"]

@@ -11,6 +11,7 @@ from tornado import web
 from tornado.escape import json_encode
 from tornado.httputil import HTTPHeaders
 
+from handlers.accept import prefers_json
 from http1 import RequestHandler
 
 #: The pages load nothing; a handler whose page does says so itself.
@@ -32,6 +33,8 @@ class BaseHandler(RequestHandler):
     """A handler whose answers carry the headers that all of them carry."""
 
     HEADERS: ClassVar[Mapping[str, str]] = COMMON_HEADERS
+
+    MAX_BODY_SIZE: ClassVar[int | None] = 0  # no page reads one
 
     LOG_LEVEL: ClassVar[int | None] = None
     """That of the handler's requests in the log; None: their status decides."""
@@ -58,16 +61,16 @@ class BaseHandler(RequestHandler):
         self.finish(json_encode(value))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer an error as one line of text; 405 says what is allowed (RFC 9110, 15.5.6).
+        """Answer an error, in `error_body`'s words; 405 says what is allowed (RFC 9110, 15.5.6).
 
         :arg why: what the client has to know besides.
         """
         if status_code == 405:
             self.set_header("Allow", ", ".join(self.allowed_methods()))
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        why = f": {kwargs['why']}" if "why" in kwargs else ""
-        reason = responses.get(status_code, "Unknown")
-        self.finish(f"{status_code} {reason}{why}\n")
+        accept = self.request.headers.get("Accept", "")
+        content_type, body = error_body(status_code, kwargs.get("why", ""), accept)
+        self.set_header("Content-Type", content_type)
+        self.finish(body)
 
     @classmethod
     def allowed_methods(cls) -> list[str]:
@@ -77,6 +80,20 @@ class BaseHandler(RequestHandler):
             for method in cls.SUPPORTED_METHODS
             if getattr(cls, method.lower()) is not getattr(web.RequestHandler, method.lower())
         ]
+
+
+def error_body(status: int, why: str, accept: str) -> tuple[str, str]:
+    """Return an error's media type, and its text.
+
+    :arg why: what the client has to know besides; "" for nothing.
+    :arg accept: the client's Accept header, "" where there is none. Who prefers JSON is told in
+        the form of RFC 9457, everybody else in one line.
+    """
+    reason = responses.get(status, "Unknown")
+    if status >= 400 and prefers_json(accept, "application/problem+json"):
+        detail = {"detail": why} if why else {}
+        return "application/problem+json", json_encode({"status": status, "title": reason} | detail)
+    return "text/plain; charset=utf-8", f"{status} {reason}{': ' * bool(why)}{why}\n"
 
 
 def _request_id(headers: HTTPHeaders) -> str:
@@ -92,6 +109,11 @@ class NotFoundHandler(BaseHandler):
     def prepare(self) -> None:
         """Answer before any method is looked at."""
         self.send_error(404)
+
+    def log_exception(self, *exception: Any) -> None:
+        """Log no status but the one that is answered."""
+        if not isinstance(exception[1], web.HTTPError):
+            super().log_exception(*exception)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer 404, to a method that HTTP does not know too."""

@@ -2,13 +2,18 @@
 
 import asyncio
 import base64
+import contextlib
+import functools
 import hashlib
 import json
+import math
+import random
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tornado import locale
+from tornado import locale, template
 
+import limits
 from handlers.accept import preferred_language
 from handlers.base import COMMON_HEADERS, BaseHandler
 from handlers.static import FOLDER, StaticHandler
@@ -28,11 +33,17 @@ _IMPORT_MAP = _json(
 )
 _IMPORT_MAP_HASH = base64.b64encode(hashlib.sha256(_IMPORT_MAP.encode()).digest()).decode()
 
+_TEMPLATES = template.Loader(str(FOLDER.parent / "templates"))
+
 locale.set_default_locale("en")
 locale.load_translations(str(FOLDER.parent / "templates" / "translations"), encoding="utf-8")
 
 #: The page's languages (BCP 47), the first for readers of any other one, and their words.
 _LOCALES = {language: locale.get(language.replace("-", "_")) for language in ("en", "zh-CN")}
+
+
+#: Seconds after which a client may ask again for a stream.
+RETRY_AFTER = 10
 
 
 class _ViewHandler(BaseHandler):
@@ -61,26 +72,35 @@ class LiveHandler(_ViewHandler):
 
     def get(self) -> None:
         """Answer the page, in the reader's language."""
-        self.render(
-            "live.html",
-            language=self._language,
-            last=self._last,
-            history=HISTORIES[self._last],
+        said = self.request.headers.get("Accept-Language", "")
+        self.finish(_page(preferred_language(said, tuple(_LOCALES)), self._last))
+
+    head = get
+
+
+@functools.cache
+def _page(language: str, last: str) -> str:
+    """Return the page, written once for each of its languages and views.
+
+    Tornado's `render` would write it for each request, and the circle in its template's names
+    would keep the request until the garbage collector comes.
+
+    :arg language: one of the `_LOCALES`.
+    :arg last: one of the `HISTORIES`.
+    """
+    return (
+        _TEMPLATES.load("live.html")
+        .generate(
+            _=_LOCALES[language].translate,
+            language=language,
+            last=last,
+            history=HISTORIES[last],
             data=_json,
             static=StaticHandler.url,
             import_map=_IMPORT_MAP,
         )
-
-    head = get
-
-    @property
-    def _language(self) -> str:
-        """The language that the reader prefers, of those that the page has."""
-        return preferred_language(self.request.headers.get("Accept-Language", ""), tuple(_LOCALES))
-
-    def get_user_locale(self) -> locale.Locale:
-        """Return what translates the template's words; Tornado's hook."""
-        return _LOCALES[self._language]
+        .decode()
+    )
 
 
 class EventsHandler(_ViewHandler):
@@ -93,20 +113,33 @@ class EventsHandler(_ViewHandler):
         "X-Accel-Buffering": "no",  # nginx would keep events until there are many
     }
 
-    def initialize(self, live: Broadcast) -> None:
-        """Take what tells those who watch."""
+    def initialize(self, live: Broadcast, most: int | None = None) -> None:
+        """Take what tells those who watch, and how many may."""
         self._live = live
+        self._most = math.inf if most is None else most
         self._ended = asyncio.Event()
         self._read: asyncio.Future[None] | None = None  # done when what was sent has been read
 
     async def get(self) -> None:
-        """Watch."""
+        """Watch, for as long as a stream lives; 503 when as many watch as may."""
+        if len(self._live.watchers) >= self._most:
+            self.send_error(503, why="as many streams are open as may be")
+            return
         self._live.add(self, self._last)
-        await self._ended.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(random.uniform(*limits.STREAM_SECONDS)):
+                await self._ended.wait()
+        self._live.remove(self)
 
     async def head(self) -> None:
         """Answer GET's headers."""
         await self.flush()
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer an error; 503 says when to ask again (RFC 9110, 10.2.3)."""
+        if status_code == 503:
+            self.set_header("Retry-After", str(RETRY_AFTER))
+        super().write_error(status_code, **kwargs)
 
     def send(self, chunk: bytes) -> bool:
         """Write some of the stream, and tell so, but not to a client that lags behind.

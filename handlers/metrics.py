@@ -1,12 +1,21 @@
 """``GET /metrics``: what Prometheus is told."""
 
 import logging
+import math
+import time
 from collections.abc import Mapping
 from typing import ClassVar
 
 from handlers.accept import preferred
 from handlers.base import BaseHandler
 from watch import Metrics
+
+#: Seconds for which a text is told again: to write it takes milliseconds, and to count the
+#: process's descriptors longer the more clients there are.
+TEXT_SECONDS = 1.0
+
+#: The last text of each form, and when it was made, on the monotonic clock.
+Texts = dict[str, tuple[float, bytes]]
 
 
 class MetricsHandler(BaseHandler):
@@ -15,9 +24,10 @@ class MetricsHandler(BaseHandler):
     LOG_LEVEL = logging.DEBUG
     HEADERS: ClassVar[Mapping[str, str]] = {**BaseHandler.HEADERS, "Vary": "Accept"}
 
-    def initialize(self, metrics: Metrics) -> None:
-        """Take what is told."""
+    def initialize(self, metrics: Metrics, texts: Texts) -> None:
+        """Take what is told, and where the last texts are kept."""
         self.metrics = metrics
+        self._texts = texts
 
     def get(self) -> None:
         """Answer Prometheus's text, or OpenMetrics for those who prefer it.
@@ -28,6 +38,10 @@ class MetricsHandler(BaseHandler):
 
         content_type = preferred(self.request.headers.get("Accept", ""), tuple(FORMS))
         self.set_header("Content-Type", content_type)
-        self.write(Exposition(self.metrics).written(content_type))
+        made, text = self._texts.get(content_type, (-math.inf, b""))
+        if time.monotonic() - made >= TEXT_SECONDS:
+            text = Exposition(self.metrics).written(content_type)
+            self._texts[content_type] = time.monotonic(), text
+        self.write(text)
 
     head = get

@@ -5,7 +5,8 @@ names. The package knows nothing of the program around it. It speaks no HTTP/2, 
 client.
 """
 
-from http1.connection import Connection, Limits
+from http1.connection import ClientConnection
+from http1.reading import Limits
 from http1.server import DRAIN_PAUSE, HTTPServer
 from http1.tornado_internals import RequestHandler
 from http1.web import Application
@@ -13,7 +14,7 @@ from http1.web import Application
 __all__ = [
     "DRAIN_PAUSE",
     "Application",
-    "Connection",
+    "ClientConnection",
     "HTTPServer",
     "Limits",
     "RequestHandler",

@@ -8,6 +8,9 @@ from tornado.httputil import HTTPInputError
 #: Bytes that a chunk may have beside its data, on the average (RFC 9112, 7.1).
 CHUNK_OVERHEAD = 64
 
+#: Bytes of a line beside chunks. Each is looked at again whenever some of it has arrived.
+MAX_LINE = 1024
+
 
 class Body(Protocol):
     """Finds a body in what arrives."""
@@ -136,5 +139,5 @@ class ChunkedBody:
         raise HTTPInputError(f"malformed {self._expected.name}")
 
     def _allow(self, more: int) -> None:
-        if self._overhead + more > self._max_overhead:
+        if more > MAX_LINE or self._overhead + more > self._max_overhead:
             raise HTTPInputError("chunk sizes, extensions or trailers too large")

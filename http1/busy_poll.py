@@ -22,6 +22,11 @@ class BusyPoll:
         self._answered_at = -math.inf  # when it was, unless it has asked since
         self._is_near = False  # its last request came soon after an answer
 
+    def forget(self, client: object) -> None:
+        """Keep nothing of a client that has gone."""
+        if self.last is client:
+            self.last = None
+
     def asked(self) -> None:
         """Take note that the last client asks for something."""
         self._is_near = time.perf_counter() - self._answered_at < BUSY_POLL

@@ -15,6 +15,7 @@ from tornado.httputil import (
 from tornado.iostream import IOStream, StreamClosedError
 
 from http1.head import VERSION, Head, connection_options, format_head
+from http1.stream import failed
 
 
 class Wire(Protocol):
@@ -246,11 +247,3 @@ class Exchange(HTTPConnection):
     def _close(self) -> None:
         if self._wire is not None:
             self._wire.close()
-
-
-def failed(future: "asyncio.Future[None]") -> "asyncio.Future[None]":
-    """Make a future fail that nobody may be waiting for, and return it."""
-    if not future.done():
-        future.set_exception(StreamClosedError())
-        future.exception()
-    return future

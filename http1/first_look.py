@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import Protocol
 
 
-class Connection(Protocol):
+class Looker(Protocol):
     """What has a deadline."""
 
     def look(self) -> None:
@@ -26,10 +26,10 @@ class FirstLook:
         self._seconds = seconds
         # On the loop's clock, the first one first. A dict would pass over all that have left it
         # each time that it is asked for its first.
-        self._due: OrderedDict[Connection, float] = OrderedDict()
+        self._due: OrderedDict[Looker, float] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, connection: Connection) -> float:
+    def add(self, connection: Looker) -> float:
         """Return when the connection will be looked at, on the loop's clock."""
         if not self._seconds:
             return math.inf
@@ -39,7 +39,7 @@ class FirstLook:
             self._timer = loop.call_at(due, self._look)
         return due
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: Looker) -> None:
         """Forget a connection, which may have been forgotten already."""
         self._due.pop(connection, None)
 

@@ -7,7 +7,6 @@ import functools
 import re
 from dataclasses import dataclass
 
-import httptools
 from tornado.http1connection import is_transfer_encoding_chunked
 from tornado.httputil import (
     HTTPHeaders,
@@ -16,17 +15,23 @@ from tornado.httputil import (
     parse_request_start_line,
 )
 
+from http1.beginning import feed, fields_parser
 from http1.headers import ByName, as_lines, end_lines
+from http1.input import TooLarge
 from http1.tornado_internals import AnswerHeaders, CheckedHeaders, by_name, normalize_name
-
-#: What a request line may begin with (RFC 9112, 3): what cannot become one is not waited for.
-_LINE_BEGINNING = re.compile(
-    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+( ([\x21-\x7e\x80-\xff]+"
-    rb"( (H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.|HTTP/1\.[0-9]\r?)?)?)?)?"
-)
 
 #: uri-host and port (RFC 9110, 7.2; RFC 3986, 3.2.2). Tornado takes some that are none.
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|([\w.~!$&'()*+,;=-]|%[0-9a-f]{2})*)(:[0-9]*)?", re.I | re.A)
+
+#: Headers that a request may have, and bytes of a host and of a header's name. They bound what a
+#: request takes while it is answered, and what caches of names and hosts take: Tornado keeps a
+#: thousand names.
+MAX_FIELDS = 128
+MAX_HOST = 300
+MAX_NAME = 128
+
+#: Bytes of the longest method there is, by far.
+MAX_METHOD = 64
 
 #: What each answer begins with (RFC 9112, 4).
 VERSION = b"HTTP/1.1 "
@@ -82,22 +87,11 @@ def _parse(head: bytes) -> Head:
 _parse_cached = functools.lru_cache(maxsize=64)(_parse)
 
 
-def check_beginning(head: bytes) -> None:
-    """Refuse what cannot become the head of a request any more.
-
-    :arg head: what has arrived of it.
-    :raises HTTPInputError: when the rest need not be waited for.
-    """
-    end = head.find(b"\r\n")
-    if end >= 0:
-        _parse_line(head[:end])
-        _parse_headers(head[end:])
-    elif head != b"\r" and not _LINE_BEGINNING.fullmatch(head):
-        raise HTTPInputError("Malformed HTTP request line")
-
-
 def _parse_line(line: bytes) -> RequestStartLine:
-    return parse_request_start_line(line.decode("latin1"))
+    parsed = parse_request_start_line(line.decode("latin1"))
+    if len(parsed.method) > MAX_METHOD:
+        raise HTTPInputError(f"a method of more than {MAX_METHOD} bytes")
+    return parsed
 
 
 class _Fields:
@@ -105,27 +99,29 @@ class _Fields:
 
     def __init__(self) -> None:
         self.by_name: ByName = {}
+        self.is_name_too_long = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if len(name) > MAX_NAME:
+            self.is_name_too_long = True
+            return
         key = normalize_name(name.decode("latin1"))
         self.by_name.setdefault(key, []).append(value.strip(b" \t").decode("latin1"))
 
 
 def _parse_headers(lines: bytes) -> ByName:
+    if lines.count(b"\r\n") > MAX_FIELDS + 2:  # the line's own end, and the head's
+        raise TooLarge(f"more than {MAX_FIELDS} headers")
     fields = _Fields()
-    parser = httptools.HttpRequestParser(fields)
-    try:
-        # llhttp knows few methods, and each in its own way; the line is none of its business.
-        parser.feed_data(b"POST / HTTP/1.1" + lines)
-    except httptools.HttpParserUpgrade:
-        pass  # asked for, and not wanted here (RFC 9110, 7.8)
-    except httptools.HttpParserError as error:
-        raise HTTPInputError(str(error)) from None
+    feed(fields_parser(fields), lines)
+    if fields.is_name_too_long:
+        raise TooLarge(f"a header's name of more than {MAX_NAME} bytes")
     return fields.by_name
 
 
 def _check_host(headers: HTTPHeaders) -> None:
-    if not _HOST.fullmatch(headers.get("Host", "")):
+    host = headers.get("Host", "")
+    if len(host) > MAX_HOST or not _HOST.fullmatch(host):
         raise HTTPInputError("Invalid Host header")
 
 

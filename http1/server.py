@@ -13,7 +13,7 @@ import logging
 import math
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,11 +22,13 @@ from tornado.netutil import ssl_options_to_context
 
 from http1.acceptor import Acceptor
 from http1.busy_poll import BusyPoll
-from http1.connection import Connection, Limits
+from http1.connection import ClientConnection
 from http1.eager import EagerTask
 from http1.first_look import FirstLook
 from http1.forwarded import Network, TrustedProxies
 from http1.outbox import Outbox
+from http1.reading import Limits
+from http1.refusal import Form
 from http1.tornado_internals import RequestContext, ServerHooks
 
 #: Seconds that listening goes on, and then that idle connections stay open: what a client or a
@@ -44,6 +46,9 @@ MAX_CLOSED = 64
 
 #: Seconds that a connection stays whoever else waits: it has just come, and is about to ask.
 LEAST_IDLE = 0.1
+
+#: Seconds that one stays whose client is waited for in the midst of a request, or of an answer.
+LEAST_STALLED = 1.0
 
 #: Seconds from one handshake of TLS that fails to the next that is a warning: anybody can fail.
 TLS_WARNINGS_EVERY = 60.0
@@ -63,7 +68,7 @@ class HTTPServer(ServerHooks):
         None.
     :arg max_connections: how many may be open. When there are as many, or no descriptors for more,
         those that have been idle for longest are closed.
-    :arg refusal_headers: headers of the answers that the server gives without the application.
+    :arg refusal: writes the answers that the server gives without the application; see `Limits`.
     :arg trusted_proxies: the networks of the proxies whose ``X-Forwarded-For`` and
         ``X-Forwarded-Proto`` are believed, and of no others. It takes the place of Tornado's
         ``xheaders``, which believes everybody.
@@ -80,7 +85,7 @@ class HTTPServer(ServerHooks):
         header_timeout: float | None = None,
         write_timeout: float | None = None,
         max_connections: int | None = None,
-        refusal_headers: Mapping[str, str] | None = None,
+        refusal: Form | None = None,
         trusted_proxies: Sequence[Network] = (),
         draining: asyncio.Event | None = None,
         **kwargs: Any,
@@ -96,26 +101,25 @@ class HTTPServer(ServerHooks):
             max_body_size=self.max_buffer_size or MAX_BODY_SIZE if size is None else size,
             header_timeout=header_timeout,
             write_timeout=write_timeout,
-            refusal_headers=refusal_headers or {},
+            refusal=refusal,
         )
         if self.ssl_options is not None:  # once, as a dict names files
             self.ssl_options = ssl_options_to_context(self.ssl_options, server_side=True)
-        self._tls_timeouts = {
-            "ssl_handshake_timeout": header_timeout or self._idle_timeout,
-            # A client answers the close when it has read all that was sent before.
-            "ssl_shutdown_timeout": write_timeout or self._idle_timeout,
-        }
+        self._handshake_timeout = header_timeout or self._idle_timeout
         self._warn_of_tls_at = 0.0  # on the loop's clock
         self.draining = draining or asyncio.Event()
         self.busy_poll = BusyPoll()
         self.outbox = Outbox()
+        self.received = memoryview(bytearray(self.conn_params.max_header_size + 1))
         timeouts = (self._idle_timeout, header_timeout, write_timeout)
         self.first_look = FirstLook(min(filter(None, timeouts), default=0.0))
         self._acceptor = Acceptor(self)
         self._max_connections = math.inf if max_connections is None else max_connections
-        self._opening: dict[Connection, asyncio.Task[None]] = {}
-        self._open: set[Connection] = set()
+        self._opening: dict[ClientConnection, asyncio.Task[None]] = {}
+        self._open: set[ClientConnection] = set()
         self._none_open = asyncio.Event()
+        self.closed = 0
+        """How many connections were closed since the start."""
 
     def accept_from(self, listening: socket.socket) -> Callable[[], None]:
         """Accept what comes on a socket; what is returned ends that."""
@@ -130,7 +134,7 @@ class HTTPServer(ServerHooks):
             self.trusted_downstream,
             proxies=self._proxies,
         )
-        protocol = Connection(self, self._limits, context, connection)
+        protocol = ClientConnection(self, self._limits, context, connection)
         self._open.add(protocol)
         opening = self._open_connection(protocol, connection, address)
         if self.ssl_options is None:  # at once: a Task takes 6 % of a new connection's page
@@ -141,7 +145,7 @@ class HTTPServer(ServerHooks):
         task.add_done_callback(functools.partial(self._on_opened, protocol, connection))
 
     def _on_opened(
-        self, connection: Connection, sock: socket.socket, task: asyncio.Task[None]
+        self, connection: ClientConnection, sock: socket.socket, task: asyncio.Task[None]
     ) -> None:
         del self._opening[connection]
         if task.cancelled():  # perhaps before it began
@@ -149,15 +153,19 @@ class HTTPServer(ServerHooks):
             self.on_close(connection)
 
     async def _open_connection(
-        self, connection: Connection, sock: socket.socket, address: object
+        self, connection: ClientConnection, sock: socket.socket, address: object
     ) -> None:
         tls: dict[str, Any] = {}
-        if self.ssl_options is not None:
-            tls = {"ssl": self.ssl_options, **self._tls_timeouts}
         loop = asyncio.get_running_loop()
         try:
+            if self.ssl_options is not None:
+                seconds = await _wait_for_first_byte(sock, self._handshake_timeout)
+                tls = {"ssl": self.ssl_options, "ssl_handshake_timeout": seconds}
+                # A client answers the close when it has read all that was sent before.
+                tls["ssl_shutdown_timeout"] = self._limits.write_timeout or self._idle_timeout
             await loop.connect_accepted_socket(lambda: connection, sock, **tls)
         except BaseException as error:
+            error.__traceback__ = None  # asyncio's frames in it would keep the connection
             self.on_close(connection)
             sock.close()
             if isinstance(error, ssl.SSLError):
@@ -180,18 +188,27 @@ class HTTPServer(ServerHooks):
         return len(self._open) >= self._max_connections
 
     def make_room(self) -> None:
-        """Close the connections that have been idle for longest, some of them at once."""
-        until = asyncio.get_running_loop().time() + self._idle_timeout - LEAST_IDLE
+        """Close the connections that have been idle for longest, some of them at once.
+
+        Where there are none, those whose clients are waited for: to send the rest of a request, or
+        to read some of an answer.
+        """
+        now = asyncio.get_running_loop().time()
         idle = [
-            (one.deadline, id(one), one)
+            (one.waits_since, id(one), one)
             for one in self._open
-            if one.deadline <= until and one.is_idle
+            if one.waits_since <= now - LEAST_IDLE and one.is_idle
         ]
-        heapq.heapify(idle)
+        found = idle or [
+            (one.waits_since, id(one), one)
+            for one in self._open
+            if one.deadline and one.waits_since <= now - LEAST_STALLED
+        ]
+        heapq.heapify(found)
         left = min(MAX_CLOSED, len(self._open) // SHARE_CLOSED + 1)
-        while idle and left:
-            *_, connection = heapq.heappop(idle)
-            if connection.has_unread():
+        while found and left:
+            *_, connection = heapq.heappop(found)
+            if idle and connection.has_unread():
                 continue
             left -= 1
             if opening := self._opening.get(connection):
@@ -201,6 +218,7 @@ class HTTPServer(ServerHooks):
 
     def on_close(self, server_conn: object) -> None:
         """Forget a connection."""
+        self.closed += server_conn in self._open
         self._open.discard(server_conn)
         self._acceptor.room_made()
         if not self._open:
@@ -270,3 +288,24 @@ class HTTPServer(ServerHooks):
         while self._open:
             self._none_open.clear()
             await self._none_open.wait()
+
+
+async def _wait_for_first_byte(sock: socket.socket, seconds: float) -> float:
+    """Wait until a client has sent something; TLS takes 50 kB for each that may never do so.
+
+    :arg seconds: until TimeoutError, which is an OSError.
+    :return: what is left of them.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    sock.setblocking(False)
+    arrived = asyncio.Event()
+    loop.add_reader(sock, arrived.set)
+    try:
+        async with asyncio.timeout(seconds):
+            await arrived.wait()
+    finally:
+        loop.remove_reader(sock)
+    if not sock.recv(1, socket.MSG_PEEK):
+        raise ConnectionAbortedError
+    return max(until - loop.time(), 0.001)

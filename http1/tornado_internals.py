@@ -40,6 +40,7 @@ __all__ = [
     "CheckedHeaders",
     "GzipMessageDelegate",
     "PathRequest",
+    "Request",
     "RequestContext",
     "RequestHandler",
     "RoutingDelegate",
@@ -166,7 +167,22 @@ class RequestContext(httpserver._HTTPRequestContext):
 # Requests and handlers. Tornado prepares each for what only some need.
 
 
-class PathRequest(HTTPServerRequest):
+class Request(HTTPServerRequest):
+    """A request whose time is taken by the monotonic clock.
+
+    Tornado takes it by that of the wall, by which it may be negative: the clock may be set.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._begun = time.monotonic()
+        super().__init__(**options)
+
+    def request_time(self) -> float:
+        """Return for how many seconds the request has been under way."""
+        return time.monotonic() - self._begun
+
+
+class PathRequest(Request):
     """A request whose target is a path alone.
 
     Tornado would parse the query that there is none of, copy what it found, and check and take
@@ -195,7 +211,7 @@ class PathRequest(HTTPServerRequest):
         self.protocol = context.protocol
         self.body, self.files = b"", {}
         self.arguments, self.query_arguments, self.body_arguments = {}, {}, {}
-        self._start_time = time.time()
+        self._start_time, self._begun = time.time(), time.monotonic()
         self._finish_time = None
 
 
@@ -215,6 +231,12 @@ class RequestHandler(web.RequestHandler):
     #: Headers of every answer of the handler, errors included, as HTTP writes their names.
     HEADERS: ClassVar[Mapping[str, str]] = {}
 
+    MAX_BODY_SIZE: ClassVar[int | None] = None
+    """Bytes of a request's body that may be, and are kept; None for as many as the server takes.
+
+    With 0, one of any size that the server takes is passed over as it comes.
+    """
+
     EAGER_START: ClassVar[bool] = False
     """Whether GET and HEAD without a query start eagerly; see `http1.Application`."""
 
@@ -226,9 +248,10 @@ class RequestHandler(web.RequestHandler):
         server closes the connection of such a one, which then has gone.
         """
         connection: Any = self.request.connection
-        if (has_gone := getattr(connection, "client_has_gone", None)) is None:
-            has_gone = connection.stream.closed()
-        return bool(has_gone)
+        try:
+            return connection.client_has_gone  # type: ignore[no-any-return]
+        except AttributeError:  # Tornado's
+            return bool(connection.stream.closed())
 
     def clear(self) -> None:
         """Begin the answer, its common headers written down once a second.

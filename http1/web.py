@@ -17,6 +17,7 @@ from tornado.routing import PathMatches, Rule
 from http1.eager import EagerTask
 from http1.tornado_internals import (
     PathRequest,
+    Request,
     RoutingDelegate,
     execute,
     new_handler,
@@ -29,6 +30,7 @@ class _EagerDelegate(RoutingDelegate):
     router: "Application"
     _rule: Rule | None = None
     _request: PathRequest
+    _passes_over = False  # the body
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
@@ -36,14 +38,36 @@ class _EagerDelegate(RoutingDelegate):
         assert isinstance(start_line, RequestStartLine)
         rule = self.router.eager.get(start_line.path)
         if rule is None or start_line.method not in ("GET", "HEAD") or "Host" not in headers:
-            return super().headers_received(start_line, headers)
+            return self._start_as_tornado(start_line, headers)
         self._request = PathRequest(self.request_conn, self.server_conn, start_line, headers)
         self._rule = rule
+        self._passes_over = True  # a body of GET or HEAD means nothing (RFC 9110, 9.3.1)
         return None
 
+    def _start_as_tornado(
+        self, start_line: RequestStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        self.delegate = self.router.find_handler(
+            Request(
+                connection=self.request_conn,
+                server_connection=self.server_conn,
+                start_line=start_line,
+                headers=headers,
+            )
+        )
+        waited_for = self.delegate.headers_received(start_line, headers)
+        handler = getattr(self.delegate, "handler_class", None)
+        most = getattr(handler, "MAX_BODY_SIZE", None)
+        if most:
+            self.request_conn.set_max_body_size(most)  # type: ignore[attr-defined]
+        elif most == 0:
+            self._passes_over = True
+            for name in ("Content-Type", "Content-Encoding"):  # of what is not kept
+                headers.pop(name, None)
+        return waited_for
+
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        # A body of GET or HEAD means nothing (RFC 9110, 9.3.1).
-        return None if self._rule is not None else super().data_received(chunk)
+        return None if self._passes_over else super().data_received(chunk)
 
     def finish(self) -> None:
         if self._rule is None:

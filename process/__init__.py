@@ -2,6 +2,8 @@
 
 from process.cores import usable_cores
 from process.healthcheck import check_health
+from process.init import leave_process_1
+from process.memory import give_memory_back
 from process.messages import fail, one_line
 from process.password import PasswordFile, password_file
 from process.signals import STOP_SIGNALS, Stopping
@@ -17,6 +19,8 @@ __all__ = [
     "Stopping",
     "check_health",
     "fail",
+    "give_memory_back",
+    "leave_process_1",
     "one_line",
     "password_file",
     "run_workers",

@@ -3,7 +3,13 @@
 import signal
 import time
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: SIGHUP comes when a terminal is closed. Where it was ignored at the start, as by nohup(1), the
+#: program is to outlive the terminal.
+STOP_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    *([signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []),
+)
 
 #: Seconds in which the same signal again is no second one: service managers, launchers and
 #: terminals send it to a whole group, in which there may be others that pass it on.

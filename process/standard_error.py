@@ -93,6 +93,7 @@ class StandardError(io.RawIOBase):
                 self._size += len(data)
                 if self._thread is None:
                     self._start()
+                    self._write_without_thread()
                 elif self._is_idle:
                     self._is_idle = False
                     self._changed.notify_all()
@@ -108,17 +109,20 @@ class StandardError(io.RawIOBase):
         with self._changed:
             self._is_finishing = True
             self._changed.notify_all()
+            if (self._waiting or self._untold) and self._thread is None:
+                select.select([], [self._descriptor], [], self._patience)
+                self._write_without_thread()
             for _ in range(MOST_TIMES):
                 if self._changed.wait_for(lambda: self._thread is None, self._patience):
                     break
-                if not select.select([], [self._descriptor], [], 0)[1]:
+                if not self._has_room():
                     self._patience = 0.0
                     break
             self._is_finishing = False
 
     def _stand_back(self) -> None:
         """Let the thread take what waits, unless what it waits for is the descriptor."""
-        if self._thread and select.select([], [self._descriptor], [], 0)[1]:
+        if self._thread and self._has_room():
             self._has_stood_back = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._size < MUCH_WAITING, STAND_BACK)
@@ -159,6 +163,30 @@ class StandardError(io.RawIOBase):
                 self._untold += 0 if is_told else untold
                 self._changed.wait_for(self._is_urgent, PAUSE)
 
+    def _write_without_thread(self) -> None:
+        """Write what the descriptor takes at once, where the system allows no thread."""
+        lost = 0
+        while not self._thread and not lost and self._has_room():
+            if not self._waiting and not self._untold:
+                break
+            is_note = not self._waiting
+            data = self.note(self._untold) if is_note else b"".join(self._waiting)
+            try:
+                with self._turn(fcntl.LOCK_NB):
+                    lost = self._write(data[: select.PIPE_BUF])
+            except BlockingIOError:  # another process of ours writes
+                break
+            rest = data[select.PIPE_BUF :]
+            self._waiting, self._size = [rest] if rest else [], len(rest)
+            if not is_note:
+                self._untold += self._drop(lost)
+            elif not lost:
+                self._untold = 0
+
+    def _has_room(self) -> bool:
+        """Whether the descriptor takes so much that nobody waits: ``PIPE_BUF`` bytes."""
+        return bool(select.select([], [self._descriptor], [], 0)[1])
+
     def _is_urgent(self) -> bool:
         return self._is_finishing or self._size >= MUCH_WAITING
 
@@ -187,12 +215,16 @@ class StandardError(io.RawIOBase):
         return 0
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait until no process of ours writes, as a full pipe takes a part of what one writes."""
+    def _turn(self, flags: int = 0) -> Iterator[None]:
+        """Wait until no process of ours writes, as a full pipe takes a part of what one writes.
+
+        :arg flags: ``LOCK_NB`` not to wait.
+        :raises BlockingIOError: when it would have to.
+        """
         if self._turns == -1:
             yield
             return
-        fcntl.lockf(self._turns, fcntl.LOCK_EX)  # let go of when the process ends, too
+        fcntl.lockf(self._turns, fcntl.LOCK_EX | flags)  # let go of when the process ends, too
         try:
             yield
         finally:

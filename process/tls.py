@@ -22,13 +22,17 @@ NOT_A_PAIR = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGN
 #: Of a file: which it is, and when it was written, linked or permitted last (inode(7)).
 _State = tuple[int, int, int] | None
 
+#: Those of TLS 1.2, all with forward secrecy and authenticated encryption (RFC 9325, 4.2). Those of
+#: TLS 1.3 are such anyway.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
 log = logging.getLogger("friendlyhello.tls")
 
 
 class Certificate:
     """What the server shows of itself, and asks of its clients.
 
-    TLS 1.2 and newer, with what `ssl.create_default_context` allows.
+    TLS 1.3, and 1.2 with `CIPHERS`.
 
     :arg settings: those of TLS name the files.
     :raises SettingError: when one of them cannot be used; it says which, and why.
@@ -83,6 +87,7 @@ class Certificate:
         self._trust(itself, "--tls-cert", text["--tls-cert"])
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.set_alpn_protocols(["http/1.1"])
+        context.set_ciphers(CIPHERS)
         self._load_pair(context)
         try:
             until = _shake_hands(context, itself)["notAfter"]

@@ -1,6 +1,7 @@
 """Worker processes that share a port."""
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -20,7 +21,7 @@ log = logging.getLogger("friendlyhello.workers")
 def run_workers(
     number: int, work: Callable[[int, int], None], sockets: list[socket.socket]
 ) -> None:
-    """Keep worker processes running until SIGTERM or SIGINT, which they are passed.
+    """Keep worker processes running until one of `STOP_SIGNALS`, which they are passed.
 
     :arg number: how many.
     :arg work: what each does, until it is to stop. It is given its slot, from 0 on, which it
@@ -28,6 +29,7 @@ def run_workers(
         to stop, or the parent is gone, however that happened.
     :arg sockets: what they listen on, all of them. Kept open here, so that no connection is lost
         with a worker, until the signal, so that they can stop listening.
+    :raises OSError: when the system does not allow as many processes at the start.
     """
     # By its end, and not by a signal, so that workers to whom the signal was sent as well get one.
     end_of_work, end = os.pipe()
@@ -38,13 +40,15 @@ def run_workers(
     def start(slot: int) -> None:
         # A signal between the fork and the list would not reach the new worker.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        if not stopping.asked:
-            pid = os.fork()
-            if pid == 0:
-                os.close(end)
-                _work_and_exit(work, slot, end_of_work)
-            workers[pid] = slot
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        try:
+            if not stopping.asked:
+                pid = os.fork()
+                if pid == 0:
+                    os.close(end)
+                    _work_and_exit(work, slot, end_of_work)
+                workers[pid] = slot
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def stop(signum: int, frame: FrameType | None) -> None:
         # All of it may be interrupted by another signal, which does it, too.
@@ -59,8 +63,14 @@ def run_workers(
 
     for signum in STOP_SIGNALS:
         signal.signal(signum, stop)
-    for slot in range(number):
-        start(slot)
+    try:
+        for slot in range(number):
+            start(slot)
+    except OSError as error:
+        os.close(at_work.pop())
+        for pid in workers:
+            os.waitpid(pid, 0)
+        raise OSError(f"cannot start {number} processes: {error.strerror}") from None
     while workers:
         pid, status = os.wait()
         if pid not in workers:
@@ -69,8 +79,20 @@ def run_workers(
         if not stopping.asked:
             code = os.waitstatus_to_exitcode(status)
             log.error("worker %d ended with status %d, starting another", pid, code)
-            time.sleep(RESTART_BACKOFF)
-            start(slot)
+            _insist(functools.partial(start, slot))
+
+
+def _insist(start: Callable[[], None]) -> None:
+    """Start a worker, after a while, and again until the system allows one more process."""
+    is_told = False
+    while True:
+        time.sleep(RESTART_BACKOFF)
+        try:
+            return start()
+        except OSError as error:
+            if not is_told:
+                log.error("cannot start a worker, trying again: %s", error.strerror)
+            is_told = True
 
 
 def _work_and_exit(work: Callable[[int, int], None], slot: int, end_of_work: int) -> None:

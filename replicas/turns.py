@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import TypeVar
 
 #: Seconds of work in one turn of the loop.
-TURN = 0.001
+TURN = 0.0005
 
 Item = TypeVar("Item")
 

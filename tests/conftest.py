@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
@@ -32,6 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # pytest-tornado gives a test 5 seconds, and Tornado's own classes do: for a busy machine, few.
     config.option.async_test_timeout = PATIENCE
     os.environ.setdefault("ASYNC_TEST_TIMEOUT", str(PATIENCE))
+    # Under nohup(1) each program would go on ignoring it; a handler is not passed on.
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection, RemoteDisconnected
@@ -18,7 +20,7 @@ from http1 import HTTPServer
 from process.signals import SAME_SIGNAL
 from server import make_app, new_server
 from tests.support import ROOT
-from tests.support.processes import seconds_to_stop
+from tests.support.processes import children, seconds_to_stop
 from tests.support.program import Program
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually, wait_until
@@ -26,7 +28,10 @@ from tests.support.waiting import PATIENCE, eventually, wait_until
 Start = Callable[..., Program]
 Connect = Callable[[Program], HTTPConnection]
 
-STOP_SIGNALS = (signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow))
+STOP_SIGNALS = (
+    signal.SIGTERM,
+    *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGHUP)),
+)
 
 # None of the tests waits that long: it is only never the reason for an end.
 PATIENT = ("--redis-timeout=60", "--grace=60")
@@ -204,6 +209,25 @@ def test_second_signal_stops_at_once(
     time.sleep(SAME_SIGNAL)  # else it would be the same
     assert seconds_to_stop(server, second, 128 + second) < 1
     assert b"Traceback" not in server.log
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_closed_terminal_that_was_ignored_at_the_start_stays_so(
+    processes: int, program: Start, valkey: Valkey
+) -> None:
+    flags = (f"--redis-url={valkey.url}", f"--processes={processes}")
+    server = program(*flags, python=("nohup", sys.executable))
+    server.wait_for(b"(?s)" + b".*".join([b"counter on"] * processes))
+    before = children(server.process.pid)
+    for pid in (*before, server.process.pid):
+        os.kill(pid, signal.SIGHUP)
+    assert server.visits() == 1
+    server.wait_for(b"200 GET / ")
+    assert b"stopping" not in server.log
+    assert children(server.process.pid) == before
+    server.signal()
+    assert server.wait() == 0
+    assert server.log.count(b"stopping") == processes
 
 
 def test_another_signal_stops_at_once_however_soon(

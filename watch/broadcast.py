@@ -138,6 +138,7 @@ class Broadcast:
             self._refused_histories = snapshot.refused_histories
         refused = [*self._refused_histories, *snapshot.refused]
         self._say(refused)
+        await asyncio.sleep(0)  # pages get their turn
         self._event = await events.figures(snapshot, counted, refused)
         told, self._marks = self._marks, await events.marks(snapshot)
         whole = {

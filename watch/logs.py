@@ -23,6 +23,15 @@ _TRACEPARENT = re.compile(
 )
 
 
+#: Characters of what a client sent that a line has; one of JSON has half of them twice.
+LONGEST = 1024
+
+
+def shortened(text: str, most: int = LONGEST // 2) -> str:
+    """Return as much of a text as a line has, with ``…`` for the rest."""
+    return text if len(text) <= most else text[:most] + "…"
+
+
 def configure_logs(
     log_format: str, level: str = "info", on_dropped: Callable[[int], None] = lambda lines: None
 ) -> None:
@@ -159,7 +168,10 @@ def _text_handler() -> _TextHandler | None:
 
 def _escape(record: logging.LogRecord) -> bool:
     """Keep a message on its line, whatever bytes of a client's are in it."""
-    record.msg, record.args = one_line(record.getMessage()), None
+    message = record.getMessage()
+    if record.name in ("tornado.application", "tornado.general"):  # have whatever a client sent
+        message = shortened(message, LONGEST)
+    record.msg, record.args = one_line(message), None
     return True
 
 
@@ -170,7 +182,8 @@ def log_request(handler: RequestHandler) -> None:
     if not access_log.isEnabledFor(level):
         return
     milliseconds = 1000 * request.request_time()
-    said = f"{status} {request.method} {request.uri} ({request.remote_ip}) {milliseconds:.2f}ms"
+    uri = shortened(request.uri or "")
+    said = f"{status} {request.method} {uri} ({request.remote_ip}) {milliseconds:.2f}ms"
     if text := _text_handler():
         text.take(level, said)
     else:
@@ -192,7 +205,7 @@ def _record(
     fields["msecs"] = now % 1 * 1000
     fields["msg"] = said
     fields["method"] = request.method
-    fields["path"] = request.path
+    fields["path"] = shortened(request.path)
     fields["status"] = handler.get_status()
     fields["duration_ms"] = round(milliseconds, 3)
     fields["remote"] = request.remote_ip

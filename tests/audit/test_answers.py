@@ -123,3 +123,12 @@ def test_later_redirects_are_failures(speaking: Speaking) -> None:
 def test_what_no_friendlyhello_says_is_said_in_one_line(body: str, speaking: Speaking) -> None:
     url = f"http://127.0.0.1:{speaking(lambda n: answer(n, body=body)).port}"
     assert refused(url).endswith(": not friendlyhello's JSON\n")
+
+
+def test_an_answer_whose_head_has_no_end_is_a_failed_visit(speaking: Speaking) -> None:
+    server = speaking(lambda n: b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000_000)
+    url = f"http://127.0.0.1:{server.port}"
+    done = check(url, "--requests=3", "--concurrency=1")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "answer too large" in done.stdout

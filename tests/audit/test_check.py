@@ -19,7 +19,7 @@ import trustme
 
 from audit.load import Load, Visit
 from audit.plot import draw
-from audit.report import Judgement, Report
+from audit.report import Judgement, Most, Report
 from tests.audit.auditing import Answer, check, page, refused, run_check
 from tests.support import ROOT
 from tests.support.before import run_before
@@ -102,12 +102,40 @@ def test_a_missing_number_fails_the_audit_only_when_nobody_else_visits(
     assert "missing              9: 3, 5, 7, 9–14\n" in result.stdout
 
 
-def test_the_fallback_page_is_uncounted_but_no_failure(answering: Callable[[Answer], str]) -> None:
+def test_an_audit_in_which_no_visit_got_a_number_fails(answering: Callable[[Answer], str]) -> None:
     url = answering(lambda n: page(None))
-    report = json.loads(check(url, "--requests=5", "--json").stdout)
-    assert report["holds"] is True
+    result = check(url, "--requests=5", "--json")
+    report = json.loads(result.stdout)
+    assert (result.returncode, report["holds"]) == (1, False)
+    assert report["problems"] == ["no visit got a number, so nothing was checked"]
     assert report["visits"] == {"made": 5, "counted": 0, "uncounted": 5, "failed": 0}
     assert report["numbers"]["lowest"] is None
+
+
+@pytest.mark.parametrize(
+    ("allowed", "problem"),
+    [
+        (None, None),
+        ("3", None),
+        ("2", "3 visits uncounted, allowed 2"),
+        ("0", "3 visits uncounted, allowed 0"),
+        ("37.5%", None),
+        ("37.4%", "3 visits uncounted, allowed 37.4%"),
+    ],
+)
+def test_uncounted_visits_are_no_failure_until_they_are_bounded(
+    allowed: str | None, problem: str | None
+) -> None:
+    visits = [Visit(n, 0.1, "a", None if n in (1, 4, 6) else n) for n in range(8)]
+    judgement = Judgement(max_uncounted=Most.of(allowed) if allowed else None)
+    assert Report(visits, 8.0, judgement).problems == ([problem] if problem else [])
+
+
+def test_the_bound_of_uncounted_visits_is_an_option(answering: Callable[[Answer], str]) -> None:
+    url = answering(lambda n: page(None if n == 2 else n))
+    result = check(url, "--requests=8", "--max-uncounted=10%")
+    assert result.returncode == 1
+    assert result.stdout.endswith("FAILED: 1 visit uncounted, allowed 10%.\n")
 
 
 @pytest.mark.parametrize(("allowed", "status"), [("3", 0), ("2", 1)])
@@ -138,7 +166,10 @@ Names({name: ["127.0.0.1"] for name in ("audited.invalid.", "other.invalid.")}).
             return dict(json.loads(result.stdout)["failures"])
 
         assert failures("audited.invalid.") == {}
-        assert failures("other.invalid.") == {"certificate not trusted": 3}
+        assert failures("other.invalid.") == {
+            "certificate not trusted: Hostname mismatch, certificate is not valid for "
+            "'other.invalid'": 3
+        }
 
 
 def test_each_kind_of_failure_is_named(folder: Path, answering: Callable[[Answer], str]) -> None:
@@ -204,6 +235,12 @@ def test_what_is_not_friendlyhello_is_said_in_one_line(
         ("http://h", "--duration=nan"),
         ("http://h", "--concurrency=10001"),
         ("http://h", "--max-failures=-1"),
+        ("http://h", "--max-uncounted=-1"),
+        ("http://h", "--max-uncounted=101%"),
+        ("http://h", "--max-uncounted=few"),
+        ("http://h", "--wait=0"),
+        ("http://h", "--wait=1", "--replicas=0"),
+        ("http://h", "--replicas=3"),
         ("http://h", "--plot=/no/such/folder/x.svg"),
         ("http://h", "--unknown"),
         ("http://h", "another"),

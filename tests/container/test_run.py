@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from tests.container.conftest import Figure, Run
 from tests.container.engine import Container, docker, first_page, get, succeeds
@@ -56,7 +57,7 @@ def test_its_quota_of_cpu_says_how_many_processes_it_starts(image: str, run: Run
     web = run(image, PUBLISH, "--cpus=1", "--env=PROCESSES=0")
     first_page(web.url)
     processes = docker("top", web.id, "-o", "pid").splitlines()[1:]
-    assert len(processes) == 1
+    assert len(processes) == 2, "process 1, and the server"
 
 
 def test_it_counts_through_a_restart_of_redis_under_another_address(
@@ -144,11 +145,49 @@ def test_it_turns_healthy_and_unhealthy_when_it_hangs(image: str, run: Run, figu
     wait_until(lambda: web.health == "healthy")
     figure("healthy after", f"{time.monotonic() - began:.1f} s")
     assert [check["ExitCode"] for check in web.state["Health"]["Log"]] == [0], "not at the first"
-    docker("kill", "--signal=STOP", web.id)
+    signal_server(web, "STOP")
     began = time.monotonic()
     wait_until(lambda: web.health == "unhealthy")
     figure("unhealthy, when it hangs, after", f"{time.monotonic() - began:.1f} s")
-    docker("kill", "--signal=CONT", web.id)
+    signal_server(web, "CONT")
+
+
+def signal_server(web: Container, name: str) -> None:
+    """Send a signal to the child of process 1."""
+    child = "int(open('/proc/1/task/1/children').read().split()[0])"
+    web.exec("python", "-c", f"import os, signal; os.kill({child}, signal.SIG{name})")
+
+
+def test_what_a_command_in_it_leaves_behind_is_reaped(image: str, run: Run) -> None:
+    web = run(image, PUBLISH)
+    first_page(web.url)
+    orphan = "if os.fork() == 0: os.fork() and os._exit(0)"
+    for _ in range(10):
+        web.exec("python", "-c", f"import os\n{orphan}")
+    states = r"cat /proc/[0-9]*/stat | grep -c ') Z ' || true"
+    wait_until(lambda: web.exec("sh", "-c", states) == "0")
+
+
+def test_it_ends_at_once_while_its_modules_are_imported(
+    image: str, run: Run, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('tornado', 'http.client'):\n"
+        "            print('importing', flush=True)\n"
+        "            time.sleep(60)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+    )
+    before = (f"--volume={tmp_path}:/before:ro", "--env=PYTHONPATH=/before")
+    for command in ((), ("python", "server.py", "--healthcheck")):
+        web = run(image, *before, command=command)
+        wait_until(lambda web=web: "importing" in web.logs())
+        web.stop()
+        assert web.state["ExitCode"] == 0
+        assert web.seconds_to_stop() < 1 + BUSY
 
 
 def test_an_idle_one_stops_at_once_where_the_guides_app_is_killed(

@@ -370,3 +370,23 @@ async def test_what_goes_to_a_node_that_a_slot_moves_to_asks_for_it_and_waits(
     connection.data_received(b"\r\n")
     assert await answer == [b":7", b":1"]
     assert connection.is_sound
+
+
+# What an older version has left.
+
+
+@pytest.mark.gen_test
+async def test_it_counts_on_from_what_an_older_version_has_left(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    valkey.client.set("counter", 41)
+    valkey.client.set("{counter}:spare", "7 2 12 1 ", ex=86400)
+    old = {"token": "12 41 3", "visits": 41, "hostname": "web-1", "marked": "1764220000.5 30"}
+    valkey.client.hset("{counter}:process:old", mapping=old)
+    async with counting(valkey.url) as visits:
+        await visits.start(PATIENCE)
+        assert [await visits.count() for _ in range(3)] == [42, 43, 44]
+        assert visits.exactly_once
+    assert not caplog.records
+    assert valkey.client.hget("{counter}:process:old", "token") == b"12 41 3"

@@ -206,16 +206,3 @@ async def test_spare_numbers_that_cannot_be_read_are_dropped_and_logged_once(
         said = [one.message for one in caplog.records if "spare" in one.message]
         assert said == ["spare numbers that cannot be read were dropped"]
         caplog.clear()
-
-
-@pytest.mark.gen_test
-@pytest.mark.parametrize("which", ["record", "spares"])
-async def test_a_key_of_another_type_costs_no_visit_its_number(valkey: Valkey, which: str) -> None:
-    async with counting(valkey.url) as visits:
-        assert await visits.count() == 1
-        key = visits._delivery.tokens.key if which == "record" else SPARES
-        valkey.client.delete(key)
-        valkey.client.set(key, "5 3 ")
-        assert [await visits.count() for _ in range(2)] == [2, 3]
-        assert not visits.exactly_once
-        assert "WRONGTYPE" in visits.refusal

@@ -12,7 +12,7 @@ from counter import delivery
 from tests.support.counting import counting
 from tests.support.page import counters_lines
 from tests.support.valkey import Valkey
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 
 
 def commands_of(valkey: Valkey, monitor: Any) -> list[str]:
@@ -42,24 +42,26 @@ def permit(client: redis.Redis, **rules: Any) -> None:
     client.acl_setuser("default", enabled=True, **rules)
 
 
-AT_MOST_ONCE = "counting at most once, as Redis refuses EVALSHA: "
-NOT_KEPT = "not all that stands beside the counter can be kept: "
+AT_MOST_ONCE = "counting at most once, as Redis refuses the script: "
 
 #: What goes wrong once a visit has counted, and how the log says so; None: it mends itself.
 FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
     "what the process keeps is of another type": (
         lambda client: client.set(processes_key(client), "x"),
-        NOT_KEPT + "WRONGTYPE",
+        AT_MOST_ONCE + "WRONGTYPE",
     ),
     "what the process keeps is no token": (
         lambda client: client.hset(processes_key(client), "token", "x"),
         None,
     ),
     "spare numbers of another type": (
-        lambda client: (client.delete("{counter}:spare"), client.rpush("{counter}:spare", "x")),
-        NOT_KEPT + "WRONGTYPE",
+        lambda client: client.rpush("{counter}:spares", "x"),
+        AT_MOST_ONCE + "WRONGTYPE",
     ),
-    "spare numbers that are none": (lambda client: client.set("{counter}:spare", "x y"), None),
+    "spare numbers that are none": (
+        lambda client: client.zadd("{counter}:spares", {"x y": 1}),
+        "spare numbers that cannot be read were dropped",
+    ),
     "all of it gone": (lambda client: client.delete(*client.keys("{counter}*")), None),
     "no permission for the keys": (
         lambda client: permit(client, reset_keys=True, keys=["counter"]),
@@ -87,6 +89,7 @@ async def test_a_fault_beside_the_counter_costs_no_visit_its_number(
     async with counting(valkey.url) as visits:
         await visits.start(PATIENCE)
         assert await visits.count() == 1
+        await eventually(lambda: visits._lookout._asking is None or visits._lookout._asking.done())
         inject, said = FAULTS[fault]
         inject(valkey.client)
         connections = valkey.client.info("stats")["total_connections_received"]

@@ -15,7 +15,8 @@ from redis.exceptions import ResponseError
 
 from counter.connection import packed
 from counter.tokens import DIGEST, SCRIPT
-from tests.support.store import SortedSet, Store, StoreError
+from tests.support.commands import SortedSet, StoreError
+from tests.support.store import Store
 from tests.support.valkey import Valkey
 
 KEYS = [b"counter", b"{counter}:process:P", b"{counter}:spares"]

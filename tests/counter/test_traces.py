@@ -8,10 +8,11 @@ import pytest
 
 from counter import Visits
 from counter.connection import Request, packed
-from counter.tokens import Tokens
+from tests.support.losing import LosingTokens
 from tests.support.proxy import Proxy
+from tests.support.replayed import check
 from tests.support.store import Store
-from tests.support.traces import Event, Trace, check, recording
+from tests.support.traces import Event, Trace, recording
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
@@ -46,7 +47,7 @@ class Made:
 
     def __init__(self, path: Path) -> None:
         self.trace, self.store = Trace(path), Store()
-        self.processes = Tokens("counter"), Tokens("counter")
+        self.processes = LosingTokens("counter"), LosingTokens("counter")
         self.requests: dict[int, Request] = {}
 
     def ask(self, process: int, visits: int) -> bytes:
@@ -86,6 +87,24 @@ def test_a_request_without_a_reply_may_be_applied_late(made: Made) -> None:
     made.answer(1, made.apply(made.ask(1, 4)))
     assert [one.line for one in made.trace.events() if one.is_reply][-1] == b"+3 3 2 6 2"
     assert check(made.trace.events(), shown=[1, 4, 2, 3, 5, 6]) == 4
+
+
+def test_numbers_of_a_reply_that_was_not_used_may_be_anothers(made: Made) -> None:
+    """Too few replicas have acknowledged it, say."""
+    made.trace.got(made.processes[0], made.apply(made.ask(0, 2)))
+    made.answer(0, made.apply(made.ask(0, 0)))
+    made.answer(1, made.apply(made.ask(1, 2)))
+    assert check(made.trace.events(), shown=[1, 2]) == 3
+
+
+def test_a_request_that_got_an_error_may_have_been_applied_or_not(made: Made) -> None:
+    for is_applied in (True, False):
+        lost = made.ask(0, 2)
+        if is_applied:
+            made.apply(lost)
+        made.trace.got(made.processes[0], b"-ERR something is wrong")
+        made.answer(0, made.apply(made.ask(0, 3)))
+    assert check(made.trace.events(), shown=[1, 2, 3, 4, 5, 6]) == 2
 
 
 def test_who_counts_beside_it_is_in_the_trace(made: Made) -> None:

@@ -1,26 +1,23 @@
 """deploy/kubernetes/components/: each alone and all that go together, rendered and validated."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import yaml
 
+from audit.options import new_parser
 from config import load
 from tests.deploy import test_kubernetes as base
-from tests.deploy.validation import Resource, validate
+from tests.deploy.conftest import Render
+from tests.deploy.validation import Resource, job_of, validate
 from tests.support import ROOT
 from tests.support.program import Program
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
-
-Render = Callable[..., dict[str, Resource]]
 
 COMPONENTS = base.BASE / "components"
 NAMES = sorted(path.name for path in COMPONENTS.iterdir())
@@ -35,6 +32,7 @@ WITHOUT_TLS = [name for name in LISTED if name != "tls"]
 WITH_TLS = [name for name in LISTED if name not in ("gateway", "ingress", "canary")]
 
 TOGETHER = [
+    [],
     WITHOUT_TLS,
     WITH_TLS,
     LISTED,  # what the pods are spoken to with does not fit, but each resource is valid
@@ -42,30 +40,6 @@ TOGETHER = [
 ALONE = [["gateway", name] if name == "canary" else [name] for name in NAMES]
 
 ALERTS = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())
-
-CANARY_IMAGE = "  - {name: friendlyhello-canary, newName: friendlyhello, newTag: 9.9.9}\n"
-
-
-@pytest.fixture
-def render(tmp_path: Path) -> Render:
-    """Render the base with components, as a user does who lists them in kustomization.yaml."""
-    if not shutil.which("kubectl"):
-        pytest.skip("kubectl is not installed: what kustomize renders was not looked at")
-
-    def render(*names: str) -> dict[str, Resource]:
-        folder = shutil.copytree(base.BASE, tmp_path / "+".join(names))
-        (folder / "redis-password.txt").write_text("secret\n")
-        listed = "".join(f"  - components/{name}\n" for name in names)
-        text = (folder / "kustomization.yaml").read_text()
-        images = text.index("# The Secret's name")
-        (folder / "kustomization.yaml").write_text(
-            f"{text[:images]}{CANARY_IMAGE}{text[images:]}components:\n{listed}"
-        )
-        done = base.kustomize(folder)
-        assert done.returncode == 0, done.stderr
-        return base.load(done.stdout)
-
-    return render
 
 
 def files(pattern: str = "*.yaml") -> list[str]:
@@ -120,8 +94,13 @@ def are_valid_and_restricted(rendered: dict[str, Resource]) -> None:
     assert rendered.keys() >= base.RESOURCES.keys()
     for name, resource in rendered.items():
         validate(resource)
+        base.is_labelled(resource)
         if resource["kind"] != "Namespace":
             assert resource["metadata"]["namespace"] == "friendlyhello"
+        if resource["kind"] == "AnalysisTemplate":
+            (metric,) = resource["spec"]["metrics"]
+            resource = job_of(metric)
+            assert base.container(resource)["image"] == f"friendlyhello:{base.VERSION}"
         if resource["kind"] in ("Deployment", "StatefulSet", "Job"):
             is_restricted(resource)
             uses_what_is_there(resource, rendered)
@@ -150,8 +129,8 @@ def uses_what_is_there(resource: Resource, rendered: dict[str, Resource]) -> Non
     mounts = {one["name"] for one in base.container(resource).get("volumeMounts", ())}
     assert mounts == {one["name"] for one in volumes} | claims
     for one in volumes:
-        assert one.get("secret", {}).get("secretName") or one["configMap"]["name"] in made
-        assert one.get("configMap", {}).get("name") or one["secret"]["secretName"] in made
+        source = one.get("secret") or one["configMap"]
+        assert source.get("secretName", source.get("name")) in made or source.get("optional")
     for one in base.container(resource).get("env", ()):
         if one.get("value", "").startswith("/run/secrets/tls/"):
             assert "tls" in mounts
@@ -173,7 +152,8 @@ def test_every_port_that_is_named_is_open(render: Render, names: list[str]) -> N
             continue
         deployment, (port,) = rendered[f"Deployment/{name}"], ports(name)
         selector = rendered[f"Service/{name}"]["spec"]["selector"]
-        assert deployment["spec"]["template"]["metadata"]["labels"] == selector
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        assert selector.items() <= labels.items()
         assert deployment["spec"]["selector"]["matchLabels"] == selector
         assert port["targetPort"] == base.container(deployment)["ports"][0]["name"]
         number = base.container(deployment)["ports"][0]["containerPort"]
@@ -189,19 +169,33 @@ def test_every_port_that_is_named_is_open(render: Render, names: list[str]) -> N
         assert path["backend"]["service"] == {"name": "web", "port": {"name": "http"}}
         assert ports("web")[0]["name"] == "http"
     (endpoint,) = rendered["ServiceMonitor/web"]["spec"]["endpoints"]
-    assert endpoint["port"] == ports("web")[0]["name"]
-    url = base.container(rendered["Job/audit"])["args"][0]
+    _, admin = base.container(rendered["Deployment/web"])["ports"]
+    assert endpoint["targetPort"] == admin["name"]
+    assert endpoint.get("scheme", "http") == "http"  # the admin port has no certificate
+    url = rendered["ConfigMap/audit"]["data"]["URL"]
     scheme = "https" if "tls" in names else "http"
     assert url == f"{scheme}://web"
+    authorities = rendered["ConfigMap/audit"]["data"].get("SSL_CERT_FILE")
+    (mount,) = base.container(rendered["Job/audit"])["volumeMounts"]
+    assert authorities == (f"{mount['mountPath']}/ca.crt" if "tls" in names else None)
     assert ports("web")[0]["port"] == {"http": 80, "https": 443}[scheme]
-    for probe in ("readinessProbe", "livenessProbe"):
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         asked = base.container(rendered["Deployment/web"])[probe]["httpGet"]
-        assert asked.get("scheme", "HTTP").lower() == endpoint.get("scheme", "http") == scheme
+        assert asked.get("scheme", "HTTP").lower() == scheme
 
 
 def test_the_alerts_are_those_of_alerts_yaml() -> None:
     rules = yaml.safe_load((COMPONENTS / "monitor/rules.yaml").read_text())
     assert rules["spec"] == ALERTS, "make stamp copies them"
+
+
+def test_the_dashboard_is_that_of_grafana_json_for_its_sidecar(render: Render) -> None:
+    copy = COMPONENTS / "monitor/friendlyhello.json"
+    whole = (ROOT / "deploy/grafana.json").read_text()
+    assert copy.read_text() == whole, "make stamp copies it"
+    dashboard = render("monitor")["ConfigMap/dashboard"]
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert dashboard["data"] == {"friendlyhello.json": whole}
 
 
 def test_the_monitor_selects_the_web_and_the_canary_and_not_redis(render: Render) -> None:
@@ -243,6 +237,59 @@ def test_the_canary_is_the_web_with_another_image_and_one_visit_in_ten(render: R
         assert not spec.get("matchLabels", spec).items() <= labels.items()
 
 
+@pytest.mark.parametrize("names", [["rollouts"], ["rollouts", "tls"]], ids="+".join)
+def test_a_rollout_goes_on_when_the_audit_of_the_new_version_and_of_both_holds(
+    render: Render, names: list[str]
+) -> None:
+    rendered = render(*names)
+    rollout = rendered["Rollout/web"]["spec"]
+    scheme = "https" if "tls" in names else "http"
+    weights, audited = [], []
+    for step in rollout["strategy"]["canary"]["steps"]:
+        if "setWeight" in step:
+            weights.append(step["setWeight"])
+            continue
+        ((template,), (url,)) = step["analysis"]["templates"], step["analysis"]["args"]
+        name = rendered[f"AnalysisTemplate/{template['templateName']}"]["spec"]["args"][0]["name"]
+        assert url["name"] == name
+        audited.append((weights[-1], url["value"]))
+    assert weights == [10, 50]
+    services = ("web-next", "web")
+    assert audited == [(weight, f"{scheme}://{one}") for weight in weights for one in services]
+    assert rollout["strategy"]["canary"]["canaryService"] == "web-next"
+    for one in services:
+        service = rendered[f"Service/{one}"]["spec"]
+        assert service["selector"] == rollout["selector"]["matchLabels"]
+        assert service["ports"][0]["port"] == {"http": 80, "https": 443}[scheme]
+    deployment = rendered["Deployment/web"]
+    assert rollout["selector"] == deployment["spec"]["selector"]
+    for target in (rollout["workloadRef"], hpa(rendered)):
+        assert rendered[f"{target['kind']}/{target['name']}"]["apiVersion"] == target["apiVersion"]
+    assert rollout["workloadRef"]["kind"] == "Deployment"
+    assert hpa(rendered)["kind"] == "Rollout"
+    if "tls" in names:
+        assert {*services} <= {*rendered["Certificate/web"]["spec"]["dnsNames"]}
+
+
+def hpa(rendered: dict[str, Resource]) -> Resource:
+    return dict(rendered["HorizontalPodAutoscaler/web"]["spec"]["scaleTargetRef"])
+
+
+def test_the_analysis_is_the_audits_pod_and_ends_by_itself(render: Render) -> None:
+    rendered = render("rollouts", "audit")
+    (metric,) = rendered["AnalysisTemplate/audit"]["spec"]["metrics"]
+    made, audit = job_of(metric), rendered["Job/audit"]
+    own, other = base.container(made), base.container(audit)
+    for name in ("image", "command", "volumeMounts", "securityContext", "resources"):
+        assert own[name] == other[name]
+    assert base.pod(made)["volumes"] == base.pod(audit)["volumes"]
+    arguments = new_parser().parse_args([*own["command"][2:], *own["args"]])
+    assert (arguments.max_failures, arguments.max_uncounted.text) == (0, "0")
+    longest = arguments.wait + arguments.duration + 2 * arguments.timeout
+    assert longest < made["spec"]["activeDeadlineSeconds"] - 30
+    assert made["spec"]["backoffLimit"] == 0
+
+
 def test_web_canary_redis_and_sentinels_reach_one_another_and_nobody_else_them(
     render: Render,
 ) -> None:
@@ -278,19 +325,25 @@ def test_a_canary_without_a_gateway_is_refused(render: Render) -> None:
         render("canary")
 
 
+def job(name: str = "Job/audit") -> tuple[Resource, dict[str, str]]:
+    """The Job, and what its pod's environment is."""
+    found = base.load((COMPONENTS / "audit/job.yaml").read_text())
+    return found[name], found["ConfigMap/audit"]["data"]
+
+
 def test_the_job_audits_the_page_and_fails_when_the_audit_does(
     program: Callable[..., Program], valkey: Valkey
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", "--access-log=false")
-    job = base.container(yaml.safe_load((COMPONENTS / "audit/job.yaml").read_text()))
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where python is
+    server = program(f"--redis-url={valkey.url}", "--access-log=false", "--redis-timeout=60")
+    container = base.container(job()[0])
+    values = {"URL": server.url, "REPLICAS": "1"}
+    given = [re.sub(r"\$\((\w+)\)", lambda name: values[name[1]], one) for one in container["args"]]
 
     def audit(*flags: str) -> subprocess.CompletedProcess[str]:
-        command = [*job["command"], server.url, *flags]
-        options = {"cwd": ROOT, "env": os.environ | {"PATH": path}, "timeout": PATIENCE}
-        return subprocess.run(command, capture_output=True, text=True, **options)
+        assert container["command"][0] == "python"
+        command = [sys.executable, *container["command"][1:], *given, *flags]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
 
-    assert job["args"] == ["http://web"]
     held = audit("--requests=100")  # the last one is heeded
     assert held.returncode == 0, held
     with ThreadPoolExecutor() as pool:
@@ -298,6 +351,18 @@ def test_the_job_audits_the_page_and_fails_when_the_audit_does(
         while not failing.done():  # somebody else counts too
             valkey.client.incr("counter")
     assert failing.result().returncode == 1, failing.result()
+
+
+def test_the_job_ends_by_itself_before_its_pod_is_taken_away_with_the_log() -> None:
+    resource, environment = job()
+    command = [*base.container(resource)["command"][2:], *base.container(resource)["args"]]
+    arguments = new_parser().parse_args([one for one in command if not one.startswith("--repl")])
+    longest = arguments.wait + arguments.duration + 2 * arguments.timeout
+    assert longest < resource["spec"]["activeDeadlineSeconds"] - 30  # its image may have to come
+    assert resource["spec"]["backoffLimit"] == 0
+    assert base.pod(resource)["restartPolicy"] == "Never"
+    least = base.RESOURCES["HorizontalPodAutoscaler/web"]["spec"]["minReplicas"]
+    assert environment == {"URL": "http://web", "REPLICAS": str(least)}
 
 
 def test_on_openshift_no_id_and_no_low_port_is_asked_for(render: Render) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import yaml
 
+from tests.docs.test_docs import anchors
 from tests.support import ROOT
 from tests.support.program import Program
 from tests.support.valkey import Valkey
@@ -74,8 +75,21 @@ def test_there_is_an_alert_for_each_thing_that_matters() -> None:
             "friendlyhello_visits_total",
             "friendlyhello_visits_uncounted_total",
         },
+        "FriendlyhelloUncountedBudgetBurns": {
+            "friendlyhello_visits_total",
+            "friendlyhello_visits_uncounted_total",
+        },
         "FriendlyhelloSlowPages": {"friendlyhello_request_seconds_bucket"},
     }
+
+
+def test_each_alert_leads_to_a_section_that_says_what_to_do() -> None:
+    groups = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"]
+    known = anchors("docs/operate.md")
+    for rule in (rule for group in groups for rule in group["rules"]):
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert page.endswith("/docs/operate.md")
+        assert anchor in known, rule["alert"]
 
 
 def test_panels_lie_beside_one_another() -> None:

@@ -1,4 +1,4 @@
-"""What the Gateway API's own types say of the HTTPRoutes, by the models that npm has of them.
+"""What the Gateway API's and Argo Rollouts' own types say, by the models that npm has of them.
 
 The models take fields that are unknown; test_validation.py sees these refused.
 """
@@ -42,9 +42,35 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> Wrong:
     return lambda route: json.loads(run("node", "validate.js", given=json.dumps(route)))
 
 
-@pytest.mark.parametrize("file", ["gateway/route.yaml", "canary/route.yaml"])
-def test_a_route_of_the_components_is_valid(file: str, wrong: Wrong) -> None:
-    assert wrong(yaml.safe_load((BASE / "components" / file).read_text())) is None
+FILES = (
+    "gateway/route.yaml",
+    "canary/route.yaml",
+    "rollouts/rollout.yaml",
+    "rollouts/analysis.yaml",
+)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_resource_of_the_components_is_valid(file: str, wrong: Wrong) -> None:
+    assert wrong(next(yaml.safe_load_all((BASE / "components" / file).read_text()))) is None
+
+
+STEP = ("spec", "strategy", "canary", "steps", 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "said"),
+    [
+        ("Rollout", (*STEP, "setWeight"), ["10"], "setWeight must be integer"),
+        ("Rollout", ("spec", "workloadRef", "name"), [1], "name must be string"),
+        ("AnalysisTemplate", ("spec", "metrics", 0, "provider"), [], "property provider"),
+        ("AnalysisTemplate", ("spec", "args", 0, "name"), [], "property name"),
+    ],
+)
+def test_a_mistake_in_a_rollout_is_refused(
+    kind: str, path: Place, value: list[Any], said: str, wrong: Wrong
+) -> None:
+    assert said in (wrong(changed(GOOD[kind], path, *value)) or "")
 
 
 @pytest.mark.parametrize(

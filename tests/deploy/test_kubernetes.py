@@ -82,11 +82,27 @@ def kustomize(base: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def is_labelled(resource: Resource) -> None:
+    """By https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/."""
+    labels = {
+        name.removeprefix("app.kubernetes.io/"): value
+        for name, value in resource["metadata"]["labels"].items()
+    }
+    component = labels.pop("component")
+    common = dict.fromkeys(("name", "instance", "part-of"), "friendlyhello")
+    assert common.items() <= labels.items()
+    assert labels["version"] == VERSION
+    if template := resource.get("spec", {}).get("template", {}).get("metadata"):
+        prefixed = {f"app.kubernetes.io/{name}": value for name, value in common.items()}
+        assert template["labels"] == prefixed | {"app.kubernetes.io/component": component}
+
+
 def test_what_kustomize_renders_is_valid_and_reads_the_secret(
     rendered: dict[str, Resource],
 ) -> None:
     for resource in rendered.values():
         validate(resource)
+        is_labelled(resource)
         if resource["kind"] != "Namespace":
             assert resource["metadata"]["namespace"] == "friendlyhello"
     (secret,) = (one for one in rendered.values() if one["kind"] == "Secret")
@@ -118,7 +134,9 @@ def test_the_restricted_profile_admits_it(resource: Resource) -> None:
     # https://kubernetes.io/docs/concepts/security/pod-security-standards/, and a root file system
     # that is read-only, which it leaves open.
     labels = RESOURCES["Namespace/friendlyhello"]["metadata"]["labels"]
-    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    for mode in ("enforce", "warn", "audit"):
+        assert labels[f"pod-security.kubernetes.io/{mode}"] == "restricted"
+        assert re.fullmatch(r"v1\.\d+", labels[f"pod-security.kubernetes.io/{mode}-version"])
     whole, own = pod(resource)["securityContext"], container(resource)["securityContext"]
     assert whole["runAsNonRoot"] is True
     assert whole["runAsUser"] > 0
@@ -140,14 +158,16 @@ def test_user_port_and_probes_are_the_images() -> None:
     user, _, group = DOCKERFILE["USER"].partition(":")
     context = pod(WEB)["securityContext"]
     assert (context["runAsUser"], context["runAsGroup"]) == (int(user), int(group))
-    (port,) = container(WEB)["ports"]
+    port, _ = container(WEB)["ports"]
     assert port["containerPort"] == int(DOCKERFILE["EXPOSE"]) == Settings().port
     (sysctl,) = context["sysctls"]
     assert int(sysctl["value"]) <= port["containerPort"]
     (published,) = RESOURCES["Service/web"]["spec"]["ports"]
     assert published["targetPort"] == port["name"]
-    probes = {kind: container(WEB)[f"{kind}Probe"]["httpGet"] for kind in ("readiness", "liveness")}
+    kinds = ("startup", "readiness", "liveness")
+    probes = {kind: container(WEB)[f"{kind}Probe"]["httpGet"] for kind in kinds}
     assert probes == {
+        "startup": {"path": "/healthz", "port": port["name"]},
         "readiness": {"path": "/readyz", "port": port["name"]},
         "liveness": {"path": "/healthz", "port": port["name"]},
     }
@@ -227,11 +247,29 @@ def test_selectors_select_the_pods_they_are_meant_for() -> None:
     assert "replicas" not in WEB["spec"], "an apply would undo what the autoscaler did"
 
 
+def test_the_page_is_for_all_and_the_admin_port_for_the_monitoring_alone() -> None:
+    policy = RESOURCES["NetworkPolicy/web"]["spec"]
+    page, admin = container(WEB)["ports"]
+    everybody, monitoring = policy["ingress"]
+    assert everybody == {"ports": [{"protocol": "TCP", "port": page["name"]}]}
+    (peer,) = monitoring["from"]
+    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
+    assert monitoring["ports"] == [{"protocol": "TCP", "port": admin["name"]}]
+    assert policy["policyTypes"] == ["Ingress"]
+    (expression,) = policy["podSelector"]["matchExpressions"]
+    assert expression["values"] == ["web", "web-canary"]
+    environment = {one["name"]: one["value"] for one in container(WEB)["env"] if "value" in one}
+    settings = config.load([], environment)
+    assert (settings.admin_port, settings.admin_address) == (admin["containerPort"], None)
+    published = RESOURCES["Service/web"]["spec"]["ports"]
+    assert admin["name"] not in {one["targetPort"] for one in published}
+
+
 def test_only_the_web_pods_reach_redis_and_redis_reaches_nobody() -> None:
     policy = RESOURCES["NetworkPolicy/redis"]["spec"]
     assert policy["podSelector"]["matchLabels"] == REDIS["spec"]["selector"]["matchLabels"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
-    assert policy["egress"] == []
+    assert "egress" not in policy, "none is allowed"
     (rule,) = policy["ingress"]
     assert rule["from"] == [{"podSelector": WEB["spec"]["selector"]}]
     assert rule["ports"] == [{"protocol": "TCP", "port": container(REDIS)["ports"][0]["name"]}]

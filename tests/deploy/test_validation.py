@@ -18,17 +18,25 @@ Place = tuple[str | int, ...]
 FILES = {
     "HTTPRoute": "gateway/route.yaml",
     "Certificate": "tls/certificate.yaml",
+    "Rollout": "rollouts/rollout.yaml",
+    "AnalysisTemplate": "rollouts/analysis.yaml",
     "PrometheusRule": "monitor/rules.yaml",
     "ServiceMonitor": "monitor/monitor.yaml",
 }
+#: The first object of each file.
 GOOD = {
-    kind: yaml.safe_load((BASE / "components" / file).read_text()) for kind, file in FILES.items()
+    kind: next(yaml.safe_load_all((BASE / "components" / file).read_text()))
+    for kind, file in FILES.items()
 }
 
 #: Maps of text to text, whose fields are the user's.
-FREE = {"labels", "annotations", "matchLabels"}
+FREE = {"labels", "annotations", "matchLabels", "requests", "limits"}
 
-REFUSED = (jsonschema.ValidationError, pydantic.ValidationError)
+REFUSED = (
+    jsonschema.ValidationError,
+    pydantic.ValidationError,
+    kubernetes_validate.ValidationError,
+)
 
 kinds = pytest.mark.parametrize("kind", FILES)
 
@@ -86,7 +94,11 @@ def test_a_field_by_the_name_that_python_has_for_it_is_refused() -> None:
 def test_a_value_of_the_wrong_type_is_refused_anywhere(kind: str) -> None:
     for path, value in places(GOOD[kind]["spec"], ("spec",)):
         for wrong in ("1", 1, ["text"]):
-            may_be_a_number = path[-1] == "expr" and wrong == 1
+            is_quantity = {"requests", "limits"}.intersection(path[:-1])
+            may_be_a_number = (path[-1] in ("expr", "targetPort") or is_quantity) and wrong in (
+                1,
+                "1",
+            )
             if type(wrong) is not type(value) and not may_be_a_number:
                 with pytest.raises(REFUSED):
                     validate(changed(GOOD[kind], path, wrong))

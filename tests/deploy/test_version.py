@@ -32,7 +32,13 @@ def _of_the_manifests() -> str:
     return str(yaml.safe_load(path.read_text())["images"][0]["newTag"])
 
 
-@pytest.mark.parametrize("stamped", [_of_the_image, _of_the_manifests])
+def _of_the_labels() -> str:
+    path = ROOT / "deploy/kubernetes/kustomization.yaml"
+    pairs = yaml.safe_load(path.read_text())["labels"][0]["pairs"]
+    return str(pairs["app.kubernetes.io/version"])
+
+
+@pytest.mark.parametrize("stamped", [_of_the_image, _of_the_manifests, _of_the_labels])
 def test_what_cannot_read_the_version_was_stamped_with_it(stamped: object) -> None:
     assert callable(stamped)
     assert stamped() == VERSION, "make stamp writes it"

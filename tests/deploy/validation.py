@@ -56,9 +56,61 @@ HTTP_ROUTE = fields(
     ),
 )
 
+#: The fields that the components use: https://argoproj.github.io/argo-rollouts/features/specification/
+#: and, for the reference, https://argoproj.github.io/argo-rollouts/features/specification/#workloadref
+ROLLOUT = fields(
+    *("selector", "workloadRef", "strategy"),
+    selector=fields("matchLabels", matchLabels=TEXTS),
+    workloadRef=fields(
+        *("apiVersion", "kind", "name"),
+        apiVersion=TEXT,
+        kind={"enum": ["Deployment", "ReplicaSet", "PodTemplate"]},
+        name=TEXT,
+        scaleDown={"enum": ["never", "onsuccess", "progressively"]},
+    ),
+    strategy=fields(
+        "canary",
+        canary=fields(
+            "steps",
+            maxSurge={"type": "integer", "minimum": 0},
+            maxUnavailable={"type": "integer", "minimum": 0},
+            canaryService=TEXT,
+            steps=several(
+                fields(
+                    setWeight={"type": "integer", "minimum": 0, "maximum": 100},
+                    analysis=fields(
+                        "templates",
+                        templates=several(fields("templateName", templateName=TEXT), 8),
+                        args=several(fields("name", "value", name=TEXT, value=TEXT), 8),
+                    ),
+                )
+                | {"minProperties": 1, "maxProperties": 1},
+                32,
+            ),
+        ),
+    ),
+)
+
+#: https://argoproj.github.io/argo-rollouts/features/analysis/ and its page on Jobs; `validate`
+#: looks at the Job's own spec.
+ANALYSIS_TEMPLATE = fields(
+    "metrics",
+    args=several(fields("name", name=TEXT), 8),
+    metrics=several(
+        fields(
+            *("name", "provider"),
+            name=TEXT,
+            provider=fields("job", job=fields("spec", spec={"type": "object"})),
+        ),
+        8,
+    ),
+)
+
 #: The spec of each custom resource: its fields, or the module that has the model of the whole.
 SPECS = {
     ("gateway.networking.k8s.io/v1", "HTTPRoute"): HTTP_ROUTE,
+    ("argoproj.io/v1alpha1", "Rollout"): ROLLOUT,
+    ("argoproj.io/v1alpha1", "AnalysisTemplate"): ANALYSIS_TEMPLATE,
     ("cert-manager.io/v1", "Certificate"): "cloudcoil.models.cert_manager.v1",
     ("monitoring.coreos.com/v1", "PrometheusRule"): "cloudcoil.models.prometheus_operator.v1",
     ("monitoring.coreos.com/v1", "ServiceMonitor"): "cloudcoil.models.prometheus_operator.v1",
@@ -81,10 +133,20 @@ def validate(resource: Resource) -> None:
         spec={"type": "object"} if modelled else spec,
     )
     jsonschema.validate(resource, whole)
+    if resource["kind"] == "AnalysisTemplate":
+        for metric in resource["spec"]["metrics"]:
+            validate(job_of(metric))
     if modelled:
         model(spec, resource["kind"]).model_validate(
             resource, strict=True, extra="forbid", by_alias=True, by_name=False
         )
+
+
+def job_of(metric: Resource) -> Resource:
+    """Return the Job that a metric of an AnalysisTemplate makes."""
+    spec = metric["provider"]["job"]["spec"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "made"}}
+    return job | {"spec": spec}
 
 
 @cache

@@ -6,6 +6,7 @@ visitors leave. ``MODEL_MINUTES=120`` makes it go on for two hours.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -32,7 +33,9 @@ import counter.link
 import counter.spell
 import counter.visits
 from counter import Visits
+from tests.support.replayed import check
 from tests.support.simulated import Network, Packet, Pair, VirtualLoop, take_over
+from tests.support.traces import Trace, recording
 
 MINUTES = float(os.environ.get("MODEL_MINUTES", 0))
 
@@ -66,6 +69,9 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
 )
 
+#: The names of the traces' files.
+FILES = itertools.count()
+
 which = st.integers(0, 99)  # of those that there are, the newest first
 who = st.integers(0, PROCESSES - 1)
 
@@ -74,7 +80,9 @@ class Model(RuleBasedStateMachine):
     """Counters, their visitors, and all that may happen to them."""
 
     servers: Pair
+    folder: Path
     steps = 0
+    replayed = 0
     shown_in_all = 0
 
     def __init__(self) -> None:
@@ -94,14 +102,20 @@ class Model(RuleBasedStateMachine):
         self.processes: list[Visits] = []
         self.is_at_once = False
         self.half = False
+        self.recording = contextlib.ExitStack()
+        self.trace: Trace | None = None
+        self.copies: list[object] = []
 
     @initialize(
         first=st.sampled_from([0, -3]),
         wait=st.sampled_from([0, 1]),
         late_copies_arrive=st.booleans(),
         others_end=st.booleans(),
+        is_traced=st.sampled_from([False] * 9 + [True]),
     )
-    def begin(self, first: int, wait: int, late_copies_arrive: bool, others_end: bool) -> None:
+    def begin(
+        self, first: int, wait: int, late_copies_arrive: bool, others_end: bool, is_traced: bool
+    ) -> None:
         """Begin.
 
         :arg first: what the counter holds at first.
@@ -109,6 +123,8 @@ class Model(RuleBasedStateMachine):
         :arg late_copies_arrive: whether those that are left at the end do.
         :arg others_end: whether only one process is left at the end; else all were off before.
         """
+        if is_traced:
+            self.trace = self.recording.enter_context(recording(self.folder / str(next(FILES))))
         self.first, self.wait = first, wait
         self.late_copies_arrive, self.others_end = late_copies_arrive, others_end
         self.servers.primary.run(b"SET counter %d\r\n" % first)
@@ -225,7 +241,13 @@ class Model(RuleBasedStateMachine):
     @rule(which=which)
     @precondition(lambda self: self.network.sent)
     def packet_arrives_again(self, which: int) -> None:
-        self.do(self.network.run, pick(self.network.sent, which))
+        self.do(self.run_copy, pick(self.network.sent, which))
+
+    def run_copy(self, packet: Packet) -> None:
+        if self.trace:
+            self.copies.append(object())  # each comes by a way of its own
+            self.trace.sent(self.copies[-1], packet.data.partition(b"*3\r\n$4\r\nWAIT")[0])
+        self.network.run(packet)
 
     @rule()
     def all_arrives(self) -> None:
@@ -297,6 +319,7 @@ class Model(RuleBasedStateMachine):
                 self.end()
         finally:
             self.loop.end()
+            self.recording.close()
 
     def end(self) -> None:
         """Let everything be well again, and all numbers be used up."""
@@ -309,6 +332,9 @@ class Model(RuleBasedStateMachine):
         missing = sorted({*numbers} - self.shown - self.network.at_most_once)
         assert not missing, f"of {numbers} nobody was shown {missing}"
         assert self.shown <= {*numbers}
+        if self.trace:
+            before = {b"counter": b"%d" % self.first}
+            type(self).replayed += check(self.trace.events(), before, self.shown)
         lasting = {key for key, seconds in self.servers.primary.expiries().items() if seconds < 0}
         assert lasting == {b"counter"}, "Redis would keep these for ever"
         type(self).shown_in_all += len(numbers)
@@ -321,7 +347,7 @@ class Model(RuleBasedStateMachine):
             self.turn_off()
         if self.late_copies_arrive:
             for packet in self.network.packets:
-                self.network.run(packet)
+                self.run_copy(packet)
         with self.network.flowing():
             self.loop.do(self.network.deliver_all)
             self.loop.go_on(5.0)
@@ -352,7 +378,7 @@ def pick(some: list, which: int):  # type: ignore[no-untyped-def,type-arg]
 
 
 @pytest.fixture
-def model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Model]]:
+def model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Model]]:
     """The model on running Valkeys, with whatever it replaces in the counter."""
     monkeypatch.setattr(counter.connection, "take_over", take_over)
     for module in TIMED:
@@ -360,7 +386,7 @@ def model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Model]
     monkeypatch.setattr(counter.visits, "Connector", counter.visits.Connector)
     monkeypatch.setattr(logging.getLogger("friendlyhello.visits"), "disabled", True)
     servers = Pair(folder)
-    yield type("Model", (Model,), {"servers": servers})
+    yield type("Model", (Model,), {"servers": servers, "folder": tmp_path})
     servers.close()
 
 
@@ -375,9 +401,11 @@ def test_each_number_is_shown_once_whatever_happens(model: type[Model]) -> None:
         took = time.monotonic() - start
         print(
             f"{model.steps:,} steps in {took:.0f} s ({model.steps / took:,.0f} steps/s), "
-            f"{model.shown_in_all:,} numbers, each shown once",
+            f"{model.shown_in_all:,} numbers, each shown once; {model.replayed:,} replies "
+            "of orders that are searched",
             flush=True,
         )
         if took >= 60 * MINUTES:
             break
     assert model.steps >= LEAST
+    assert model.replayed > 0

@@ -114,6 +114,8 @@ async def test_an_address_that_wins_late_is_still_taken(fake: FakeRedis) -> None
                 late.settimeout(PATIENCE)
                 assert late.recv(1000).endswith(b"PING\r\n")
                 late.sendall(b"+PONG\r\n")
+                assert b"ROLE" in await asyncio.to_thread(late.recv, 1000)
+                late.sendall(b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n")
                 assert b"EVALSHA" in await asyncio.to_thread(late.recv, 1000)
                 late.sendall(b":7\r\n")
                 assert await visit == 7

@@ -19,6 +19,8 @@ from tests.support.ports import held_port
 from tests.support.processes import seconds_to_stop
 from tests.support.program import Program
 from tests.support.proxy import Proxy
+from tests.support.replayed import check
+from tests.support.traces import Trace, recorded
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -297,8 +299,9 @@ FAULTS = {
 }
 
 
-def start(program: Start, url: str, deadline: float) -> Program:
-    server = program(f"--redis-url={url}", f"--redis-timeout={deadline}", "--access-log=false")
+def start(program: Start, url: str, deadline: float, **variables: str) -> Program:
+    flags = f"--redis-url={url}", f"--redis-timeout={deadline}", "--access-log=false"
+    server = program(*flags, **variables)
     server.wait_for(b"counter on")
     return server
 
@@ -319,11 +322,13 @@ def assert_nobody_waited(load: Driven, visits: list[Visit], deadline: float) -> 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=[name.replace(" ", "-") for name in FAULTS])
 def test_no_visitor_waits_and_each_visit_counts_once(
-    fault: Fault, valkey: Valkey, program: Start, folder: Path
+    fault: Fault, valkey: Valkey, program: Start, folder: Path, tmp_path: Path
 ) -> None:
+    trace = folder / "trace"
     with Proxy([valkey.path]) as proxy:
         stage = Stage(valkey, proxy, folder, fault.deadline)
-        server = start(program, f"redis://127.0.0.1:{proxy.port}", fault.deadline)
+        url, variables = f"redis://127.0.0.1:{proxy.port}", recorded(tmp_path, trace)
+        server = start(program, url, fault.deadline, **variables)
         with driven(server) as load:
             well = load.now
             with fault.inject(stage):
@@ -345,7 +350,8 @@ def test_no_visitor_waits_and_each_visit_counts_once(
         if fault.restarts:
             assert_none_twice(numbers(load, since=begun))
         else:
-            assert_exact(valkey.client, [server], numbers(load))
+            seen = assert_exact(valkey.client, [server], numbers(load))
+            assert check(Trace(trace).events(), shown=seen.elements())
         uncounted = load.uncounted()
         assert fault.counter_off in (None, bool(uncounted))
         if uncounted:

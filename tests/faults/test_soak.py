@@ -12,6 +12,8 @@ from tests.support.driven import BUSY, driven
 from tests.support.exact import assert_exact, numbers
 from tests.support.program import Program
 from tests.support.proxy import Proxy
+from tests.support.replayed import check
+from tests.support.traces import Trace, recorded
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -42,14 +44,19 @@ def descriptors(server: Program) -> int:
 
 @pytest.mark.timeout(4000)
 def test_a_server_that_has_seen_every_fault_is_as_it_was(
-    valkey: Valkey, program: Start, folder: Path, request: pytest.FixtureRequest
+    valkey: Valkey,
+    program: Start,
+    folder: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     seconds = 60 * float(request.config.getoption("--soak"))
     chance = random.Random(1)
     seen: dict[str, float] = {}
     with Proxy([valkey.path]) as proxy:
         stage = Stage(valkey, proxy, folder, DEADLINE)
-        server = start(program, f"redis://127.0.0.1:{proxy.port}", DEADLINE)
+        variables = recorded(tmp_path, folder / "trace")
+        server = start(program, f"redis://127.0.0.1:{proxy.port}", DEADLINE, **variables)
         with driven(server) as load:
             wait_until(lambda: len(load.visits) >= 200)  # then each of its connections is there
             before = memory(server), descriptors(server)
@@ -66,6 +73,8 @@ def test_a_server_that_has_seen_every_fault_is_as_it_was(
         report = load.report()
         print(report.as_text())
         seen_in_all = assert_exact(valkey.client, [server], numbers(load))
+    replies = check(Trace(folder / "trace").events(), shown=seen_in_all.elements())
+    print(f"replies that are those of an order that was searched: {replies:,}")
     print(f"shown later, as nobody was shown them: {seen_in_all.total() - report.counted:,}")
     print(f"memory {before[0]:,} kB, at the end {after[0]:,} kB")
     print(f"descriptors {before[1]}, at the end {after[1]}")

@@ -56,6 +56,7 @@ class Application(HTTPServerConnectionDelegate):
         self.draining = asyncio.Event()
         self.busy_poll, self.outbox = BusyPoll(), outbox
         self.first_look = FirstLook(0.0)
+        self.received = memoryview(bytearray(1025))
         self.requests: list[Request] = []
         self.steps = 0  # grows whenever something goes on
         self._closed = 0

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from http.client import HTTPConnection
 from typing import cast
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from handlers.faulty import EMPTY, STATUSES
@@ -129,7 +130,9 @@ def test_status_is_forced_and_not_counted(
                 assert body == b""
                 assert "Content-Type" not in answer.headers
             elif method == "GET":
-                assert body == f"{status} {answer.reason}\n".encode()
+                said = {"status": status, "title": answer.reason}
+                line = f"{status} {answer.reason}\n"
+                assert body.decode() == (json.dumps(said) if status >= 400 else line)
             if status == 405:
                 assert answer.headers["Allow"] == "GET, HEAD"
     assert valkey.counter() == 0
@@ -144,7 +147,7 @@ def test_a_client_that_leaves_while_it_is_to_wait_is_not_counted(
     counting: Start, connect: Connect, valkey: Valkey
 ) -> None:
     server = counting(f"--redis-url={valkey.url}", "--faults")
-    for leave in (HTTPConnection.close, half_close, reset):
+    for leave in (HTTPConnection.close, reset):
         client = connect(server)
         client.request("GET", "/?wait=9s")
         seen(connect(server))
@@ -157,9 +160,19 @@ def test_a_client_that_leaves_while_it_is_to_wait_is_not_counted(
     assert server.visits() == 1
 
 
-def half_close(client: HTTPConnection) -> None:
+@pytest.mark.parametrize("whole_replica", [False, True])
+def test_a_client_that_closes_its_side_while_it_is_to_wait_is_shown_the_page(
+    whole_replica: bool, counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--faults")
+    client = connect(server)
+    if whole_replica:
+        client.request("PUT", "/faults", '{"wait": "500ms"}')
+        assert read(client)[0] == 200
+    client.request("GET", "/" if whole_replica else "/?wait=500ms")
     client.sock.shutdown(socket.SHUT_WR)
-    assert read(client)[0] == 400
+    status, page = read(client)
+    assert (status, page[-1:]) == (200, "1")
 
 
 def reset(client: HTTPConnection) -> None:

@@ -212,7 +212,10 @@ class EscapingTest(PageCase):
         ("text/html;q=0.8, application/json;q=0.9", True),
         ("text/html ; q=0.8 , application/json ; q=0.9", True),
         ("text/html, application/json", False),
-        ("application/json, */*", False),
+        ("application/json, */*", True),  # the more specific wins (RFC 9110, 12.5.1)
+        ("application/json, text/plain, */*", True),  # axios, Angular
+        ("text/*, application/json", True),
+        ("text/html, application/*", False),
         ("application/json, */*;q=0.5", True),
         ("application/json;q=0, */*", False),
         ("text/html;q=0, */*", True),
@@ -229,6 +232,10 @@ class EscapingTest(PageCase):
         ("application/json;q=0.1234", False),
         ("json", False),
         (";,,;q=1,/,application/json", True),
+        # No client has more than 32, and each takes its time.
+        ("a/b," * 31 + "application/json", True),
+        ("a/b," * 32 + "application/json", False),
+        ("a/b," * 4000, False),
         # A browser's own.
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", False),
     ],

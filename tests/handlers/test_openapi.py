@@ -29,7 +29,7 @@ def test_description_is_served_as_it_is(program: Start) -> None:
 def test_every_path_is_described_and_no_other() -> None:
     described = set(yaml.safe_load(DESCRIPTION.read_text())["paths"]) - {"/{other}"}
     assert described == set(
-        route_names(make_app(Settings(faults=True)).wildcard_router.rules).values()
+        route_names(make_app(Settings(faults=True, echo=True)).wildcard_router.rules).values()
     )
 
 
@@ -68,7 +68,7 @@ AT_LENGTH = "--max-examples=12"
 @pytest.fixture
 def server(program: Start, valkey: Valkey) -> Program:
     return program(
-        *(f"--redis-url={valkey.url}", "--access-log=false", "--faults"),
+        *(f"--redis-url={valkey.url}", "--access-log=false", "--faults", "--echo"),
         *("--version-label=v1.2", "--labels=zone=eu-1,node=n7"),
     )
 
@@ -98,5 +98,6 @@ def test_answers_are_as_described_without_faults_and_redis(program: Start, folde
     server = program("--redis-url=unix:/nowhere/redis.sock", "--access-log=false")
     # The query is ignored then, whatever it says.
     ignored = "--exclude-checks=negative_data_rejection"
-    # /faults is 404 then, whatever the method.
-    drive(server, folder, DESCRIPTION, AT_LENGTH, ignored, "--exclude-path=/faults")
+    # /faults and /echo are 404 then, whatever the method.
+    paths = "--exclude-path=/faults", "--exclude-path=/echo"
+    drive(server, folder, DESCRIPTION, AT_LENGTH, ignored, *paths)

@@ -30,6 +30,7 @@ PATHS = {
     "/static/{file}": [f"/static/{file.name}" for file in FOLDER.iterdir()],
     "/metrics": ["/metrics"],
     "/openapi.yaml": ["/openapi.yaml"],
+    "/version": ["/version"],
     "/faults": ["/faults"],
     "other": ["/nothing", "//", "/live/", "/static/none"],
 }

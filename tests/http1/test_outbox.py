@@ -84,7 +84,7 @@ def served(then: Any) -> Served:
     return Served(http1.HTTPServer(http1.Application([("/", Then)], then=then)), State())
 
 
-@pytest.mark.parametrize("act", ["close", "close_if_idle", "_close_lingering"])
+@pytest.mark.parametrize("act", ["close", "close_if_idle", "end"])
 @gen_test
 async def test_an_answer_is_sent_whatever_is_done_to_the_connection_in_its_turn(
     act: str, io_loop: IOLoop

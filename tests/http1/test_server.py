@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from http.client import responses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -604,7 +605,7 @@ async def test_slow_reader_gets_the_whole_last_answer(
     tls: Contexts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("http1.connection.LINGERING_CLOSE", 0.1)
+    monkeypatch.setattr("http1.stream.LINGERING_CLOSE", 0.1)
     served = serve(ssl_options=tls.server if over_tls else None)
     options = {"ssl": tls.client, "server_hostname": "localhost"} if over_tls else {}
     client = await served.connect(limit=1024, **options)
@@ -638,10 +639,10 @@ async def test_slow_reader_gets_the_whole_last_answer(
 async def test_what_is_too_large_is_refused_before_it_ends(
     sent: bytes, status: int, serve: Serve
 ) -> None:
-    served = serve(max_header_size=200, max_body_size=300, refusal_headers={"Connection": "close"})
+    served = serve(max_header_size=200, max_body_size=300)
     client = await served.connect()
-    answer = await client.ask(sent)
-    assert (answer.status, answer.headers) == (status, {"connection": "close"})
+    client.send(sent)
+    assert await client.rest() == f"HTTP/1.1 {status} {responses[status]}\r\n\r\n".encode()
     assert served.state.begun == []
 
 
@@ -660,13 +661,17 @@ async def test_what_is_too_large_is_refused_before_it_ends(
     ],
     ids=repr,
 )
-async def test_what_takes_too_long_is_closed(limit: str, sent: bytes, serve: Serve) -> None:
+async def test_what_takes_too_long_is_told_so_and_closed_and_idle_ones_are_closed(
+    limit: str, sent: bytes, serve: Serve
+) -> None:
     options = {"idle_connection_timeout": 60.0, "header_timeout": 60.0, "body_timeout": 60.0}
     served = serve(**options | {limit: 0.1})
     client = await served.connect()
     client.send(sent)
     data = await client.rest()
     assert data.count(b"HTTP/1.1 200 OK") == sent.count(GET)
+    has_begun = limit != "idle_connection_timeout"
+    assert data.count(b"HTTP/1.1 408 Request Timeout\r\n\r\n") == has_begun
     assert b"400" not in data
 
 
@@ -1001,6 +1006,25 @@ async def test_draining_tells_idle_clients_of_tls_and_does_not_wait_for_them(
         async with asyncio.timeout(PATIENCE):
             await served.server.drain(3600)
         assert await asyncio.to_thread(client.recv, 1) == b""  # the close of TLS, not of TCP alone
+
+
+@gen_test
+async def test_idle_client_of_tls_is_told_of_the_close_at_its_timeout(
+    serve: Serve, tls: Contexts
+) -> None:
+    served = serve(ssl_options=tls.server, idle_connection_timeout=0.2)
+
+    def visit() -> bytes:
+        plain = socket.create_connection(("127.0.0.1", served.port), PATIENCE)
+        with tls.client.wrap_socket(
+            plain, server_hostname="localhost", suppress_ragged_eofs=False
+        ) as client:
+            client.sendall(GET)
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+            return client.recv(1)  # raises where TCP alone is closed
+
+    assert await asyncio.to_thread(visit) == b""
+    await eventually(lambda: not served.server.connections)
 
 
 @gen_test

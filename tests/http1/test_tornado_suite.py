@@ -10,7 +10,7 @@ from tests.support import ROOT
 
 #: Of Tornado 6.6; a suite that shrinks has not been found.
 TESTS = {
-    "httpserver_test": 69,
+    "httpserver_test": 68,
     "web_test": 276,
     "simple_httpclient_test": 139,
     "http1connection_test": 7,

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -51,8 +52,35 @@ def both(host: str, target: str = "/") -> list[HTTPServerRequest]:
 def test_a_request_without_query_is_what_tornado_makes_of_it(host: str, target: str) -> None:
     ours, theirs = (vars(request) for request in both(host, target))
     times = [one.pop("_start_time") for one in (ours, theirs)]
+    del ours["_begun"]
     assert ours == theirs
     assert abs(times[1] - times[0]) < 60
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("target", ["/", "/?query", "/nothing"])
+async def test_a_clock_that_is_set_back_makes_no_time_negative(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[float] = []
+
+    class Handler(RequestHandler):
+        EAGER_START = True
+
+        async def get(self) -> None:
+            monkeypatch.setattr(time, "time", lambda: 0.0)
+
+    app = Application(
+        [("/", Handler)], log_function=lambda one: taken.append(one.request.request_time())
+    )
+    server = HTTPServer(app)
+    listening, port = bind_unused_port()
+    server.add_sockets([listening])
+    await AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}{target}", raise_error=False)
+    monkeypatch.undo()
+    server.stop()
+    assert len(taken) == 1
+    assert 0 <= taken[0] < 60
 
 
 def test_requests_share_nothing_that_a_handler_may_change() -> None:

@@ -147,6 +147,27 @@ def test_pages_are_served_over_tls_1_2_and_newer_and_the_log_says_https(
         connect(server, context)
 
 
+def test_tls_1_2_is_agreed_on_with_forward_secrecy_and_authenticated_encryption_alone(
+    files: Files, program: Start
+) -> None:
+    server = program(*files.flags, "--redis-url=unix:/nowhere/redis.sock")
+    taken = ("ECDHE+AESGCM", "ECDHE+CHACHA20")
+    for ciphers in (*taken, "AES256-GCM-SHA384", "ECDHE+SHA256:ECDHE+SHA384:!AEAD", "kRSA"):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(f"{ciphers}:@SECLEVEL=0")
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as plain:
+            if ciphers in taken:
+                context.wrap_socket(plain).close()
+            else:
+                with pytest.raises(ssl.SSLError):
+                    context.wrap_socket(plain)
+    server.signal()
+    assert server.wait() == 0
+    assert server.log.count(b"SSL Error") == 1
+
+
 def test_plain_http_is_closed_with_one_line_however_often(files: Files, program: Start) -> None:
     server = program(NO_REDIS, *files.flags)
     for _ in range(20):

@@ -38,6 +38,7 @@ class Timer:
 
     def cancel(self) -> None:
         self._cancelled = True
+        self._call_soon = _cancelled  # as the loops' own: what is not to be called is not kept
         if self._handle is not None:
             self._handle.cancel()
 
@@ -47,6 +48,10 @@ class Timer:
     def run(self) -> None:
         if not self._cancelled:
             self._handle = self._call_soon()
+
+
+def _cancelled() -> asyncio.Handle:
+    raise AssertionError("it is cancelled")
 
 
 class Patient(asyncio.AbstractEventLoop):

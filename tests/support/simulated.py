@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.exceptions import ConnectionError
 
-from counter.connector import Opened
+from counter.opening import Opened
 from tests.support.ports import held_port
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until

@@ -15,7 +15,8 @@ from redis.exceptions import RedisError, ResponseError
 from counter.connection import Request
 from counter.delivery import Delivery
 from counter.tokens import spares_key
-from tests.support.store import Hash, SortedSet, Store
+from tests.support.commands import Hash, SortedSet
+from tests.support.store import Store
 
 COUNTER, SPARES, RECORD = b"counter", spares_key("counter").encode(), b"{counter}:process:P"
 
@@ -77,6 +78,7 @@ def reads(
     except RedisError as error:
         why = "is refused" if it.refused(error, request) else "fails"
         return frozen(it), (), why
+    assert not it.tokens.has_dropped, "the script cannot read what it wrote"
     return frozen(it), tuple(itertools.chain.from_iterable(numbers)), ""
 
 

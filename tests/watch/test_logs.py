@@ -380,3 +380,20 @@ def test_counter_off_and_on_are_a_line_each_however_many_pages(
     first = about.index("on")  # it may have started off
     assert about[first:] == ["on", "off", "on", "off", "on"]
     assert len(requests_in(lines, "text")) == 70
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_a_line_has_a_thousand_characters_of_what_a_client_sent(
+    log_format: str, program: Start
+) -> None:
+    server = program("--redis-url=unix:/nowhere/redis.sock", f"--log-format={log_format}")
+    for path in (b"x" * 16_000, b"\x85" * 16_000, b"?last=" + b"\x85" * 16_000):
+        talk(server, b"GET /live/" + path + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        talk(server, b"GET " + path + b" HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\n\r\n")
+    server.signal()
+    assert server.wait() == 0
+    lines = [line for line in server.log.splitlines() if b"404" in line or b"alformed" in line]
+    assert len(lines) >= 6
+    assert all(b"\xe2\x80\xa6" in line or b"\\u2026" in line for line in lines if b"404" in line)
+    # An escape has six characters; the rest of a line is far shorter.
+    assert max(map(len, lines)) < 6 * logs.LONGEST + 1000

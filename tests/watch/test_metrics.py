@@ -6,6 +6,8 @@ import os
 import random
 import signal
 import socket
+import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -19,6 +21,7 @@ from tornado.web import RequestHandler
 
 from counter import Visits
 from handlers import route_names
+from handlers.metrics import TEXT_SECONDS
 from server import make_app
 from tests.support.processes import children
 from tests.support.program import Program
@@ -33,12 +36,18 @@ Connect = Callable[[Program], HTTPConnection]
 #: No visit that waits for Redis is answered by its deadline.
 PATIENT = f"--redis-timeout={PATIENCE}"
 
+#: When each server was scraped last, on the monotonic clock.
+_scraped: weakref.WeakKeyDictionary[Program, float] = weakref.WeakKeyDictionary()
+
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def scrape(server: Program) -> Samples:
-    """Every sample of a scrape, by its name and labels."""
+    """Every sample of a scrape, by its name and labels, of a text that is made now."""
+    last = _scraped.get(server, -TEXT_SECONDS)
+    time.sleep(max(last + TEXT_SECONDS - time.monotonic(), 0))
     status, text = server.get("/metrics")
+    _scraped[server] = time.monotonic()
     assert status == 200
     return read(text)
 
@@ -383,3 +392,16 @@ def test_what_the_http_server_refuses_is_no_request(program: Start) -> None:
         assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
     names = {name for name, _ in scrape(server)}
     assert "friendlyhello_requests_total" not in names
+
+
+def test_a_text_is_made_once_a_second_however_many_ask(counting: Start, valkey: Valkey) -> None:
+    server = counting(f"--redis-url={valkey.url}")
+    before = scrape(server)
+    server.visits()
+    text = server.get("/metrics")[1]  # perhaps of the next second already, on a busy machine
+    assert value(read(text), "visits_total") in (0, 1)
+    begun = time.monotonic()
+    texts = {server.get("/metrics")[1] for _ in range(200)}
+    assert len(texts) <= 3 + (time.monotonic() - begun) / TEXT_SECONDS
+    assert value(before, "visits_total") == 0
+    assert value(scrape(server), "visits_total") == 1

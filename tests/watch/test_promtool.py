@@ -37,7 +37,7 @@ def test_metrics_are_clean(redis: str, program: Start, valkey: Valkey) -> None:
 
 
 def test_rules_are_rules() -> None:
-    assert "3 rules found" in promtool("check", "rules", str(ALERTS))
+    assert "4 rules found" in promtool("check", "rules", str(ALERTS))
 
 
 def test_alerts_fire_when_they_should_and_else_not(tmp_path: Path) -> None:

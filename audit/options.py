@@ -1,0 +1,196 @@
+"""The audit's options: what each may be, and how a bad one is told."""
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TextIO, TypeVar
+
+from audit.client import header, place
+from audit.report import Most
+
+EPILOG = """exit status:
+  0  every visit was answered, at least one was counted, and no number was
+     shown twice (with --exclusive: and none is missing)
+  1  the audit failed; the report says where, or a line what was waited for
+  2  a bad argument, or what answers is not friendlyhello, or this machine
+     has run out of connections, or of room for the report
+"""
+
+Value = TypeVar("Value")
+
+DEFAULT_REQUESTS = 1000
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, its errors without the usage: one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2 and the message."""
+        line = message.encode("unicode_escape").decode()
+        self.exit(2, f"{self.prog}: {line}\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End with a message on standard error, if that takes it."""
+        write(sys.stderr, message or "")
+        sys.exit(status)
+
+    def print_help(self, file: object = None) -> None:
+        """Print the help, as a report is printed."""
+        self.print(self.format_help())
+
+    def print(self, text: str) -> None:
+        """Print what was asked for; end when it cannot be written, unless its reader has left."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # bars and dashes, where it is not UTF-8
+        error = write(sys.stdout, text.removesuffix("\n") + "\n")
+        if error and not isinstance(error, BrokenPipeError):
+            self.error(f"standard output: {error.strerror}")
+
+
+def write(stream: TextIO | None, text: str) -> OSError | None:
+    """Write a text, and return why that cannot be."""
+    if stream is None:
+        return None
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        # What is left in its buffer would be tried again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error
+    return None
+
+
+def new_parser() -> Parser:
+    """Return what reads the command line."""
+    parser = Parser(
+        prog="check.py",
+        description="Visit a deployment of friendlyhello and audit its visit numbers.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("url", metavar="URL", help="the page, such as http://localhost:4000")
+    add(
+        "--requests",
+        type=_whole(1, 10**8),
+        metavar="N",
+        help=f"visits to make (default {DEFAULT_REQUESTS:,} without --duration)",
+    )
+    add("--duration", type=_seconds, metavar="S", help="seconds to go on for")
+    add(
+        *("--concurrency",),
+        type=_whole(1, 10_000),
+        metavar="N",
+        default=16,
+        help="visits under way at once (default 16)",
+    )
+    add(
+        *("--rate",),
+        type=_seconds,
+        metavar="N",
+        help="visits to make in a second, evenly; the latency of one that has to wait for a free "
+        "connection counts from when it was due",
+    )
+    add(
+        *("--timeout",),
+        type=_seconds,
+        metavar="S",
+        default=10.0,
+        help="seconds after which a visit has failed (default 10)",
+    )
+    add(
+        *("--keep-alive",),
+        action="store_true",
+        help="reuse connections; by default each visit opens its own, as balancers choose "
+        "a replica per connection",
+    )
+    add(
+        *("--exclusive",),
+        action="store_true",
+        help="nobody else is visiting: a missing number is a visit that was counted and never "
+        "shown",
+    )
+    add(
+        *("--max-failures",),
+        type=_whole(0, 10**8),
+        metavar="N",
+        default=0,
+        help="visits that may fail (default 0)",
+    )
+    add(
+        *("--max-uncounted",),
+        type=_checked(Most.of),
+        metavar="N|N%",
+        help="visits that may get no number, or their share (any but all, by default)",
+    )
+    add(
+        *("--wait",),
+        type=_seconds,
+        metavar="S",
+        help="seconds to wait first, until Redis is up and the replicas answer; these visits "
+        "count, and are not in the report",
+    )
+    add(
+        *("--replicas",),
+        type=_whole(1, 10_000),
+        metavar="N",
+        default=1,
+        help="with --wait: how many replicas are to answer with a number (default 1)",
+    )
+    add(
+        *("--header",),
+        type=_checked(header),
+        metavar="'NAME: VALUE'",
+        action="append",
+        default=[],
+        help="send this header, in place of what is sent by default; may be given again",
+    )
+    add(
+        *("--connect",),
+        type=_checked(place, "allowed is HOST:PORT, IPv6 in brackets, the port from 1 to 65535"),
+        metavar="HOST:PORT",
+        help="connect to this place instead; the URL's host is still the one that is named",
+    )
+    trust = parser.add_mutually_exclusive_group().add_argument
+    trust("--cacert", metavar="FILE", help="PEM file of the CAs to trust, not the system's")
+    trust("--insecure", action="store_true", help="take any certificate")
+    add("--cert", metavar="FILE", help="PEM file of a certificate to show to the server")
+    add("--key", metavar="FILE", help="PEM file of its key, if it is not in the first")
+    add("--json", action="store_true", help="print the report as one JSON object")
+    add("--plot", metavar="FILE.svg", help="draw visits per second and latency over time")
+    return parser
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def check(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if text.isdecimal() and least <= int(text) <= most:
+                return int(text)
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: allowed is a whole number from {least} to {most:,}"
+        )
+
+    return check
+
+
+def _checked(read: Callable[[str], Value], allowed: str | None = None) -> Callable[[str], Value]:
+    def check(text: str) -> Value:
+        try:
+            return read(text)
+        except ValueError as error:
+            told = f"{text!r}: {allowed}" if allowed else str(error)
+            raise argparse.ArgumentTypeError(told) from None
+
+    return check
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) <= 86400:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: allowed is a number above 0, up to 86,400")

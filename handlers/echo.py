@@ -1,0 +1,52 @@
+"""``GET /echo``: the request as it arrived, for whoever asks what proxies make of it."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from handlers.accept import preferred
+from handlers.base import BaseHandler
+
+
+class EchoHandler(BaseHandler):
+    """Answers the request itself, and nothing of the server's."""
+
+    HEADERS: ClassVar[Mapping[str, str]] = {**BaseHandler.HEADERS, "Vary": "Accept"}
+
+    def get(self) -> None:
+        """Answer it as JSON, or as text for a browser."""
+        echoed = self._echoed()
+        accept = self.request.headers.get("Accept", "")
+        if preferred(accept, ("application/json", "text/html")) == "application/json":
+            self.finish_json(echoed)
+            return
+        headers = echoed.pop("headers")
+        lines = [f"{name}: {value}" for name, value in headers]
+        about = [f"{name}: {value}" for name, value in echoed.items() if value is not None]
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish("\n".join([*about, "", *lines, ""]))
+
+    head = get
+
+    def _echoed(self) -> dict[str, Any]:
+        request = self.request
+        connection: Any = request.connection
+        address = connection.context.address
+        peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
+        tls = connection.stream.socket if connection.context._orig_protocol == "https" else None
+        return {
+            "method": request.method,
+            "path": request.uri,
+            "version": request.version,
+            "scheme": request.protocol,
+            "client": request.remote_ip,
+            "peer": peer,
+            "tls": tls and tls.version(),
+            "client_certificate": tls and _subject(tls.getpeercert()),
+            "headers": list(request.headers.get_all()),
+        }
+
+
+def _subject(certificate: Mapping[str, Any] | None) -> str | None:
+    """Return a certificate's subject as RFC 4514 would, but in the order in which it is written."""
+    names = [pair for part in (certificate or {}).get("subject", ()) for pair in part]
+    return ", ".join(f"{name}={value}" for name, value in names) or None

@@ -1,0 +1,36 @@
+"""``GET /version``: what runs here."""
+
+import platform
+import sys
+
+import tornado
+
+from config import VERSION, commit
+from counter import Visits
+from handlers.base import BaseHandler
+from http1 import HTTPServer
+
+
+def _is_compiled() -> bool:
+    """Tell whether the parts that may be compiled are: not read from Python's source."""
+    files = [sys.modules[part.__module__].__file__ or "" for part in (Visits, HTTPServer)]
+    return not any(file.endswith((".py", ".pyc")) for file in files)
+
+
+class VersionHandler(BaseHandler):
+    """Tells the program's version and what it runs on."""
+
+    def get(self) -> None:
+        """Answer it; the commit where it is known."""
+        known = {"commit": found} if (found := commit()) else {}
+        self.finish_json(
+            {
+                "version": VERSION,
+                **known,
+                "python": platform.python_version(),
+                "tornado": tornado.version,
+                "compiled": _is_compiled(),
+            }
+        )
+
+    head = get

@@ -1,0 +1,198 @@
+"""Reading requests: step by step, one after the other, each handed to the application."""
+
+import asyncio
+import socket
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from tornado import gen
+from tornado.http1connection import HTTP1ConnectionParameters, parse_int
+from tornado.httputil import HTTPInputError, HTTPMessageDelegate
+from tornado.log import app_log
+
+from http1.body import Body, ChunkedBody, FixedBody
+from http1.exchange import Exchange
+from http1.first_look import FirstLook
+from http1.head import Head, parse_head
+from http1.input import Input, TooLarge
+from http1.outbox import Outbox
+from http1.refusal import Form
+from http1.stream import ClientStream
+from http1.tornado_internals import GzipMessageDelegate
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a connection may take.
+
+    :arg parameters: Tornado's own; their ``header_timeout`` is the seconds that a connection
+        may be idle.
+    :arg max_body_size: bytes.
+    :arg header_timeout: seconds for a request's headers, from their first byte on; when None,
+        they have to be there before the connection has been idle for too long.
+    :arg write_timeout: seconds in which a client has to read some of what is sent, when more waits
+        than the connection keeps for it; as long as it may be idle when None.
+    :arg refusal: writes the answers that the server gives without the application; when None, they
+        are bare status lines.
+    """
+
+    parameters: HTTP1ConnectionParameters
+    max_body_size: int
+    header_timeout: float | None = None
+    write_timeout: float | None = None
+    refusal: Form | None = None
+
+
+class RequestReader(ClientStream):
+    """Reads one request after the other.
+
+    :arg limits: what the client may take.
+    :arg outbox: see `ClientStream`, as for the others.
+    """
+
+    def __init__(
+        self, limits: Limits, outbox: Outbox, first_look: FirstLook, sock: socket.socket
+    ) -> None:
+        idle_timeout = limits.parameters.header_timeout
+        super().__init__(outbox, first_look, sock, limits.write_timeout or idle_timeout)
+        self.seconds = idle_timeout or 0.0
+        self.deadline = self.loop.time() + self.seconds  # that of an idle one
+        self.limits = limits
+        self.input = Input(limits.parameters.max_header_size)
+        self.held = False  # the application lets us wait
+        self.expect_request()
+
+    # What is done with a request, and with what is none.
+
+    @abstractmethod
+    def start_request(self, head: Head) -> tuple[Exchange, HTTPMessageDelegate]:
+        """Return a new request, and what the application takes it with."""
+
+    @abstractmethod
+    def refuse(self, status: int, what: str, why: object) -> None:
+        """Answer without the application, and end."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Send what is written, and close."""
+
+    def expect_request(self) -> None:
+        """Begin anew: these are a request's own, in the order in which they come to be."""
+        self._step: Callable[[RequestReader], bool] = RequestReader._read_head
+        self._is_late = False  # its head has begun to arrive, and has a deadline
+        self.exchange: Exchange | None = None
+        self.delegate: HTTPMessageDelegate | None = None
+        self.body: Body | None = None
+        self.is_handed_over = False
+
+    def be_idle(self) -> None:
+        """Wait for a request, for as long as a connection may be idle."""
+        self.expect_progress(self.limits.parameters.header_timeout)
+
+    # Reading: a step does one thing with what has arrived, tells whether there may be more to
+    # do, and names the next one. They stand in the order of a request.
+
+    def read_on(self, waited_for: "asyncio.Future[None] | None" = None) -> None:
+        """Take as many steps as what has arrived allows.
+
+        :arg waited_for: what the application has let us wait for.
+        """
+        try:
+            if waited_for is not None:
+                waited_for.result()
+            while not self.held and self._step(self):
+                pass
+        except HTTPInputError as error:
+            if isinstance(error, TooLarge):
+                self.refuse(431, "Unsatisfiable read", error)
+            else:
+                self.refuse(400, "Malformed HTTP message", error)
+        except (Exception, asyncio.CancelledError):
+            app_log.error("Uncaught exception", exc_info=True)
+            self.closing = self.held = True
+            self.close()
+        if self.closing or self.transport is None:
+            return
+        if self.reading_paused and (not self.held or self.input.is_empty):
+            self.reading_paused = False
+            self.transport.resume_reading()
+        if self.half_closed and not self.held:
+            self.end()
+
+    def _read_head(self) -> bool:
+        head = self.input.read_head()
+        if head is not None:
+            self._begin(parse_head(head))
+            return True
+        if not self._is_late and not self.input.is_empty and self.limits.header_timeout:
+            self._is_late = True
+            self.expect_progress(self.limits.header_timeout)
+        return False
+
+    def _begin(self, head: Head) -> None:
+        """Hand the head to the application."""
+        has_body = head.has_body
+        self._step = RequestReader._begin_body if has_body else RequestReader._hand_over
+        self.deadline = 0.0
+        self.exchange, self.delegate = self.start_request(head)
+        parameters = self.limits.parameters
+        if parameters.decompress:
+            self.delegate = GzipMessageDelegate(
+                self.delegate, parameters.chunk_size, self.limits.max_body_size
+            )
+        self._wait_for(self.delegate.headers_received(head.line, self.exchange.headers))
+
+    def _begin_body(self) -> bool:
+        """Expect the body, within the limits that the application may have set."""
+        assert self.exchange is not None
+        headers, most = self.exchange.headers, self.exchange.max_body_size
+        if "Content-Length" in headers:
+            length = parse_int(headers["Content-Length"])
+            if length > most:
+                raise HTTPInputError(f"Content-Length too long: a body has at most {most} bytes")
+            self.body = FixedBody(length)
+        else:
+            self.body = ChunkedBody(most, self.limits.parameters.max_header_size)
+        if self.input.is_empty and not self.body.is_whole:
+            self.exchange.send_continue()
+        self.expect_progress(self.exchange.body_timeout)
+        self._step = RequestReader._read_body
+        return True
+
+    def _read_body(self) -> bool:
+        assert self.body is not None
+        assert self.delegate is not None
+        data, begun = self.input.data, self.input.at
+        part, end = self.body.read(data, begun, self.limits.parameters.chunk_size)
+        self.input.at = end
+        if self.body.is_whole:
+            self._step = RequestReader._hand_over
+        if part:
+            self._wait_for(self.delegate.data_received(part))
+        return self.body is not None and (self.body.is_whole or end > begun)
+
+    def _hand_over(self) -> bool:
+        """Tell the application that it has the whole request; its answer is waited for."""
+        assert self.delegate is not None
+        if self.body is not None:
+            self.body = None
+            self.set_deadline(None)
+        self.is_handed_over = self.held = True
+        try:
+            self.delegate.finish()
+        except BaseException:
+            self.is_handed_over = False
+            raise
+        return False
+
+    def _wait_for(self, awaitable: Awaitable[None] | None) -> None:
+        if awaitable is not None:
+            self.held = True
+            gen.convert_yielded(awaitable).add_done_callback(self.go_on)
+
+    def go_on(self, waited_for: "asyncio.Future[None] | None" = None) -> None:
+        """Read on, now that nothing has to be waited for."""
+        if self.transport is not None and not self.closing:
+            self.held = False
+            self.read_on(waited_for)

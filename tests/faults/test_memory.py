@@ -1,0 +1,254 @@
+"""Clients that make the server take memory: it takes no more than it has, and gives it back."""
+
+import contextlib
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import limits
+from tests.process.test_tls import Files, files
+from tests.support import ROOT, raw_http
+from tests.support.memory import memory_group
+from tests.support.program import Program
+from tests.support.raw_http import HEALTH
+from tests.support.waiting import PATIENCE, wait_until
+
+__all__ = ["files"]
+
+Start = Callable[..., Program]
+
+MB = 1 << 20
+
+#: What compose, stack and the Kubernetes base give it.
+LIMIT = 96 * MB
+
+#: Seconds after which the memory of clients that have left is back, but for so much.
+BACK, REST = 5.0, 3 * MB
+
+#: More than it has room for: plain, and over TLS.
+CLIENTS = (560, 260)
+
+
+def fields(number: int) -> bytes:
+    return b"".join(b"X%d: y\r\n" % i for i in range(number))
+
+
+def request(line: bytes, *lines: bytes, size: int = 0) -> bytes:
+    """Return a head, of so many bytes if they are given."""
+    head = b"\r\n".join([line + b" HTTP/1.1", b"Host: a", *lines, b""])
+    filled = b"Z: " + b"z" * (size - len(head) - 7) + b"\r\n" if size else b""
+    return head + filled + b"\r\n"
+
+
+JUNK = b"x" * (256 * 1024)
+MANY = 300
+
+#: What each of many clients sends, by what it makes the server keep.
+STATES = {
+    "nothing": b"",
+    "an answer": request(b"GET /healthz"),
+    "half a head": request(b"GET /", fields(100)[:-2], size=16_000)[:-2],
+    "half a body": request(b"POST /", fields(120)[:-2], b"Content-Length: 65536") + b"x" * 65_500,
+    "half a body that is kept": request(b"PUT /faults", fields(120)[:-2], b"Content-Length: 4096")
+    + b"x" * 4000,
+    "a stream": request(b"GET /live/events"),
+    "a stream, and more": request(b"GET /live/events") + JUNK,
+    "a page that waits, and more": request(b"GET /?wait=3s", fields(100)[:-2], size=16_000) + JUNK,
+    "pages that are not read": request(b"GET /live") * MANY,
+    "files that are not read": request(b"GET /static/live.js") * MANY,
+}
+
+#: What is said of it in `docs/settings.md`.
+DOCUMENTED = {
+    name: (int(plain), int(tls))
+    for name, plain, tls in re.findall(
+        r"^\| ([a-z, ]+) \| (\d+) kB \| (\d+) kB \|$",
+        (ROOT / "docs" / "settings.md").read_text(),
+        re.M,
+    )
+}
+
+BOTH = pytest.mark.parametrize("over_tls", [False, True], ids=["plain", "TLS"])
+
+
+class Crowd:
+    """Clients that send the same, as far as the server takes it, and then nothing."""
+
+    def __init__(self, server: Program, sent: bytes, over_tls: bool) -> None:
+        self._server = server
+        self._sent = sent
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if over_tls and sent else None
+        if self._context:
+            self._context.check_hostname, self._context.verify_mode = False, ssl.CERT_NONE
+        self.clients: list[socket.socket] = []
+
+    def come(self, number: int) -> None:
+        for _ in range(number):
+            client = raw_http.open_to(self._server, 0.2)
+            self.clients.append(client)
+            with contextlib.suppress(OSError):  # there was no room, or it is closed
+                if self._context:
+                    client = self.clients[-1] = self._context.wrap_socket(client)
+                client.settimeout(0)
+                for at in range(0, len(self._sent), 16_384):
+                    client.sendall(self._sent[at : at + 16_384])
+
+    def leave(self) -> None:
+        for client in self.clients:
+            client.close()
+
+
+@contextlib.contextmanager
+def answered(server: Program, over_tls: bool) -> Iterator[list[float]]:
+    """Probe all the while, each time on a connection of its own; the list gets the seconds."""
+    took: list[float] = []
+    failed: list[object] = []
+    over = threading.Event()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def probe() -> None:
+        while not over.wait(0.05):
+            begun = time.monotonic()
+            try:
+                with contextlib.ExitStack() as stack:
+                    client = stack.enter_context(raw_http.open_to(server))
+                    if over_tls:
+                        client = stack.enter_context(context.wrap_socket(client))
+                    assert raw_http.ask(client, HEALTH).status == 200
+            except Exception as error:
+                failed.append(error)
+            took.append(time.monotonic() - begun)
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    try:
+        yield took
+    finally:
+        over.set()
+        thread.join(PATIENCE)
+    assert not failed, failed[0]
+
+
+def flags_of(files: Files, over_tls: bool) -> tuple[str, ...]:
+    own = "--redis-url=unix:/nowhere/redis.sock", "--access-log=false", "--faults"
+    return (*own, *files.flags) if over_tls else own
+
+
+def settled(server: Program) -> int:
+    """Return the memory once it does not change any more."""
+    before = -1
+    while (now := raw_http.memory(server)) != before:
+        before = now
+        time.sleep(0.3)
+    return now
+
+
+@BOTH
+def test_a_crowd_of_each_kind_finds_room_or_not_and_all_others_are_answered(
+    over_tls: bool, files: Files, program: Start
+) -> None:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(raw_http.many_descriptors())
+        group = stack.enter_context(memory_group(LIMIT))
+        server = program(*flags_of(files, over_tls), python=group.python)
+        stack.callback(server.close)
+        for state, sent in STATES.items():
+            some = Crowd(server, sent, over_tls)  # Python's allocator keeps what it needs once
+            some.come(150)
+            some.leave()
+            before = settled(server)
+            crowd = Crowd(server, sent, over_tls)
+            with answered(server, over_tls) as took:
+                # Those that wait for the server, not it for them, make no room.
+                crowd.come(200 if state == "a page that waits, and more" else CLIENTS[over_tls])
+                wait_until(lambda: len(took) > 5)
+                assert raw_http.memory(server) < LIMIT, state
+                crowd.leave()
+            left = time.monotonic()
+            wait_until(lambda: raw_http.memory(server) < before + REST)  # noqa: B023
+            print(f"{state}: {before >> 20} MB, back after {time.monotonic() - left:.1f} s")
+            assert time.monotonic() - left < BACK + 2, state
+        assert server.process.poll() is None
+        assert group.kills == 0
+
+
+@BOTH
+def test_a_trickle_of_connections_that_are_reset_leaves_nothing(
+    over_tls: bool, files: Files, program: Start
+) -> None:
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(memory_group(LIMIT))
+        server = program(*flags_of(files, over_tls), python=group.python)
+        stack.callback(server.close)
+        body = request(b"PUT /faults", b"Content-Length: 4096") + b"x" * 4000
+        some = request(b"POST /", b"Content-Length: 65536") + b"x" * 63_000
+        sizes = []
+        for _ in range(2):
+            for _ in range(60):
+                crowd = Crowd(server, some + body, over_tls)
+                crowd.come(10)
+                for client in crowd.clients:
+                    raw_http.reset(client)
+            sizes.append(settled(server))
+        assert sizes[1] < sizes[0] + REST
+        assert group.kills == 0
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        [request(b"GET /", b"X%d%s: y" % (i, b"x" * 120)) for i in range(3000)],
+        [request(b"GET /", b"X%d%s: y" % (i, b"x" * 15_000)) for i in range(1100)],
+        [b"GET / HTTP/1.1\r\nHost: %d.%s\r\n\r\n" % (i, b"a" * 290) for i in range(1000)],
+        [b"GET / HTTP/1.1\r\nHost: %d.%s\r\n\r\n" % (i, b"a" * 15_000) for i in range(200)],
+        [request(b"GET /live?%d%s" % (i, b"x" * 15_000)) for i in range(300)],
+        [request(b"X%d%s /" % (i, b"X" * 40)) for i in range(1000)],
+        [request(b"GET /", b"Accept: a/%d%s" % (i, b"b" * 15_000)) for i in range(300)],
+        [request(b"GET /static/live.js?v=%d%s" % (i, b"x" * 15_000)) for i in range(300)],
+        [request(b"GET /", b"X-Request-Id: %d%s" % (i, b"b" * 120)) for i in range(1000)],
+    ],
+    ids=["names", "long names", "hosts", "long hosts", "queries", "methods", "accepts", "versions",
+         "ids"],
+)  # fmt: skip
+def test_what_one_client_says_in_a_thousand_ways_is_not_kept(
+    requests: list[bytes], files: Files, program: Start
+) -> None:
+    server = program(*flags_of(files, False))
+    for path in (b"GET /", b"GET /live", b"GET /static/live.js", b"X /"):
+        raw_http.talk(server, request(path, b"Connection: close"))
+    before = settled(server)
+    client = None
+    for one in requests:
+        client = client or raw_http.open_to(server)
+        client.sendall(one)
+        status = raw_http.read_answer(client).status
+        if status in (400, 431):
+            client.close()
+            client = None
+    if client:
+        client.close()
+    assert settled(server) < before + REST
+
+
+@BOTH
+@pytest.mark.parametrize("state", STATES)
+def test_a_connection_takes_no_more_than_is_documented(
+    state: str, over_tls: bool, files: Files, program: Start
+) -> None:
+    server = program(*flags_of(files, over_tls))
+    crowd = Crowd(server, STATES[state], over_tls)
+    crowd.come(50)  # what is needed once, is there
+    before, number = settled(server), 150
+    crowd.come(number)
+    each = (settled(server) - before) / number
+    crowd.leave()
+    print(f"{state}: {each / 1000:.1f} kB")
+    most = DOCUMENTED[state][over_tls]
+    assert most <= (limits.TLS_CONNECTION if over_tls else limits.CONNECTION) / 1000
+    assert each / 1000 <= most

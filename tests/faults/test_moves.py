@@ -1,0 +1,302 @@
+"""Names that lead to a replica, to a Redis that takes nobody, nowhere for a while, or elsewhere."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import counter.opening
+from replicas import Reader
+from tests.support.fake_redis import FakeRedis
+from tests.support.names import Names, look_ups
+from tests.support.nodes import Node
+from tests.support.page import serving
+from tests.support.waiting import BUSY, eventually, wait_until, within
+
+NAME = "redis.invalid"
+
+#: The fake Redis is at the second.
+OTHER, OURS = "127.0.0.2", "127.0.0.1"
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    one = Names({NAME: [OTHER, OURS]})
+    monkeypatch.setattr(socket, "getaddrinfo", one.getaddrinfo)
+    yield one
+    one.let_go.set()
+    wait_until(lambda: not look_ups())
+
+
+@contextlib.asynccontextmanager
+async def at_the_other(port: int, serve: Serve, host: str = OTHER) -> AsyncIterator[None]:
+    """Serve at the other address, on the same port."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())  # type: ignore[arg-type]
+        try:
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await serve(reader, writer)  # type: ignore[misc]
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(begin, host, port)
+    try:
+        yield
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
+
+
+def answering(role: bytes, command: bytes = b"-READONLY You can't write.\r\n") -> Serve:
+    """Answer PING, ROLE, and commands that count."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(b"+PONG\r\n" if b"PING" in data else role if b"ROLE" in data else command)
+
+    return serve
+
+
+def passing_on_to(port: int, but: bytes = b"nothing") -> Serve:
+    """Pass on what comes to a Redis at our address, and hang up on some of it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, to = await asyncio.open_connection(OURS, port)
+
+        async def back() -> None:
+            while data := await behind.read(65536):
+                writer.write(data)
+
+        task = asyncio.create_task(back())
+        try:
+            while (data := await reader.read(65536)) and but not in data:
+                to.write(data)
+        finally:
+            task.cancel()
+            to.close()
+
+    return serve
+
+
+REPLICA = b"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:0\r\n"
+
+
+# A replica, or a proxy.
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("names")
+async def test_an_address_of_a_replica_is_passed_over(fake: FakeRedis) -> None:
+    async with (
+        at_the_other(fake.port, answering(REPLICA)),
+        serving(f"redis://{NAME}:{fake.port}") as visitor,
+    ):
+        assert await visitor.counted_again() == 1
+        fake.close_connections()
+        assert await visitor.counted_again() == 2
+
+
+@pytest.mark.gen_test
+async def test_where_all_are_replicas_that_is_the_reason(names: Names, fake: FakeRedis) -> None:
+    fake.replies["ROLE"] = REPLICA
+    async with (
+        at_the_other(fake.port, answering(REPLICA)),
+        serving(f"redis://{NAME}:{fake.port}") as visitor,
+    ):
+        assert await visitor.visit() is None
+        assert "is a replica" in visitor.visits.reason
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("role", [b"-NOPERM no\r\n", b"-ERR unknown command\r\n", b"$-1\r\n"])
+async def test_an_address_that_does_not_say_what_it_is_will_do(
+    role: bytes, names: Names, fake: FakeRedis
+) -> None:
+    names.addresses[NAME] = [OURS, OTHER]
+    fake.replies["ROLE"] = role
+    async with serving(f"redis://{NAME}:{fake.port}") as visitor:
+        assert await visitor.counted_again() == 1
+
+
+@pytest.mark.gen_test
+async def test_a_proxy_that_hangs_up_on_role_will_do(names: Names, fake: FakeRedis) -> None:
+    names.addresses[NAME] = [OTHER, "127.0.0.3"]
+    proxy = passing_on_to(fake.port, but=b"ROLE")
+    async with (
+        at_the_other(fake.port, proxy),
+        at_the_other(fake.port, proxy, "127.0.0.3"),
+        serving(f"redis://{NAME}:{fake.port}", timeout=1) as visitor,
+    ):
+        assert await visitor.counted_again() == 1
+
+
+# A Redis that takes nobody.
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "said", ["DENIED Redis is running in protected mode", "ERR max number of clients reached"]
+)
+@pytest.mark.parametrize("addresses", [[OTHER], [OTHER, "127.0.0.3"]])
+@pytest.mark.parametrize("user", ["", ":secret@"])
+async def test_what_redis_says_as_it_takes_nobody_is_the_reason(
+    said: str, addresses: list[str], user: str, names: Names, fake: FakeRedis
+) -> None:
+    names.addresses[NAME] = addresses
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"-{said}\r\n".encode())
+
+    async with (
+        at_the_other(fake.port, serve),
+        at_the_other(fake.port, serve, "127.0.0.3"),
+        serving(f"redis://{user}{NAME}:{fake.port}") as visitor,
+    ):
+        assert await within(1, visitor.visit()) is None
+        await eventually(lambda: said.removeprefix("ERR ") in visitor.visits.reason)
+
+
+# A name that cannot be looked up.
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_the_last_good_address_is_tried_beside_a_look_up_that_fails_or_hangs(
+    hangs: bool, names: Names, fake: FakeRedis
+) -> None:
+    names.addresses[NAME] = [OURS]
+    async with serving(f"redis://{NAME}:{fake.port}", timeout=1) as visitor:
+        assert await visitor.counted_again() == 1
+        if hangs:
+            names.hanging.add(NAME)
+        else:
+            names.addresses[NAME] = []
+        fake.close_connections()
+        assert await within(1, visitor.visit()) == 2
+        fake.refuse()
+        assert await visitor.visit() is None
+        fake.listen()
+        begun = time.monotonic()
+        assert await visitor.counted_again() == 3
+        assert time.monotonic() - begun < 2 + BUSY
+        names.let_go.set()
+
+
+@pytest.mark.gen_test
+async def test_an_address_that_the_name_no_longer_has_is_not_tried(
+    names: Names, fake: FakeRedis
+) -> None:
+    names.addresses[NAME] = [OURS]
+    async with serving(f"redis://{NAME}:{fake.port}") as visitor:
+        assert await visitor.counted_again() == 1
+        names.addresses[NAME] = [OTHER]
+        fake.close_connections()
+        assert await visitor.visit() is None
+        assert "127.0.0.2" in visitor.visits.reason
+        assert fake.counter == 1
+
+
+# A name that was pointed to another Redis.
+
+
+@pytest.mark.gen_test
+async def test_the_server_moves_to_the_redis_that_the_name_was_pointed_to_and_says_so_once(
+    names: Names,
+    fake: FakeRedis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(counter.opening, "LOOK_UP_EVERY", 0.05)
+    names.addresses[NAME] = [OURS]
+    caplog.set_level(logging.INFO)
+    with FakeRedis() as new:
+        new.counter = 100
+        async with (
+            at_the_other(fake.port, passing_on_to(new.port)),
+            serving(f"redis://{NAME}:{fake.port}") as visitor,
+        ):
+            reader = Reader(visitor.visits.new_connector())
+            with contextlib.suppress(Exception):  # the fake Redis has no figures
+                await reader.read()
+            assert await visitor.counted_again() == 1
+            names.addresses[NAME] = [OTHER]
+            await eventually(lambda: "moving to" in caplog.text)
+            found = [1]
+            while found[-1] and found[-1] < 100:
+                found.append(await visitor.visit() or 0)
+                await asyncio.sleep(0.05)
+                with contextlib.suppress(Exception):
+                    await reader.read()
+            assert found[-1] == 101
+            assert fake.counter == len(found) - 1
+            await asyncio.sleep(0.5)  # some look-ups more
+            reader.close()
+    moves = [one for one in caplog.messages if "moving to" in one]
+    assert moves == [f"{NAME} is no longer {OURS}: moving to {OTHER}"]
+    assert "counter off" not in caplog.text
+
+
+@pytest.mark.gen_test
+async def test_a_migration_as_documented_shows_each_number_once(
+    names: Names, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counter.opening, "LOOK_UP_EVERY", 0.05)
+    names.addresses[NAME] = [OURS]
+    old, new = Node(folder), Node(folder)
+    for node in (old, new):
+        node.start()
+    async with (
+        at_the_other(old.port, passing_on_to(new.port)),
+        serving(f"redis://{NAME}:{old.port}", timeout=0.5) as visitor,
+    ):
+        shown = [await visitor.counted_again(), await visitor.visit()]
+        new.follow(old)
+        await eventually(lambda: old.replicas_in_step() == 1)
+        shown += [await visitor.visit() for _ in range(10)]
+        old.client.client_pause(60_000, all=False)
+        assert await visitor.visit() is None
+        offset = old.client.info("replication")["master_repl_offset"]
+        await eventually(lambda: new.client.info("replication")["slave_repl_offset"] >= offset)
+        new.client.replicaof("NO", "ONE")
+        names.addresses[NAME] = [OTHER]
+        shown += [await visitor.counted_again(), *[await visitor.visit() for _ in range(10)]]
+        assert shown == list(range(1, len(shown) + 1))
+        assert int(new.client.get("counter")) == len(shown)
+
+
+@pytest.mark.gen_test
+async def test_a_name_that_fails_hangs_or_leaves_the_address_out_once_moves_nobody(
+    names: Names,
+    fake: FakeRedis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(counter.opening, "LOOK_UP_EVERY", 0.0)
+    names.addresses[NAME] = [OURS]
+    async with serving(f"redis://{NAME}:{fake.port}") as visitor:
+        assert await visitor.counted_again() == 1
+        for addresses in ([OTHER], [OURS, OTHER], [], [OTHER], [OURS]):
+            names.addresses[NAME], asked = addresses, names.asked[NAME]
+            await eventually(lambda asked=asked: names.asked[NAME] > asked)
+            names.addresses[NAME] = [OURS]
+            await eventually(lambda asked=asked: names.asked[NAME] > asked + 1)
+        names.hanging.add(NAME)
+        asked = names.asked[NAME]
+        await eventually(lambda: names.asked[NAME] > asked)
+        # Nobody waits for the look-up: neither what looks for Redis, nor a visit.
+        assert await visitor.visit() == 2
+        fake.close_connections()
+        assert await within(1, visitor.visit()) == 3
+        names.let_go.set()
+    assert "moving" not in caplog.text

@@ -1,0 +1,200 @@
+"""What a connection keeps of what its client sends, and the work for it, are bounded."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tornado.httputil import HTTPInputError
+from tornado.ioloop import IOLoop
+from tornado.util import ObjectDict
+
+import http1
+from http1 import head
+from http1.beginning import Beginning
+from http1.body import ChunkedBody
+from http1.input import Input, TooLarge
+from tests.http1.test_server import GET, Contexts, Served, gen_test, new_loop, tls
+from tests.support.waiting import eventually
+
+__all__ = ["new_loop", "tls"]
+
+MOST = 16 * 1024
+JUNK = b"x" * (256 * 1024)
+LONG_HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"A%d: b\r\n" % (i % 9) for i in range(120))
+
+
+class Page(http1.RequestHandler):
+    """Answers when the test says so; a body is of no use to it."""
+
+    MAX_BODY_SIZE = 0
+
+    async def get(self) -> None:
+        self.settings["seen"].append(self)
+        await self.settings["go_on"].wait()
+        self.finish("page")
+
+    async def post(self) -> None:
+        self.settings["seen"].append(self)
+        self.finish({"kept": len(self.request.body), "arguments": len(self.request.arguments)})
+
+
+class Little(Page):
+    """Reads a little body."""
+
+    MAX_BODY_SIZE = 100
+
+
+def served(**options: Any) -> tuple[Served, ObjectDict]:
+    settings = ObjectDict(seen=[], go_on=asyncio.Event())
+    app = http1.Application([("/", Page), ("/little", Little)], **settings)
+    server = http1.HTTPServer(app, max_header_size=MOST, max_body_size=1 << 20, **options)
+    return Served(server, settings), settings  # type: ignore[arg-type]
+
+
+async def asked(settings: ObjectDict) -> http1.ClientConnection:
+    await eventually(lambda: settings.seen)
+    connection = settings.seen[-1].request.connection.stream
+    assert isinstance(connection, http1.ClientConnection)
+    return connection
+
+
+@pytest.mark.parametrize("over_tls", [False, True], ids=["plain", "TLS"])
+@gen_test
+async def test_what_follows_a_request_is_not_read_while_it_waits_for_its_answer(
+    over_tls: bool, io_loop: IOLoop, tls: Contexts
+) -> None:
+    site, settings = served(ssl_options=tls.server if over_tls else None)
+    options = {"ssl": tls.client, "server_hostname": "localhost"} if over_tls else {}
+    client = await site.connect(**options)
+    client.send(GET + JUNK)
+    connection = await asked(settings)
+    await eventually(lambda: connection.reading_paused)
+    for _ in range(20):
+        assert len(connection.input.data) <= MOST + 1
+        await asyncio.sleep(0.001)
+    settings.go_on.set()
+    assert (await client.answer()).status == 200
+    assert b" 431 " in await client.rest() or not over_tls
+    await site.close()
+
+
+@gen_test
+async def test_a_pipeline_is_answered_whatever_its_length(io_loop: IOLoop) -> None:
+    site, settings = served()
+    settings.go_on.set()
+    client = (await site.connect()).send(GET * 3000)  # 80 kB
+    for _ in range(3000):
+        assert (await client.answer()).status == 200
+    await site.close()
+
+
+def posted(path: bytes, body: bytes, *lines: bytes) -> bytes:
+    first = [b"POST " + path + b" HTTP/1.1", b"Host: a", b"Content-Length: %d" % len(body)]
+    return b"\r\n".join([*first, *lines, b"", b""]) + body
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X: y",
+        b"Content-Type: application/x-www-form-urlencoded",
+        b"Content-Type: multipart/form-data; boundary=a",
+        b"Content-Type: multipart/form-data\r\nContent-Encoding: odd",
+    ],
+)
+@gen_test
+async def test_a_body_that_no_handler_wants_is_passed_over(line: bytes, io_loop: IOLoop) -> None:
+    site, _ = served()
+    client = await site.connect()
+    sent = posted(b"/", b"a=b&" * 20_000, line)
+    client.send(sent[:-1])
+    await client.writer.drain()
+    client.send(sent[-1:])
+    assert (await client.answer()).json == {"kept": 0, "arguments": 0}
+    await site.close()
+
+
+@gen_test
+async def test_a_body_is_kept_for_who_wants_it_as_far_as_it_may_be(io_loop: IOLoop) -> None:
+    site, _ = served()
+    answer = await site.ask(posted(b"/little", b"x" * 100))
+    assert answer.json == {"kept": 100, "arguments": 0}
+    assert (await site.ask(posted(b"/little", b"x" * 101))).status == 400
+    await site.close()
+
+
+# What is kept of a head, by the request and by caches.
+
+
+def test_what_caches_keep_of_heads_is_bounded_in_bytes() -> None:
+    for bad in (
+        b"X" * (head.MAX_NAME + 1) + b": y",
+        b"\r\n".join(b"X%d: y" % i for i in range(head.MAX_FIELDS)),
+    ):
+        with pytest.raises(TooLarge):
+            head.parse_head(b"GET / HTTP/1.1\r\nHost: a\r\n" + bad + b"\r\n\r\n")
+    for line, host in ((b"GET /", b"a" * (head.MAX_HOST + 1)), (b"G" * 65 + b" /", b"a")):
+        with pytest.raises(HTTPInputError):
+            head.parse_head(line + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    fields = b"".join(b"X%d: y\r\n" % i for i in range(head.MAX_FIELDS - 1))
+    assert head.parse_head(b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n")
+
+
+# Work.
+
+
+def in_pieces(size: int) -> Callable[[bytes], list[bytes]]:
+    return lambda data: [data[at : at + size] for at in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_each_byte_of_a_head_is_parsed_once_however_it_is_cut(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: list[int] = []
+    feed = head.feed
+    monkeypatch.setattr(
+        "http1.beginning.feed", lambda parser, lines: fed.append(len(lines)) or feed(parser, lines)
+    )
+    some = Input(MOST)
+    for piece in in_pieces(size)(LONG_HEAD):
+        some.add(piece)
+        assert some.read_head() is None
+    assert len(LONG_HEAD) - 50 < sum(fed) <= len(LONG_HEAD)
+    some.add(b"\r\n")
+    assert some.read_head() == LONG_HEAD + b"\r\n"
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"GET /" + b"x" * 12_000, b"G" * 12_000, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 12_000],
+    ids=["target", "method", "value"],
+)
+def test_a_byte_near_the_end_of_a_long_line_costs_as_much_as_one_at_its_beginning(
+    line: bytes,
+) -> None:
+    def check(begin: int) -> float:
+        def run() -> None:
+            beginning = Beginning()
+            beginning.check(line[:begin])
+            for end in range(begin + 1, begin + 2000):
+                beginning.check(line[:end])
+
+        return min(seconds(run) for _ in range(3))
+
+    assert check(9_900) < 5 * check(100)
+
+
+def test_lines_of_chunks_are_bounded_as_each_is_looked_at_again() -> None:
+    body = ChunkedBody(1 << 16, MOST)
+    body.read(b"5;" + b"x" * 1000, 0, 65536)
+    with pytest.raises(HTTPInputError, match="too large"):
+        body.read(b"5;" + b"x" * 1100, 0, 65536)

@@ -1,0 +1,178 @@
+"""Process 1: it reaps what others leave, takes no status of the server's, and passes signals on.
+
+The kernel makes no test the first process of anything without root. But a process may be the one
+that orphans come to (PR_SET_CHILD_SUBREAPER of prctl(2)); `container/test_run.py` has the real one.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from process.signals import SAME_SIGNAL
+from tests.support import ROOT
+from tests.support.before import run_before
+from tests.support.processes import children, seconds_to_stop
+from tests.support.program import Program, environment
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE, wait_until
+
+Start = Callable[..., Program]
+Connect = Callable[[Program], HTTPConnection]
+
+#: Makes a process believe that it is process 1, and orphans below it come to it.
+PROCESS_1 = """
+import ctypes, os
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+os.getpid = lambda own=os.getpid, first=os.getpid(): 1 if own() == first else own()
+"""
+
+
+def zombies(parent: int) -> list[int]:
+    """The children of a process that have ended, and that it has not reaped."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, ppid, *_ = (entry / "stat").read_text().rpartition(") ")[2].split()
+            except OSError:
+                continue
+            if (state, ppid) == ("Z", str(parent)):
+                found.append(int(entry.name))
+    return found
+
+
+def server_of(process_1: Program) -> int:
+    (server,) = children(process_1.process.pid)
+    return server
+
+
+@pytest.fixture
+def first(program: Start, valkey: Valkey, tmp_path: Path) -> Start:
+    """Start the program as process 1, and wait until it counts."""
+
+    def start(*flags: str) -> Program:
+        env = run_before(tmp_path, PROCESS_1)
+        one = program(f"--redis-url={valkey.url}", "--redis-timeout=60", *flags, **env)
+        one.wait_for(b"counter on")
+        return one
+
+    return start
+
+
+ORPHANS = """
+import os, subprocess, sys, time
+from process import leave_process_1
+leave_process_1()
+for _ in range(10):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            time.sleep(0.01)
+        os._exit(0)
+    os.wait()
+for status in range(20):
+    done = subprocess.run([sys.executable, "-SIc", f"raise SystemExit({status})"])
+    assert done.returncode == status, done
+print("asked", flush=True)
+time.sleep(60)
+"""
+
+
+def test_orphans_are_reaped_and_no_status_that_the_server_waits_for_is_taken() -> None:
+    process_1 = subprocess.Popen(
+        [sys.executable, "-c", PROCESS_1 + ORPHANS], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    with process_1:
+        assert process_1.stdout
+        assert process_1.stdout.readline() == b"asked\n"
+        wait_until(lambda: len(children(process_1.pid)) == 1 and not zombies(process_1.pid))
+        process_1.terminate()
+        assert process_1.wait() == 0
+
+
+def test_a_worker_that_died_is_replaced_below_process_1(first: Start) -> None:
+    one = first("--processes=2")
+    victim = min(children(server_of(one)))
+    os.kill(victim, signal.SIGKILL)
+    one.wait_for(b"worker %d ended with status -9, starting another" % victim)
+    assert not zombies(one.process.pid)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_process_1_drains_and_is_gone_within_a_second(signum: signal.Signals, first: Start) -> None:
+    one = first()
+    assert one.visits() == 1
+    assert seconds_to_stop(one, signum) < 1
+    assert b"stopping" in one.log
+
+
+def test_a_second_signal_to_process_1_stops_at_once(
+    first: Start, connect: Connect, valkey: Valkey
+) -> None:
+    one = first("--grace=60")
+    visitor, bystander = connect(one), connect(one)
+    valkey.hang()
+    visitor.request("GET", "/")
+    for _ in range(2):  # by then the visit was read
+        bystander.request("GET", "/healthz")
+        bystander.getresponse().read()
+    one.signal()
+    one.wait_for(b"stopping")
+    time.sleep(SAME_SIGNAL)  # else it would be the same
+    assert seconds_to_stop(one, signal.SIGTERM, 128 + signal.SIGTERM) < 1
+
+
+def test_process_1_tells_by_its_status_how_the_server_has_ended(
+    first: Start, tmp_path: Path
+) -> None:
+    one = first()
+    os.kill(server_of(one), signal.SIGKILL)
+    assert one.wait() == 128 + signal.SIGKILL
+    env = environment(**run_before(tmp_path, PROCESS_1))
+    bad = [sys.executable, "server.py", "--port=none"]
+    assert subprocess.run(bad, cwd=ROOT, env=env, stderr=subprocess.DEVNULL).returncode == 2
+
+
+def test_process_1_serves_by_itself_where_it_may_have_no_other(
+    program: Start, valkey: Valkey, tmp_path: Path
+) -> None:
+    refuse = "\ndef fork():\n    raise BlockingIOError(11, 'no')\nos.fork = fork\n"
+    one = program(f"--redis-url={valkey.url}", **run_before(tmp_path, PROCESS_1 + refuse))
+    one.wait_for(b"counter on")
+    assert not children(one.process.pid)
+    assert seconds_to_stop(one) < 1
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("module", "flag"),
+    [("config", "--port=0"), ("tornado", "--port=0"), ("config", "--healthcheck")],
+)
+def test_a_signal_while_modules_are_imported_ends_process_1_with_status_0(
+    module: str, flag: str, signum: signal.Signals, tmp_path: Path
+) -> None:
+    importing = tmp_path / "importing"
+    slow = f"""
+import sys, time, pathlib
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            pathlib.Path({str(importing)!r}).touch()
+            time.sleep(60)
+sys.meta_path.insert(0, Slow())
+"""
+    env = environment(**run_before(tmp_path, PROCESS_1 + slow))
+    with subprocess.Popen(
+        [sys.executable, "server.py", flag], cwd=ROOT, env=env, stderr=subprocess.PIPE
+    ) as one:
+        wait_until(importing.exists)
+        one.send_signal(signum)
+        assert one.wait(PATIENCE) == 0
+        assert one.stderr
+        assert one.stderr.read() == b""

@@ -1,0 +1,139 @@
+"""What the system allows no thread, and no process: it serves, and says what is wrong."""
+
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from process.standard_error import MOST_WAITING, StandardError
+from tests.support import ROOT
+from tests.support.before import run_before
+from tests.support.here import refused
+from tests.support.processes import children, seconds_to_stop
+from tests.support.program import Program, environment
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE, wait_until
+
+Start = Callable[..., Program]
+
+#: The limit is no limit to root, so it is another user by then, who may still read our files.
+ORDINARY = ("setpriv", "--ruid=54321", "--bounding-set=-sys_resource,-sys_admin")
+
+ALONE = (*(ORDINARY if os.getuid() == 0 else ()), "prlimit", "--nproc=1", sys.executable)
+
+
+def run_alone(*flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*ALONE, "server.py", *flags],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+def test_an_error_is_told_without_a_thread() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused(run_alone(f"--port={port}", "--address=127.0.0.1"), 1)
+    assert said == f"cannot listen on port {port} of 127.0.0.1: Address already in use"
+    assert refused(run_alone("--port=none"), 2).startswith("--port=none: ")
+
+
+@pytest.mark.parametrize("flags", [("--processes=2",), ("--redis-url=embedded:{}",)])
+def test_a_process_too_many_is_one_line(flags: tuple[str, ...], tmp_path: Path) -> None:
+    done = run_alone("--port=0", *(one.format(tmp_path / "data") for one in flags))
+    *others, said = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert re.fullmatch(r"server.py: .*Resource temporarily unavailable", said)
+    assert all("listening on" in one for one in others)
+
+
+def test_it_serves_and_logs_without_a_thread(program: Start, valkey: Valkey) -> None:
+    server = program(f"--redis-url={valkey.url}", python=ALONE)
+    server.wait_for(b"counter on")
+    assert [server.visits() for _ in range(3)] == [1, 2, 3]
+    server.wait_for(b"(?s)(200 GET / .*){3}")
+    assert seconds_to_stop(server) < 1
+    assert b"stopping" in server.log
+
+
+def test_a_worker_that_died_is_replaced_once_a_process_is_allowed_again(
+    program: Start, valkey: Valkey, tmp_path: Path
+) -> None:
+    none = tmp_path / "none"
+    refuse = f"""
+import os, pathlib
+def fork(real=os.fork):
+    if pathlib.Path({str(none)!r}).exists():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return real()
+os.fork = fork
+"""
+    env = run_before(tmp_path, refuse)
+    server = program(f"--redis-url={valkey.url}", "--processes=2", **env)
+    wait_until(lambda: len(children(server.process.pid)) == 2)
+    none.touch()
+    os.kill(min(children(server.process.pid)), signal.SIGKILL)
+    server.wait_for(b"cannot start a worker, trying again: Resource temporarily unavailable")
+    assert server.visits() == 1
+    none.unlink()
+    wait_until(lambda: len(children(server.process.pid)) == 2)
+    assert seconds_to_stop(server) < 1
+    assert server.log.count(b"cannot start a worker") == 1
+
+
+@pytest.fixture
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_no_line_waits_for_a_pipe_that_is_full_and_none_is_lost_when_it_is_read() -> None:
+    reading, writing = os.pipe()
+    error = StandardError(writing)
+    lines = b"".join(b"%07d\n" % number for number in range(MOST_WAITING // 16))
+    begun = time.monotonic()
+    for at in range(0, len(lines), 800):
+        error.write(lines[at : at + 800])
+    assert time.monotonic() - begun < PATIENCE
+    found = b""
+    while select.select([reading], [], [], 0)[0]:
+        found += os.read(reading, 65536)
+        error.finish()
+    assert found == lines
+    for one in (reading, writing):
+        os.close(one)
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_lines_that_were_dropped_are_told_of_when_there_is_room_again() -> None:
+    reading, writing = os.pipe()
+    error, missing = StandardError(writing), []
+    error.on_dropped = missing.append
+    line = b"x" * 4095 + b"\n"
+    written = MOST_WAITING // 4096 + 1000
+    for _ in range(written):
+        error.write(line)
+    found = b""
+    while select.select([reading], [], [], 0)[0]:
+        found += os.read(reading, 65536)
+        error.finish()
+    assert sum(missing) > 0
+    assert found.count(line) == written - sum(missing)
+    assert found.endswith(b"%d lines were dropped\n" % sum(missing))
+    for one in (reading, writing):
+        os.close(one)
