@@ -282,7 +282,7 @@ def test_defaults_are_the_contracts() -> None:
 @pytest.mark.parametrize(("setting", "text", "value"), GOOD)
 def test_flag_beats_variable_beats_default(setting: str, text: str, value: object) -> None:
     field = setting.replace("-", "_")
-    other = next(one[1] for one in [*GOOD[::-1], ("name", "me")] if one[0] == setting)
+    other = next(str(one[1]) for one in [*GOOD[::-1], ("name", "me")] if one[0] == setting)
     for load in (
         lambda: config.load([f"--{setting}={text}"], {}),
         lambda: config.load([f"--{field}={text}"], {}),
@@ -664,7 +664,7 @@ def test_password_file_that_cannot_be_used_is_one_line_and_status_1(folder: Path
         ("latin-1", "not UTF-8"),
     ):
         for setting in ("redis_password_file", "redis_sentinel_password_file"):
-            settings = config.Settings(**{setting: str(folder / name)})
+            settings = config.Settings(**{setting: str(folder / name)})  # type: ignore[arg-type]
             with pytest.raises(config.SettingError, match=re.escape(f"{folder / name}: {said}")):
                 new_visits(settings, Metrics())
     (folder / "forbidden").write_text("hush")

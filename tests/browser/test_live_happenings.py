@@ -208,7 +208,7 @@ def hundred(valkey: Valkey) -> None:
         key = f"{{counter}}:process:id-{one}"
         own = {"hostname": f"web-{one}", "visits": 1000 + one, "version": f"1.{one % 2}"}
         place = {"labels": f"node=n{one % 7},zone=eu-{one % 3}"}
-        pipeline.hset(key, mapping=own | place)
+        pipeline.hset(key, mapping=own | place)  # type: ignore[arg-type]
         pipeline.expire(key, 24 * 60 * 60)  # by which it is told when it was seen
         pipeline.zadd("{counter}:processes", {f"id-{one}": time.time()})
     pipeline.set("counter", 105_050)

@@ -240,7 +240,7 @@ def write_replica(valkey: Valkey, hostname: str, **fields: str) -> None:
     """Write what a replica of another release may have written."""
     own = {"hostname": hostname, "visits": "1", "started": f"{time.time():.3f}"}
     key = f"{{counter}}:process:of-{hostname}"
-    valkey.client.hset(key, mapping=own | fields)
+    valkey.client.hset(key, mapping=own | fields)  # type: ignore[arg-type]
     valkey.client.expire(key, 60 * 60)
     valkey.client.zadd("{counter}:processes", {f"of-{hostname}": time.time()})
 

@@ -31,14 +31,18 @@ def bases() -> tuple[str, str]:
     """Return the names of an image with Python and of one with Redis, which the engine has."""
     with _pip_conf() as pip_conf, ThreadPoolExecutor() as pool:
         python = pool.submit(
-            *(_image, PYTHON, "python3,python3-pip,python3-venv,ca-certificates"),
+            _image,
+            PYTHON,
+            "python3,python3-pip,python3-venv,ca-certificates",
             'ln -s python3 "$1/usr/bin/python"',
             'rm "$1"/usr/lib/python3*/EXTERNALLY-MANAGED',
             *([f"upload {bundle} {CA_BUNDLE}"] if (bundle := _ca_bundle()) else []),
             f"upload {pip_conf} /etc/pip.conf",
         )
         redis = pool.submit(
-            *(_image, REDIS, "redis-server"),
+            _image,
+            REDIS,
+            "redis-server",
             # As in the official image: the user, and no password needed from other hosts.
             'install -d -o 999 -g 1000 "$1/data"',
             f'f="$1/usr/local/bin/redis-server"; echo \'{REDIS_SERVER}\' >"$f"; chmod 755 "$f"',

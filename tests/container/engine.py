@@ -72,7 +72,7 @@ def inspect(kind: str, name: str) -> dict[str, Any]:
 
 def logs(container: str, *flags: str) -> str:
     """Return what a container printed, as output and as errors."""
-    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    both: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     listing = ["docker", "logs", *flags, container]
     return subprocess.run(listing, **both, text=True, check=True, timeout=60).stdout
 

@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 def spares(valkey: Valkey) -> list[tuple[int, int]]:
     """Return the groups that Redis keeps."""
     found = valkey.client.zrange(SPARES, 0, -1, withscores=True)
-    return [(int(first), int(last)) for first, last in found]
+    return [(int(first), int(last)) for first, last in found]  # type: ignore[str-unpack]
 
 
 @asynccontextmanager

@@ -358,7 +358,7 @@ async def test_redis_over_tls_counts(valkey: Valkey, authority: trustme.CA, tmp_
         async with serving(url) as visitor:
             assert await visitor.visit() == 1
             numbers = await asyncio.gather(*(visitor.visit() for _ in range(50)))
-            assert sorted(map(int, numbers)) == list(range(2, 52))
+            assert sorted(map(int, numbers)) == list(range(2, 52))  # type: ignore[arg-type]
             async with visitor.losing_connection():
                 valkey.client.client_kill_filter(_type="normal", skipme=True)
             assert await visitor.visit() == 52

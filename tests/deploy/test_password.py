@@ -117,7 +117,7 @@ class Redis:
         return [word.replace(where, str(self.secret)) for word in words]
 
     def start(self) -> None:
-        both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        both: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         self.process = subprocess.Popen(self._command(1), **both, **self._options())
 
     def end(self) -> tuple[int, str]:

@@ -61,7 +61,7 @@ def changed(resource: Resource, path: Place, *value: Any) -> Resource:
     if value:
         (place[last],) = value
     else:
-        del place[last]
+        del place[last]  # type: ignore[arg-type]
     return copy
 
 

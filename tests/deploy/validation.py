@@ -130,14 +130,14 @@ def validate(resource: Resource) -> None:
         apiVersion=TEXT,
         kind=TEXT,
         metadata=fields("name", name=TEXT, namespace=TEXT, labels=TEXTS),
-        spec={"type": "object"} if modelled else spec,
+        spec={"type": "object"} if modelled else spec,  # type: ignore[arg-type]
     )
     jsonschema.validate(resource, whole)
     if resource["kind"] == "AnalysisTemplate":
         for metric in resource["spec"]["metrics"]:
             validate(job_of(metric))
     if modelled:
-        model(spec, resource["kind"]).model_validate(
+        model(spec, resource["kind"]).model_validate(  # type: ignore[arg-type]
             resource, strict=True, extra="forbid", by_alias=True, by_name=False
         )
 

@@ -24,7 +24,7 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         # Long enough that a busy machine makes no node look dead to the others.
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-        options += ("--cluster-replica-validity-factor", "0")
+        options += ("--cluster-replica-validity-factor", "0")  # type: ignore[assignment]
         self.nodes = [Node(folder, *options) for _ in range(4)]
         for node in self.nodes:
             node.start()

@@ -33,7 +33,7 @@ import counter.link
 import counter.spell
 import counter.visits
 from counter import Visits
-from tests.support.replayed import check
+from tests.support.replayed import State, check
 from tests.support.simulated import Network, Packet, Pair, VirtualLoop, take_over
 from tests.support.traces import Trace, recording
 
@@ -333,7 +333,7 @@ class Model(RuleBasedStateMachine):
         assert not missing, f"of {numbers} nobody was shown {missing}"
         assert self.shown <= {*numbers}
         if self.trace:
-            before = {b"counter": b"%d" % self.first}
+            before: State = {b"counter": b"%d" % self.first}
             type(self).replayed += check(self.trace.events(), before, self.shown)
         lasting = {key for key, seconds in self.servers.primary.expiries().items() if seconds < 0}
         assert lasting == {b"counter"}, "Redis would keep these for ever"
@@ -383,7 +383,8 @@ def model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setattr(counter.connection, "take_over", take_over)
     for module in TIMED:
         monkeypatch.setattr(module, "time", time)  # which each example replaces
-    monkeypatch.setattr(counter.visits, "Connector", counter.visits.Connector)
+    real = counter.visits.Connector  # type: ignore[attr-defined]
+    monkeypatch.setattr(counter.visits, "Connector", real)
     monkeypatch.setattr(logging.getLogger("friendlyhello.visits"), "disabled", True)
     servers = Pair(folder)
     yield type("Model", (Model,), {"servers": servers, "folder": tmp_path})

@@ -291,7 +291,7 @@ async def test_a_migration_as_documented_shows_each_number_once(
         names.addresses[NAME] = [OTHER]
         shown += [await visitor.counted_again(), *[await visitor.visit() for _ in range(10)]]
         assert shown == list(range(1, len(shown) + 1))
-        assert int(new.client.get("counter")) == len(shown)
+        assert int(new.client.get("counter")) == len(shown)  # type: ignore[arg-type]
 
 
 @pytest.mark.gen_test

@@ -59,7 +59,7 @@ def silent(host: str, port: int) -> Iterator[socket.socket]:
 HANGING = {"takes no connection": full_backlog, "takes connections": silent}
 
 
-@pytest.fixture(params=HANGING.values(), ids=HANGING)
+@pytest.fixture(params=HANGING.values(), ids=HANGING)  # type: ignore[call-overload]
 def hanging(
     request: pytest.FixtureRequest,
 ) -> Callable[[str, int], contextlib.AbstractContextManager[None]]:

@@ -180,7 +180,7 @@ class Client:
         self._reads = manner.reads
         self._application = Application(Outbox(usual=1e9 if manner.is_one_of_many else 0))
         self.connection = ClientConnection(self._application, LIMITS, None, None)  # type: ignore[arg-type]
-        self.transport = Transport(loop, self.connection)
+        self.transport = Transport(loop, self.connection)  # type: ignore[arg-type]
         self.connection.connection_made(self.transport)
 
     async def send(self, data: bytes) -> None:

@@ -154,7 +154,7 @@ def test_each_byte_of_a_head_is_parsed_once_however_it_is_cut(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fed: list[int] = []
-    feed = head.feed
+    feed = head.feed  # type: ignore[attr-defined]
     monkeypatch.setattr(
         "http1.beginning.feed", lambda parser, lines: fed.append(len(lines)) or feed(parser, lines)
     )

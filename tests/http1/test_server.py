@@ -177,7 +177,7 @@ class Certificate(Handler):
     """Names who has shown a certificate."""
 
     def get(self) -> None:
-        certificate = self.request.get_ssl_certificate()
+        certificate: Any = self.request.get_ssl_certificate()
         self.write({"names": certificate and certificate["subjectAltName"]})
 
 

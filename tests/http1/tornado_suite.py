@@ -39,7 +39,7 @@ def tests_of(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 
 def load(modules: list[str]) -> tuple[unittest.TestSuite, unittest.TestSuite]:
     """Return the tests that are to pass, and those that are left out."""
-    tornado.testing.HTTPServer = HTTPServer
+    tornado.testing.HTTPServer = HTTPServer  # type: ignore[attr-defined]
     names = [f"tornado.test.{module}" for module in modules]
     kept, left_out = unittest.TestSuite(), unittest.TestSuite()
     for test in tests_of(unittest.TestLoader().loadTestsFromNames(names)):
@@ -54,7 +54,7 @@ def load(modules: list[str]) -> tuple[unittest.TestSuite, unittest.TestSuite]:
 def main() -> int:
     loop, *modules = sys.argv[1:]
     asyncio.new_event_loop = LOOPS[loop]  # type: ignore[assignment]
-    IOLoop.time = time_of  # type: ignore[method-assign]
+    IOLoop.time = time_of  # type: ignore[method-assign,assignment]
     os.environ.update(SLOW_MACHINE)  # before the tests are imported
     # As Tornado's own runner has it: its tests ask that nothing else is logged.
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)

@@ -122,7 +122,7 @@ def test_no_line_waits_for_a_pipe_that_is_full_and_none_is_lost_when_it_is_read(
 @pytest.mark.usefixtures("no_thread")
 def test_lines_that_were_dropped_are_told_of_when_there_is_room_again() -> None:
     reading, writing = os.pipe()
-    error, missing = StandardError(writing), []
+    error, missing = StandardError(writing), []  # type: ignore[var-annotated]
     error.on_dropped = missing.append
     line = b"x" * 4095 + b"\n"
     written = MOST_WAITING // 4096 + 1000

@@ -292,12 +292,12 @@ def test_flags_and_variables_go_together() -> None:
 
 
 def _encrypt(key: Path) -> None:
-    command = ["openssl", "pkey", "-in", key, "-aes128", "-passout", "pass:hush"]
+    command = ["openssl", "pkey", "-in", str(key), "-aes128", "-passout", "pass:hush"]
     key.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 def _weaken(files: Files) -> None:
-    names = ("-keyout", files.key, "-out", files.cert)
+    names = ("-keyout", str(files.key), "-out", str(files.cert))
     command = ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=a", *names]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 

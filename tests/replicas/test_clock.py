@@ -253,7 +253,7 @@ async def test_signs_that_lie_ahead_are_taken_back_with_the_next_ones(
         own = process_key(visits.process_id)
         for _ in range(4):
             assert await visits.count()
-        scores = dict(valkey.client.zrange(names, 0, -1, withscores=True))
+        scores = dict(valkey.client.zrange(names, 0, -1, withscores=True))  # type: ignore[arg-type]
         assert len(scores) == 27
         assert max(scores.values()) <= time.time()
         apart = [scores[b"ahead-%d" % i] - scores[b"ahead-0"] for i in range(25)]

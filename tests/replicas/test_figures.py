@@ -129,7 +129,7 @@ async def test_all_keys_lie_in_the_counters_slot(valkey: Valkey) -> None:
             await visits.count()
             assert (hostname, 1) in await figures_of(visits)
     keys = valkey.client.keys()
-    assert {key_slot(key) for key in keys} == {key_slot(KEY.encode())}
+    assert {key_slot(key) for key in keys} == {key_slot(KEY.encode())}  # type: ignore[arg-type]
     assert valkey.client.keys("{counter}:process*").__len__() == 1 + len(hostnames)
     commands = Figures("web-1").commands(process_key("a"), 0, 1, scripts=False)
     plain = {one.split(b"\r\n")[4] for one in commands}
@@ -356,15 +356,15 @@ async def test_fields_have_the_names_by_which_an_older_version_reads_them(valkey
         kept = valkey.client.hgetall(process_key(visits.process_id))
         now = time.time()
     assert kept.pop(b"token")
-    assert re.fullmatch(rb"[0-9]{10}\.[0-9]{1,6} 1", kept[b"marked"])
-    assert re.fullmatch(rb"[0-9]{10}\.[0-9]{3}", kept[b"started"])
+    assert re.fullmatch(rb"[0-9]{10}\.[0-9]{1,6} 1", kept[b"marked"])  # type: ignore[arg-type]
+    assert re.fullmatch(rb"[0-9]{10}\.[0-9]{3}", kept[b"started"])  # type: ignore[arg-type]
     for field in (b"marked", b"started"):
         assert abs(float(kept.pop(field).split()[0]) - now) < PATIENCE
     own = {b"hostname": b"web-1", b"version": b"1.0", b"labels": b"zone=a", b"visits": b"2"}
     assert kept == own
     for last, (step, _) in HISTORIES.items():
         (slot,) = valkey.client.hgetall(f"{{counter}}:last:{last}").values()
-        assert re.fullmatch(rb"[0-9]{10} 1\.0=1", slot)
+        assert re.fullmatch(rb"[0-9]{10} 1\.0=1", slot)  # type: ignore[arg-type]
         assert int(slot.split()[0]) % step == 0
 
 

@@ -338,7 +338,12 @@ async def test_a_look_at_a_thousand_records_is_cut_in_pieces(valkey: Valkey) -> 
     spells = " ".join(f"{now - i:.3f} {now - i + 2:.3f} no%20answer" for i in range(900, 100, -100))
     with valkey.client.pipeline(transaction=False) as client:
         for i in range(1000):
-            own = {"hostname": f"web-{i}", "visits": i, "version": f"1.{i % 3}", "away": spells}
+            own: Any = {
+                "hostname": f"web-{i}",
+                "visits": i,
+                "version": f"1.{i % 3}",
+                "away": spells,
+            }
             client.hset(key_of(f"{i}"), mapping=own | {"started": f"{now - i:.3f}"})
             client.zadd(NAMES, {f"{i}": now - i / 100})
         client.execute()

@@ -165,7 +165,7 @@ async def reading_of(visits):  # type: ignore[no-untyped-def]
 async def test_faults_are_told_without_a_visit_and_taken_back_and_change_no_figure(
     valkey: Valkey,
 ) -> None:
-    kinds, looks = [], []
+    kinds, looks = [], []  # type: ignore[var-annotated]
 
     def look() -> list[str]:
         looks.append("look")
@@ -193,7 +193,7 @@ async def test_faults_are_told_without_a_visit_and_taken_back_and_change_no_figu
         valkey.start()
         await told(reader, "web-2", lambda one: not one.faults)
     keys = valkey.client.keys()
-    assert {key_slot(key) for key in keys} == {key_slot(KEY.encode())}
+    assert {key_slot(key) for key in keys} == {key_slot(KEY.encode())}  # type: ignore[arg-type]
     assert all(0 < valkey.client.ttl(key) <= DAY for key in keys if b":process" in key)
 
 

@@ -5,8 +5,9 @@ seconds are those of its fixtures and of the processes that it started and await
 """
 
 import os
-from collections import Counter
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,8 @@ import pytest
 GREATEST = 100
 
 #: By file, and by test with all its parameters.
-_files: Counter[str] = Counter()
-_tests: Counter[str] = Counter()
+_files: dict[str, float] = defaultdict(float)
+_tests: dict[str, float] = defaultdict(float)
 _starts: list[float] = []
 _before = 0.0
 
@@ -25,7 +26,7 @@ def _cpu() -> float:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Iterator[None]:
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
     """Add to the report what was used since the one before."""
     global _before
     report = yield
@@ -60,7 +61,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the greatest tests, and the files, the greatest first."""
     terminalreporter.section("seconds of the processor")
-    for name, seconds in [*_tests.most_common(GREATEST), *_files.most_common()]:
+    tests, files = (sorted(one.items(), key=lambda item: -item[1]) for one in (_tests, _files))
+    for name, seconds in [*tests[:GREATEST], *files]:
         terminalreporter.write_line(f"{seconds:7.1f}  {name}")
     terminalreporter.write_line(f"{sum(_starts):7.1f}  imports of {len(_starts)} workers")
-    terminalreporter.write_line(f"{sum(_starts) + _files.total():7.1f}  together")
+    terminalreporter.write_line(f"{sum(_starts) + sum(_files.values()):7.1f}  together")

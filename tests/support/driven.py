@@ -37,6 +37,7 @@ class Driven:
         concurrency: int = 32,
         keep_alive: bool = True,
     ) -> None:
+        self._pid: int | None
         url, self._pid = (
             (server, None) if isinstance(server, str) else (server.url, server.process.pid)
         )

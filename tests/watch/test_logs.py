@@ -294,7 +294,7 @@ def text_logs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
     handler.addFilter(logs._escape)
     handler.setFormatter(logs._TextFormatter())
     monkeypatch.setattr(logging.root, "handlers", [handler])
-    monkeypatch.setattr(logs.time, "time", lambda: 1_700_000_000.5)
+    monkeypatch.setattr(logs.time, "time", lambda: 1_700_000_000.5)  # type: ignore[attr-defined]
     return taken
 
 
@@ -336,7 +336,7 @@ def test_whoever_else_wants_the_records_of_requests_gets_them(
     parent = logging.Logger("tornado")
     parent.parent = logging.root
     handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler.emit = records.append  # type: ignore[method-assign,assignment]
     match whose:
         case "root":
             logging.root.addHandler(handler)
