@@ -114,6 +114,7 @@ FLAGGER_CANARY = fields(
     targetRef=fields("kind", "name", apiVersion=TEXT, kind=TEXT, name=TEXT),
     autoscalerRef=fields("kind", "name", apiVersion=TEXT, kind=TEXT, name=TEXT),
     progressDeadlineSeconds={"type": "integer", "minimum": 1},
+    revertOnDeletion={"type": "boolean"},
     service=fields(
         "port",
         port={"type": "integer", "minimum": 1, "maximum": 65535},
