@@ -290,8 +290,7 @@ async def serve(
     log.info("stopping")
     telling.look()
     await live.close()  # streams have no end to wait for
-    drained = [one.drain(settings.grace, settings.drain_delay) for one in (server, *admin_server)]
-    await asyncio.gather(*drained)
+    await server.drain(settings.grace, settings.drain_delay)  # the admin port answers to the end
     for task in background:
         task.cancel()
     await asyncio.wait(background)
