@@ -88,7 +88,7 @@ class Store(Machine):
         """
         suite, program = STORES[name]
         super().__init__(suite, folder)
-        ports = (f"port {self.port}",)
+        ports: tuple[str, ...] = (f"port {self.port}",)
         if tls:
             files = ("tls-cert-file cert.pem", "tls-key-file key.pem", "tls-ca-cert-file ca.pem")
             ports = ("port 0", f"tls-port {self.port}", "tls-auth-clients no", *files)
