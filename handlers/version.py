@@ -1,6 +1,5 @@
 """``GET /version``: what runs here."""
 
-import platform
 import sys
 
 import tornado
@@ -27,7 +26,7 @@ class VersionHandler(BaseHandler):
             {
                 "version": VERSION,
                 **known,
-                "python": platform.python_version(),
+                "python": sys.version.split()[0],
                 "tornado": tornado.version,
                 "compiled": _is_compiled(),
             }

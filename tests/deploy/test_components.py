@@ -351,6 +351,17 @@ def test_web_canary_redis_and_sentinels_reach_one_another_and_nobody_else_them(
         assert settings.redis_sentinel_password_file == settings.redis_password_file
 
 
+def test_a_name_that_gives_pods_gives_them_while_they_start(render: Render) -> None:
+    # Else resolvers keep for a while that the name has no address, after the pod is back, too.
+    headless = [
+        resource["spec"]
+        for resource in render("sentinel").values()
+        if resource["kind"] == "Service" and resource["spec"].get("clusterIP") == "None"
+    ]
+    assert len(headless) == 2
+    assert all(spec["publishNotReadyAddresses"] is True for spec in headless)
+
+
 def test_a_canary_without_a_gateway_is_refused(render: Render) -> None:
     with pytest.raises(AssertionError, match=r"no.* matches .*HTTPRoute"):
         render("canary")
