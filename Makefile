@@ -12,7 +12,7 @@ run: .venv/running  ## serve http://localhost:4000/, counting in ./data (PORT=â€
 	@exec $(BIN)/python server.py --port=$(PORT) --redis-url=embedded:data
 
 # What has a target of its own, as it takes long or needs more than Python.
-APART = bench browser container faults deploy/test_gateway.py watch/test_otel.py watch/test_promtool.py
+APART = bench browser container faults stores deploy/test_gateway.py watch/test_otel.py watch/test_promtool.py
 
 .PHONY: test
 test: .venv/installed  ## run the tests of every room in a minute, against a real Valkey
@@ -36,7 +36,7 @@ test-faults: .venv/installed  ## do to Redis, network and clients all that goes 
 	$(BIN)/pytest -n 3 tests/faults --soak=$(SOAK)
 
 .PHONY: test-browser
-test-browser: .venv/installed  ## look at /live with Chromium, behind nginx too; needs both, writes screenshots/
+test-browser: .venv/installed  ## look at /live with Chromium, behind nginx too; needs both and npm, writes screenshots/
 	$(BIN)/pytest tests/browser
 
 .PHONY: pictures
@@ -46,6 +46,10 @@ pictures: .venv/installed  ## write docs/live.png and docs/live.webp with Chromi
 .PHONY: test-container
 test-container: .venv/installed  ## build, run, stop, scale and update it, on a Docker Engine
 	$(BIN)/pytest tests/container --timeout=300
+
+.PHONY: test-stores
+test-stores: .venv/installed  ## count in Redis 6 to 8 and Valkey, by proxies, TLS and access lists, on a Docker Engine
+	$(BIN)/pytest tests/stores --timeout=300
 
 .PHONY: bench
 bench: bench/.venv/installed  ## measure it beside its peers, in 15 minutes (BENCH='--rounds 1')
@@ -111,6 +115,7 @@ lock: .venv/installed  ## compile the lock files anew from *requirements*.in
 	$(LOCK) --upgrade -c requirements-dev.txt bench/requirements.in -o bench/requirements.txt
 	cd bench/peers/node && $(NPM_LOCK)
 	cd tests/deploy/gateway && $(NPM_LOCK)
+	cd tests/browser/validate && $(NPM_LOCK)
 
 .PHONY: stamp
 stamp: .venv/installed  ## write the version, the alerts and the dashboard where they cannot be read

@@ -31,6 +31,7 @@ import dataclasses
 import functools
 import logging
 import socket
+import time
 from collections.abc import Sequence
 
 from tornado.netutil import bind_sockets
@@ -55,6 +56,7 @@ from handlers import (
 from http1 import Application, HTTPServer
 from process import (
     STOP_SIGNALS,
+    Burdened,
     Certificate,
     Stopping,
     check_health,
@@ -235,6 +237,7 @@ async def serve(
     end_of_work: int | None = None,
     certificate: Certificate | None = None,
     faults: SharedFaults | None = None,
+    takes_burden: bool = True,
 ) -> None:
     """Serve until one of `STOP_SIGNALS` comes, then drain.
 
@@ -248,6 +251,7 @@ async def serve(
     :arg end_of_work: see `draining_event`.
     :arg certificate: serve HTTPS with it.
     :arg faults: what is wrong with the replica, where anything may be.
+    :arg takes_burden: whether this process is the one that takes CPU and memory for the replica.
     """
     draining = draining_event(end_of_work)
     live = Broadcast(Reader(visits.new_connector()))
@@ -276,6 +280,8 @@ async def serve(
     if certificate:
         use = functools.partial(setattr, server, "ssl_options")
         background.append(loop.create_task(certificate.follow(use)))
+    if faults and takes_burden:
+        background.append(loop.create_task(Burdened(lambda: faults.get().burden).follow()))
     telling.start()
 
     await draining.wait()
@@ -284,8 +290,7 @@ async def serve(
     log.info("stopping")
     telling.look()
     await live.close()  # streams have no end to wait for
-    drained = [one.drain(settings.grace, settings.drain_delay) for one in (server, *admin_server)]
-    await asyncio.gather(*drained)
+    await server.drain(settings.grace, settings.drain_delay)  # the admin port answers to the end
     for task in background:
         task.cancel()
     await asyncio.wait(background)
@@ -393,6 +398,9 @@ def run(settings: Settings) -> None:
             metrics = Metrics(settings.version_label or "", processes, settings.labels)
             configure_logs(settings.log_format, settings.log_level, metrics.log_lines_dropped)
             certificate = Certificate(settings) if settings.tls_cert else None
+            if settings.start_wait:
+                log.warning("faults: not listening for %g s", settings.start_wait)
+                time.sleep(settings.start_wait)
             sockets = listen(settings, processes)
             admin = listen(settings, processes, admin=True)
             every = [one for those in (*sockets, *admin) for one in those]
@@ -430,6 +438,7 @@ def run(settings: Settings) -> None:
                         end_of_work=end_of_work,
                         certificate=certificate,
                         faults=faults,
+                        takes_burden=slot == 0,
                     )
                 )
             exit_on_signals()
@@ -438,8 +447,9 @@ def run(settings: Settings) -> None:
             work(0)
         else:
             metrics.lead()
+            asked_status = (lambda: faults.get().exit) if faults else lambda: None
             try:
-                run_workers(processes, work, every)
+                run_workers(processes, work, every, asked_status)
             except OSError as error:
                 raise StartError(str(error)) from None
 

@@ -4,13 +4,13 @@ A setting is a field of `Settings`. Its name gives the flag (``--redis-url``) an
 environment variable (``REDIS_URL``); a flag beats the variable, which beats the default.
 """
 
-from config.checks import Network, host_name, readable
+from config.checks import Network, host_name, readable, share
 from config.errors import SettingError, shown
 from config.redis_url import embedded_folder, redacted
 from config.sources import load
 from config.table import Settings, flag_of
 from config.version import VERSION, commit
-from config.wait import Wait, milliseconds
+from config.wait import Wait, duration, milliseconds, size, size_text
 
 __all__ = [
     "VERSION",
@@ -19,6 +19,7 @@ __all__ = [
     "Settings",
     "Wait",
     "commit",
+    "duration",
     "embedded_folder",
     "flag_of",
     "host_name",
@@ -26,5 +27,8 @@ __all__ = [
     "milliseconds",
     "readable",
     "redacted",
+    "share",
     "shown",
+    "size",
+    "size_text",
 ]

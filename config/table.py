@@ -7,7 +7,7 @@ from typing import Any
 from config import checks
 from config.checks import Network
 from config.redis_url import URLS, redis_url
-from config.wait import Wait
+from config.wait import Wait, duration
 
 
 def _setting(default: str | None, check: Callable[[str], Any], help: str) -> Any:
@@ -123,6 +123,9 @@ class Settings:
     fault_wait: Wait = _setting(  # noqa: RUF009  it returns a field
         "0", Wait.of, "with --faults: how long each page waits, as 200ms or 100ms-2s"
     )
+    start_wait: float = _setting(
+        "0", duration, "with --faults: how long until the server listens, as 20s"
+    )
     healthcheck: bool = dataclasses.field(
         default=False,
         metadata={
@@ -142,6 +145,7 @@ TOGETHER = {
     "admin_address": "admin_port",
     "fault_rate": "faults",
     "fault_wait": "faults",
+    "start_wait": "faults",
 }
 
 #: The fields of the settings, by name.

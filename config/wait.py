@@ -42,3 +42,46 @@ class Wait(NamedTuple):
         """Return it as `of` reads it."""
         least, most = (f"{ms}ms" if ms % 1000 else f"{ms // 1000}s" for ms in self)
         return "0" if not self.most else least if least == most else f"{least}-{most}"
+
+
+_DURATION = re.compile(r"(?P<number>[0-9]{1,7}(\.[0-9]{1,3})?)(?P<unit>ms|s|m|)")
+
+
+def duration(text: str) -> float:
+    """Return the seconds that ``20s``, ``500ms``, ``2m`` or ``20`` say.
+
+    :raises ValueError: when the text says none, or more than an hour; says what is allowed.
+    """
+    if match := _DURATION.fullmatch(text):
+        seconds = float(match["number"]) * {"ms": 0.001, "s": 1, "m": 60, "": 1}[match["unit"]]
+        if seconds <= 3600:
+            return seconds
+    raise ValueError("a time up to an hour, as in 500ms, 20s or 2m")
+
+
+_SIZE = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>Ki|Mi|Gi)B")
+
+#: Memory that can be taken: 64 GiB.
+MOST_BYTES = 64 * 1024**3
+
+
+def size(text: str) -> int:
+    """Return the bytes that ``0``, ``512KiB``, ``64MiB`` or ``1GiB`` say.
+
+    :raises ValueError: when the text says none, or more than 64 GiB; says what is allowed.
+    """
+    if text == "0":
+        return 0
+    if match := _SIZE.fullmatch(text):
+        found = int(match["number"]) << 10 * (1 + ("Ki", "Mi", "Gi").index(match["unit"]))
+        if found <= MOST_BYTES:
+            return found
+    raise ValueError("0, or a size up to 64GiB, as in 512KiB, 64MiB or 1GiB")
+
+
+def size_text(number: int) -> str:
+    """Return a size as `size` reads it."""
+    if not number:
+        return "0"
+    power = min(3, ((number & -number).bit_length() - 1) // 10)
+    return f"{number // 1024**power}{('', 'Ki', 'Mi', 'Gi')[power]}B"

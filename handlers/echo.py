@@ -1,5 +1,6 @@
 """``GET /echo``: the request as it arrived, for whoever asks what proxies make of it."""
 
+import ssl
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -32,7 +33,8 @@ class EchoHandler(BaseHandler):
         connection: Any = request.connection
         address = connection.context.address
         peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
-        tls = connection.stream.socket if connection.context._orig_protocol == "https" else None
+        sock = connection.stream.socket
+        tls = sock if isinstance(sock, ssl.SSLSocket | ssl.SSLObject) else None
         return {
             "method": request.method,
             "path": request.uri,

@@ -1,6 +1,7 @@
 """``GET /`` with ``--faults``: late, or another status, for whoever tests a platform.
 
-A client asks for it, as in ``/?wait=250ms&status=503``, or the replica is sick (`handlers.faults`).
+A client asks for it, as in ``/?wait=250ms&status=503`` or by ``X-Fault-Rate`` and ``X-Fault-Wait``,
+or the replica is sick (`handlers.faults`).
 """
 
 import asyncio
@@ -8,12 +9,15 @@ import http
 import random
 import re
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from config import milliseconds
+from config import Wait, milliseconds, share
 from counter import Visits
 from handlers.faults import SharedFaults
 from handlers.hello import Greeting, HelloHandler
+
+Value = TypeVar("Value")
 
 #: What can be forced; those below are no final answers (RFC 9110, 15.2).
 STATUSES = frozenset(status.value for status in http.HTTPStatus if status >= 200)
@@ -70,21 +74,31 @@ class FaultyHelloHandler(HelloHandler):
         return not self.client_has_gone
 
     def _wait(self) -> float:
+        wait = self._header("X-Fault-Wait", Wait.of, self._faults.wait)
         text = self._asked("wait")
         if text is None:
-            return random.uniform(*self._faults.wait) / 1000
+            return random.uniform(*wait) / 1000
         try:
             return milliseconds(text) / 1000
         except ValueError as error:
             raise ValueError(f"wait is {error}") from None
 
     def _status(self) -> int:
+        rate = self._header("X-Fault-Rate", share, self._faults.rate)
         text = self._asked("status")
         if text is None:
-            return 503 if random.random() < self._faults.rate else 200
+            return 503 if random.random() < rate else 200
         if not re.fullmatch("[0-9]{3}", text) or int(text) not in STATUSES:
             raise ValueError("status is one of HTTP's, from 200 on, as in 503")
         return int(text)
+
+    def _header(self, name: str, read: Callable[[str], Value], otherwise: Value) -> Value:
+        """Return what a header of this request asks for, for it alone."""
+        text = self.request.headers.get(name)
+        try:
+            return otherwise if text is None else read(text)
+        except ValueError as error:
+            raise ValueError(f"{name} is {error}") from None
 
     def _asked(self, name: str) -> str | None:
         values = self.request.query_arguments.get(name)

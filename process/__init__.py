@@ -1,5 +1,6 @@
 """What a process needs, whatever it serves: workers, a health check, secrets in files, messages."""
 
+from process.burden import Burden, Burdened
 from process.cores import usable_cores
 from process.healthcheck import check_health
 from process.init import leave_process_1
@@ -13,6 +14,8 @@ from process.workers import run_workers
 
 __all__ = [
     "STOP_SIGNALS",
+    "Burden",
+    "Burdened",
     "Certificate",
     "PasswordFile",
     "StandardError",

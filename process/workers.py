@@ -19,7 +19,10 @@ log = logging.getLogger("friendlyhello.workers")
 
 
 def run_workers(
-    number: int, work: Callable[[int, int], None], sockets: list[socket.socket]
+    number: int,
+    work: Callable[[int, int], None],
+    sockets: list[socket.socket],
+    asked_status: Callable[[], int | None] = lambda: None,
 ) -> None:
     """Keep worker processes running until one of `STOP_SIGNALS`, which they are passed.
 
@@ -29,6 +32,8 @@ def run_workers(
         to stop, or the parent is gone, however that happened.
     :arg sockets: what they listen on, all of them. Kept open here, so that no connection is lost
         with a worker, until the signal, so that they can stop listening.
+    :arg asked_status: asked when a worker has ended: the status with which all are to end at once,
+        or None.
     :raises OSError: when the system does not allow as many processes at the start.
     """
     # By its end, and not by a signal, so that workers to whom the signal was sent as well get one.
@@ -76,6 +81,11 @@ def run_workers(
         if pid not in workers:
             continue  # what keeps the embedded Valkey running, a child too
         slot = workers.pop(pid)
+        if (asked := asked_status()) is not None:
+            for other in workers:
+                os.kill(other, signal.SIGKILL)
+            logging.shutdown()
+            os._exit(asked)
         if not stopping.asked:
             code = os.waitstatus_to_exitcode(status)
             log.error("worker %d ended with status %d, starting another", pid, code)

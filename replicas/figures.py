@@ -36,6 +36,9 @@ OFF = 1.0
 _SCRIPT = Path(__file__).with_name("figures.lua").read_text()
 _DIGEST = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
+#: The oldest Redis that is supported; see docs/settings.md.
+OLDEST = "6.0"
+
 log = logging.getLogger("friendlyhello.visits")
 
 
@@ -156,6 +159,8 @@ class Figures:
             self._is_in_full, self._second = True, -math.inf  # at once, not in the next second
         elif not self._has_said:
             self._has_said = True
+            if "non deterministic" in why:  # it may not write after it has asked for the time
+                why += f"; Redis {OLDEST} is the oldest that is supported"
             log.warning("not all that stands beside the counter can be kept: %s", why)
 
     def was_away(self, start: float, end: float, reason: str) -> None:

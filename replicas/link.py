@@ -9,6 +9,9 @@ from redis.exceptions import ConnectionError, ResponseError
 
 from counter import Connector, packed, take_over
 
+#: Connections in a row that were closed as they were asked, after which what is asked is refused.
+HANG_UPS = 3
+
 #: Seconds that a question to Redis may take, connecting included.
 TIMEOUT = 2.0
 
@@ -40,6 +43,7 @@ class Link:
         self._connector = connector
         self._replies: _Replies | None = None
         self._asking = False
+        self._hang_ups = 0  # in a row
 
     @property
     def is_open(self) -> bool:
@@ -61,12 +65,25 @@ class Link:
                     self._asking = opened.asking
                     self._replies = _Replies()
                     self._replies.writer = take_over(opened.redis, self._replies)
-                return await talk()
+                return await self._heeding_hang_ups(talk)
         except RefusedError:  # every reply has come
             raise
         except BaseException:
             self.close()  # a reply may still come, for nobody
             raise
+
+    async def _heeding_hang_ups(self, talk: Callable[[], Awaitable[Result]]) -> Result:
+        """Have it asked; a proxy that does not know a command hangs up on it, each time."""
+        try:
+            result = await talk()
+        except ConnectionError:
+            self._hang_ups += 1
+            if self._hang_ups < HANG_UPS:
+                raise
+            self.close()
+            raise RefusedError("Redis closes the connection") from None
+        self._hang_ups = 0
+        return result
 
     async def ask(self, commands: Sequence[bytes]) -> list[Any]:
         """Send commands in one packet, and return their replies; a `RefusedError` is one, too."""

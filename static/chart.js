@@ -101,4 +101,5 @@ export function drawChart() {
   $("chart-text").textContent = say("rates", { rate, most: showRate(most) });
 }
 
-new ResizeObserver(drawChart).observe($("chart"));
+if (globalThis.ResizeObserver) new ResizeObserver(drawChart).observe($("chart"));
+else addEventListener("resize", drawChart);

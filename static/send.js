@@ -28,7 +28,7 @@ async function visit() {
   if (underway >= AT_ONCE) return;
   underway++;
   try {
-    const answer = await fetch(".", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE),
+    const answer = await fetch(".", { cache: "no-store", signal: AbortSignal.timeout?.(PATIENCE),
       headers: { Accept: "application/json" } });
     if (!answer.ok) throw new Error(say("error", answer));
     const { hostname, version, visits } = await answer.json();
@@ -60,8 +60,10 @@ function stop() {
 
 button.addEventListener("pointerdown", (event) => {
   if (event.button) return;
-  button.setPointerCapture(event.pointerId);
   start();
+  try {
+    button.setPointerCapture(event.pointerId);
+  } catch { /* the pointer has gone already, or it cannot be held: then it ends at the edge */ }
 });
 button.addEventListener("keydown", (event) => {
   if (event.key !== " " && event.key !== "Enter") return;
@@ -74,6 +76,6 @@ button.addEventListener("click", (event) => {
   start();
   setTimeout(stop, 1000 - EVERY / 2);
 });
-for (const end of ["pointerup", "pointercancel", "keyup", "blur"]) button.addEventListener(end, stop);
+for (const end of ["pointerup", "pointercancel", "pointerleave", "keyup", "blur"]) button.addEventListener(end, stop);
 button.addEventListener("contextmenu", (event) => event.preventDefault());
 document.addEventListener("visibilitychange", stop);

@@ -1,7 +1,7 @@
 // The stream of events, one for all tabs of a browser with the same view: it allows a host six
 // connections over HTTP/1.1. One tab leads: it has the stream, and passes on what comes. The others
 // follow; one of them leads when they hear nothing more of it. They talk by a BroadcastChannel,
-// which plain HTTP has, too. A hidden tab rests.
+// which plain HTTP has, too. Where there is none, each tab leads. A hidden tab rests.
 //
 // The document is told by events "stream" of a kind: "history", "marks", "message" or "lost".
 
@@ -14,9 +14,11 @@ const BEAT = 1_000; // between two signs of life of the tab that leads
 const QUIET = 3_000; // without one, after which another tab leads
 const ASKED = 200; // in which the tab that leads answers one that begins
 
+const CLOSED = 2; // the state of a stream that the browser has given up
+
 const me = Math.random();
 // Those of the same server, path, version and view.
-const tabs = new BroadcastChannel(`${import.meta.url} ${view}`);
+const tabs = newChannel(`${import.meta.url} ${view}`);
 
 let source = null; // of the tab that leads
 let marks; // what it said last, of each kind
@@ -25,7 +27,16 @@ let dead; // timers
 let beat;
 let quiet;
 
-const send = (kind, data) => tabs.postMessage({ from: me, kind, data });
+// Firefox throws where it blocks cookies.
+function newChannel(name) {
+  try {
+    return new BroadcastChannel(name);
+  } catch {
+    return null;
+  }
+}
+
+const send = (kind, data) => tabs?.postMessage({ from: me, kind, data });
 
 const show = (kind, data) =>
   document.dispatchEvent(new CustomEvent("stream", { detail: { kind, data } }));
@@ -40,8 +51,19 @@ function tell(kind, data) {
 // The tab that leads. The browser reconnects by itself, but for a balancer's 502, and for a
 // connection on which nothing comes any more without its being closed.
 
+// A browser that has none, or may have none, says so as one that lost it, and tries again.
+function newSource() {
+  try {
+    return new EventSource(`live/events?last=${view}`);
+  } catch {
+    const none = Object.assign(new EventTarget(), { readyState: CLOSED, close() {} });
+    setTimeout(() => none.dispatchEvent(new Event("error")));
+    return none;
+  }
+}
+
 function connect() {
-  const mine = (source = new EventSource(`live/events?last=${view}`));
+  const mine = (source = newSource());
   const again = (milliseconds) => {
     clearTimeout(dead);
     dead = setTimeout(() => {
@@ -59,7 +81,7 @@ function connect() {
   }
   mine.addEventListener("error", () => {
     tell("lost");
-    again(mine.readyState === EventSource.CLOSED ? AGAIN : DEAD);
+    again(mine.readyState === CLOSED ? AGAIN : DEAD);
   });
   again(DEAD);
 }
@@ -85,7 +107,7 @@ function follow(milliseconds) {
   quiet = setTimeout(lead, milliseconds * (1 + Math.random()));
 }
 
-tabs.addEventListener("message", ({ data: { from, kind, data } }) => {
+tabs?.addEventListener("message", ({ data: { from, kind, data } }) => {
   if (document.hidden) return;
   if (source !== null) {
     if (kind === "begin") {
@@ -104,7 +126,8 @@ tabs.addEventListener("message", ({ data: { from, kind, data } }) => {
 
 function begin() {
   send("begin");
-  follow(ASKED);
+  if (tabs) follow(ASKED);
+  else if (source === null) lead();
 }
 
 document.addEventListener("visibilitychange", () => {

@@ -2,7 +2,7 @@
 
 import { $, arrange, write } from "./dom.js";
 import { picture, swatch } from "./versions.js";
-import { knows, say, showAgo, showNumber, showRate, showShare } from "./words.js";
+import { knows, language, say, showAgo, showNumber, showRate, showShare } from "./words.js";
 
 const SMOOTH = 5; // seconds over which "per second" is taken
 const SORT = 10_000; // milliseconds between two sortings by what changes: rows do not hop
@@ -66,7 +66,7 @@ function drawRow(one, sum, most) {
 // Sorting: texts rise at first, numbers fall.
 
 const TEXTS = ["hostname", "version", "labels"];
-const { compare } = new Intl.Collator(navigator.language, { numeric: true });
+const { compare } = new Intl.Collator(language, { numeric: true });
 
 let column = "hostname";
 let isTurned = false;

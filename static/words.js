@@ -10,8 +10,27 @@ export const knows = (key) => key in words;
 export const say = (key, values = {}, word = key) =>
   (words[key] ?? word).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
+// A browser may name a language that is none, such as "C" or "en-US@posix", or no language.
+function readersLanguage() {
+  try {
+    return Intl.getCanonicalLocales(navigator.language)[0] ?? document.documentElement.lang;
+  } catch {
+    return document.documentElement.lang;
+  }
+}
+
+export const language = readersLanguage();
+
+function formatter(kind, options) {
+  try {
+    return new Intl[kind](language, options);
+  } catch { // the system's time zone is none
+    return new Intl[kind](language, { ...options, timeZone: "UTC" });
+  }
+}
+
 const format = (kind, options) => {
-  const made = new Intl[kind](navigator.language, options);
+  const made = formatter(kind, options);
   return (...what) => made.format(...what);
 };
 

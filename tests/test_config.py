@@ -54,9 +54,13 @@ SETTINGS = {
     "path-prefix": "",
     "version-label": None,
     "labels": None,
+    "admin-port": None,
+    "admin-address": "127.0.0.1",
+    "echo": False,
     "faults": False,
     "fault-rate": 0,
     "fault-wait": config.Wait(),
+    "start-wait": 0,
 }
 
 GOOD = [
@@ -457,7 +461,9 @@ def test_bad_faults_are_refused(setting: str, value: str, allowed: str) -> None:
 
 
 @pytest.mark.parametrize("faults", [[], ["--faults=false"]])
-@pytest.mark.parametrize(("setting", "value"), [("fault-rate", "0.1"), ("fault-wait", "1s")])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("fault-rate", "0.1"), ("fault-wait", "1s"), ("start-wait", "1s")]
+)
 def test_faults_from_the_start_are_allowed_with_faults_only(
     setting: str, value: str, faults: list[str]
 ) -> None:
@@ -468,6 +474,30 @@ def test_faults_from_the_start_are_allowed_with_faults_only(
         with pytest.raises(config.SettingError) as error:
             config.load([*flags, *faults], environment)
         assert str(error.value) == f"{source}={value}: allowed is this only together with --faults"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("20s", 20), ("20", 20), ("1.5s", 1.5), ("500ms", 0.5), ("60m", 3600)]
+)
+def test_a_start_may_wait(text: str, seconds: float) -> None:
+    assert config.load(["--faults", f"--start-wait={text}"], {}).start_wait == seconds
+
+
+@pytest.mark.parametrize("text", ["x", "-1s", "1h", "3601", "61m", "1s-2s", "1e3"])
+def test_a_start_does_not_wait_for_what_is_no_time(text: str) -> None:
+    with pytest.raises(config.SettingError) as error:
+        config.load(["--faults", f"--start-wait={text}"], {})
+    allowed = "allowed is a time up to an hour, as in 500ms, 20s or 2m"
+    assert str(error.value) == f"--start-wait={text}: {allowed}"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("1KiB", 1024), ("1536KiB", 1536 * 1024), ("64MiB", 64 << 20), ("64GiB", 64 << 30)],
+)
+def test_a_size_is_read_and_written_alike(text: str, number: int) -> None:
+    assert config.size(text) == number
+    assert config.size_text(number) == text
 
 
 def test_version_label_is_128_characters_at_the_most() -> None:

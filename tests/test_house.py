@@ -15,6 +15,9 @@ PACKAGES = (
 )
 MODULES = ("server", "limits", "check")
 
+#: What check.py puts together.
+AUDIT = ("answer", "client", "load", "options", "plot", "readiness", "report")
+
 #: What is imported by itself, as its package's face says.
 APART = {"watch.exposition", "watch.tracing"}
 
@@ -63,7 +66,7 @@ def test_a_package_is_used_by_its_face(file: Path) -> None:
     ("module", "allowed"),
     [
         ("limits", set()),
-        ("check", {f"audit.{one}" for one in ("answer", "client", "load", "plot", "report")}),
+        ("check", {f"audit.{one}" for one in AUDIT}),
     ],
 )
 def test_a_single_module_imports_no_more_than_its_place_allows(

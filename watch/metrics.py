@@ -41,7 +41,7 @@ VISITS = tuple(2.0**power for power in range(14))
 SHARE_EVERY = 1.0
 
 #: What --faults may make of a replica, in all its processes.
-FAULTS = ("sick", "unready", "dead")
+FAULTS = ("sick", "unready", "dead", "busy", "heavy")
 
 GAUGES = ("connections", "live_watchers", "redis_up", "exactly_once", *FAULTS)
 

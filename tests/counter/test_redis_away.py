@@ -61,7 +61,7 @@ async def test_64_visits_wait_for_a_valkey_that_hangs(valkey: Valkey, counting: 
 
     valkey.go_on()  # it may count now those of whom it had the command
     numbers = [await visitor.counted_again()]
-    while valkey.client.get("{counter}:spare"):
+    while valkey.client.exists("{counter}:spares"):
         numbers.append(await visitor.visit() or 0)
     numbers.append(await visitor.visit() or 0)
     assert numbers == list(range(2, len(numbers) + 2))

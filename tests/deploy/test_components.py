@@ -29,7 +29,7 @@ LISTED = re.findall(
 
 #: A pod that speaks HTTPS itself is behind no gateway and no ingress.
 WITHOUT_TLS = [name for name in LISTED if name != "tls"]
-WITH_TLS = [name for name in LISTED if name not in ("gateway", "ingress", "canary")]
+WITH_TLS = [name for name in LISTED if name not in ("gateway", "ingress", "canary", "flagger")]
 
 TOGETHER = [
     [],
@@ -273,6 +273,37 @@ def test_a_rollout_goes_on_when_the_audit_of_the_new_version_and_of_both_holds(
 
 def hpa(rendered: dict[str, Resource]) -> Resource:
     return dict(rendered["HorizontalPodAutoscaler/web"]["spec"]["scaleTargetRef"])
+
+
+def test_flagger_asks_the_audit_of_the_new_version_and_both_reach_redis(render: Render) -> None:
+    rendered = render("sentinel", "flagger")
+    canary = rendered["Canary/web"]["spec"]
+    for target in (canary["targetRef"], canary["autoscalerRef"]):
+        assert rendered[f"{target['kind']}/{target['name']}"]["apiVersion"] == target["apiVersion"]
+    assert canary["analysis"]["stepWeights"] == [10, 50]
+    (hook,) = canary["analysis"]["webhooks"]
+    assert hook["url"] == "http://audit-hook.friendlyhello/"
+    deployment = rendered["Deployment/audit-hook"]
+    container = base.container(deployment)
+    service = rendered["Service/audit-hook"]["spec"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["selector"].items() <= labels.items()
+    assert service["ports"] == [
+        {"name": "http", "port": 80, "targetPort": container["ports"][0]["name"]}
+    ]
+    assert container["ports"][0]["containerPort"] == 8080
+    arguments = new_parser().parse_args(container["args"])
+    assert arguments.url == "http://web-canary"  # as Flagger names it
+    longest = arguments.wait + arguments.duration + 2 * arguments.timeout
+    assert longest < float(hook["timeout"].removesuffix("s"))
+    primary = {"app.kubernetes.io/name": "friendlyhello-primary"}
+    for name in ("redis", "sentinel"):
+        (rule,) = rendered[f"NetworkPolicy/{name}"]["spec"]["ingress"]
+        peers = [one["podSelector"]["matchLabels"] for one in rule["from"]]
+        assert primary | {"app.kubernetes.io/component": "web"} in peers
+    of_primary = {"app.kubernetes.io/component": "web"} | primary
+    budget = rendered["PodDisruptionBudget/web"]["spec"]["selector"]["matchLabels"]
+    assert budget.items() <= of_primary.items()
 
 
 def test_the_analysis_is_the_audits_pod_and_ends_by_itself(render: Render) -> None:

@@ -20,6 +20,7 @@ FILES = {
     "Certificate": "tls/certificate.yaml",
     "Rollout": "rollouts/rollout.yaml",
     "AnalysisTemplate": "rollouts/analysis.yaml",
+    "Canary": "flagger/canary.yaml",
     "PrometheusRule": "monitor/rules.yaml",
     "ServiceMonitor": "monitor/monitor.yaml",
 }

@@ -106,11 +106,46 @@ ANALYSIS_TEMPLATE = fields(
     ),
 )
 
+#: The fields that the components use: https://docs.flagger.app/usage/how-it-works#canary-resource,
+#: https://docs.flagger.app/usage/webhooks and https://docs.flagger.app/tutorials/gatewayapi-progressive-delivery
+FLAGGER_CANARY = fields(
+    *("targetRef", "service", "analysis"),
+    provider={"enum": ["gatewayapi:v1", "kubernetes"]},
+    targetRef=fields("kind", "name", apiVersion=TEXT, kind=TEXT, name=TEXT),
+    autoscalerRef=fields("kind", "name", apiVersion=TEXT, kind=TEXT, name=TEXT),
+    progressDeadlineSeconds={"type": "integer", "minimum": 1},
+    revertOnDeletion={"type": "boolean"},
+    service=fields(
+        "port",
+        port={"type": "integer", "minimum": 1, "maximum": 65535},
+        portName=TEXT,
+        targetPort={"type": ["string", "integer"]},
+        gatewayRefs=several(fields("name", name=TEXT, namespace=TEXT), 32),
+    ),
+    analysis=fields(
+        *("interval", "threshold"),
+        interval={"type": "string", "pattern": "^[0-9]+(m|s)$"},
+        threshold={"type": "integer", "minimum": 0},
+        stepWeights=several({"type": "integer", "minimum": 0, "maximum": 100}, 32),
+        webhooks=several(
+            fields(
+                *("name", "url"),
+                name=TEXT,
+                type={"enum": ["pre-rollout", "rollout", "confirm-rollout", "post-rollout"]},
+                url={"type": "string", "pattern": "^https?://"},
+                timeout={"type": "string", "pattern": "^[0-9]+(m|s)$"},
+            ),
+            8,
+        ),
+    ),
+)
+
 #: The spec of each custom resource: its fields, or the module that has the model of the whole.
 SPECS = {
     ("gateway.networking.k8s.io/v1", "HTTPRoute"): HTTP_ROUTE,
     ("argoproj.io/v1alpha1", "Rollout"): ROLLOUT,
     ("argoproj.io/v1alpha1", "AnalysisTemplate"): ANALYSIS_TEMPLATE,
+    ("flagger.app/v1beta1", "Canary"): FLAGGER_CANARY,
     ("cert-manager.io/v1", "Certificate"): "cloudcoil.models.cert_manager.v1",
     ("monitoring.coreos.com/v1", "PrometheusRule"): "cloudcoil.models.prometheus_operator.v1",
     ("monitoring.coreos.com/v1", "ServiceMonitor"): "cloudcoil.models.prometheus_operator.v1",

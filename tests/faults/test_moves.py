@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 import counter.opening
-from replicas import Reader
+from counter.opening import close
+from replicas import Reader, RefusedError
 from tests.support.fake_redis import FakeRedis
 from tests.support.names import Names, look_ups
 from tests.support.nodes import Node
 from tests.support.page import serving
-from tests.support.waiting import BUSY, eventually, wait_until, within
+from tests.support.waiting import BUSY, PATIENCE, eventually, wait_until, within
 
 NAME = "redis.invalid"
 
@@ -141,6 +143,23 @@ async def test_a_proxy_that_hangs_up_on_role_will_do(names: Names, fake: FakeRed
         assert await visitor.counted_again() == 1
 
 
+@pytest.mark.gen_test
+async def test_a_proxy_that_hangs_up_on_what_is_read_refuses_it(fake: FakeRedis) -> None:
+    async with (
+        at_the_other(fake.port, passing_on_to(fake.port, but=b"TIME")),
+        serving(f"redis://{OTHER}:{fake.port}") as visitor,
+    ):
+        assert await visitor.counted_again() == 1
+        reader = Reader(visitor.visits.new_connector())
+        for _ in range(2):
+            with pytest.raises(redis.ConnectionError):
+                await reader.read()
+        for _ in range(2):
+            with pytest.raises(RefusedError, match="Redis closes the connection"):
+                await reader.read()
+        reader.close()
+
+
 # A Redis that takes nobody.
 
 
@@ -226,9 +245,8 @@ async def test_the_server_moves_to_the_redis_that_the_name_was_pointed_to_and_sa
             at_the_other(fake.port, passing_on_to(new.port)),
             serving(f"redis://{NAME}:{fake.port}") as visitor,
         ):
-            reader = Reader(visitor.visits.new_connector())
-            with contextlib.suppress(Exception):  # the fake Redis has no figures
-                await reader.read()
+            others = visitor.visits.new_connector()  # as those who read and tell have
+            await close((await others.connect()).redis)
             assert await visitor.counted_again() == 1
             names.addresses[NAME] = [OTHER]
             await eventually(lambda: "moving to" in caplog.text)
@@ -236,12 +254,12 @@ async def test_the_server_moves_to_the_redis_that_the_name_was_pointed_to_and_sa
             while found[-1] and found[-1] < 100:
                 found.append(await visitor.visit() or 0)
                 await asyncio.sleep(0.05)
-                with contextlib.suppress(Exception):
-                    await reader.read()
             assert found[-1] == 101
             assert fake.counter == len(found) - 1
-            await asyncio.sleep(0.5)  # some look-ups more
-            reader.close()
+            async with asyncio.timeout(PATIENCE):
+                while not await others.has_moved():  # noqa: ASYNC110
+                    await asyncio.sleep(0.025)
+            await asyncio.sleep(0.2)  # some look-ups more
     moves = [one for one in caplog.messages if "moving to" in one]
     assert moves == [f"{NAME} is no longer {OURS}: moving to {OTHER}"]
     assert "counter off" not in caplog.text

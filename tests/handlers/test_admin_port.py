@@ -12,7 +12,7 @@ import tornado
 
 from config import VERSION, commit
 from tests.support.program import Program, run_to_end
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 Start = Callable[..., Program]
 
@@ -65,15 +65,25 @@ def test_it_is_below_the_prefix_and_speaks_http_where_the_page_speaks_https(
     assert ask(admin, "/version")[0] == 404
 
 
-def test_it_answers_while_the_server_drains_and_then_is_gone(program: Start) -> None:
-    server = program(AWAY, "--admin-port=0", "--drain-delay=2")
+def test_it_answers_until_the_server_ends(program: Start) -> None:
+    server = program(AWAY, "--admin-port=0", "--grace=60", "--faults")
     admin = admin_port(server)
+    client = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    client.request("GET", "/?wait=3s")
+    wait_until(lambda: "friendlyhello_connections 1.0" in ask(admin, "/metrics")[1])
     server.signal(signal.SIGTERM)
-    server.wait_for(b"stopping")
+    wait_until(lambda: not _listens(server.port))  # the page's port does not any more
     assert ask(admin, "/readyz")[0] == 503
+    assert ask(admin, "/metrics")[0] == 200
+    assert client.getresponse().status == 200
+    client.close()
     assert server.wait() == 0
+    assert not _listens(admin)
+
+
+def _listens(port: int) -> bool:
     with socket.socket() as client:
-        assert client.connect_ex(("127.0.0.1", admin)) != 0
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_it_listens_on_loopback_unless_it_is_told(program: Start) -> None:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -20,7 +21,10 @@ from tests.test_server import seen
 Start = Callable[..., Program]
 Connect = Callable[[Program], HTTPConnection]
 
-WELL = {"rate": 0.0, "wait": "0", "ready": True, "alive": True}
+WELL = {"rate": 0.0, "wait": "0", "ready": True, "alive": True, "cpu": 0.0, "memory": "0"}
+
+STATES = dict.fromkeys(("busy", "heavy"), 0)
+WELL_STATES = STATES | dict.fromkeys(("sick", "unready", "dead"), 0)
 
 
 def send(client: HTTPConnection, method: str, path: str, body: object = None) -> tuple[int, str]:
@@ -47,7 +51,7 @@ def test_put_replaces_what_is_wrong_and_what_it_leaves_out_is_well(
     )
     client = connect(server)
     text = send(client, "GET", "/faults")[1]
-    assert text == '{"rate": 0.25, "wait": "100ms-2s", "ready": true, "alive": true}'
+    assert json.loads(text) == WELL | {"rate": 0.25, "wait": "100ms-2s"}
     for faults in (
         {"rate": 1, "wait": "1500ms", "ready": False, "alive": False},
         {"wait": "0s-10s"},
@@ -59,7 +63,7 @@ def test_put_replaces_what_is_wrong_and_what_it_leaves_out_is_well(
     assert put(client, wait="1.5s")["wait"] == "1500ms"
     assert put(client, wait="2s-2000ms")["wait"] == "2s"
     assert put(client) == WELL
-    server.wait_for(rb'faults: {"rate": 1.0, "wait": "1500ms", "ready": false, "alive": false}')
+    server.wait_for(rb'faults: {"rate": 1.0, "wait": "1500ms", "ready": false, "alive": false')
 
 
 NOT_TO_BE_SET: list[object] = [
@@ -69,7 +73,20 @@ NOT_TO_BE_SET: list[object] = [
     *({"wait": 1}, {"wait": "1"}, {"wait": "2s-1s"}, {"wait": "1s-2s-3s"}, {"wait": "11s"}),
     *({"wait": None}, {"wait": "-1s"}, {"wait": ["1s"]}, {"wait": "1s-"}, {"wait": ""}),
     *({"ready": 0}, {"ready": "no"}, {"alive": None}, {"alive": 1, "ready": True}),
-    *({"rates": 1}, {"rate": 1, "colour": "blue"}, {"self": 1}, {"cls": 1}, {"": 1}),
+    *({"cpu": -0.1}, {"cpu": 65}, {"cpu": "1"}, {"cpu": True}, {"cpu": None}, b'{"cpu": NaN}'),
+    *({"memory": 64}, {"memory": "64"}, {"memory": "64MB"}, {"memory": "65GiB"}, {"memory": None}),
+    *({"memory": "-1MiB"}, {"memory": "1.5MiB"}, {"exit": -1}, {"exit": 256}, {"exit": "1"}),
+    *({"exit": True}, {"exit": 1.0}, {"for": 30}, {"for": "x"}, {"for": "61m"}, {"for": "-1s"}),
+    *({"for": None}, {"exit": None}, {"ready": None}),
+    *(
+        {"burden": 1},
+        {"until": 1},
+        {"rates": 1},
+        {"rate": 1, "colour": "blue"},
+        {"self": 1},
+        {"cls": 1},
+        {"": 1},
+    ),
 ]
 
 
@@ -182,20 +199,20 @@ def faults_in_metrics(server: Program) -> dict[str, float]:
 def test_the_metrics_say_what_is_wrong(counting: Start, connect: Connect, valkey: Valkey) -> None:
     server = counting(f"--redis-url={valkey.url}", "--faults", "--fault-rate=0.5")
     wait_until(
-        lambda: faults_in_metrics(server) == {"sick": 1, "unready": 0, "dead": 0}
+        lambda: faults_in_metrics(server) == STATES | {"sick": 1, "unready": 0, "dead": 0}
     )  # a text is made once a second
     client = connect(server)
     put(client, wait="1ms", ready=False)
     wait_until(
-        lambda: faults_in_metrics(server) == {"sick": 1, "unready": 1, "dead": 0}
+        lambda: faults_in_metrics(server) == STATES | {"sick": 1, "unready": 1, "dead": 0}
     )  # a text is made once a second
     put(client, alive=False)
     wait_until(
-        lambda: faults_in_metrics(server) == {"sick": 0, "unready": 0, "dead": 1}
+        lambda: faults_in_metrics(server) == STATES | {"sick": 0, "unready": 0, "dead": 1}
     )  # a text is made once a second
     put(client)
     wait_until(
-        lambda: faults_in_metrics(server) == {"sick": 0, "unready": 0, "dead": 0}
+        lambda: faults_in_metrics(server) == STATES | {"sick": 0, "unready": 0, "dead": 0}
     )  # a text is made once a second
 
 
@@ -210,7 +227,7 @@ def test_every_worker_has_the_same_faults_one_that_starts_later_too(
         clients = [connect(server) for _ in range(16)]  # spread over the workers
         found = {(send(one, "GET", "/")[0], send(one, "GET", "/readyz")[0]) for one in clients}
         wait_until(
-            lambda: faults_in_metrics(server) == {"sick": 1, "unready": 1, "dead": 0}
+            lambda: faults_in_metrics(server) == STATES | {"sick": 1, "unready": 1, "dead": 0}
         )  # a text is made once a second
         return found
 
@@ -266,3 +283,145 @@ def test_without_faults_there_is_no_such_path(
     for method in ("GET", "PUT"):
         assert send(client, method, "/faults", {"rate": 1}) == (404, "404 Not Found\n")
     assert send(client, "GET", "/healthz")[0] == 200
+
+
+def grown(server: Program) -> int:
+    """Bytes that the first process of the server that serves has of memory of its own."""
+    pid = min(children(server.process.pid), default=server.process.pid)
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) * 1024
+
+
+def burners(server: Program) -> list[int]:
+    """The processes that burn CPU for a server that is one process."""
+    return [
+        pid
+        for pid in children(server.process.pid)
+        if b"burn.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def used(pid: int) -> float:
+    """Seconds of CPU that a process has used (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_cpu_is_burnt_by_processes_of_its_own_that_end_with_the_fault(
+    counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--faults")
+    client = connect(server)
+    assert put(client, cpu=1.25)["cpu"] == 1.25
+    wait_until(lambda: len(burners(server)) == 2)
+    burning = burners(server)
+    wait_until(lambda: max(map(used, burning)) > 0.3)
+    assert send(client, "GET", "/")[0] == 200
+    assert faults_in_metrics(server) == WELL_STATES | {"busy": 1}
+    put(client, cpu=1)
+    wait_until(lambda: len(burners(server)) == 1 and not {*burners(server)} & {*burning})
+    put(client)
+    wait_until(lambda: not burners(server))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_replica_that_is_stopped_leaves_nothing_that_burns(
+    counting: Start, connect: Connect, valkey: Valkey, signum: int
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--faults")
+    put(connect(server), cpu=0.1)
+    wait_until(lambda: burners(server))
+    [burner] = burners(server)
+    server.signal(signum)
+    server.wait()
+    wait_until(lambda: not Path(f"/proc/{burner}/cmdline").exists())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_memory_is_taken_once_for_a_replica_and_given_back(
+    counting: Start, connect: Connect, valkey: Valkey, processes: int
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--faults", f"--processes={processes}")
+    before = grown(server)
+    assert put(connect(server), memory="64MiB")["memory"] == "64MiB"
+    wait_until(lambda: grown(server) > before + (60 << 20))
+    put(connect(server))
+    wait_until(lambda: grown(server) < before + (16 << 20))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_replica_ends_at_once_with_the_status_that_was_asked_for(
+    counting: Start, connect: Connect, valkey: Valkey, processes: int
+) -> None:
+    server = counting(
+        *(f"--redis-url={valkey.url}", "--faults", "--grace=60"),
+        *("--drain-delay=60", f"--processes={processes}"),
+    )
+    client, other = connect(server), connect(server)
+    other.request("GET", "/?wait=10s")
+    seen(connect(server))
+    status, text = send(client, "PUT", "/faults", {"exit": 3})
+    assert (status, json.loads(text)["exit"]) == (200, 3)
+    assert server.wait(20) == 3
+    assert b"stopping" not in server.log
+    assert b'faults: {"rate": 0.0' in server.log
+
+
+def test_a_fault_ends_by_itself_in_every_worker(
+    counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--faults", "--processes=2")
+    text = send(connect(server), "PUT", "/faults", {"rate": 1, "cpu": 0.1, "for": "3s"})[1]
+    told = json.loads(text)
+    assert 0 < float(told.pop("for").removesuffix("s")) <= 3
+    assert told == WELL | {"rate": 1.0, "cpu": 0.1}
+    assert send(connect(server), "GET", "/")[0] == 503
+    wait_until(lambda: json.loads(send(connect(server), "GET", "/faults")[1]) == WELL)
+    assert {send(connect(server), "GET", "/")[0] for _ in range(16)} == {200}
+    assert faults_in_metrics(server) == WELL_STATES
+
+
+def test_a_client_asks_for_faults_of_its_own(
+    counting: Start, connect: Connect, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--faults")
+    client = connect(server)
+
+    def asked(path: str = "/", **headers: str) -> tuple[int, str]:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        client.request("GET", path, headers=names)
+        answer = client.getresponse()
+        return answer.status, answer.read().decode()
+
+    assert asked(X_Fault_Rate="1")[0] == 503
+    assert asked()[0] == 200, "for that request alone"
+    begun = time.monotonic()
+    assert asked(X_Fault_Wait="300ms")[0] == 200
+    assert time.monotonic() - begun >= 0.29
+    put(client, rate=1)
+    assert asked(X_Fault_Rate="0")[0] == 200
+    assert asked("/?status=200", X_Fault_Rate="1")[0] == 200, "the query comes first"
+    assert asked(X_Fault_Rate="2") == (
+        *(400, "400 Bad Request: X-Fault-Rate is a number from 0 to 1\n"),
+    )
+    assert asked(X_Fault_Wait="1m")[1].startswith("400 Bad Request: X-Fault-Wait is 0, a time up")
+
+
+def test_headers_ask_for_nothing_where_faults_are_not_allowed(
+    counting: Start, valkey: Valkey
+) -> None:
+    server = counting(f"--redis-url={valkey.url}")
+    assert server.get("/", X_Fault_Rate="1")[0] == 200
+
+
+def test_a_start_that_waits_is_not_listening_and_can_be_stopped(
+    program: Start, valkey: Valkey
+) -> None:
+    begun = time.monotonic()
+    server = program(f"--redis-url={valkey.url}", "--faults", "--start-wait=1s")
+    assert time.monotonic() - begun >= 1
+    assert server.log.index(b"not listening for 1 s") < server.log.index(b"listening on")
+    waiting = program("--faults", "--start-wait=60m", wait=False)
+    waiting.wait_for(b"not listening for 3600 s")
+    waiting.signal()
+    assert waiting.wait() == 0

@@ -1,0 +1,128 @@
+"""Real stores, each by each way to it: what is promised of counting, and of the live page."""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.stores.conftest import Note
+from tests.stores.machines import STORES, HAProxy, Store, Twemproxy
+from tests.support import ROOT
+from tests.support.program import Program
+from tests.support.waiting import wait_until
+
+Start = Callable[..., Program]
+Folders = Callable[[], Path]
+
+#: A store, and the URL of a way to it.
+Way = contextlib.AbstractContextManager[tuple[Store, str]]
+
+EXACTLY, AT_MOST = "exactly once", "at most once"
+
+
+@contextlib.contextmanager
+def alone(name: str, folders: Folders, *lines: str, user: str = "") -> Iterator[tuple[Store, str]]:
+    with contextlib.closing(Store(name, folders(), *lines)) as store:
+        yield store, f"redis://{user}127.0.0.1:{store.port}"
+
+
+@contextlib.contextmanager
+def haproxy(name: str, folders: Folders) -> Iterator[tuple[Store, str]]:
+    with (
+        alone(name, folders) as (store, _),
+        contextlib.closing(HAProxy(store, folders())) as proxy,
+    ):
+        yield store, f"redis://127.0.0.1:{proxy.port}"
+
+
+@contextlib.contextmanager
+def twemproxy(name: str, folders: Folders) -> Iterator[tuple[Store, str]]:
+    with (
+        alone(name, folders) as (store, _),
+        contextlib.closing(Twemproxy(store, folders())) as proxy,
+    ):
+        yield store, f"redis://127.0.0.1:{proxy.port}"
+
+
+@contextlib.contextmanager
+def over_tls(name: str, folders: Folders) -> Iterator[tuple[Store, str]]:
+    folder, authority = folders(), trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
+    for pem in certificate.cert_chain_pems:
+        pem.write_to_path(str(folder / "cert.pem"), append=True)
+    for one in folder.iterdir():
+        one.chmod(0o644)
+    with contextlib.closing(Store(name, folder, tls=True)) as store:
+        yield store, f"rediss://127.0.0.1:{store.port}?ssl_ca_certs={folder}/ca.pem"
+
+
+#: The two lists of docs/counting.md: to count exactly once, and at most once.
+USERS = re.findall(r"^on >secret .*$", (ROOT / "docs/counting.md").read_text(), re.MULTILINE)
+
+
+def allowed(which: int) -> Callable[[str, Folders], Way]:
+    return lambda name, folders: alone(
+        name, folders, f"user hello {USERS[which]}", user="hello:secret@"
+    )
+
+
+WAYS = {
+    "alone": (alone, EXACTLY),
+    "HAProxy": (haproxy, EXACTLY),
+    "twemproxy": (twemproxy, EXACTLY),
+    "TLS": (over_tls, EXACTLY),
+    "the longer list": (allowed(0), EXACTLY),
+    "the shorter list": (allowed(1), AT_MOST),
+}
+
+
+def counted_again(server: Program) -> int:
+    """Return the number of the first visit that counts."""
+    found: list[int | None] = []
+    wait_until(lambda: found.append(server.visits()) or found[-1])
+    return found[-1] or 0
+
+
+def live(server: Program) -> str:
+    """Return how much the live page shows; what it does not, it names."""
+    event = server.event()
+    if event["redis"] != "up":
+        assert event["reason"]
+        return "no"
+    return "in part" if event.get("refused") or not event["replicas"] else "yes"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", STORES)
+def test_it_counts_as_documented_through_a_cut_and_a_restart(
+    name: str, way: str, program: Start, folders: Folders, note: Note
+) -> None:
+    assert len(USERS) == 2
+    make, counting = WAYS[way]
+    with make(name, folders) as (store, url):
+        server = program(f"--redis-url={url}", "--redis-timeout=5")
+        first = counted_again(server)
+        shown = [first, *(server.visits() for _ in range(20))]
+        store.cut()
+        shown += [counted_again(server), *(server.visits() for _ in range(20))]
+        _, ready = server.get("/readyz")
+        assert f'"counting": "{counting}"' in ready
+        page = live(server)
+        store.kill()
+        wait_until(lambda: server.visits() is None)
+        store.start_again()
+        shown += [counted_again(server), *(server.visits() for _ in range(20))]
+        server.signal()
+        assert server.wait() == 0
+        if counting == EXACTLY:
+            assert shown == list(range(1, len(shown) + 1))
+            assert store.counter() == len(shown)
+        else:
+            assert shown == sorted(set(shown)), "a number is shown once"
+            assert store.counter() >= len(shown)
+    note(name, way, f"{counting}; live page: {page}")
