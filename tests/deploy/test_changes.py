@@ -26,18 +26,24 @@ def in_order(*names: str) -> tuple[str, ...]:
     return tuple(name for name in LISTED if name in wanted)
 
 
-#: The base, each component, each two of them, and all: what differs between any two sets of
-#: components differs between two of these, as each component changes what it changes alone or
-#: because of another one.
-STATES = sorted(
-    {in_order(*some) for size in (0, 1, 2, len(LISTED)) for some in combinations(LISTED, size)}
+# The base, each component, each two of them, and all: what differs between any two sets of
+# components differs between two of these, as each component changes what it changes alone or
+# because of another one.
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (0, 1, len(LISTED)),
+        pytest.param((0, 1, 2, len(LISTED)), marks=pytest.mark.slow),
+    ],
+    ids=["alone", "each two"],
 )
-
-
-def test_each_set_of_components_can_follow_each_other(render: Render) -> None:
+def test_each_set_of_components_can_follow_each_other(
+    sizes: tuple[int, ...], render: Render
+) -> None:
+    states = sorted({in_order(*some) for size in sizes for some in combinations(LISTED, size)})
     # An object that a component leaves behind stays as it was, so every two sets are compared.
     seen: dict[str, dict[str, list[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(list))
-    for state in STATES:
+    for state in states:
         for name, resource in render(*state).items():
             seen[name][yaml.safe_dump(unchangeable(resource))].append(state)
     assert {"StatefulSet/redis", "Service/redis", "Deployment/web", "Job/audit"} <= seen.keys()
