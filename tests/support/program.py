@@ -91,10 +91,12 @@ class Program:
             self.log += chunk
         return match
 
-    def get(self, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, str]:
+    def get(
+        self, path: str = "/", method: str = "GET", body: bytes | None = None, **headers: str
+    ) -> tuple[int, str]:
         """Return the status and body of one request."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(self.url + path, method=method, headers=names)
+        request = urllib.request.Request(self.url + path, body, names, method=method)
         try:
             with _open(request, timeout=PATIENCE) as answer:
                 return answer.status, answer.read().decode()
