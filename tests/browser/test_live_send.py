@@ -151,7 +151,7 @@ def test_errors_and_visits_without_a_number_have_shapes_of_their_own(
     opened.complaints = [one for one in opened.complaints if "status of 503" not in one]
 
     # Not from the page, whose requests tell their origin, and are refused.
-    assert server.get("/faults", "PUT", body=b'{"rate": 0}')[0] == 200
+    assert server.put("/faults", b'{"rate": 0}')[0] == 200
     valkey.kill()
     send()
     assert "web-1 (not counted)" in sent(page)

@@ -91,12 +91,16 @@ class Program:
             self.log += chunk
         return match
 
-    def get(
-        self, path: str = "/", method: str = "GET", body: bytes | None = None, **headers: str
-    ) -> tuple[int, str]:
+    def get(self, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, str]:
         """Return the status and body of one request."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(self.url + path, body, names, method=method)
+        return self._ask(urllib.request.Request(self.url + path, method=method, headers=names))
+
+    def put(self, path: str, body: bytes) -> tuple[int, str]:
+        """Return the status and body of the answer to ``PUT``."""
+        return self._ask(urllib.request.Request(self.url + path, body, method="PUT"))
+
+    def _ask(self, request: urllib.request.Request) -> tuple[int, str]:
         try:
             with _open(request, timeout=PATIENCE) as answer:
                 return answer.status, answer.read().decode()
