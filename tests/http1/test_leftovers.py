@@ -153,7 +153,9 @@ def served(**options: Any) -> tuple[Served, Site]:
     return Served(http1.HTTPServer(app, **limits | options), site), site  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("over_tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize(
+    "over_tls", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "TLS"]
+)
 @pytest.mark.parametrize("end", ENDS)
 @gen_test
 async def test_nothing_is_left_of_a_connection_however_it_ends(
