@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,9 @@ ROOT = Path(__file__).parents[1]
 
 #: Seconds after which a test fails: it waits for what a mutant never does.
 TEST_TIMEOUT = 30
+
+#: Seconds after which all tests of a mutant have failed: more than those of any room take.
+LONGEST = 600
 
 #: The share of mutants that may survive: some change nothing that anybody could notice.
 MOST_SURVIVORS = 0.05
@@ -206,6 +210,10 @@ def _start(mutant: Mutant, folder: Path, tests: list[str]) -> int:
     if pid := os.fork():
         return pid
     status = 1
+    # Where a test hangs after its time, as a fixture may, all of it has failed.
+    hangs = threading.Timer(LONGEST, os._exit, (status,))
+    hangs.daemon = True
+    hangs.start()
     try:
         status = _run(folder, tests)
     finally:
