@@ -20,9 +20,9 @@ LARGE = [
     Bounds(processes=2, batches=1, deadlines=1, looks=1, goers=1, kills=1, wait=1, failovers=1),
     Bounds(deadlines=1, looks=2, goers=1, refusals=1),
     Bounds(processes=2, batches=1, sizes=(1,), deadlines=1, looks=1, refusals=1),
-    # Probes beside each other, and beside visits.
+    # Probes beside each other, and before the first visits.
     Bounds(deadlines=2, looks=4, beside=3, goers=1),
-    Bounds(processes=2, batches=1, sizes=(1,), deadlines=1, looks=2, starts=True),
+    Bounds(processes=2, sizes=(1,), deadlines=1, looks=2, starts=True),
     # Three processes.
     Bounds(processes=3, batches=1, deadlines=1, looks=1, kills=1),
     Bounds(processes=3, batches=1, sizes=(1,), deadlines=1, looks=1, goers=1),
