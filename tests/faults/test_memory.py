@@ -159,14 +159,15 @@ def test_a_crowd_of_each_kind_finds_room_or_not_and_all_others_are_answered(
         server = program(*flags_of(files, over_tls), python=group.python)
         stack.callback(server.close)
         for state, sent in STATES.items():
-            some = Crowd(server, sent, over_tls)  # Python's allocator keeps what it needs once
-            some.come(150)
-            some.leave()
+            # Those that wait for the server, not it for them, make no room.
+            many = 200 if state == "a page that waits, and more" else CLIENTS[over_tls]
+            first = Crowd(server, sent, over_tls)  # Python's allocator keeps what it needs once
+            first.come(many)
+            first.leave()
             before = settled(server)
             crowd = Crowd(server, sent, over_tls)
             with answered(server, over_tls) as took:
-                # Those that wait for the server, not it for them, make no room.
-                crowd.come(200 if state == "a page that waits, and more" else CLIENTS[over_tls])
+                crowd.come(many)
                 wait_until(lambda: len(took) > 5)
                 assert raw_http.memory(server) < LIMIT, state
                 crowd.leave()

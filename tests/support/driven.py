@@ -61,11 +61,17 @@ class Driven:
         return self.load.now
 
     async def run(self) -> None:
+        self._loop = asyncio.get_running_loop()
         watch = asyncio.create_task(self._watch())
         try:
             await self.load.run()
         finally:
             watch.cancel()
+
+    def stop(self) -> None:
+        """Begin no further visit; called from another thread."""
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            self._loop.call_soon_threadsafe(self.load.stop)
 
     async def _watch(self) -> None:
         """Note how long the machine has kept the load, and the server, from running."""
@@ -125,7 +131,7 @@ def driven(
         wait_until(lambda: len(one.visits) >= 20)
         yield one
     finally:
-        one.load.stop()
+        one.stop()
         thread.join(60)
     assert not thread.is_alive(), "visits are still under way"
 

@@ -169,6 +169,15 @@ def descriptors(server: Program) -> int:
     return len(os.listdir(f"/proc/{server.process.pid}/fd"))
 
 
+def settled_descriptors(server: Program) -> int:
+    """Return how many there are once they do not change: one may be open for a moment."""
+    before = -1
+    while (now := descriptors(server)) != before:
+        before = now
+        time.sleep(0.05)
+    return now
+
+
 def memory(server: Program, which: str = "VmRSS") -> int:
     """Bytes that are in memory, or were at most (VmHWM; proc_pid_status(5))."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
