@@ -15,7 +15,7 @@ run: .venv/running  ## serve http://localhost:4000/, counting in ./data (PORT=â€
 APART = bench browser container faults stores deploy/test_gateway.py watch/test_otel.py watch/test_promtool.py
 
 .PHONY: test
-test: .venv/installed  ## run the tests of every room in a minute, against a real Valkey
+test: .venv/installed  ## run the tests of every room, against a real Valkey, in two to three minutes
 	$(BIN)/pytest -n 3 -m 'not slow' $(APART:%=--ignore=tests/%)
 
 .PHONY: test-slow
