@@ -15,8 +15,9 @@ from bench.results import Row
 from bench.site import Site
 from bench.store import Redis
 
-#: Seconds without a visit, or work of the server, after which what a load left behind is done.
-SETTLED = 0.04
+#: Seconds without a visit, or work of the server, after which what a load left behind is done: more
+#: than the half second after which the numbers of those who have gone are given back.
+SETTLED = 0.6
 
 
 @dataclass(frozen=True)
