@@ -39,9 +39,6 @@ BASE = 56 << 20
 CONNECTION = 80 * 1024
 TLS_CONNECTION = 176 * 1024
 
-#: Bytes that the system keeps of what a client sends and nobody reads; it doubles them (socket(7)).
-RECEIVE_BUFFER = 16 * 1024
-
 #: Streams may be one in so many of the connections, as they stay: pages and probes find room.
 STREAMS_SHARE = 2
 

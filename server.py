@@ -381,8 +381,6 @@ def listen(
         where = f"port {wanted}" + (f" of {address}" if address else "")
         hint = "; try --port=4000" if isinstance(error, PermissionError) else ""
         raise StartError(f"cannot listen on {where}: {error.strerror}{hint}") from None
-    for one in (one for those in bound for one in those):  # of which its connections have it
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.RECEIVE_BUFFER)
     return bound if len(bound) == processes else bound * processes
 
 

@@ -14,6 +14,10 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 #: Connections that are accepted of a socket before others have their turn.
 MAX_AT_ONCE = 128
 
+#: Bytes that the system keeps of what a client sends and nobody reads, so one read brings no more.
+#: Linux doubles what it is told, for its own needs (socket(7)).
+MAX_UNREAD = 16 * 1024
+
 #: Seconds until it looks again for idle connections, and for descriptors that others have closed.
 LOOK_AGAIN = 0.1
 
@@ -72,6 +76,8 @@ class Acceptor:
             self._listening.discard(listening)
             loop.remove_handler(listening)
 
+        # What is accepted has the same.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MAX_UNREAD // 2)
         self._listening.add(listening)
         loop.add_handler(listening, on_ready, 0 if self.is_waiting else IOLoop.READ)
         return remove

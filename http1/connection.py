@@ -35,8 +35,6 @@ class Server(Protocol):
     """Looks at each connection once, some seconds after it was made."""
     outbox: Outbox
     """Sends whole answers, those of all connections together where they are many."""
-    received: memoryview
-    """Where what arrives is put for a moment, of any connection: one byte longer than a head."""
 
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
@@ -75,19 +73,8 @@ class ClientConnection(RequestReader):
         if not self.closing:
             self.be_idle()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Return where to put what arrives: not more than fits beside what is not read yet."""
-        received = self._server.received
-        if self.input.is_empty:
-            return received
-        return received[: max(len(received) - len(self.input.unread), 1)]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take what was put there."""
-        self.data_received(bytes(self._server.received[:nbytes]))
-
     def data_received(self, data: bytes) -> None:
-        """Read a request, or keep what has arrived until it is its turn; then read no more."""
+        """Read a request, or keep what has arrived until it is its turn."""
         if self.closing:
             return
         if self._busy_poll.last is self:
@@ -95,9 +82,8 @@ class ClientConnection(RequestReader):
         self.input.add(data)
         if not self.held:
             self.read_on()
-        elif not self.reading_paused:
-            self.reading_paused = True
-            self.open_transport.pause_reading()
+        else:
+            self.pace_reading()
 
     def eof_received(self) -> bool:
         """Answer a client that has closed its side after its request (RFC 9112, 9.6).

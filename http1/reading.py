@@ -114,11 +114,19 @@ class RequestReader(ClientStream):
             self.close()
         if self.closing or self.transport is None:
             return
-        if self.reading_paused and (not self.held or self.input.is_empty):
-            self.reading_paused = False
-            self.transport.resume_reading()
+        self.pace_reading()
         if self.half_closed and not self.held:
             self.end()
+
+    def pace_reading(self) -> None:
+        """Read no more of a client while what was read waits for its turn."""
+        must_wait = self.held and self.input.at < len(self.input.data)
+        if must_wait != self.reading_paused and self.transport is not None:
+            self.reading_paused = must_wait
+            if must_wait:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
 
     def _read_head(self) -> bool:
         head = self.input.read_head()

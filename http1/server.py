@@ -110,7 +110,6 @@ class HTTPServer(ServerHooks):
         self.draining = draining or asyncio.Event()
         self.busy_poll = BusyPoll()
         self.outbox = Outbox()
-        self.received = memoryview(bytearray(self.conn_params.max_header_size + 1))
         timeouts = (self._idle_timeout, header_timeout, write_timeout)
         self.first_look = FirstLook(min(filter(None, timeouts), default=0.0))
         self._acceptor = Acceptor(self)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from tornado.iostream import StreamClosedError
 
+from http1.acceptor import MAX_UNREAD
 from http1.deadline import Deadline
 from http1.first_look import FirstLook
 from http1.outbox import SMALL, Outbox
@@ -19,14 +20,11 @@ LINGERING_CLOSE = 1.0
 #: (RFC 8446, 6.1), and most do not: they look at the connection when they need it again.
 TLS_CLOSE = 0.1
 
-#: Bytes of TLS that are read of a client whose request waits for its answer.
-MAX_UNREAD = 16 * 1024
-
 #: Bytes that are kept for a client that does not read, before the application has to wait.
 MAX_UNSENT = 16 * 1024
 
 
-class ClientStream(Deadline, asyncio.BufferedProtocol):
+class ClientStream(Deadline, asyncio.Protocol):
     """Sends to a client, and closes, as Tornado's `.IOStream` does for applications.
 
     :arg outbox: sends whole answers, those of all clients together where they are many.
