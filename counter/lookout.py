@@ -14,6 +14,10 @@ from counter.probing import Prober
 #: Seconds that the end waits until Redis has the numbers that nobody was shown.
 HAND_ON_TIMEOUT = 0.4
 
+#: Seconds after which a token has the record of the process kept anew. Redis keeps it for a day and
+#: an hour; to have that said by each token took Redis a tenth of its time.
+RENEW_EVERY = 3600.0
+
 log = logging.getLogger("friendlyhello.visits")
 
 
@@ -61,8 +65,13 @@ class Lookout:
 
     async def _look(self) -> None:
         """While off, look for Redis; while on, replace a connection that is none any more."""
+        loop = asyncio.get_running_loop()
+        renew_at = loop.time() + RENEW_EVERY
         while True:
             await asyncio.sleep(probing.PROBE_EVERY)
+            if loop.time() >= renew_at:
+                renew_at += RENEW_EVERY
+                self._delivery.tokens.renew()
             if self._link.is_off:
                 self._turn_on(await self._prober.find(self._link.still_off))
             else:

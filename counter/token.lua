@@ -1,35 +1,34 @@
 -- Applies a token once. A token stands for a batch of visits of one process.
---
 -- KEYS  1: the counter; 2: the process's record, a hash; 3: the spare numbers, a sorted set, where
 --       a member is the first number of a group, and its score is the last one
--- ARGV  "SEQUENCE VISITS SHOWN KNOWN UNSHOWN": the token's sequence number; how many numbers it
---       asks for; how many the process has shown; the newest token whose reply the process knows;
---       the ranges that the process got up to KNOWN and showed to nobody
+-- ARGV  "SEQUENCE VISITS SHOWN KNOWN RENEW UNSHOWN": the token's sequence number; how many numbers
+--       it asks for; how many the process has shown; the newest token whose reply it knows; 1 to
+--       keep the record for KEPT seconds more; the ranges up to KNOWN that nobody was shown
 -- A range is " LAST COUNT": COUNT numbers, the last of which is LAST. The record keeps the newest
 -- token as "SEQUENCE RANGES". The reply is that text; or LAST alone, where no number was spare.
 
-local DAY, MOST = 86400, 128 -- seconds that a record is kept; groups that a token reads, less one
+local KEPT, MOST = 90000, 128 -- a day and an hour; groups that a token reads, less one
 local EXACT = 1e14 -- Lua writes larger numbers inexactly, so they are never spare
-local sequence, visits, shown, known, unshown = ARGV[1]:match('^(%d+) (%d+) (%d+) (%d+)(.*)$')
-
+local format = '^(%d+) (%d+) (%d+) (%d+) (%d)(.*)$'
+local sequence, visits, shown, known, renew, unshown = ARGV[1]:match(format)
 -- If Redis applied this token or a newer one before, the script changes no number.
-local kept = redis.call('HGET', KEYS[2], 'token') or ''
-local newest, got = kept:match('^(%d+)(.*)$')
+local newest, got = (redis.call('HGET', KEYS[2], 'token') or ''):match('^(%d+)(.*)$')
 if newest and tonumber(sequence) <= tonumber(newest) then
-  redis.call('EXPIRE', KEYS[2], DAY) -- a write: a WAIT that follows needs one
-  return {ok = kept}
+  redis.call('EXPIRE', KEYS[2], KEPT) -- a write: a WAIT that follows needs one
+  return {ok = newest .. got}
 end
 -- A newest token above KNOWN has made UNSHOWN spare. The process showed none of its numbers.
 if newest ~= known then unshown = newest and tonumber(newest) > tonumber(known) and got or '' end
-local left, ranges, dropped = tonumber(visits), '', ''
-local lowest = {'ZRANGE', KEYS[3], 0, math.min(left, MOST), 'WITHSCORES'}
-local are_spare = redis.call(unpack(lowest))[1] or unshown ~= ''
-local total = are_spare and redis.call('INCRBY', KEYS[1], 0) -- INCRBY must fail first, or never
-redis.call('HSET', KEYS[2], 'visits', shown)
-redis.call('EXPIRE', KEYS[2], DAY)
+local left, ranges, dropped, total = tonumber(visits), '', ''
+local are_spare = redis.call('ZRANGE', KEYS[3], 0, 0)[1] or unshown ~= ''
+if are_spare or not newest or renew == '1' then
+  total = redis.call('INCRBY', KEYS[1], 0) -- INCRBY must fail before a spare number moves, or never
+  redis.call('HSET', KEYS[2], 'visits', shown) -- and so must HSET
+  redis.call('EXPIRE', KEYS[2], KEPT)
+end
 if are_spare and math.abs(total) < EXACT then
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '(' .. total, '+inf') -- the counter gives these again
-  redis.call('ZADD', KEYS[3], 'XX', 0, '') -- so must ZADD; this one changes nothing
+  redis.call('ZADD', KEYS[3], 'XX', 0, '') -- and so must ZADD; this one changes nothing
   for last, count in unshown:gmatch(' (%-?%d+) (%d+)') do
     if count ~= '0' and tonumber(last) <= total and math.abs(last) < EXACT then
       local below = redis.call('ZRANGEBYSCORE', KEYS[3], last - count, last - count)[1]
@@ -38,7 +37,7 @@ if are_spare and math.abs(total) < EXACT then
       redis.call('ZADD', KEYS[3], above or last, below or last - count + 1)
     end
   end
-  local groups = redis.call(unpack(lowest))
+  local groups = redis.call('ZRANGE', KEYS[3], 0, math.min(left, MOST), 'WITHSCORES')
   for i = 1, #groups, 2 do
     if left == 0 then break end
     local first, last = (groups[i] .. ' ' .. groups[i + 1]):match('^(%-?%d+) (%-?%d+)$')
@@ -55,6 +54,7 @@ if left > 0 or ranges == '' then
   local last = math.abs(total) < EXACT and total or redis.call('GET', KEYS[1])
   ranges = ranges .. ' ' .. last .. ' ' .. left
 end
-redis.call('HSET', KEYS[2], 'token', sequence .. ranges, 'visits', shown + visits)
+local put = redis.pcall('HSET', KEYS[2], 'token', sequence .. ranges, 'visits', shown + visits)
+if type(put) == 'table' then redis.call('INCRBY', KEYS[1], 0 - left) return put end -- refused
 if left == tonumber(visits) and dropped == '' and math.abs(total) < EXACT then return total end
 return {ok = sequence .. ranges .. dropped}

@@ -58,6 +58,7 @@ class Tokens:
         self._sequence = 0  # of the newest token
         self._asked = 0  # of the newest one that asked for numbers
         self._known = 0  # of the newest one whose reply is known
+        self._renewing = 1  # of the first one that has the record kept anew, until one is known
         self._awaited = 0  # of the one whose numbers visits wait for; 0 when none do
         self._unshown: list[Numbers] = []  # that no token has given back
         self._given_back: list[Numbers] = []  # by each token since the known one
@@ -94,7 +95,8 @@ class Tokens:
         self._sequence += 1
         if visits:
             self._asked = self._awaited = self._sequence
-        word = b"%d %d %d %d" % (self._sequence, visits, self.shown, self._known)
+        renews = self._known < self._renewing
+        word = b"%d %d %d %d %d" % (self._sequence, visits, self.shown, self._known, renews)
         for one in self._given_back:
             word += b" %d %d" % (one[-1], len(one))
         by_digest, in_full = self._commands
@@ -139,6 +141,10 @@ class Tokens:
             raise unexpected(reply)
         self.has_dropped |= match[3] is not None
         return got
+
+    def renew(self) -> None:
+        """Have Redis keep the record for as long as it can from the next token on."""
+        self._renewing = self._sequence + 1
 
     def abandon(self) -> None:
         """Let no visit wait for the newest token any more: its numbers will be spare."""

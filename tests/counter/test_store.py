@@ -160,7 +160,8 @@ def tokens(draw: st.DrawFn) -> bytes:
     """What a token says, of the form that the script is sent."""
     unshown = draw(st.lists(st.tuples(st.integers(-3, 24), st.integers(0, 3)), max_size=3))
     numbers = [draw(st.integers(1, 8)), draw(st.integers(0, 9)), 0, draw(st.integers(0, 8))]
-    return b"%d %d %d %d" % tuple(numbers) + b"".join(b" %d %d" % one for one in unshown)
+    numbers.append(draw(st.integers(0, 1)))
+    return b"%d %d %d %d %d" % tuple(numbers) + b"".join(b" %d %d" % one for one in unshown)
 
 
 @at_length
@@ -203,7 +204,7 @@ def test_keys_of_a_wrong_type_fail_the_script_alike(
         both.store.keys[key] = b"x"
     else:
         both.run(wrong, key, b"1", b"2")
-    for token in (b"1 2 0 0", b"2 1 2 1 1 1", b"3 0 0 0"):
+    for token in (b"1 2 0 0 1", b"2 1 2 1 0 1 1", b"3 0 0 0 0"):
         both.apply(token)
     both.compare()
     both.close()

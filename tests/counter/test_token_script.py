@@ -15,6 +15,9 @@ from tests.support.valkey import Valkey
 
 SPARES = b"{counter}:spares"
 
+#: Seconds that a record is kept, from when a token asks for it: a day, and an hour until then.
+KEPT = 90000
+
 #: All that the script asks of an access list.
 COMMANDS = [
     *("HGET", "EXPIRE", "INCRBY", "HSET", "GET"),
@@ -159,7 +162,7 @@ def test_a_token_that_comes_again_gets_what_it_got(it: Redis) -> None:
     replies = [it.answer(request) for _ in range(3)]
     assert replies == [b"+1 5 3 13 3"] * 3
     assert it.counter == 13
-    assert it.run("TTL", tokens.key) == 86400
+    assert it.run("TTL", tokens.key) == KEPT
 
 
 def test_a_token_that_comes_after_a_newer_one_changes_nothing(it: Redis) -> None:
@@ -194,14 +197,15 @@ def test_the_record_says_what_was_shown(it: Redis) -> None:
     assert it.run("HGET", tokens.key, "token") == b"2 2 1 4 1"
 
 
-def test_a_visit_costs_six_commands_where_nothing_is_spare(in_python: InPython) -> None:
+def test_a_visit_costs_four_commands_where_nothing_is_spare(in_python: InPython) -> None:
     tokens, store = LosingTokens("counter"), in_python.store
-    for stale in (False, False, True):
-        if stale:
+    for begins_anew in (True, False, True, False):
+        if begins_anew:
             in_python.run("DEL", tokens.key)
         store.ran.clear()
         count(in_python, tokens, 1)
-        assert store.ran == [b"HGET", b"ZRANGE", b"HSET", b"EXPIRE", b"INCRBY", b"HSET"]
+        begun = [b"INCRBY", b"HSET", b"EXPIRE"] if begins_anew else []
+        assert store.ran == [b"HGET", b"ZRANGE", *begun, b"INCRBY", b"HSET"]
         record = store.keys[tokens.key.encode()]
         assert isinstance(record, Hash)
         assert record.keys() == {b"token", b"visits"}
@@ -335,13 +339,44 @@ def test_spare_numbers_do_not_expire_and_records_do(it: Redis) -> None:
     give_back(tokens, 2)
     count(it, tokens, 0)
     assert it.run("TTL", SPARES.decode()) == it.run("TTL", "counter") == -1
-    assert it.run("TTL", tokens.key) == 86400
-    it.run("EXPIRE", tokens.key, 10)
-    again = tokens.request(1)
-    it.answer(again)
-    it.run("EXPIRE", tokens.key, 10)
-    it.answer(again)
-    assert it.run("TTL", tokens.key) == 86400
+    assert it.run("TTL", tokens.key) == KEPT
+
+
+def test_the_time_of_a_record_begins_anew_when_the_process_says_so(it: Redis) -> None:
+    tokens = LosingTokens("counter")
+
+    def seconds_after(request: Request) -> object:
+        it.run("EXPIRE", tokens.key, 10)
+        it.answer(request)
+        return it.run("TTL", tokens.key)
+
+    count(it, tokens, 1)
+    usual = tokens.request(1)
+    assert seconds_after(usual) == 10
+    assert seconds_after(usual) == KEPT  # as it came again
+    tokens.numbers(it.answer(usual), usual)
+    tokens.renew()
+    assert seconds_after(tokens.request(1)) == KEPT
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("visits", [0, 3])
+def test_a_command_that_is_forbidden_while_nothing_is_spare_costs_nobody_a_number(
+    it: Redis, name: str, visits: int
+) -> None:
+    tokens, other = LosingTokens("counter"), LosingTokens("counter")
+    assert count(it, tokens, 2) == [1, 2]
+    it.forbid(name)
+    request = tokens.request(visits)
+    reply = it.answer(request)
+    it.forbid()
+    last = 2
+    if reply[:1] == b"-":
+        assert (it.counter, it.spares) == (last, [])
+    else:
+        last += visits
+        tokens.numbers(reply, request)
+    assert count(it, other, 2) + count(it, tokens, 1) == [last + 1, last + 2, last + 3]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -9,8 +9,13 @@ from tests.support.store import unpacked
 
 
 def words(request: Request) -> bytes:
-    """Return what a token says to the script."""
-    return unpacked(request.command + request.arguments)[-1]
+    """Return what a token says to the script, but for whether it renews the record."""
+    said = unpacked(request.command + request.arguments)[-1].split()
+    return b" ".join(said[:4] + said[5:])
+
+
+def renews(request: Request) -> bool:
+    return unpacked(request.command + request.arguments)[-1].split()[4] == b"1"
 
 
 def numbers(tokens: Tokens, reply: bytes, request: Request) -> list[int]:
@@ -27,8 +32,8 @@ def test_a_request_names_the_script_and_its_keys(tokens: Tokens) -> None:
     keys = [b"3", b"counter", tokens.key.encode(), b"{counter}:spares"]
     by_digest = unpacked(request.command + request.arguments)
     in_full = unpacked(request.in_full + request.arguments)
-    assert by_digest == [b"EVALSHA", DIGEST.encode(), *keys, b"1 2 0 0"]
-    assert in_full == [b"EVAL", SCRIPT, *keys, b"1 2 0 0"]
+    assert by_digest == [b"EVALSHA", DIGEST.encode(), *keys, b"1 2 0 0 1"]
+    assert in_full == [b"EVAL", SCRIPT, *keys, b"1 2 0 0 1"]
     assert (request.visits, request.sequence, request.beside, request.wait) == (2, 1, (), b"")
     assert tokens.key == f"{{counter}}:process:{tokens.process_id}"
 
@@ -46,6 +51,20 @@ def test_a_token_says_what_was_shown_and_what_is_known(tokens: Tokens) -> None:
     assert numbers(tokens, b":7", second) == [6, 7]
     assert words(tokens.request(0)) == b"3 0 2 2"
     assert tokens.shown == 2
+
+
+def test_the_record_is_renewed_until_a_reply_tells_that_it_was(tokens: Tokens) -> None:
+    first, second = tokens.request(0), tokens.request(2)
+    numbers(tokens, b":2", second)
+    third = tokens.request(0)
+    tokens.renew()
+    fourth, fifth = tokens.request(0), tokens.request(0)
+    tokens.renew()
+    numbers(tokens, b":2", fifth)
+    sixth = tokens.request(0)
+    numbers(tokens, b":2", sixth)
+    made = [first, second, third, fourth, fifth, sixth, tokens.request(0)]
+    assert [renews(one) for one in made] == [True, True, False, True, True, True, False]
 
 
 def test_a_reply_is_one_range_or_many(tokens: Tokens) -> None:

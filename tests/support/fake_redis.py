@@ -56,7 +56,7 @@ class Command:
         """Whether it is a token that returns numbers which nobody was shown."""
         match self.words:
             case ("EVALSHA" | "EVAL", _, keys, *words):
-                return len(words[int(keys)].split()) > 4
+                return len(words[int(keys)].split()) > 5
         return False
 
     @property

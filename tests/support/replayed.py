@@ -125,7 +125,7 @@ def _given_back(request: Sent, before: Sent) -> Iterator[int]:
     assert before.token
     if words[3] < before.token[1] < words[0]:
         yield from _numbers(before)
-    for last, count in zip(words[4::2], words[5::2], strict=True):
+    for last, count in zip(words[5::2], words[6::2], strict=True):
         yield from range(last - count + 1, last + 1)
 
 

@@ -61,9 +61,17 @@ def _script(store: Store, keys: Sequence[bytes], arguments: Sequence[bytes]) -> 
             return _lua.table_from(reply)
         return False if reply is None else reply
 
-    _globals[b"redis"] = _lua.table_from({b"call": call})
+    def pcall(*words: bytes) -> object:
+        try:
+            return call(*words)
+        except StoreError as error:
+            return _lua.table_from({b"err": str(error).encode()})
+
+    _globals[b"redis"] = _lua.table_from({b"call": call, b"pcall": pcall})
     _globals[b"KEYS"], _globals[b"ARGV"] = _lua.table_from(keys), _lua.table_from(arguments)
     result = _compiled()
     if isinstance(result, (int, float)):
         return b":%d" % int(result)
+    if result[b"err"] is not None:
+        raise StoreError(bytes(result[b"err"]).decode())
     return b"+" + bytes(result[b"ok"])
