@@ -45,8 +45,8 @@ class BaseHandler(RequestHandler):
     def set_default_headers(self) -> None:
         """Set the headers that differ between requests or deployments; Tornado's hook."""
         self.request_id = self.request_id or _request_id(self.request.headers)
-        self.set_header("X-Request-Id", self.request_id)
-        if version := self.settings.get("version_label"):
+        self.set_safe_header("X-Request-Id", self.request_id)
+        if version := self.application.settings.get("version_label"):
             self.set_header("X-App-Version", version)
 
     @property
@@ -97,8 +97,8 @@ def error_body(status: int, why: str, accept: str) -> tuple[str, str]:
 
 
 def _request_id(headers: HTTPHeaders) -> str:
-    given = headers.get("X-Request-Id", "")  # several have a comma between them
-    if _REQUEST_ID.fullmatch(given):
+    given = headers.get("X-Request-Id")  # several have a comma between them
+    if given is not None and _REQUEST_ID.fullmatch(given):
         return given
     return random.getrandbits(128).to_bytes(16).hex()  # no secret; uuid4() takes 6 % of a page
 

@@ -200,9 +200,9 @@ class ClientConnection(RequestReader):
         exchange = Exchange(
             self,
             head,
-            max_body_size=self.limits.max_body_size,
-            body_timeout=parameters.body_timeout,
-            no_keep_alive=parameters.no_keep_alive,
+            self.limits.max_body_size,
+            parameters.body_timeout,
+            parameters.no_keep_alive,
         )
         return exchange, self._server.start_request(self, exchange)
 

@@ -67,7 +67,6 @@ class Exchange(HTTPConnection):
         self,
         wire: Wire,
         head: Head,
-        *,
         max_body_size: int,
         body_timeout: float | None,
         no_keep_alive: bool,
@@ -175,9 +174,32 @@ class Exchange(HTTPConnection):
         self.has_begun = True
         if chunk:
             data += self._framed(chunk)
-        if self._left == 0 and not self._is_last and self._wire is not None:
-            return self._wire.write_whole(data)
         return self._write(data)
+
+    def answer(
+        self, code: int, reason: str, headers: HTTPHeaders, body: bytes
+    ) -> "asyncio.Future[None]":
+        """Write a whole answer of a status that has content, and end it.
+
+        :arg body: left out of an answer to HEAD; its length is told all the same.
+        :return: done when more may be written.
+        :raises ValueError: when a header is malformed.
+        """
+        headers["Content-Length"] = str(len(body))
+        self._say_whether_last(headers)
+        data = format_head(code, reason, headers)
+        if self._sent_ahead:
+            data = self._after_ahead(data)
+        if self._method != "HEAD":
+            data += body
+        self.has_begun = True
+        wire = self._wire
+        if wire is None:
+            return self._write(data)
+        sent = wire.write(data) if self._is_last else wire.write_whole(data)
+        self.let_go()
+        wire.answered(self._is_last)
+        return sent
 
     def _frame(self, code: int, headers: HTTPHeaders) -> None:
         """Decide how the client finds the answer's end (RFC 9112, 6.3), and say so."""
@@ -192,6 +214,9 @@ class Exchange(HTTPConnection):
         else:
             self._is_chunked = True
             headers["Transfer-Encoding"] = "chunked"
+        self._say_whether_last(headers)
+
+    def _say_whether_last(self, headers: HTTPHeaders) -> None:
         if "close" in connection_options(headers):
             self._is_last = True
         if self._wire is not None and self._wire.is_draining and not self._switches:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from tornado.log import gen_log
+from tornado.log import app_log, gen_log
 from tornado.netutil import ssl_options_to_context
 
 from http1.acceptor import Acceptor
@@ -135,11 +135,11 @@ class HTTPServer(ServerHooks):
         )
         protocol = ClientConnection(self, self._limits, context, connection)
         self._open.add(protocol)
-        opening = self._open_connection(protocol, connection, address)
+        opening = functools.partial(self._open_connection, protocol, connection, address)
         if self.ssl_options is None:  # at once: a Task takes 6 % of a new connection's page
-            EagerTask(opening)
+            EagerTask(opening, _log_error)
             return
-        task = asyncio.get_running_loop().create_task(opening)
+        task = asyncio.get_running_loop().create_task(opening())
         self._opening[protocol] = task
         task.add_done_callback(functools.partial(self._on_opened, protocol, connection))
 
@@ -287,6 +287,11 @@ class HTTPServer(ServerHooks):
         while self._open:
             self._none_open.clear()
             await self._none_open.wait()
+
+
+def _log_error(error: BaseException | None) -> None:
+    if error is not None:
+        app_log.error("Uncaught exception", exc_info=error)
 
 
 async def _wait_for_first_byte(sock: socket.socket, seconds: float) -> float:

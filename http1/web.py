@@ -1,5 +1,6 @@
 """Tornado's Application, with a shorter way from a request to its handler: an eager start."""
 
+import functools
 import re
 from collections.abc import Awaitable
 from typing import Any
@@ -19,7 +20,7 @@ from http1.tornado_internals import (
     PathRequest,
     Request,
     RoutingDelegate,
-    execute,
+    ended,
     new_handler,
 )
 
@@ -37,9 +38,10 @@ class _EagerDelegate(RoutingDelegate):
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, RequestStartLine)
         rule = self.router.eager.get(start_line.path)
-        if rule is None or start_line.method not in ("GET", "HEAD") or "Host" not in headers:
+        host = headers.get("Host")
+        if rule is None or start_line.method not in ("GET", "HEAD") or host is None:
             return self._start_as_tornado(start_line, headers)
-        self._request = PathRequest(self.request_conn, self.server_conn, start_line, headers)
+        self._request = PathRequest(self.request_conn, self.server_conn, start_line, headers, host)
         self._rule = rule
         self._passes_over = True  # a body of GET or HEAD means nothing (RFC 9110, 9.3.1)
         return None
@@ -73,7 +75,9 @@ class _EagerDelegate(RoutingDelegate):
         if self._rule is None:
             super().finish()
         else:
-            EagerTask(execute(new_handler(self.router, self._rule, self._request)))
+            handler = new_handler(self.router, self._rule, self._request)
+            method = handler.get if self._request.method == "GET" else handler.head
+            EagerTask(method, functools.partial(ended, handler))
 
 
 class Application(web.Application):

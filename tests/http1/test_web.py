@@ -40,7 +40,7 @@ def both(host: str, target: str = "/") -> list[HTTPServerRequest]:
     headers = HTTPHeaders({"Host": host, "Cookie": "a=b"})
     server = object()
     return [
-        PathRequest(connection, server, line, headers),
+        PathRequest(connection, server, line, headers, host),
         HTTPServerRequest(
             connection=connection, server_connection=server, start_line=line, headers=headers
         ),
