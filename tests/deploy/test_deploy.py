@@ -85,10 +85,10 @@ def test_there_is_an_alert_for_each_thing_that_matters() -> None:
 
 def test_each_alert_leads_to_a_section_that_says_what_to_do() -> None:
     groups = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"]
-    known = anchors("docs/operate.md")
+    known = anchors("docs/watching.md")
     for rule in (rule for group in groups for rule in group["rules"]):
         page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        assert page.endswith("/docs/operate.md")
+        assert page.endswith("/docs/watching.md")
         assert anchor in known, rule["alert"]
 
 

@@ -243,7 +243,7 @@ def metrics() -> dict[str, str]:
 
 
 def test_the_metrics_are_those_of_a_scrape_with_their_types() -> None:
-    described = rows("docs/operate.md", "metric", "type")
+    described = rows("docs/watching.md", "metric", "type")
     assert {name.strip("`"): kind for name, kind, *_ in described} == metrics()
 
 
