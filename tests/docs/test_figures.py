@@ -1,0 +1,184 @@
+"""The figures that the pages state are those of the code.
+
+Where one changes, the page has to say the new one: here is what it says.
+"""
+
+import re
+from functools import cache
+
+import pytest
+import yaml
+
+import limits
+from counter import opening, resolver
+from embedded import journal, keeper, leftover
+from http1 import acceptor, body, busy_poll, head, outbox, server, stream
+from process import signals, standard_error
+from replicas import known, marks, records, states, telling
+from tests.docs.test_docs import rows
+from tests.support import ROOT
+from watch import broadcast, events
+
+TIMES = {
+    0.0005: "half a millisecond",
+    0.1: "a tenth of a second",
+    0.25: "a quarter of a second",
+    1: "a second",
+    2: "two seconds",
+    3: "three seconds",
+    5: "five seconds",
+    10: "ten seconds",
+    60: "a minute",
+}
+
+NUMBERS: dict[int, str] = {1: "one", 2: "two", 3: "three", 5: "five", 10: "ten", 20: "twenty"}
+
+
+def time(seconds: float) -> str:
+    """A time, as the pages write it."""
+    return TIMES.get(seconds, f"{seconds:g} s")
+
+
+def number(value: float) -> str:
+    """A number, as the pages write it."""
+    return NUMBERS.get(round(value), f"{value:,.0f}")
+
+
+def size(size: int) -> str:
+    """A number of bytes, as the pages write it."""
+    return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} kB"
+
+
+@cache
+def manifest(name: str) -> str:
+    return (ROOT / "deploy" / name).read_text()
+
+
+def environment(name: str) -> dict[str, object]:
+    """The variables of the page in the Kubernetes base."""
+    [container] = deployment()["template"]["spec"]["containers"]
+    return {one["name"]: one.get("value") for one in container["env"]}
+
+
+def deployment() -> dict:
+    return next(yaml.safe_load_all(manifest("kubernetes/web.yaml")))["spec"]
+
+
+def scaling() -> dict:
+    return next(yaml.safe_load_all(manifest("kubernetes/scaling.yaml")))["spec"]
+
+
+def stack() -> dict:
+    return yaml.safe_load(manifest("stack.yaml"))["services"]["web"]
+
+
+def argument(component: str, name: str) -> int:
+    """What a component's manifest gives the audit."""
+    [found] = re.findall(rf"--{name}=(\d+)", manifest(f"kubernetes/components/{component}"))
+    return int(found)
+
+
+def weights() -> tuple[int, int]:
+    old, new = re.findall(r"weight: (\d+)", manifest("kubernetes/components/canary/route.yaml"))
+    return int(old), int(new)
+
+
+THREADS = resolver.MAX_LOOK_UPS + 2  # the main one, and the log's
+
+#: A page, and what it says.
+WATCHING = [
+    f"nothing for {time(states.SILENT_AFTER)} while others did",
+    f"more than {time(states.SILENT_AFTER)} before the most recently seen replica",
+    f"when that event is more than {time(events.MAX_GAP)} old",
+    f"in the last day, the newest {marks.MAX_MARKS}",
+    f"the report takes {time(telling.GOODBYE_TIMEOUT)} at most",
+    f"cut at {records.MAX_TEXT} characters",
+    f"asks Redis once {time(broadcast.EVERY)}",
+    f"in the last {time(known.FRESH)}, and {number(known.AGAIN)} others in turn",
+    f"again after {number(broadcast.RETRY[0] / 1000)} to {time(broadcast.RETRY[1] / 1000)}",
+    f"Up to {size(standard_error.MOST_WAITING)} of lines waits",
+    f"the server waits {time(standard_error.PATIENCE)} for standard error",
+    f"{number(limits.WAITING_VISITS)} visits wait for Redis",
+]
+
+NAMES = [
+    f"the next address after {time(opening.ATTEMPT_DELAY)}",
+    f"Every {time(opening.LOOK_UP_EVERY)} the server looks the name of Redis up again",
+    f"When {number(opening.LOOK_UPS)} answers in a row do not hold",
+    f"the server moves {time(opening.LOOK_UPS * opening.LOOK_UP_EVERY)} after DNS has changed",
+    f"of the same name begins after {time(resolver.HANGS_AFTER)}",
+    f"at most {resolver.MAX_LOOK_UPS} of these threads",
+    f"at most {THREADS} threads",
+    f"by {THREADS} for each",
+    f"fit into the {stack()['deploy']['resources']['limits']['pids']}",
+    f"keeps {limits.RESERVE} descriptors",
+    f"kept it waiting for {time(server.LEAST_STALLED)}",
+    f"only after {time(acceptor.SPELL)} with room",
+]
+
+VALKEY = [
+    f"a log of more than {size(keeper.LONG_LOG)}",
+    f"ends again within {time(keeper.STEADY)}",
+    f"up to {keeper.LONGEST:g} seconds",
+    f"has run for {time(keeper.STEADY)}",
+    f"gives Valkey {time(leftover.STOP)}",
+    f"keeps the last {number(journal.COPIES)}",
+]
+
+HTTP_SERVER = [
+    f"idle for less than {server.LEAST_IDLE:g} s",
+    f"kept it waiting for {time(server.LEAST_STALLED)}",
+    f"looks again every {acceptor.LOOK_AGAIN:g} s",
+    f"has more than {head.MAX_HOST} bytes",
+    f"at most {head.MAX_FIELDS} headers, each with a name of at most {head.MAX_NAME} bytes",
+    f"a method of at most {head.MAX_METHOD} bytes",
+    f"has at most {size(body.MAX_LINE)}",
+    f"has {stream.TLS_CLOSE:g} s to answer it",
+    f"reads for up to {time(stream.LINGERING_CLOSE)}",
+    f"those of up to {outbox.SMALL >> 10} KiB leave together",
+    f"turning for {1000 * busy_poll.BUSY_POLL:g} ms",
+    f"All pass but {number(len(rows('tests/README.md', 'test', 'why')))},",
+]
+
+DEPLOY = [
+    f"base and the Swarm stack set {environment('web')['DRAIN_DELAY']} seconds",
+    f"base and the Swarm stack set {stack()['environment']['DRAIN_DELAY']} seconds",
+    f"both set {deployment()['template']['spec']['terminationGracePeriodSeconds']} seconds",
+    f"both set {stack()['stop_grace_period'].rstrip('s')} seconds",
+    f"The same signal within {time(signals.SAME_SIGNAL)}",
+    f"The manifests allow {stack()['deploy']['resources']['limits']['memory'].rstrip('M')} MB",
+    f"runs {number(stack()['deploy']['replicas'])} replicas",
+    f"{number(scaling()['minReplicas'])} to {number(scaling()['maxReplicas'])} replicas",
+    f"deployment/web {environment('web')['ADMIN_PORT']}`",
+    "The weights, {} and {},".format(*weights()),
+    f"makes {number(argument('audit/job.yaml', 'requests'))} visits",
+    f"for up to {number(argument('audit/job.yaml', 'wait') // 60)} minutes",
+    "after five seconds. A number is shown only after a replica has it",
+]
+
+FIGURES = [
+    *(("docs/watching.md", said) for said in WATCHING),
+    *(("docs/names.md", said) for said in NAMES),
+    *(("docs/valkey.md", said) for said in VALKEY),
+    *(("docs/http-server.md", said) for said in HTTP_SERVER),
+    *(("docs/deploy.md", said) for said in DEPLOY),
+]
+
+
+def text(page: str) -> str:
+    """A page on one line."""
+    return " ".join((ROOT / page).read_text("utf-8").split())
+
+
+@pytest.mark.parametrize(("page", "said"), FIGURES)
+def test_the_figures_of_a_page_are_those_of_the_code(page: str, said: str) -> None:
+    assert said in text(page)
+
+
+def test_the_sentinels_wait_as_long_as_the_page_says() -> None:
+    found = re.search(
+        r"down-after-milliseconds friendlyhello (\d+)",
+        manifest("kubernetes/components/sentinel/sentinel.sh"),
+    )
+    assert found
+    assert f"the primary, after {time(int(found[1]) / 1000)}." in text("docs/deploy.md")

@@ -1,0 +1,80 @@
+"""The lines of the log that the pages show are written by the program."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.docs.test_docs import PAGES
+from tests.docs.test_figures import text
+from tests.support import ROOT
+from tests.test_house import FILES
+
+#: What a line of the log begins with, as ``[I 261126 14:26:25 link:209]``.
+LOGGED = re.compile(r"\[[IWE] \d{6} [\d:]{8} (\w+):\d+\] (.+)")
+
+#: Letters of a text by which it is known.
+LEAST = 8
+
+#: What a page quotes of the log without that, and the module that writes it.
+QUOTED = [
+    (
+        *("docs/names.md", "opening"),
+        "redis.example.com is no longer 192.0.2.1: moving to 192.0.2.2",
+    ),
+    (
+        *("docs/names.md", "acceptor"),
+        "no room beside 210 connections: those idle longest are closed; "
+        "when none is idle, new ones wait",
+    ),
+    (
+        *("docs/names.md", "resolver"),
+        "cannot resolve redis.example.com: too many look-ups of names hang",
+    ),
+    (
+        *("docs/watching.md", "logs"),
+        "17 log lines were dropped, as standard error did not take them",
+    ),
+    ("docs/valkey.md", "spell", "counter off: Error 111"),
+    ("docs/valkey.md", "link", "counter on"),
+    ("docs/valkey.md", "keeper", "embedded:data: Valkey ended by SIGKILL; starting it again"),
+    ("docs/valkey.md", "keeper", "embedded:data: Valkey is back"),
+    (
+        *("docs/valkey.md", "journal"),
+        "the last 4000 bytes of appendonly.aof.1.incr.aof held no whole command, as after a power "
+        "cut, and are cut off; the file as it was: "
+        "data/appendonlydir/appendonly.aof.1.incr.aof.damaged-1",
+    ),
+]
+
+
+def templates(module: str) -> Iterator[str]:
+    """The texts of a module, as regular expressions: what is filled in may be anything."""
+    files = [file for file in FILES if file.stem == module]
+    assert files, f"{module}: there is no such module"
+    for node in (one for file in files for one in ast.walk(ast.parse(file.read_text()))):
+        parts = [""]
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            parts = re.split("%[sdgr]", node.value)
+        elif isinstance(node, ast.JoinedStr):
+            parts = [one.value if isinstance(one, ast.Constant) else "" for one in node.values]
+        if sum(map(len, parts)) >= LEAST:
+            yield ".*".join(map(re.escape, filter(None, parts)))
+
+
+def is_written(module: str, line: str) -> bool:
+    """Whether a module has a text that is in this line, filled in."""
+    return any(re.search(one, line) for one in templates(module))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_log_lines_of_a_page_are_written_by_the_modules_that_they_name(page: str) -> None:
+    for module, line in LOGGED.findall((ROOT / page).read_text()):
+        assert is_written(module, line), f"{module}: {line}"
+
+
+@pytest.mark.parametrize(("page", "module", "line"), QUOTED)
+def test_what_a_page_quotes_of_the_log_is_written_there(page: str, module: str, line: str) -> None:
+    assert line in text(page)
+    assert is_written(module, line)
