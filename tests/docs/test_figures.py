@@ -10,13 +10,14 @@ import pytest
 import yaml
 
 import limits
-from counter import opening, resolver
+from counter import batches, link, opening, resolver
 from embedded import journal, keeper, leftover
 from http1 import acceptor, body, busy_poll, head, outbox, server, stream
 from process import signals, standard_error
-from replicas import known, marks, records, states, telling
+from replicas import known, marks, records, states, telling, turns
+from tests import mutants
 from tests.docs.test_docs import rows
-from tests.support import ROOT
+from tests.support import ROOT, patient_loops
 from watch import broadcast, events
 
 TIMES = {
@@ -81,6 +82,17 @@ def argument(component: str, name: str) -> int:
 def weights() -> tuple[int, int]:
     old, new = re.findall(r"weight: (\d+)", manifest("kubernetes/components/canary/route.yaml"))
     return int(old), int(new)
+
+
+def made(pattern: str) -> str:
+    """What the Makefile says."""
+    [found, *_] = re.findall(pattern, (ROOT / "Makefile").read_text(), re.M)
+    return str(found).strip()
+
+
+def user_of_the_image() -> str:
+    [found] = re.findall(r"^USER (\d+)", (ROOT / "Dockerfile").read_text(), re.M)
+    return str(found)
 
 
 THREADS = resolver.MAX_LOOK_UPS + 2  # the main one, and the log's
@@ -156,7 +168,33 @@ DEPLOY = [
     "after five seconds. A number is shown only after a replica has it",
 ]
 
+DESIGN = [
+    f"pieces of {time(turns.TURN)}",
+    f"idle reads {number(known.AGAIN)} of them",
+    f"{number(batches.GATHER_TURNS)} turns after a large batch",
+    f"addresses {time(opening.ATTEMPT_DELAY)} apart",
+    f"for {1e6 * busy_poll.BUSY_POLL:g} µs at most",
+    f"for {1e6 * link.BUSY_POLL:g} µs at most",
+    f"writes at most {1 / standard_error.PAUSE:g} times a second",
+]
+
+TESTS = [
+    f"moves by {1000 * patient_loops.TICK:g} ms at most",
+    f"More than one in {number(1 / mutants.MOST_SURVIVORS)} is an error",
+    f"It takes {made('real Valkey, in ([a-z ]+) *$')} on two cores",
+]
+
+FAULTS = [f"takes {60 * float(made('SOAK .= (.+)')):g} seconds"]
+
 FIGURES = [
+    *(("docs/design.md", said) for said in DESIGN),
+    *(("tests/README.md", said) for said in TESTS),
+    *(("tests/faults/README.md", said) for said in FAULTS),
+    ("CONTRIBUTING.md", f"takes {made('real Valkey, in ([a-z ]+) *$')}"),
+    ("CONTRIBUTING.md", f"Python {made('needs Python ([0-9.]+)')} or newer"),
+    ("bench/README.md", f"about {made('its peers, in ([0-9]+) minutes')} minutes"),
+    ("SECURITY.md", f"as user {user_of_the_image()}"),
+    ("docs/deploy.md", f"as user {user_of_the_image()}"),
     *(("docs/watching.md", said) for said in WATCHING),
     *(("docs/names.md", said) for said in NAMES),
     *(("docs/valkey.md", said) for said in VALKEY),

@@ -18,7 +18,7 @@ from replicas import Record, Snapshot
 from replicas.marks import Kind
 from replicas.states import State
 from tests.docs.test_docs import rows
-from tests.docs.test_figures import number, text
+from tests.docs.test_figures import text
 from tests.support import ROOT
 from watch import FAULTS, events
 
@@ -155,8 +155,3 @@ def test_the_components_are_those_of_the_manifests_in_their_order() -> None:
 
 def manifest() -> str:
     return (ROOT / "deploy/kubernetes/kustomization.yaml").read_text()
-
-
-def test_the_tests_that_tornado_has_and_we_leave_out_are_as_many_as_the_page_says() -> None:
-    left_out = rows("tests/README.md", "test", "why")
-    assert f"All pass but {number(len(left_out))}," in text("docs/http-server.md")
