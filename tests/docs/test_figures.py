@@ -109,7 +109,7 @@ WATCHING = [
     f"in the last {time(known.FRESH)}, and {number(known.AGAIN)} others in turn",
     f"again after {number(broadcast.RETRY[0] / 1000)} to {time(broadcast.RETRY[1] / 1000)}",
     f"Up to {size(standard_error.MOST_WAITING)} of lines waits",
-    f"the server waits {time(standard_error.PATIENCE)} for standard error",
+    f"it waits {time(standard_error.PATIENCE)} for standard error",
     f"{number(limits.WAITING_VISITS)} visits wait for Redis",
 ]
 
@@ -117,12 +117,12 @@ NAMES = [
     f"the next address after {time(opening.ATTEMPT_DELAY)}",
     f"Every {time(opening.LOOK_UP_EVERY)} the server looks the name of Redis up again",
     f"When {number(opening.LOOK_UPS)} answers in a row do not hold",
-    f"the server moves {time(opening.LOOK_UPS * opening.LOOK_UP_EVERY)} after DNS has changed",
+    f"moves within {time(opening.LOOK_UPS * opening.LOOK_UP_EVERY)} after DNS has changed",
     f"of the same name begins after {time(resolver.HANGS_AFTER)}",
     f"at most {resolver.MAX_LOOK_UPS} of these threads",
     f"at most {THREADS} threads",
     f"by {THREADS} for each",
-    f"fit into the {stack()['deploy']['resources']['limits']['pids']}",
+    f"fit into the limit of {stack()['deploy']['resources']['limits']['pids']}",
     f"keeps {limits.RESERVE} descriptors",
     f"kept it waiting for {time(server.LEAST_STALLED)}",
     f"only after {time(acceptor.SPELL)} with room",
