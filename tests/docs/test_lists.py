@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +18,7 @@ from http1 import HTTPServer, RequestHandler
 from replicas import Record, Snapshot
 from replicas.marks import Kind
 from replicas.states import State
-from tests.docs.test_docs import rows
+from tests.docs.test_docs import PAGES, code, fences, inline, rows, settings_of_help
 from tests.docs.test_figures import text
 from tests.support import ROOT
 from watch import FAULTS, events
@@ -155,3 +156,67 @@ def test_the_components_are_those_of_the_manifests_in_their_order() -> None:
 
 def manifest() -> str:
     return (ROOT / "deploy/kubernetes/kustomization.yaml").read_text()
+
+
+# Names.
+
+#: Flags of other programs that the pages name alone, and another spelling of one of ours.
+OTHERS = {
+    *(
+        "--init",
+        "--ulimit",
+        "--volumes",
+        "--cpuset-cpus",
+        "--cpus",
+        "--network",
+        "--sysctl",
+    ),  # docker
+    *("--appendonly", "--appendfsync"),  # redis-server
+    *("--url", "--randomly-seed", "--tests"),  # schemathesis, pytest, the mutants
+    "--redis_url",
+}
+
+
+@cache
+def flags_that_are() -> set[str]:
+    return {*settings_of_help(), *options(), *OTHERS}
+
+
+def flags_of(page: str) -> set[str]:
+    """The flags that stand alone between backticks, and those of commands of ours."""
+    alone = [token.content for token in inline(page) if token.type == "code_inline"]
+    named = {flag for one in alone for flag in re.findall(r"^(--[\w-]+)", one)}
+    commands = " ".join(content for _, content in fences(page)).replace("\\\n", " ")
+    for line in re.findall(r"(?:server|check)\.py .*", commands):
+        named |= set(re.findall(r" (--[\w-]+)", line))
+    return named
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
+def test_every_flag_that_is_named_exists(page: str) -> None:
+    assert flags_of(page) <= flags_that_are()
+
+
+#: Objects that Kustomize, Flagger, and cert-manager or a person make.
+MADE = {
+    *("deployment/web-canary", "service/web-canary", "configmap/dashboard", "secret/web-tls"),
+    *("deployment/web-primary",),
+}
+
+
+def objects() -> set[str]:
+    """The kind and name of each object of the manifests."""
+    found = set()
+    for file in (ROOT / "deploy/kubernetes").rglob("*.yaml"):
+        for one in yaml.safe_load_all(file.read_text()):
+            if "name" in one.get("metadata", {}):
+                found.add(f"{one['kind'].lower()}/{one['metadata']['name']}")
+    return found
+
+
+@pytest.mark.parametrize("page", ["docs/deploy.md", "docs/watching.md"])
+def test_every_object_of_kubernetes_that_is_named_exists(page: str) -> None:
+    known = objects() | MADE
+    kinds = {one.partition("/")[0] for one in known}
+    words = {word for one in code(page) for word in re.findall(r"[a-z]+/[a-z][a-z-]*", one)}
+    assert {word for word in words if word.partition("/")[0] in kinds} <= known
