@@ -90,6 +90,12 @@ def made(pattern: str) -> str:
     return str(found).strip()
 
 
+def of_bench(name: str) -> str:
+    """A constant of the benchmark, which takes packages of its own to import."""
+    [found] = re.findall(rf"^{name} = (.+)$", (ROOT / "bench/run.py").read_text(), re.M)
+    return " and ".join(str(found).strip("()").rsplit(", ", 1))
+
+
 def user_of_the_image() -> str:
     [found] = re.findall(r"^USER (\d+)", (ROOT / "Dockerfile").read_text(), re.M)
     return str(found)
@@ -192,6 +198,8 @@ FIGURES = [
     *(("tests/faults/README.md", said) for said in FAULTS),
     ("CONTRIBUTING.md", f"takes {made('real Valkey, in ([a-z ]+) *$')}"),
     ("CONTRIBUTING.md", f"Python {made('needs Python ([0-9.]+)')} or newer"),
+    ("bench/README.md", f"with {of_bench('LEVELS')} connections"),
+    ("bench/README.md", f"| {int(of_bench('MOST')):,} connections |"),
     ("bench/README.md", f"about {made('its peers, in ([0-9]+) minutes')} minutes"),
     ("SECURITY.md", f"as user {user_of_the_image()}"),
     ("docs/deploy.md", f"as user {user_of_the_image()}"),

@@ -35,6 +35,18 @@ def test_the_alerts_are_those_of_the_rules() -> None:
     assert first_cells("docs/watching.md", "alert") == rules
 
 
+#: How long an alert's condition lasts before it fires, as the page says it.
+LASTS = {"30s": "for half a minute, ", "1m": "for a minute, ", "5m": "for five minutes, ", "": ""}
+
+
+def test_each_alert_fires_after_the_time_that_the_page_says() -> None:
+    said = {name.strip("`"): when for name, when in rows("docs/watching.md", "alert")}
+    for group in yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"]:
+        for rule in group["rules"]:
+            lasts = LASTS[rule.get("for", "")]
+            assert said[rule["alert"]].startswith(lasts or "visits without"), rule["alert"]
+
+
 def test_each_alert_is_named_in_the_section_that_it_leads_to() -> None:
     groups = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"]
     sections = re.split("^### ", (ROOT / "docs/watching.md").read_text(), flags=re.M)
