@@ -78,19 +78,21 @@ def logs(container: str, *flags: str) -> str:
 
 
 def build(context: Path, tag: str, python_image: str) -> str:
-    """Build an image as the README has it, and return its name.
+    """Build an image as the README has it, and return its name."""
+    where = (f"--tag={RUN}/{tag}", str(context))
+    docker("build", *reaching_an_index(python_image), *where, seconds=300)
+    return f"{RUN}/{tag}"
 
-    It shares the host's network, as the engine's own may not reach a package index, and the
-    variables of a proxy, which Docker keeps out of the image.
+
+def reaching_an_index(python_image: str) -> list[str]:
+    """Return the flags of a build with which its pip reaches a package index.
+
+    It shares the host's network, as the engine's own may not reach one, and the variables of a
+    proxy, which Docker keeps out of the image.
     """
     proxy = [n for n in os.environ if n.lower() in ("http_proxy", "https_proxy", "no_proxy")]
-    docker(
-        *("build", "--network=host", f"--build-arg=PYTHON_IMAGE={python_image}"),
-        *(f"--build-arg={name}" for name in proxy),
-        *(f"--tag={RUN}/{tag}", str(context)),
-        seconds=300,
-    )
-    return f"{RUN}/{tag}"
+    arguments = [f"PYTHON_IMAGE={python_image}", *proxy]
+    return ["--network=host", *(f"--build-arg={argument}" for argument in arguments)]
 
 
 def free_ports(number: int) -> int:
