@@ -7,7 +7,7 @@ import { $, write } from "./dom.js";
 import * as history from "./history.js";
 import * as marks from "./marks.js";
 import * as table from "./table.js";
-import { say, showNumber, showRate } from "./words.js";
+import { list, say, showNumber, showRate, withMore } from "./words.js";
 
 const samples = []; // {time, total} of the last seconds in which Redis was up
 
@@ -20,11 +20,11 @@ function tell(state, text) {
 function tellOf({ redis, reason, refused }) {
   const silent = table.silent();
   const number = showNumber(silent.length);
-  if (redis !== "up") tell("away", say(redis) + (reason ? ` (${reason})` : ""));
-  else if (refused) tell("live", say("partly", { refused: refused.join("; ") }));
+  if (redis !== "up") tell("away", withMore(say(redis), reason));
+  else if (refused) tell("live", say("partly", { refused: list(refused) }));
   else if (!silent.length) tell("live", say("live"));
   else if (silent.length > 3) tell("live", say("without many", { number }));
-  else tell("live", say("without", { names: silent.join(", ") }));
+  else tell("live", say("without", { names: list(silent) }));
 }
 
 function draw() {

@@ -3,7 +3,7 @@
 import { $, arrange, svg, write } from "./dom.js";
 import { now, ownAways, span } from "./history.js";
 import { colourOf, fillOf, know, picture } from "./versions.js";
-import { say, showLength, showNumber, showTime } from "./words.js";
+import { say, showLength, showNumber, showTime, withMore } from "./words.js";
 
 const LANES = ["came", "gone", "silent"]; // below the chart, from the top
 const LANE = 15; // pixels
@@ -23,7 +23,7 @@ let shown = []; // those of them in view
 function textOf(mark) {
   const length = mark.until && showLength(mark.until - mark.time);
   const detail = mark.kind !== "version" && (mark.version ?? mark.reason);
-  return say(mark.kind, { ...mark, length }) + (detail ? ` (${detail})` : "");
+  return withMore(say(mark.kind, { ...mark, length }), detail);
 }
 
 const titleOf = (...marks) =>

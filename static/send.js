@@ -2,7 +2,7 @@
 
 import { $, svg } from "./dom.js";
 import { picture, swatch } from "./versions.js";
-import { say, showNumber } from "./words.js";
+import { list, say, showNumber, withMore } from "./words.js";
 
 const EVERY = 100; // milliseconds
 const PATIENCE = 10_000;
@@ -20,7 +20,7 @@ function show(who, shape) {
   if ($("squares").children.length > KEPT) $("squares").firstChild.remove();
   answers.set(who, (answers.get(who) ?? 0) + 1);
   const told = [...answers].sort().map(([who, times]) => `${who} ×${showNumber(times)}`);
-  sent.textContent = told.join(", ");
+  sent.textContent = list(told);
 }
 
 // An answer is a square, or a ring when it has no number; an error is a cross.
@@ -33,7 +33,7 @@ async function visit() {
     if (!answer.ok) throw new Error(say("error", answer));
     const { hostname, version, visits } = await answer.json();
     if (visits !== null) show(hostname, swatch(version ?? ""));
-    else show(`${hostname} (${say("uncounted")})`, svg("circle", { class: "ring", r: 5 }));
+    else show(withMore(hostname, say("uncounted")), svg("circle", { class: "ring", r: 5 }));
   } catch ({ name, message }) {
     show(name === "Error" ? message : say("unanswered"), svg("path", { class: "silent", d: "M-5-5 5 5M5-5-5 5" }));
   }

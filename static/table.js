@@ -2,7 +2,7 @@
 
 import { $, arrange, write } from "./dom.js";
 import { picture, swatch } from "./versions.js";
-import { knows, language, say, showAgo, showNumber, showRate, showShare } from "./words.js";
+import { knows, language, list, say, showAgo, showNumber, showRate, showShare } from "./words.js";
 
 const SMOOTH = 5; // seconds over which "per second" is taken
 const SORT = 10_000; // milliseconds between two sortings by what changes: rows do not hop
@@ -37,7 +37,7 @@ export function take(event) {
       version: "", ...told, samples, row,
       rate: rateOf(samples),
       states: [state, ...faults].filter(Boolean),
-      labels: Object.entries(labels).map(([key, value]) => `${key}=${value}`).join(", "),
+      labels: list(Object.entries(labels).map(([key, value]) => `${key}=${value}`)),
     }];
   }));
 }
@@ -53,7 +53,7 @@ function drawRow(one, sum, most) {
   if (version.textContent !== one.version) {
     version.replaceChildren(picture(swatch(one.version)), one.version);
   }
-  write(state, one.states.map((state) => say(`is ${state}`, {}, state)).join(", "));
+  write(state, list(one.states.map((state) => say(`is ${state}`, {}, state))));
   write(visits, showNumber(one.visits));
   write(share.firstChild, showShare(one.visits / (sum || 1)));
   share.lastChild.style.width = `calc(${one.visits / (most || 1)} * (100% - 4rem))`;

@@ -10,6 +10,11 @@ export const knows = (key) => key in words;
 export const say = (key, values = {}, word = key) =>
   (words[key] ?? word).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
+// Texts as a list, and a text with more about it, as the page's language writes them.
+export const list = (texts) =>
+  texts.reduce((before, next) => (before ? say("list", { before, next }) : next), "");
+export const withMore = (text, more) => (more ? say("more", { text, more }) : text);
+
 // A browser may name a language that is none, such as "C" or "en-US@posix", or no language.
 function readersLanguage() {
   try {

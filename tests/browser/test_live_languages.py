@@ -23,8 +23,8 @@ from tests.support.valkey import Valkey
 def test_a_reader_of_chinese_finds_no_english(
     valkey: Valkey, program: Start, open_page: Open
 ) -> None:
-    flag = f"--redis-url={valkey.url}"
-    servers = [start_replica(program, f"web-{one}", flag, version=f"1.{one}") for one in (1, 2)]
+    flags = (f"--redis-url={valkey.url}", "--labels=zone=eu,node=n7")
+    servers = [start_replica(program, f"web-{one}", *flags, version=f"1.{one}") for one in (1, 2)]
     for server in servers:
         server.visits()
     page = open_page(servers[0].url, locale="zh-CN").page
@@ -34,6 +34,7 @@ def test_a_reader_of_chinese_finds_no_english(
     expect(page.get_by_role("columnheader", name="主机名")).to_be_visible()
     wait_for_marks(page, "web-2 上线", "1.2 首次出现")
     wait_for_steps(page, 2)
+    expect(row(page, "web-1").locator(".labels")).to_have_text("zone=eu、node=n7")
     expect(row(page, "web-1").locator(".seen")).to_have_text(re.compile("现在|前"))
     page.locator("#send").focus()
     page.keyboard.down(" ")
@@ -44,10 +45,12 @@ def test_a_reader_of_chinese_finds_no_english(
         expect(page.get_by_role("status")).to_have_text("实时；web-2 已失联")
         wait_for_marks(page, "web-2 失联")
     valkey.kill()
-    expect(page.get_by_role("status")).to_contain_text("Redis 已断开")
+    expect(page.get_by_role("status")).to_contain_text(
+        "Redis 不可用，计数停用。以下是此前的数据。（"
+    )
     text = page.locator("main").inner_text()
-    names = {"friendlyhello", "web", "Redis", "redis", "ago"}
-    said = page.get_by_role("status").inner_text().partition("(")[2]  # in the words of the system
+    names = {"friendlyhello", "web", "Redis", "redis", "zone", "eu", "node"}
+    said = page.get_by_role("status").inner_text().partition("（")[2]  # in the words of the system
     words = set(re.findall("[A-Za-z]{2,}", text.replace(said, ""))) - names
     assert not words
     photograph(page, "chinese")

@@ -77,8 +77,8 @@ def test_what_redis_refuses_to_tell_is_named_on_the_page(
         expect(status).to_have_text("Live")
         expect(row(page, "web-1")).to_be_visible()
         for command, said in (
-            ("hmget", "Live, but not whole. Redis refuses HMGET: "),
-            ("get", "Redis does not let this server read what is counted. This is what it was."),
+            ("hmget", "Live, but not complete. Redis refuses HMGET: "),
+            ("get", "Redis does not let this server read the figures. These are the last ones."),
         ):
             valkey.client.acl_setuser("default", enabled=True, commands=[f"-{command}"])
             expect(status).to_contain_text(said)
