@@ -1,0 +1,176 @@
+"""The examples of the pages: each command is run, and prints what the page shows."""
+
+import contextlib
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.docs.console import Shown, blocks
+from tests.support import ROOT
+from tests.support.ports import held_port
+from tests.support.program import environment
+
+#: Ports of the examples: the page's, the admin port, and one that nobody listens on.
+PORTS = ("4000", "9000", "6390")
+
+#: What serves the examples that do not say how the server was started.
+NORMAL = "server.py --port=4000 --name=World --redis-url=embedded:data --echo --faults"
+AWAY = "server.py --port=4000 --name=World --redis-url=redis://127.0.0.1:6390"
+LABELLED = f"{NORMAL} --version-label=blue"
+
+#: What the tests need other tools for, or what only shows how something is written.
+LEFT_OUT = re.compile(r"schemathesis|^make |^docker ")
+
+#: What is another each time, behind what it is known by.
+VARIES = re.compile(
+    r"((?:Hostname:</b> |\"hostname\": \"|curl/|\"(?:commit|python|tornado)\": \"|\"version\": \"(?=\d)|"
+    r"^id: |^retry: |^real |visits_total |127\.0\.0\.1:(?=\d{5}\")|\) (?=[\d.]+ms$)|"
+    r"(?:Visits:</b>|\"(?:visits|total|seen|time)\":) (?=\d)))[^\"<,} ]*|(\"moments\": ).*"
+)
+
+#: Makes a script of the commands: one server at a time, which counts when it has a Redis.
+SHELL = """
+set -u
+curl() { command curl --silent --show-error "$@"; }
+stop() {
+  [ -z "${server:-}" ] || { kill $server; wait $server; cat log.new >>log; }
+  server=
+}
+serve() {
+  stop
+  : >log.new
+  env "$@" 2>log.new & server=$!
+  local last='listening on'
+  case "$*" in *embedded:*) last='counter on';; esac
+  until grep -q "$last" log.new; do kill -0 $server || { cat log.new; exit 1; }; sleep 0.05; done
+}
+trap stop EXIT
+"""
+
+#: Between what two commands print.
+END = "\x1e"
+
+
+def is_server(shown: Shown) -> bool:
+    return "server.py" in shown.command and not shown.output.startswith("server.py:")
+
+
+def server_of(block: Sequence[Shown]) -> str:
+    """Return what serves a block; "" when it starts a server itself, or needs none."""
+    text = "".join(one.command + one.output for one in block)
+    if any(is_server(one) for one in block) or "curl" not in text:
+        return ""
+    if "cannot connect to Redis" in text or '"redis": "down"' in text:
+        return AWAY
+    return LABELLED if block[0].section == "Version label" else NORMAL
+
+
+def examples(page: str) -> dict[str, list[list[Shown]]]:
+    """Return the blocks of a page by what serves them; those that start servers by section."""
+    found: dict[str, list[list[Shown]]] = {}
+    for block in blocks(page):
+        if not any(LEFT_OUT.search(one.command) for one in block):
+            found.setdefault(server_of(block) or block[0].section, []).append(block)
+    return found
+
+
+EXAMPLES = {
+    (page, name): those
+    for page in ("docs/settings.md", "docs/paths.md")
+    for name, those in examples(page).items()
+}
+
+
+def script(server: str, those: Sequence[Sequence[Shown]], ports: Sequence[int]) -> str:
+    lines = [SHELL]
+    if server.startswith("server.py"):
+        lines.append(f"serve python {server}")
+    for shown in (one for block in those for one in block):
+        command = shown.command
+        if is_server(shown):
+            lines.append(f"serve {command.removesuffix('&')}")
+        else:
+            lines.append(f"{{ {command.replace('curl -N', 'curl -N --max-time 2.5')}\n}} 2>&1")
+        lines.append(f"echo; echo {END}")
+    text = "\n".join(lines)
+    for named, port in zip(PORTS, ports, strict=True):
+        text = text.replace(named, str(port))
+    text = re.sub(r"(\.venv/bin/)?python(?= (server|check)\.py)", shlex.quote(sys.executable), text)
+    return re.sub(
+        r"\b(server|check)\.py(?= |$)", lambda name: str(ROOT / name[0]), text, flags=re.M
+    )
+
+
+def lines_of(text: str, ports: Sequence[int] = ()) -> list[str]:
+    """Return the lines of a text without what is another each time."""
+    for port, named in zip(ports, PORTS, strict=False):
+        text = text.replace(str(port), named)
+    found = []
+    for line in text.splitlines():
+        line = re.sub(r"^\[([A-Z]) [^\]]*\]", r"[\1]", re.sub(r"\s+", " ", line).strip())
+        found.append(VARIES.sub(lambda match: (match[1] or match[2]) + "~", line))
+    return [line for line in found if line not in ("", "…")]
+
+
+def missing(shown: Sequence[str], printed: Sequence[str]) -> str | None:
+    """Return the first line of what is shown that was not printed, in this order."""
+    rest = iter(printed)
+    return next((line for line in shown if line not in rest), None)
+
+
+def is_log(line: str) -> bool:
+    return re.match(r"\[[A-Z]\] ", line) is not None
+
+
+@pytest.fixture
+def certificates(folder: Path) -> None:
+    """Those that the examples name and do not make."""
+    authority, other = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.crt"))
+    ada = authority.issue_cert("ada.example")
+    ada.cert_chain_pems[0].write_to_path(str(folder / "ada.crt"))
+    ada.private_key_pem.write_to_path(str(folder / "ada.key"))
+    other.issue_cert("localhost").private_key_pem.write_to_path(str(folder / "other.key"))
+
+
+@pytest.fixture
+def ports() -> Iterator[list[int]]:
+    with contextlib.ExitStack() as held:
+        yield [held.enter_context(held_port()).getsockname()[1] for _ in PORTS]
+
+
+@pytest.mark.usefixtures("certificates")
+@pytest.mark.parametrize(("page", "name"), EXAMPLES)
+def test_the_commands_of_a_page_print_what_it_shows(
+    page: str, name: str, folder: Path, ports: list[int]
+) -> None:
+    those = EXAMPLES[page, name]
+    done = subprocess.run(
+        ["bash", "-c", script(name, those, ports)],
+        cwd=folder,
+        env=environment(no_proxy="*", NO_PROXY="*"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    *outputs, _ = done.stdout.split(END)
+    every = [one for block in those for one in block]
+    assert len(outputs) == len(every), done.stdout
+    log = lines_of((folder / "log").read_text(), ports) if (folder / "log").exists() else []
+    for shown, output in zip(every, outputs, strict=True):
+        told, printed = lines_of(shown.output), lines_of(output, ports)
+        if "check.py" in shown.command:
+            told, printed = (
+                [re.sub(r"[\d.]+", "~", one) for one in those] for those in (told, printed)
+            )
+        absent = missing([line for line in told if not is_log(line)], printed)
+        assert absent is None, f"{shown.command}\n{absent}\nis not in\n" + "\n".join(printed)
+    told = [line for one in every for line in lines_of(one.output) if is_log(line)]
+    assert missing(told, log) is None, "\n".join(log)
