@@ -24,6 +24,7 @@ TIMES = {
     0.0005: "half a millisecond",
     0.1: "a tenth of a second",
     0.25: "a quarter of a second",
+    0.5: "half a second",
     1: "a second",
     2: "two seconds",
     3: "three seconds",
@@ -32,7 +33,15 @@ TIMES = {
     60: "a minute",
 }
 
-NUMBERS: dict[int, str] = {1: "one", 2: "two", 3: "three", 5: "five", 10: "ten", 20: "twenty"}
+NUMBERS: dict[int, str] = {
+    1: "one",
+    2: "two",
+    3: "three",
+    5: "five",
+    8: "eight",
+    10: "ten",
+    20: "twenty",
+}
 
 
 def time(seconds: float) -> str:
