@@ -29,6 +29,8 @@ from process import memory, signals, workers
 from replicas import figures, keys, link, records
 from tests.docs.test_docs import rows
 from tests.docs.test_figures import made, number, size, text, time
+from tests.stores.machines import STORES
+from tests.stores.test_stores import WAYS
 from tests.support import ROOT
 from tests.support.program import Program
 from tests.support.valkey import Valkey
@@ -67,6 +69,7 @@ def step(seconds: int) -> str:
 
 PYTHON = found("pyproject.toml", r'^requires-python = ">=(.+)"$')
 ADDED = int(found("tests/container/test_image.py", r"^MOST_ADDED = (\S+)$"))
+BASE_IMAGE = found("Dockerfile", "^ARG PYTHON_IMAGE=(.+)$")
 YEARS = StaticFileHandler.CACHE_MAX_AGE / 86400 / 365
 
 STATED = {
@@ -77,7 +80,7 @@ STATED = {
         f"If port {made('PORT .= (.+)')} is taken",
     ],
     "docs/guide.md": [
-        f"less than {ADDED / 1e6:g} MB",
+        f"less than {ADDED / 1e6:g} MB to its base, `{BASE_IMAGE}`",
         f"Python {PYTHON} or newer, and pip",
     ],
     "docs/settings.md": [
@@ -86,10 +89,11 @@ STATED = {
         f"another after {time(workers.RESTART_BACKOFF)}",
         f"After {number(link.HANG_UPS)} times the page says",
         f"less {BASE >> 20} MiB for each process",
-        f"at {CONNECTION >> 10} KiB each, or {TLS_CONNECTION >> 10} KiB over TLS",
+        f"counts as {CONNECTION >> 10} KiB, or {TLS_CONNECTION >> 10} KiB over TLS",
         f"room for {room(CONNECTION)} connections, or {room(TLS_CONNECTION)} over TLS",
         f"{time(memory.LOOK_EVERY).capitalize()} after many clients have gone",
         f"the default is {DEFAULTS.idle_timeout:g}",
+        f"{BASE_IMAGE.partition('-')[0].replace('python:', 'Python ')}, which the image has",
         f"The oldest supported Redis is {figures.OLDEST}",
     ],
     "docs/counting.md": [
@@ -205,6 +209,14 @@ def test_a_setting_has_the_bounds_that_the_page_says(flag: str, least: str, most
     assert accepts(flag, most)
     assert not accepts(flag, f"{float(least) - 0.0005:f}")
     assert not accepts(flag, f"{float(most) + 0.0005:f}")
+
+
+def test_the_stores_and_the_ways_to_them_are_those_of_their_suite() -> None:
+    found = {name: cells for name, *cells in rows("docs/settings.md", "", *WAYS)}
+    assert list(found) == list(STORES)
+    for cells in found.values():
+        for cell, (_, counts) in zip(cells, WAYS.values(), strict=True):
+            assert cell.startswith(f"{counts};")
 
 
 # Counting.
