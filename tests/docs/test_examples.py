@@ -148,6 +148,7 @@ def ports() -> Iterator[list[int]]:
         yield [held.enter_context(held_port()).getsockname()[1] for _ in PORTS]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not all(map(shutil.which, ("curl", "openssl"))),
     reason="curl or openssl is not installed: the examples were not run",

@@ -27,7 +27,7 @@ from limits import (
 )
 from process import memory, signals, workers
 from replicas import figures, keys, link, records
-from tests.docs.test_docs import rows
+from tests.docs.test_docs import rows, targets
 from tests.docs.test_figures import made, number, size, text, time
 from tests.stores.machines import STORES
 from tests.stores.test_stores import WAYS
@@ -132,6 +132,11 @@ def test_a_page_states_the_figures_of_the_code(page: str, said: str) -> None:
 def test_a_record_is_kept_for_a_day_as_the_page_says() -> None:
     assert of_lua("counter/token.lua", "DAY") == of_lua("replicas/figures.lua", "DAY") == keys.DAY
     assert "for more than a day after its last token" in text("docs/counting.md")
+
+
+def test_both_front_pages_lead_to_the_same_pages() -> None:
+    english, chinese = targets("README.md"), targets("README.zh-CN.md")
+    assert english - {"README.zh-CN.md"} == chinese - {"README.md"}
 
 
 # Settings.
