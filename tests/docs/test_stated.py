@@ -13,7 +13,7 @@ from config.checks import MAX_LABELS
 from counter import KEY, delivery, lookout, probing, process_key, tokens
 from handlers import COMMON_HEADERS, Faults, accept, metrics
 from handlers.faults import MOST_CORES, FaultsHandler
-from http1 import head, stream
+from http1 import acceptor, head
 from limits import (
     BACKLOG,
     BASE,
@@ -129,8 +129,12 @@ def test_a_page_states_the_figures_of_the_code(page: str, said: str) -> None:
     assert said in text(page)
 
 
-def test_a_record_is_kept_for_a_day_as_the_page_says() -> None:
-    assert of_lua("counter/token.lua", "DAY") == of_lua("replicas/figures.lua", "DAY") == keys.DAY
+def test_a_record_is_kept_for_a_day_and_an_hour_at_most_as_the_page_says() -> None:
+    assert of_lua("replicas/figures.lua", "DAY") == keys.DAY
+    assert of_lua("counter/token.lua", "KEPT") == keys.DAY + 3600
+    assert "expires a day after the last sign of the process, or an hour later" in text(
+        "docs/counting.md"
+    )
     assert "for more than a day after its last token" in text("docs/counting.md")
 
 
@@ -156,7 +160,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         ],
         "an idle connection": f"{DEFAULTS.idle_timeout:g} s, by default (`--idle-timeout`)",
         "headers of a request": f"{head.MAX_FIELDS}, and {head.MAX_NAME} bytes of a name",
-        "bytes after a request that waits for its answer": size(stream.MAX_UNREAD),
+        "bytes after a request that waits for its answer": size(acceptor.MAX_UNREAD),
         "ranges of `Accept` or `Accept-Language`": f"{accept.MAX_RANGES}",
         "what a client sent, in a line of the log": f"{logs.LONGEST:,} characters",
         "how often `/metrics` is written": f"{often(metrics.TEXT_SECONDS)} a second",
