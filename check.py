@@ -43,6 +43,9 @@ MACOS_MOST = 10_240
 #: Seconds between two looks at the progress.
 PROGRESS_EVERY = 0.1
 
+#: Seconds that visits under way have after SIGTERM: whoever sends it does not wait for long.
+LAST_VISITS = 1.0
+
 
 def main() -> None:
     """Run the program."""
@@ -147,14 +150,16 @@ async def _drive(load: Load, arguments: argparse.Namespace) -> None:
     """Run the load until it is done, or until Ctrl-C or SIGTERM, and show how far it is."""
     loop = asyncio.get_running_loop()
 
-    def stop() -> None:
+    def stop(signum: int) -> None:
         load.stop()
-        for signum in (signal.SIGINT, signal.SIGTERM):  # the next one ends the program
-            loop.remove_signal_handler(signum)
+        if signum == signal.SIGTERM:
+            loop.call_later(LAST_VISITS, running.cancel)
+        for one in (signal.SIGINT, signal.SIGTERM):  # the next one ends the program
+            loop.remove_signal_handler(one)
         signal.signal(signal.SIGTERM, end_at_once)
 
     for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, stop)
+        loop.add_signal_handler(signum, stop, signum)
     running = asyncio.create_task(load.run())
     with tqdm(
         total=arguments.duration or arguments.requests,
@@ -170,7 +175,8 @@ async def _drive(load: Load, arguments: argparse.Namespace) -> None:
             seen, seen_at = made, now
             bar.n = min(now if arguments.duration else made, bar.total)
             bar.set_postfix_str(f"{made:,} visits, {rate:,.0f}/s, {failed:,} failed")
-    await running
+    if not running.cancelled():
+        running.result()
 
 
 if __name__ == "__main__":

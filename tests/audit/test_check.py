@@ -274,6 +274,28 @@ def test_ctrl_c_ends_early_and_still_reports(valkey: Valkey, counting: Start) ->
     assert f"lowest to highest    1 to {valkey.counter():,}" in out
 
 
+def test_sigterm_ends_soon_although_visits_hang_and_reports_the_others(
+    answering: Callable[[Answer], str],
+) -> None:
+    asked, release = threading.Event(), threading.Event()
+    url = answering(lambda n: page(n) if n == 1 else (asked.set(), release.wait(), page(n))[2])
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "check.py"), url, "--timeout=600"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert asked.wait(PATIENCE)
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+            release.set()
+    assert (process.returncode, err) == (0, "")
+    assert out.startswith("1 visit in ")
+
+
 def waits_of(process: subprocess.Popen[str]) -> int:
     """How often a process has gone to sleep, by itself (proc_pid_status(5))."""
     status = Path(f"/proc/{process.pid}/status").read_text()
