@@ -1,10 +1,12 @@
 """deploy/kubernetes/components/: each alone and all that go together, rendered and validated."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import yaml
@@ -187,6 +189,21 @@ def test_every_port_that_is_named_is_open(render: Render, names: list[str]) -> N
 def test_the_alerts_are_those_of_alerts_yaml() -> None:
     rules = yaml.safe_load((COMPONENTS / "monitor/rules.yaml").read_text())
     assert rules["spec"] == ALERTS, "make stamp copies them"
+
+
+def test_each_alert_leads_to_where_the_documentation_is(
+    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(base.BASE, tmp_path / "own")
+    file, place = own / "components/monitor/documentation.yaml", "git.example.com/hello/main"
+    file.write_text(file.read_text().replace("friendlyhello.example", place))
+    monkeypatch.setattr(base, "BASE", own)
+    rendered = render("monitor")
+    assert "ConfigMap/documentation" not in rendered
+    (group,) = rendered["PrometheusRule/friendlyhello"]["spec"]["groups"]
+    for rule in group["rules"]:
+        url = rule["annotations"]["runbook_url"]
+        assert url.startswith(f"https://{place}/docs/watching.md#"), rule["alert"]
 
 
 def test_the_dashboard_is_that_of_grafana_json_for_its_sidecar(render: Render) -> None:
@@ -373,13 +390,17 @@ def job(name: str = "Job/audit") -> tuple[Resource, dict[str, str]]:
     return found[name], found["ConfigMap/audit"]["data"]
 
 
+def with_values(container: Resource, values: dict[str, str]) -> list[str]:
+    """Return a container's arguments as Kubernetes fills them in."""
+    return [re.sub(r"\$\((\w+)\)", lambda name: values[name[1]], one) for one in container["args"]]
+
+
 def test_the_job_audits_the_page_and_fails_when_the_audit_does(
     program: Callable[..., Program], valkey: Valkey
 ) -> None:
     server = program(f"--redis-url={valkey.url}", "--access-log=false", "--redis-timeout=60")
     container = base.container(job()[0])
-    values = {"URL": server.url, "REPLICAS": "1"}
-    given = [re.sub(r"\$\((\w+)\)", lambda name: values[name[1]], one) for one in container["args"]]
+    given = with_values(container, {"URL": server.url, "REPLICAS": "1"})
 
     def audit(*flags: str) -> subprocess.CompletedProcess[str]:
         assert container["command"][0] == "python"
@@ -397,14 +418,14 @@ def test_the_job_audits_the_page_and_fails_when_the_audit_does(
 
 def test_the_job_ends_by_itself_before_its_pod_is_taken_away_with_the_log() -> None:
     resource, environment = job()
-    command = [*base.container(resource)["command"][2:], *base.container(resource)["args"]]
-    arguments = new_parser().parse_args([one for one in command if not one.startswith("--repl")])
+    arguments = new_parser().parse_args(with_values(base.container(resource), environment))
     longest = arguments.wait + arguments.duration + 2 * arguments.timeout
     assert longest < resource["spec"]["activeDeadlineSeconds"] - 30  # its image may have to come
     assert resource["spec"]["backoffLimit"] == 0
     assert base.pod(resource)["restartPolicy"] == "Never"
     least = base.RESOURCES["HorizontalPodAutoscaler/web"]["spec"]["minReplicas"]
-    assert environment == {"URL": "http://web", "REPLICAS": str(least)}
+    assert (arguments.url, arguments.replicas) == ("http://web", least)
+    assert (arguments.max_failures, arguments.max_uncounted.text) == (0, "0")
 
 
 def test_on_openshift_no_id_and_no_low_port_is_asked_for(render: Render) -> None:
