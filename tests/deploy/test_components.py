@@ -57,6 +57,14 @@ def test_each_component_is_listed_once_and_in_one_set() -> None:
     assert {*WITH_TLS, *WITHOUT_TLS} == {*LISTED}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_section_says_what_each_needs_how_to_add_it_see_it_work_and_remove_it(name: str) -> None:
+    page = (ROOT / "docs/deploy.md").read_text()
+    section = page.partition(f"\n#### {name}\n")[2].partition("\n#")[0]
+    found = re.findall(r"^- \*\*(Needs|Add|See it work|Remove)\b", section, re.M)
+    assert found == ["Needs", "Add", "See it work", "Remove"]
+
+
 def what_they_add_is_valid() -> None:
     for file in {*files()} - {*PARTS}:
         for name, resource in base.load((COMPONENTS / file).read_text()).items():
