@@ -21,7 +21,7 @@ from redis.exceptions import AskError, MovedError, ReadOnlyError
 
 from counter.addresses import Address, NoWayError, redirected, split, told
 from counter.opening import Opened, Opener, close, closed_on_error, discard
-from counter.race import cancel, first
+from counter.race import cancel, first, first_to_end
 
 _OPTIONS = {
     # redis-py would retry each command ten times, on timeouts too: a visit would count again.
@@ -36,6 +36,10 @@ _OPTIONS = {
 
 #: Seconds in which a sentinel answers; one that hangs is waited for only where it decides.
 SENTINEL_TIMEOUT = 0.5
+
+#: Seconds after which connecting begins anew beside: what asked for a connection may have been lost
+#: with a Redis that has just gone, and the system asks again after a second, and two more.
+STUCK_AFTER = 0.4
 
 #: Nodes of a cluster that are asked, one sending to the next.
 MAX_NODES = 3
@@ -93,6 +97,10 @@ class Connector:
         return self._kind == "cluster"
 
     async def connect(self) -> Opened:
+        """Do what `try_once` does; while that is stuck, try again beside it."""
+        return await first_to_end(self.try_once, every=STUCK_AFTER, discard=discard)
+
+    async def try_once(self) -> Opened:
         """Open a connection, on which no command has been sent that changes anything.
 
         :raises RedisError: when Redis refuses.

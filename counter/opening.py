@@ -10,6 +10,7 @@ import functools
 import logging
 import math
 import re
+import socket
 import time
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -34,6 +35,17 @@ LOOK_UP_EVERY, LOOK_UPS = 5.0, 2
 
 #: What Redis says instead of taking a connection, before any command.
 _NOT_TAKEN = re.compile(r"\bDENIED\b|max number of clients")
+
+#: tcp(7): a connection ends by itself when what is sent on it is not acknowledged for so many
+#: milliseconds from the first repetition on, which is 0.7 s in all; and when it is idle, and nobody
+#: answers for so many seconds. The system of a Redis that hangs goes on acknowledging, so then its
+#: address is another's, or no packet gets through any more: a new connection may do, and a visit
+#: need not wait for its deadline to find out.
+DEAD_AFTER = {
+    getattr(socket, name): value
+    for name, value in (("TCP_USER_TIMEOUT", 300), ("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 1))
+    if hasattr(socket, name)  # not every system has them
+}
 
 log = logging.getLogger("friendlyhello.visits")
 
@@ -170,7 +182,7 @@ class Opener:
             if issubclass(connection_class, SSLConnection):
                 connection_class = NamedSSLConnection
                 options = options | {"server_name": certificate_name(options["host"])}
-            options = options | {"host": ip}
+            options = options | {"host": ip, "socket_keepalive_options": DEAD_AFTER}
         pool = ConnectionPool(connection_class=connection_class, **options)
         redis = Redis(connection_pool=pool, single_connection_client=True)
         async with closed_on_error(redis):

@@ -114,7 +114,7 @@ class Prober:
         A visit may have to wait for the request under way and then for its own, so a Redis
         that takes more than half the deadline to reply cannot serve.
         """
-        connection = RedisConnection(*await self._connector.connect())
+        connection = RedisConnection(*await self._connector.try_once())
         try:
             deadline = asyncio.get_running_loop().time() + self._timeout / 2
             async with asyncio.timeout_at(deadline):

@@ -1,4 +1,4 @@
-"""A race: several ways to one end, of which the first that gets there is taken."""
+"""A race: several ways to one end, or one way several times, of which the first is taken."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -60,6 +60,36 @@ async def _winner(
             error = task.exception()
             if error is None:
                 return task
+
+
+async def first_to_end(
+    way: Way[Prize], *, every: float, discard: Callable[[Prize], Awaitable[None]]
+) -> Prize:
+    """Return what a way leads to, which is begun anew beside one that is stuck.
+
+    :arg way: may be under way many times at once.
+    :arg every: seconds from the start of one to that of the next, as long as none has ended. That
+        a later one takes too long is no end: the first may still get there.
+    :arg discard: is given what is not returned.
+    :raises Exception: the error of the first one to end, when it fails.
+    """
+    tasks: list[asyncio.Task[Prize]] = []
+    ended: list[asyncio.Task[Prize]] = []
+    try:
+        while not ended:
+            tasks.append(asyncio.create_task(way()))
+            under_way = [task for task in tasks if not task.done()]
+            await asyncio.wait(under_way, timeout=every, return_when=asyncio.FIRST_COMPLETED)
+            ended = [task for task in tasks if task.done() and not _is_late(task, tasks[0])]
+    finally:
+        winner = min(ended, key=lambda task: task.exception() is not None, default=None)
+        await _give_up([task for task in tasks if task is not winner], discard)
+    assert winner is not None
+    return winner.result()
+
+
+def _is_late(task: asyncio.Task[Prize], first: asyncio.Task[Prize]) -> bool:
+    return task is not first and isinstance(task.exception(), TimeoutError)
 
 
 async def _give_up(

@@ -8,7 +8,7 @@ import asyncio
 from typing import Any
 
 from redis.asyncio import Redis, SSLConnection
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, ResponseError
 
 #: Seconds that closing waits for the other end's close of TLS: a server that hangs sends none, and
 #: asyncio would keep the connection open for half a minute.
@@ -64,6 +64,7 @@ def take_over(redis: Redis, protocol: asyncio.Protocol) -> asyncio.StreamWriter:
     :arg redis: connected, and idle; it is not to be used any more.
     :arg protocol: receives what Redis sends from now on.
     :return: the writer; the transport is closed when it is collected.
+    :raises ResponseError: when Redis has said why it does not take the connection.
     :raises ConnectionError: when Redis has sent what it was not asked for, or has gone.
     """
     connection, redis.connection = redis.connection, None
@@ -74,6 +75,9 @@ def take_over(redis: Redis, protocol: asyncio.Protocol) -> asyncio.StreamWriter:
     assert writer is not None
     if reader._buffer or reader.at_eof() or reader.exception():  # type: ignore[attr-defined]
         writer.transport.abort()
+        said, end, _ = bytes(reader._buffer).partition(b"\r\n")  # type: ignore[attr-defined]
+        if said.startswith(b"-") and end:
+            raise ResponseError(said[1:].decode(errors="replace").removeprefix("ERR "))
         raise ConnectionError("Redis sent what it was not asked for, or closed the connection")
     writer.transport.set_protocol(protocol)
     return writer

@@ -20,9 +20,9 @@ from typing import Any
 MAX_LOOK_UPS = 16
 
 #: Seconds after which a look-up hangs, and the next one of the name may begin. The resolver asks
-#: again after five, so that with four or more of a name there is a question on its way nearly
-#: every second.
-HANGS_AFTER = 1.0
+#: again after five, so that with the eight that one name may have there is a question on its way
+#: in less than every second.
+HANGS_AFTER = 0.6
 
 
 @dataclass

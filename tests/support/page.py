@@ -12,6 +12,7 @@ from tornado.testing import bind_unused_port
 
 from config import Settings
 from counter import Visits
+from counter.connector import Password
 from http1 import HTTPServer
 from server import make_app
 from tests.support.waiting import BUSY as BUSY
@@ -96,13 +97,15 @@ class PunctualVisits(Visits):
 
 
 @contextlib.asynccontextmanager
-async def serving(url: str, *, timeout: float = PATIENCE) -> AsyncIterator[ServedVisitor]:
+async def serving(
+    url: str, *, timeout: float = PATIENCE, password: Password | None = None
+) -> AsyncIterator[ServedVisitor]:
     """Serve the page, counting in the Redis at ``url``.
 
     A visit that waits longer for Redis than ``timeout``, and what a busy machine adds to it, is
     an error of its page; so is one that waits although the counter is off.
     """
-    visits = PunctualVisits(url, timeout=timeout)
+    visits = PunctualVisits(url, timeout=timeout, password=password)
     server = HTTPServer(make_app(Settings(access_log=False), visits))
     listening, port = bind_unused_port()
     server.add_socket(listening)

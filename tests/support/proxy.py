@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import itertools
 import socket
 import ssl
@@ -17,6 +18,10 @@ from tests.support.streams import Streams, cancel
 Target = Path | int
 
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+#: socket(7), without a name in Python, and a filter that keeps no byte of a packet
+#: (https://docs.kernel.org/networking/filter.html).
+SO_ATTACH_FILTER, SO_DETACH_FILTER, KEEP_NOTHING = 26, 27, struct.pack("HBBI", 6, 0, 0, 0)
 
 
 class Line:
@@ -93,6 +98,13 @@ class Proxy:
         self._thread.run(self._half_close())
 
     @contextlib.contextmanager
+    def lost(self) -> Iterator[None]:
+        """Let no packet in, and tell nobody; after the context, on new connections alone."""
+        self._thread.run(self._lose())
+        yield
+        self._thread.run(self._find())
+
+    @contextlib.contextmanager
     def full_backlog(self) -> Iterator[None]:
         """Let connecting hang: nobody accepts, and no more fit into the queue."""
         self.refuse()
@@ -116,6 +128,15 @@ class Proxy:
                 if reset and raw.fileno() != -1:
                     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()
+
+    async def _lose(self) -> None:
+        program = ctypes.create_string_buffer(KEEP_NOTHING)
+        steps = struct.pack("HL", 1, ctypes.addressof(program))
+        for sock in self._streams.sockets:
+            sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, steps)
+
+    async def _find(self) -> None:
+        self._streams.sockets[0].setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
     async def _half_close(self) -> None:
         for writer in list(self._writers):

@@ -324,6 +324,8 @@ class Connector:
     async def connect(self) -> Opened:
         return Opened(_Client(await self._network.connect(self)))  # type: ignore[arg-type]
 
+    try_once = connect
+
     def reason(self, error: Exception) -> str:
         return str(error)
 

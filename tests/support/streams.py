@@ -37,6 +37,11 @@ class Streams:
     def listening(self) -> bool:
         return self._listening is not None
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The one that listens, first, and those of the connections."""
+        return [*filter(None, [self._listening]), *self._tasks.values()]
+
     def listen(self, sock: socket.socket) -> None:
         """Listen on a socket that is bound, and own it."""
         sock.setblocking(False)
