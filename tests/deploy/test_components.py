@@ -306,7 +306,9 @@ def test_flagger_asks_the_audit_of_the_new_version_and_both_reach_redis(render: 
     for target in (canary["targetRef"], canary["autoscalerRef"]):
         assert rendered[f"{target['kind']}/{target['name']}"]["apiVersion"] == target["apiVersion"]
     assert canary["analysis"]["stepWeights"] == [10, 50]
+    assert canary["analysis"]["threshold"] == 1, "one audit that fails takes it back"
     (hook,) = canary["analysis"]["webhooks"]
+    assert hook["type"] == "rollout", "asked at each step, and its failure counts"
     assert hook["url"] == "http://audit-hook.friendlyhello/"
     deployment = rendered["Deployment/audit-hook"]
     container = base.container(deployment)
@@ -319,6 +321,7 @@ def test_flagger_asks_the_audit_of_the_new_version_and_both_reach_redis(render: 
     assert container["ports"][0]["containerPort"] == 8080
     arguments = new_parser().parse_args(container["args"])
     assert arguments.url == "http://web-canary"  # as Flagger names it
+    assert (arguments.max_failures, arguments.max_uncounted.text) == (0, "0")
     longest = arguments.wait + arguments.duration + 2 * arguments.timeout
     assert longest < float(hook["timeout"].removesuffix("s"))
     primary = {"app.kubernetes.io/name": "friendlyhello-primary"}
