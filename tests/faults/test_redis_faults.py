@@ -104,6 +104,13 @@ def swallowed(stage: Stage) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def dead(stage: Stage) -> Iterator[None]:
+    with stage.proxy.lost():
+        pass
+    yield
+
+
+@contextlib.contextmanager
 def hung(stage: Stage) -> Iterator[None]:
     stage.valkey.hang()
     yield
@@ -270,6 +277,7 @@ FAULTS = {
     "refused": Fault(refused),
     "black hole on connect": Fault(full_backlog),
     "black hole after connect": Fault(black_hole),
+    "dead and nobody told": Fault(dead, seconds=3, counter_off=False, deadline=10),
     "hung": Fault(hung, seconds=3),
     "killed and restarted": Fault(killed),
     "killed and restarted twice": Fault(killed_twice),
