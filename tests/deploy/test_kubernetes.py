@@ -171,6 +171,8 @@ def test_user_port_and_probes_are_the_images() -> None:
         "readiness": {"path": "/readyz", "port": port["name"]},
         "liveness": {"path": "/healthz", "port": port["name"]},
     }
+    startup = container(WEB)["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 60, "nothing kills it before"
 
 
 def test_limits_users_and_images_are_those_of_compose_and_the_stack() -> None:
