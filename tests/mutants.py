@@ -43,7 +43,7 @@ PRELOADED = ("hypothesis", "redis.asyncio", "tornado.web", "lupa.lua51")
 OTHERS = {
     "config": ["tests/test_config.py"],
     "server.py": ["tests/test_server.py", "tests/test_config.py", "tests/process"],
-    "limits.py": ["tests/test_server.py", "tests/process"],
+    "limits.py": ["tests/test_limits.py", "tests/test_server.py"],
     "check.py": ["tests/audit"],
 }
 

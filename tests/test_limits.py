@@ -1,0 +1,94 @@
+"""How many clients may be connected: as many as there is memory for, and descriptors."""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import pytest
+
+import limits
+from tests.process.test_cores import system
+
+MB = 1 << 20
+
+MACHINE = 8192 * MB
+
+#: What version 1 has where there is no limit.
+ANY = str((1 << 63) - 4096)
+
+
+@pytest.fixture(autouse=True)
+def _a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = {"SC_PHYS_PAGES": MACHINE // 4096, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    limited(monkeypatch)
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, space: int = -1, descriptors: int = -1) -> None:
+    """Give the process its own limits; -1 is none (getrlimit(2))."""
+    own = {resource.RLIMIT_AS: space, resource.RLIMIT_NOFILE: descriptors}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (own[which], -1))
+
+
+@pytest.mark.parametrize(
+    ("own", "limit", "most"),
+    [
+        # A container sees its own group as the topmost one.
+        ("0::/\n", {"memory.max": "100663296"}, 96 * MB),
+        ("0::/\n", {"memory.max": "max"}, MACHINE),
+        ("0::/\n", {"memory.max": str(2 * MACHINE)}, MACHINE),
+        ("0::/a/b\n", {"a/b/memory.max": "100663296", "a/memory.max": "max"}, 96 * MB),
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "100663296"}, 96 * MB),
+        ("0::/a\n", {"a/memory.max": str(MACHINE), "b/memory.max": "100663296"}, MACHINE),
+        # It may be told the path that its group has outside.
+        ("0::/outside\n", {"memory.max": "100663296"}, 96 * MB),
+        # Version 1, and both.
+        ("4:memory:/a\n0::/\n", {"memory/a/memory.limit_in_bytes": "100663296"}, 96 * MB),
+        ("4:memory:/a\n3:cpu:/\n", {"memory/memory.limit_in_bytes": "100663296"}, 96 * MB),
+        ("4:memory:/a\n", {"memory/a/memory.limit_in_bytes": ANY}, MACHINE),
+        ("3:cpu:/a\n", {"memory/a/memory.limit_in_bytes": "100663296"}, MACHINE),
+        ("no line of ours\n", {"memory.max": ""}, MACHINE),
+    ],
+)
+def test_the_least_limit_of_the_control_groups_and_the_machine_counts(
+    own: str, limit: dict[str, str], most: int, tmp_path: Path
+) -> None:
+    assert limits.memory(system(tmp_path, own, **limit)) == most
+
+
+def test_without_control_groups_it_is_the_machines_memory(tmp_path: Path) -> None:
+    assert limits.memory(tmp_path) == MACHINE
+
+
+def test_a_limit_of_the_process_itself_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = system(tmp_path, "0::/\n", **{"memory.max": str(200 * MB)})
+    limited(monkeypatch, space=150 * MB)
+    assert limits.memory(root) == 150 * MB
+    limited(monkeypatch, space=300 * MB)
+    assert limits.memory(root) == 200 * MB
+
+
+def test_connections_share_what_is_left_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "memory", lambda: 96 * MB)
+    room = 96 * MB - limits.BASE
+    assert limits.max_connections() == room // limits.CONNECTION == 512
+    assert limits.max_connections(is_tls=True) == room // limits.TLS_CONNECTION < 512
+    monkeypatch.setattr(limits, "memory", lambda: 192 * MB)
+    assert limits.max_connections(processes=2) == 512, "processes share the memory"
+    monkeypatch.setattr(limits, "memory", lambda: 32 * MB)
+    assert limits.max_connections() == 1, "who is started with less may serve somebody"
+
+
+def test_connections_share_the_descriptors_that_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "memory", lambda: sys.maxsize)
+    with open(os.devnull) as lowest:
+        used = lowest.fileno()
+    limited(monkeypatch, descriptors=used + 1000)
+    assert limits.max_connections() == 1000 - limits.RESERVE
+    limited(monkeypatch, descriptors=used + 10)
+    assert limits.max_connections() == 5, "where there are few, the rest gets half of them"
+    limited(monkeypatch, descriptors=used)
+    assert limits.max_connections() == 1
