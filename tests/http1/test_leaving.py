@@ -1,7 +1,7 @@
 """A handler knows, when it is about to answer, whether its client is there to read the answer."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,18 +44,14 @@ class EagerWaiting(Waiting):
 
 
 @pytest.fixture(params=[Waiting, EagerWaiting])
-def serve(request: pytest.FixtureRequest, io_loop: IOLoop) -> Iterator[Serve]:
-    started: list[Served] = []
-
+def serve(request: pytest.FixtureRequest, io_loop: IOLoop) -> Serve:
     def start(server: Any = http1.HTTPServer, application: Any = http1.Application) -> Served:
         app = application([("/", request.param)], asked=Asked())
-        started.append(Served(server(app), State()))
-        started[-1].asked = app.settings["asked"]  # type: ignore[attr-defined]
-        return started[-1]
+        served = Served(server(app), State())
+        served.asked = app.settings["asked"]  # type: ignore[attr-defined]
+        return served
 
-    yield start
-    for served in started:
-        io_loop.run_sync(served.close)
+    return start
 
 
 async def asking(served: Any) -> tuple[Client, http1.RequestHandler]:

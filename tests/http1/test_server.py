@@ -10,10 +10,10 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.client import responses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import h11
 import pytest
@@ -266,7 +266,11 @@ class Client:
 class Served:
     """A server on a port of its own, with its clients."""
 
+    started: ClassVar[list["Served"]] = []
+    """Those that are not closed yet; `conftest.py` closes them."""
+
     def __init__(self, server: HTTPServer, state: State) -> None:
+        self.started.append(self)
         self.server = server
         self.state = state
         self._clients: list[Client] = []
@@ -288,6 +292,7 @@ class Served:
             assert (await self.ask(CLOSE)).status == 200
 
     async def close(self) -> None:
+        self.started.remove(self)
         for client in self._clients:
             client.writer.close()
         self.server.stop()
@@ -299,18 +304,14 @@ Serve = Callable[..., Served]
 
 
 @pytest.fixture
-def serve(io_loop: IOLoop) -> Iterator[Serve]:
+def serve(io_loop: IOLoop) -> Serve:
     """Start a server, with options of `HTTPServer`."""
-    started: list[Served] = []
 
     def start(kind: type[HTTPServer] = HTTPServer, **options: Any) -> Served:
         state = State()
-        started.append(Served(kind(application(state), **options), state))
-        return started[-1]
+        return Served(kind(application(state), **options), state)
 
-    yield start
-    for served in started:
-        io_loop.run_sync(served.close)
+    return start
 
 
 class Contexts(NamedTuple):
