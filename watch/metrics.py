@@ -206,7 +206,6 @@ class Metrics:
             begin = _REQUESTS + self._routes.index(route) * _ROUTE
             cell = begin + METHODS.index(method) * len(CODES) + CODES.index(code)
             self._row[cell] += sum(durations[:-1])
-            durations[-1] = max(durations[-1], 0.0)  # the clock may be set back
             for at, number in enumerate(durations, begin + _CODES_OF_A_ROUTE):
                 self._row[at] += number
             durations[:] = [0.0] * len(durations)
