@@ -128,7 +128,7 @@ def _of_groups(root: Path) -> Iterator[int]:
     In a container its own group is the root.
     """
     mounted = root / "sys/fs/cgroup"
-    groups = {"/"}
+    groups: set[str] = set()
     with contextlib.suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)

@@ -76,6 +76,8 @@ def test_connections_share_what_is_left_of_the_memory(monkeypatch: pytest.Monkey
     room = 96 * MB - limits.BASE
     assert limits.max_connections() == room // limits.CONNECTION == 512
     assert limits.max_connections(is_tls=True) == room // limits.TLS_CONNECTION < 512
+    limited(monkeypatch, descriptors=100_000)
+    assert limits.max_connections() == 512, "descriptors alone are not enough"
     monkeypatch.setattr(limits, "memory", lambda: 192 * MB)
     assert limits.max_connections(processes=2) == 512, "processes share the memory"
     monkeypatch.setattr(limits, "memory", lambda: 32 * MB)
