@@ -236,6 +236,8 @@ class EscapingTest(PageCase):
         ("a/b," * 31 + "application/json", True),
         ("a/b," * 32 + "application/json", False),
         ("a/b," * 4000, False),
+        ("application/json" + ";a=b" * 7 + ";q=0.4, text/html;q=0.5", False),
+        ("application/json" + ";a=b" * 8 + ";q=0.4, text/html;q=0.5", True),
         # A browser's own.
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", False),
     ],

@@ -107,6 +107,9 @@ def test_the_scripts_say_no_words_that_the_page_does_not_give_them() -> None:
         ("*", "en"),
         ("zh;q=nan, zh;q=2, zh;q=-1", "en"),
         ("zh;;q=1, é, -, ;", "en"),
+        # No client has more than 32, and each takes its time.
+        ("de," * 31 + "zh", "zh-CN"),
+        ("de," * 32 + "zh", "en"),
     ],
 )
 def test_the_language_of_the_highest_weight_is_preferred(accept: str, language: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -98,11 +99,13 @@ async def test_the_log_says_the_status_that_is_answered(caplog: pytest.LogCaptur
         b"Content-Type: multipart/form-data\r\nContent-Encoding: odd\r\n\r\nx"
     )
     async with serving() as port:
-        assert (await talk(port, sent))[0] == 404
-        assert (await talk(port, sent.replace(b"POST", b"BREW")))[0] == 404
-    said = [one.getMessage() for one in caplog.records if " /x" in one.getMessage()]
-    assert said
-    assert all(one.startswith("404 ") for one in said)
+        for method in (b"POST", b"BREW"):
+            assert (await talk(port, sent.replace(b"POST", method)))[0] == 404
+            page = sent.replace(b"POST /x", method + b" /")
+            assert (await talk(port, page))[0] == 405
+    said = [one.getMessage().partition(" (")[0] for one in caplog.records]
+    answered = [one for one in said if re.match(r"\d{3} ", one)]
+    assert answered == ["404 POST /x", "405 POST /", "404 BREW /x", "405 BREW /"]
 
 
 @pytest.mark.gen_test
