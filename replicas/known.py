@@ -14,6 +14,7 @@ from replicas.forms import OPEN, Form
 from replicas.keys import DAY
 from replicas.link import RefusedError
 from replicas.records import FIELDS, Record, cut, record_of
+from replicas.turns import in_turns
 
 #: Seconds after its last sign in which a record is read with each look.
 FRESH = 3.0
@@ -110,14 +111,14 @@ class Known:
             one.moved += seconds
             one.record = one.record and one.record.moved(seconds)
 
-    def take_names(self, scores: Iterable[tuple[str, float]], now: float) -> list[str]:
+    async def take_names(self, scores: Iterable[tuple[str, float]], now: float) -> list[str]:
         """Take the names that there are; return those whose records have changed.
 
         :arg scores: each with the time beside it.
         :arg now: when they were read, by Redis's clock.
         """
         before, self._known, changed = self._known, {}, []
-        for id, score in scores:
+        async for id, score in in_turns(scores):
             one = before.get(id)
             if one is None or one.score != score:
                 seen_at = max(now - DAY, min(score, now))

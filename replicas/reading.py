@@ -85,7 +85,7 @@ class Reader:
         for _ in range(TRIES):
             now, total, found, kept, records = await self._ask(histories, ids)
             names = [] if isinstance(found, RefusedError) else found
-            changed = self._known.take_names(_scores(names), now)
+            changed = await self._known.take_names(_scores(names), now)
             async for id, record in in_turns(zip(ids, records, strict=True)):
                 self._known.take(id, record)
             if set(changed) <= set(ids):
@@ -108,7 +108,7 @@ class Reader:
             packed("GET", KEY),
             packed("ZREVRANGE", NAMES, 0, MAX_PROCESSES - 1, "WITHSCORES"),
             *(packed("HGETALL", history_key(one)) for one in histories),
-            *map(command_for, ids),
+            *[command async for command in in_turns(map(command_for, ids))],
         ]
         before = time.monotonic()
         now, total, found, *replies = await self._link.ask_at_once(commands)

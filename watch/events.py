@@ -1,5 +1,6 @@
 """The events of the live page's stream, as text, made piece by piece so that no page waits long."""
 
+import asyncio
 import itertools
 import math
 from collections import Counter
@@ -80,6 +81,7 @@ async def figures(
 
 async def marks(snapshot: Snapshot) -> bytes:
     """Return the event that tells what has happened."""
+    await asyncio.sleep(0)  # after the figures
     found = await marks_of(snapshot.records, snapshot.time)
     versions = json_encode(versions_of(snapshot.records))
     return event("marks", _object({"versions": versions, "marks": await _list(map(_mark, found))}))
