@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import heapq
+import itertools
 import logging
 import math
 import socket
@@ -190,7 +191,7 @@ class HTTPServer(ServerHooks):
         """Close the connections that have been idle for longest, some of them at once.
 
         Where there are none, those whose clients are waited for: to send the rest of a request, or
-        to read some of an answer.
+        to read some of an answer; else some whose clients have sent requests ahead.
         """
         now = asyncio.get_running_loop().time()
         idle = [
@@ -205,6 +206,8 @@ class HTTPServer(ServerHooks):
         ]
         heapq.heapify(found)
         left = min(MAX_CLOSED, len(self._open) // SHARE_CLOSED + 1)
+        if not found:
+            self._end_some_ahead(left)
         while found and left:
             *_, connection = heapq.heappop(found)
             if idle and connection.has_unread():
@@ -214,6 +217,17 @@ class HTTPServer(ServerHooks):
                 opening.cancel()
             else:
                 connection.close()
+
+    def _end_some_ahead(self, most: int) -> None:
+        """End connections between two requests, of which the client has sent the second ahead.
+
+        It repeats what is not answered on another connection (RFC 9112, 9.3.2).
+        """
+        if any(one.closing for one in self._open):  # they are about to make room
+            return
+        ahead = (one for one in self._open if one.held and one.exchange is None)
+        for one in [*itertools.islice(ahead, most)]:
+            one.end()
 
     def on_close(self, server_conn: object) -> None:
         """Forget a connection."""

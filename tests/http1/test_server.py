@@ -1251,6 +1251,25 @@ async def test_client_that_has_just_come_may_ask_before_it_makes_room(serve: Ser
 
 
 @gen_test
+async def test_client_that_sends_requests_ahead_makes_room_between_two_of_them(
+    serve: Serve,
+) -> None:
+    served = serve(max_connections=2)
+    busy = (await served.connect()).send(b"GET /waiting HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
+    await eventually(lambda: served.state.begun)
+    ahead = (await served.connect()).send(GET * 5000)
+    late = (await served.connect()).send(GET)
+    rest = await ahead.rest()
+    ahead.writer.close()
+    assert (await late.answer()).status == 200
+    assert 0 < rest.count(b"HTTP/1.1 200 OK\r\n") < 5000
+    assert rest.endswith(b"}"), "what is answered arrives whole"
+    served.state.go_on.set()
+    assert (await busy.answer()).body == b"at last"
+    assert (await busy.answer()).status == 200
+
+
+@gen_test
 async def test_clients_that_wait_for_room_are_let_in_when_listening_ends(serve: Serve) -> None:
     served = serve(max_connections=1)
     busy = (await served.connect()).send(b"GET /waiting HTTP/1.1\r\nHost: a\r\n\r\n")
