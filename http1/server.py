@@ -190,33 +190,37 @@ class HTTPServer(ServerHooks):
     def make_room(self) -> None:
         """Close the connections that have been idle for longest, some of them at once.
 
-        Where there are none, those whose clients are waited for: to send the rest of a request, or
-        to read some of an answer; else some whose clients have sent requests ahead.
+        Where none can be, those whose clients are waited for: to send the rest of a request, or to
+        read some of an answer; else some whose clients have sent requests ahead.
         """
         now = asyncio.get_running_loop().time()
-        idle = [
-            (one.waits_since, id(one), one)
-            for one in self._open
-            if one.waits_since <= now - LEAST_IDLE and one.is_idle
-        ]
-        found = idle or [
-            (one.waits_since, id(one), one)
-            for one in self._open
-            if one.deadline and one.waits_since <= now - LEAST_STALLED
-        ]
+        most = min(MAX_CLOSED, len(self._open) // SHARE_CLOSED + 1)
+        for seconds, is_idle in ((LEAST_IDLE, True), (LEAST_STALLED, False)):
+            found = [
+                (one.waits_since, id(one), one)
+                for one in self._open
+                if (is_idle or one.deadline)
+                and one.waits_since <= now - seconds
+                and one.is_idle is is_idle
+            ]
+            if self._close_some(found, most):
+                return
+        self._end_some_ahead(most)
+
+    def _close_some(self, found: list[tuple[float, int, ClientConnection]], most: int) -> int:
+        """Close those that wait for longest; return how many."""
         heapq.heapify(found)
-        left = min(MAX_CLOSED, len(self._open) // SHARE_CLOSED + 1)
-        if not found:
-            self._end_some_ahead(left)
-        while found and left:
+        closed = 0
+        while found and closed < most:
             *_, connection = heapq.heappop(found)
-            if idle and connection.has_unread():
+            if connection.is_idle and connection.has_unread():
                 continue
-            left -= 1
+            closed += 1
             if opening := self._opening.get(connection):
                 opening.cancel()
             else:
                 connection.close()
+        return closed
 
     def _end_some_ahead(self, most: int) -> None:
         """End connections between two requests, of which the client has sent the second ahead.

@@ -1309,6 +1309,22 @@ async def test_request_that_has_arrived_and_is_not_read_keeps_its_connection(ser
 
 
 @gen_test
+async def test_idle_ones_that_have_asked_do_not_keep_others_from_making_room(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("http1.server.LEAST_STALLED", 0.1)
+    served = serve()
+    half = (await served.connect()).send(GET[:9])
+    await served.seen()
+    client = await idle(served)
+    await asyncio.sleep(0.2)
+    os.write(client.writer.get_extra_info("socket").fileno(), GET)
+    served.server.make_room()  # before anything turns that reads
+    assert (await client.answer()).status == 200
+    assert await half.rest() == b""
+
+
+@gen_test
 async def test_handshake_that_is_not_begun_makes_room(serve: Serve, tls: Contexts) -> None:
     served = serve(ssl_options=tls.server, max_connections=1)
     silent = await served.connect()
