@@ -101,3 +101,7 @@ def test_connections_share_the_descriptors_that_are_free(monkeypatch: pytest.Mon
     assert limits.max_connections() == 5, "where there are few, the rest gets half of them"
     limited(monkeypatch, descriptors=used)
     assert limits.max_connections() == 1
+
+
+def test_streams_have_half_of_the_connections() -> None:
+    assert [limits.max_streams(number) for number in (512, 3, 2, 1)] == [256, 1, 1, 1]

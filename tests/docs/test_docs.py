@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -12,7 +12,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from tests.support import ROOT
-from tests.support.program import run_to_end
+from tests.support.program import Program, run_to_end
+from tests.support.raw_http import talk
 from watch import Metrics
 from watch.exposition import FORMS, Exposition
 
@@ -234,6 +235,19 @@ def test_every_target_of_make_that_is_named_exists(page: str) -> None:
         for target in words.split()
     }
     assert named <= known
+
+
+def test_the_check_of_haproxy_is_answered_and_its_bare_one_is_not_as_it_says(
+    program: Callable[..., Program],
+) -> None:
+    (line,) = re.findall("^http-check send (.+)$", (ROOT / "docs/deploy.md").read_text(), re.M)
+    words = line.split()
+    asked = dict(zip(words[::2], words[1::2], strict=False)) | {"hdr": " ".join(words[-2:])}
+    server = program("--redis-url=unix:/nowhere/redis.sock")
+    request = f"{asked['meth']} {asked['uri']} {asked['ver']}\r\n{asked['hdr'].replace(' ', ': ')}"
+    for first, status in ((request, 200), ("OPTIONS / HTTP/1.0", 405)):
+        (answer,) = talk(server, f"{first}\r\nConnection: close\r\n\r\n".encode())
+        assert answer.status == status
 
 
 def metrics() -> dict[str, str]:

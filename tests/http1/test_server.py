@@ -1046,6 +1046,45 @@ async def test_client_that_does_not_answer_the_close_of_tls_is_closed(
 
 
 @gen_test
+@pytest.mark.parametrize("path", [b"/", b"/waiting"])
+async def test_client_of_tls_that_sends_close_notify_behind_its_request_is_let_go(
+    path: bytes, serve: Serve, tls: Contexts
+) -> None:
+    """It might still read (RFC 8446, 6.1), but the event loop ends both sides."""
+    served = serve(ssl_options=tls.server)
+
+    def visit() -> bytes:
+        received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session = tls.client.wrap_bio(received, sent, server_hostname="localhost")
+        with socket.create_connection(("127.0.0.1", served.port), PATIENCE) as client:
+            while not is_done(session.do_handshake):
+                client.sendall(sent.read())
+                received.write(client.recv(65536))
+            session.write(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path)
+            is_done(session.unwrap)
+            client.sendall(sent.read())  # in one packet
+            rest = b""
+            with contextlib.suppress(ConnectionResetError):
+                while more := client.recv(65536):
+                    rest += more
+            return rest
+
+    await asyncio.to_thread(visit)
+    assert served.state.begun == [path.decode()]
+    served.state.go_on.set()
+    await eventually(lambda: not served.server.connections)
+
+
+def is_done(step: Callable[[], object]) -> bool:
+    """Take a step of TLS; tell whether it waits for nothing that the other side sends."""
+    try:
+        step()
+    except ssl.SSLWantReadError:
+        return False
+    return True
+
+
+@gen_test
 @pytest.mark.parametrize("options", [{}, {"trusted_proxies": EVERYBODY}], ids=["", "proxies"])
 async def test_unix_socket_is_served_and_no_address_is_made_up_for_it(
     options: dict[str, Any], serve: Serve, folder: Path
