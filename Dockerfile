@@ -21,7 +21,7 @@ RUN python -m compileall -q . && if [ "$COMMIT" ]; then echo "$COMMIT" >COMMIT; 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="friendlyhello" \
       org.opencontainers.image.description="A page that greets, names its host and counts visits in Redis" \
-      org.opencontainers.image.version="1.0.0"
+      org.opencontainers.image.version="1.1.0"
 COPY --from=build /opt/venv /opt/venv
 COPY --from=program /app /app
 WORKDIR /app

@@ -113,13 +113,14 @@ def labels(text: str) -> dict[str, str]:
         if (
             not (re.fullmatch("(?!__)[a-zA-Z_][a-zA-Z0-9_]{0,62}", key) and equals)
             or key in found
-            or key == "version"  # which --version-label says
+            or key in ("version", "program_version")  # which `friendlyhello_info` has besides
             or not (len(value) <= 128 and value.isprintable())
             or len(found) == MAX_LABELS
         ):
             raise ValueError(
                 f"key=value,… , at most {MAX_LABELS}: a key of up to 63 letters, digits and _, "
-                "once, not version nor __…; a value of up to 128 printable characters"
+                "once, not version, program_version nor __…; a value of up to 128 printable "
+                "characters"
             )
         found[key] = value
     return {key: value for key, value in found.items() if value}

@@ -7,7 +7,7 @@ import functools
 import re
 from pathlib import Path
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 
 ROOT = Path(__file__).parent.parent
 

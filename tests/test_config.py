@@ -162,7 +162,17 @@ BAD = [
     *(
         ("labels", value, "key=value,… , at most 8")
         for value in (
-            *("zone", "=x", "9a=x", "a-b=x", "é=x", "__a=x", "version=x", f"{'k' * 64}=x"),
+            *(
+                "zone",
+                "=x",
+                "9a=x",
+                "a-b=x",
+                "é=x",
+                "__a=x",
+                "version=x",
+                "program_version=x",
+                f"{'k' * 64}=x",
+            ),
             *("a=1,a=2", "a=,a=", "a=1,", ",", "a=1, b=2"),
             ",".join(f"l{i}=" for i in range(9)),
         )

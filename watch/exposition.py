@@ -47,7 +47,9 @@ class Exposition:
         """Return what all processes have counted."""
         sums = self._metrics.sums()
         yield InfoMetricFamily(
-            "friendlyhello", "The version's label, and the replica's.", value=dict(sums.info)
+            "friendlyhello",
+            "The version's label, the program's version, and the replica's labels.",
+            value=dict(sums.info),
         )
         yield from _of_visits(sums)
         yield from _of_requests(sums)

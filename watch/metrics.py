@@ -17,6 +17,7 @@ from typing import get_args
 
 from tornado.web import RequestHandler
 
+from config import VERSION
 from counter import Reason
 
 #: Why a visit got no number.
@@ -66,7 +67,7 @@ class Sums:
 
     Of a histogram there is what each bucket has got, one past the last bound, and the sum.
 
-    :arg info: the label of the version that runs, and those of the replica.
+    :arg info: the label of the version that runs, the program's version, and the replica's labels.
     :arg visits: those that got a number.
     :arg uncounted: those that got none, by reason.
     :arg round_trip: histogram, by `SECONDS`.
@@ -115,7 +116,7 @@ class Metrics:
         size = (processes + 1) * _END
         memory = memoryview(mmap.mmap(-1, size * 8)).cast("d")
         self._rows = [memory[at : at + _END] for at in range(0, size, _END)]
-        self._info = {"version": version, **(labels or {})}
+        self._info = {"version": version, "program_version": VERSION, **(labels or {})}
         self._routes: tuple[str, ...] = (OTHER,)
         self._route_of: Mapping[type[RequestHandler], str] = {}
         self._answers: dict[tuple[str, str, str], list[float]] = {}

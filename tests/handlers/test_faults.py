@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from config import VERSION
 from handlers.faulty import EMPTY, STATUSES
 from tests.support.program import Program
 from tests.support.valkey import Valkey
@@ -40,7 +41,10 @@ def test_version_is_in_json_in_every_answer_and_in_the_metrics(
         if (method, path) == ("GET", "/"):
             assert list(json.loads(body)) == ["name", "hostname", "version", "visits"]
             assert json.loads(body)["version"] == "v1.2+blue"
-    assert 'friendlyhello_info{version="v1.2+blue"} 1.0' in server.get("/metrics")[1]
+    assert (
+        f'_info{{program_version="{VERSION}",version="v1.2+blue"}} 1.0\n'
+        in server.get("/metrics")[1]
+    )
     assert "v1.2" not in server.get("/")[1]
     # An answer that the HTTP server gives by itself.
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as raw:
@@ -72,7 +76,7 @@ def test_labels_are_in_json_in_the_events_and_in_the_metrics(
         for sample in family.samples
         if sample.name == "friendlyhello_info"
     )
-    assert info.labels == {"version": "", **labels}
+    assert info.labels == {"version": "", "program_version": VERSION, **labels}
     (replica,) = cast("list[dict[str, object]]", server.event()["replicas"])
     assert replica["labels"] == labels
     assert "eu-1" not in server.get("/")[1], "the page's bytes are the same for all"

@@ -19,6 +19,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as text_families
 from tornado.web import RequestHandler
 
+from config import VERSION
 from counter import Visits
 from handlers import route_names
 from handlers.metrics import TEXT_SECONDS
@@ -86,7 +87,7 @@ def test_visits_and_requests_are_counted(counting: Start, valkey: Valkey) -> Non
     assert 0 < value(samples, "redis_roundtrip_seconds_sum") < 60
     assert value(samples, "visits_per_command_sum") == 3
     assert value(samples, "redis_up") == 1
-    assert value(samples, "info", version="") == 1
+    assert value(samples, "info", version="", program_version=VERSION) == 1
     # The scrape itself is not answered yet when it looks.
     assert value(samples, "requests_total", route="/metrics", method="GET", code="200") == 0
     assert value(scrape(server), "requests_total", route="/metrics", method="GET", code="200") == 1
@@ -129,6 +130,7 @@ def test_labels_are_bounded_whatever_is_asked_for(
         "code": set(CODES),
         "reason": set(REASONS),
         "version": {""},
+        "program_version": {VERSION},
         "kind": set(FAULTS),
     }
     for name, labels in samples:
