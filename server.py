@@ -62,6 +62,8 @@ from process import (
     check_health,
     fail,
     give_memory_back,
+    inherited_sockets,
+    notify,
     password_file,
     run_workers,
     usable_cores,
@@ -288,6 +290,8 @@ async def serve(
 
     accepting.cancel()
     log.info("stopping")
+    if end_of_work is None:  # else the parent of the workers does
+        notify("STOPPING=1")
     telling.look()
     await live.close()  # streams have no end to wait for
     await server.drain(settings.grace, settings.drain_delay)  # the admin port answers to the end
@@ -360,8 +364,10 @@ def listen(
     :arg admin: whether it is the admin port; then there are none where the settings have none.
     :arg processes: how many there are to share the port.
     :return: those of each process. On Linux each has its own, among which the system spreads the
-        connections (SO_REUSEPORT, socket(7)); elsewhere it would not, and they share the same.
+        connections (SO_REUSEPORT, socket(7)); elsewhere it would not, and they share the same. So
+        they do where a service manager has opened them, for the page.
     :raises StartError: when the port is taken or not permitted, or the address not to be had.
+    :raises RuntimeError: when what a service manager has opened is not to be served on.
     """
     address, wanted = settings.address, settings.port
     if admin:
@@ -369,9 +375,10 @@ def listen(
             return [[] for _ in range(processes)]
         address, wanted = settings.admin_address, settings.admin_port
     bind = functools.partial(bind_sockets, address=address, backlog=limits.BACKLOG)
+    inherited = [] if admin else inherited_sockets()
     try:
-        bound = [bind(wanted)]
-        if processes > 1 and sys.platform == "linux":
+        bound = [inherited or bind(wanted)]
+        if processes > 1 and sys.platform == "linux" and not inherited:
             # Bound once to see that the port is free: with SO_REUSEPORT it never seems taken.
             port = bound[0][0].getsockname()[1]
             for one in bound[0]:
@@ -417,6 +424,7 @@ def run(settings: Settings) -> None:
         log.info("listening on %s", _url(scheme, settings.address, sockets[0], settings))
         if admin[0]:
             log.info("admin port at %s", _url("http", settings.admin_address, admin[0], settings))
+        notify("READY=1")  # what comes from now on waits for us in the queue of the port
 
         def work(slot: int, end_of_work: int | None = None) -> None:
             siblings = [one for those in sockets for one in those if one not in sockets[slot]]
@@ -453,9 +461,10 @@ def run(settings: Settings) -> None:
 
 
 def _url(scheme: str, address: str | None, sockets: list[socket.socket], settings: Settings) -> str:
-    host = address or "localhost"
+    bound, port, *_ = sockets[0].getsockname()
+    host = address or ("localhost" if bound in ("::", "0.0.0.0") else bound)
     shown = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{shown}:{sockets[0].getsockname()[1]}{settings.path_prefix}/"
+    return f"{scheme}://{shown}:{port}{settings.path_prefix}/"
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from process.messages import fail, one_line
 from process.password import PasswordFile, password_file
 from process.signals import STOP_SIGNALS, Stopping
 from process.standard_error import StandardError, take_standard_error
+from process.systemd import inherited_sockets, notify
 from process.tls import Certificate
 from process.workers import run_workers
 
@@ -23,7 +24,9 @@ __all__ = [
     "check_health",
     "fail",
     "give_memory_back",
+    "inherited_sockets",
     "leave_process_1",
+    "notify",
     "one_line",
     "password_file",
     "run_workers",

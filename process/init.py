@@ -31,6 +31,8 @@ def leave_process_1() -> None:
     else:
         if server:
             os._exit(_outlive(server))
+        if os.environ.get("LISTEN_PID") == "1":  # its sockets are for the server (sd_listen_fds(3))
+            os.environ["LISTEN_PID"] = str(os.getpid())
         os.setpgid(0, 0)  # a terminal's Ctrl-C is for process 1, which passes it on once
         for signum in PASSED_ON:
             if signal.getsignal(signum) != signal.SIG_IGN:

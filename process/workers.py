@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from process.signals import STOP_SIGNALS, Stopping
+from process.systemd import notify
 
 #: Seconds until a worker that died is replaced, so that one that cannot run takes no core.
 RESTART_BACKOFF = 0.5
@@ -61,6 +62,8 @@ def run_workers(
             listening.close()
         while at_work:
             os.close(at_work.pop())
+        if not stopping.asked:
+            notify("STOPPING=1")
         if stopping.ask(signum):
             for pid in workers:
                 with contextlib.suppress(ProcessLookupError):  # it has just been waited for
