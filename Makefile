@@ -11,6 +11,22 @@ help:  ## list the targets
 run: .venv/running  ## serve http://localhost:4000/, counting in ./data (PORT=… for another port)
 	@exec $(BIN)/python server.py --port=$(PORT) --redis-url=embedded:data
 
+# The program, without what visits it or tests it.
+PROGRAM = server.py limits.py openapi.yaml config counter embedded handlers http1 process replicas watch static templates
+DIST ?= dist
+
+.PHONY: pyz
+pyz: .venv/installed  ## write dist/friendlyhello.pyz: one file that needs nothing but Python
+	rm -rf $(DIST)/parts && mkdir -p $(DIST)/parts
+	$(BIN)/$(PIP_INSTALL) requirements-run.txt --no-compile --target=$(DIST)/parts
+	cp -R $(PROGRAM) deploy/pyz.py $(DIST)/parts
+	find $(DIST)/parts -name __pycache__ -prune -exec rm -r {} +
+	$(BIN)/python deploy/pyz.py >$(DIST)/parts/MADE_FOR
+	$(BIN)/python -c 'from config import commit; print(commit() or "")' >$(DIST)/parts/COMMIT
+	$(BIN)/shiv --reproducible --entry-point=pyz:main --site-packages=$(DIST)/parts \
+	  --output-file=$(DIST)/friendlyhello.pyz
+	rm -r $(DIST)/parts
+
 # What has a target of its own, as it takes long or needs more than Python.
 APART = bench browser container faults stores deploy/test_gateway.py watch/test_otel.py watch/test_promtool.py
 
@@ -129,7 +145,7 @@ stamp: .venv/installed  ## write the version, the alerts and the dashboard where
 .PHONY: clean
 clean:  ## remove what the other targets made, but for ./data
 	rm -rf .venv .venv-otel .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
-	rm -rf screenshots bench/.venv bench/peers/node/node_modules bench/peers/*/hello bench/profile.svg
+	rm -rf dist screenshots bench/.venv bench/peers/node/node_modules bench/peers/*/hello bench/profile.svg
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 PIP_INSTALL = pip install --quiet --disable-pip-version-check --require-hashes -r
