@@ -22,7 +22,7 @@ pyz: .venv/installed  ## write dist/friendlyhello.pyz: one file that needs nothi
 	cp -R $(PROGRAM) deploy/pyz.py $(DIST)/parts
 	find $(DIST)/parts -name __pycache__ -prune -exec rm -r {} +
 	$(BIN)/python deploy/pyz.py >$(DIST)/parts/MADE_FOR
-	$(BIN)/python -c 'from config import commit; print(commit() or "")' >$(DIST)/parts/COMMIT
+	git rev-parse HEAD >$(DIST)/parts/COMMIT 2>/dev/null || true
 	$(BIN)/shiv --reproducible --entry-point=pyz:main --site-packages=$(DIST)/parts \
 	  --output-file=$(DIST)/friendlyhello.pyz
 	rm -r $(DIST)/parts

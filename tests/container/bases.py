@@ -23,21 +23,23 @@ exec /usr/bin/redis-server "$@" --protected-mode no"""
 
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
+#: What a Debian needs to install packages of Python's.
+PYTHON_PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
+
 #: pip's settings that say how to reach an index; others may name files of the host.
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout")
 
 
 def bases() -> tuple[str, str]:
     """Return the names of an image with Python and of one with Redis, which the engine has."""
-    with _pip_conf() as pip_conf, ThreadPoolExecutor() as pool:
+    with _index() as index, ThreadPoolExecutor() as pool:
         python = pool.submit(
             _image,
             PYTHON,
-            "python3,python3-pip,python3-venv,ca-certificates",
+            PYTHON_PACKAGES,
             'ln -s python3 "$1/usr/bin/python"',
             'rm "$1"/usr/lib/python3*/EXTERNALLY-MANAGED',
-            *([f"upload {bundle} {CA_BUNDLE}"] if (bundle := _ca_bundle()) else []),
-            f"upload {pip_conf} /etc/pip.conf",
+            *index,
         )
         redis = pool.submit(
             _image,
@@ -59,6 +61,21 @@ def _image(name: str, packages: str, *hooks: str, changes: tuple[str, ...] = ())
             return known
     if succeeds("docker", "pull", "--quiet", name, seconds=60):
         return name
+    return _made(own, packages, *hooks, changes=changes)
+
+
+def systemd_base() -> str:
+    """Return the name of an image of a whole Debian, whose process 1 is systemd."""
+    own = f"{OWN}systemd"
+    if succeeds("docker", "image", "inspect", own):
+        return own
+    with _index() as index:
+        change = 'ENTRYPOINT ["/sbin/init"]'
+        return _made(own, f"{PYTHON_PACKAGES},make,systemd-sysv", *index, changes=(change,))
+
+
+def _made(name: str, packages: str, *hooks: str, changes: tuple[str, ...] = ()) -> str:
+    """Make an image of a Debian and some packages of it, and return its name."""
     assert shutil.which("mmdebstrap"), f"{name} can neither be pulled nor made: {HOW_TO_GET_IT}"
     with tempfile.TemporaryDirectory() as folder:
         command(
@@ -67,14 +84,25 @@ def _image(name: str, packages: str, *hooks: str, changes: tuple[str, ...] = ())
             *(RELEASE, f"{folder}/root.tar"),
             seconds=600,
         )
-        docker("import", *(f"--change={one}" for one in changes), f"{folder}/root.tar", own)
-    return own
+        docker("import", *(f"--change={one}" for one in changes), f"{folder}/root.tar", name)
+    return name
 
 
 def _ca_bundle() -> str | None:
     """Return where the host's certificates are, where they are a file."""
     places = (os.environ.get("PIP_CERT"), os.environ.get("SSL_CERT_FILE"), CA_BUNDLE)
     return next((place for place in places if place and Path(place).is_file()), None)
+
+
+@contextlib.contextmanager
+def _index() -> Iterator[list[str]]:
+    """The hooks of mmdebstrap by which pip reaches an index in an image, as it does here."""
+    with _pip_conf() as conf:
+        bundle = _ca_bundle()
+        yield [
+            *([f"upload {bundle} {CA_BUNDLE}"] if bundle else []),
+            f"upload {conf} /etc/pip.conf",
+        ]
 
 
 @contextlib.contextmanager

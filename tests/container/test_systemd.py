@@ -1,0 +1,164 @@
+"""deploy/systemd/ under systemd itself, as process 1 of a container."""
+
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.container.bases import systemd_base
+from tests.container.conftest import Figure, Run
+from tests.container.engine import Container, build, get, succeeds
+from tests.support import ROOT
+from tests.support.page import number_on
+from tests.support.waiting import wait_until
+
+#: What systemd needs of a container, where --privileged may not be allowed.
+FLAGS = (
+    *("--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined"),
+    *("--security-opt=apparmor=unconfined", "--cgroupns=private"),
+    *("--tmpfs=/run", "--tmpfs=/tmp", "--env=container=docker"),
+)
+
+
+@pytest.fixture(scope="module")
+def systemd_image(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A machine with the page as its service."""
+    context = tmp_path_factory.mktemp("systemd")
+    shutil.copytree(checkout, context, dirs_exist_ok=True)
+    (context / ".dockerignore").unlink()  # which is for the image of the page
+    shutil.copy(Path(__file__).parent / "systemd" / "Dockerfile", context)
+    return build(context, "systemd", systemd_base())
+
+
+def commands(heading: str) -> list[list[str]]:
+    """Return the commands below a heading of docs/systemd.md, block by block."""
+    section = (ROOT / "docs/systemd.md").read_text().split(f"\n## {heading}\n")[1]
+    blocks = re.findall("^```console\n(.*?)^```", section.partition("\n## ")[0], re.M | re.S)
+    return [re.findall(r"^\$ sudo (.*)", block, re.M) for block in blocks]
+
+
+class Machine:
+    """A container whose process 1 is systemd."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self.id, self.exec = container.id, container.exec
+        wait_until(
+            lambda: succeeds("docker", "exec", container.id, "systemctl", "is-system-running")
+        )
+
+    def systemctl(self, *arguments: str) -> str:
+        return self.exec("systemctl", *arguments)
+
+    def tells(self, name: str) -> str:
+        """Return what systemd knows of the service."""
+        return self.systemctl("show", "--value", f"--property={name}", "friendlyhello")
+
+    def journal(self) -> str:
+        return self.exec("journalctl", "--unit=friendlyhello", "--output=cat", "--no-pager")
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._container.address}/"
+
+    def number(self) -> int | None:
+        return number_on(get(self.url).encode())
+
+    def counted(self) -> int:
+        """Return the number of the first visit that gets one: Valkey may be a moment later."""
+        numbers: list[int | None] = []
+        wait_until(lambda: numbers.append(self.number()) or numbers[-1])
+        return numbers[-1] or 0
+
+    def follow(self, lines: list[str]) -> None:
+        """Run commands as root."""
+        for line in lines:
+            self.exec("sh", "-ec", line)
+
+
+@pytest.fixture
+def machine(systemd_image: str, run: Run) -> Machine:
+    """One on which the service has been started with the machine."""
+    return Machine(run(systemd_image, *FLAGS))
+
+
+def test_it_counts_as_a_service_that_may_do_nothing_else(machine: Machine, figure: Figure) -> None:
+    assert machine.tells("ActiveState") == "active", "it has said that it is ready"
+    wait_until(lambda: "counter on" in machine.journal())
+    assert machine.number() == 1
+    status = machine.exec("cat", f"/proc/{machine.tells('MainPID')}/status")
+    for line in (
+        *(r"Uid:(\t6[1-5]\d{3}){4}", "NoNewPrivs:\t1", "Seccomp:\t2"),
+        *(f"Cap{kind}:\t0*400" for kind in ("Prm", "Eff", "Bnd", "Amb")),
+    ):
+        assert re.search(f"^{line}$", status, re.MULTILINE), line
+    rating = machine.exec("systemd-analyze", "security", "--no-pager", "friendlyhello")
+    figure("systemd-analyze security", rating.splitlines()[-1].partition(": ")[2])
+
+
+def test_it_stops_whole_and_goes_on_from_its_number(machine: Machine) -> None:
+    wait_until(lambda: "counter on" in machine.journal())
+    assert [machine.number() for _ in range(3)] == [1, 2, 3]
+    machine.systemctl("stop", "friendlyhello")
+    assert machine.tells("Result") == "success"
+    assert machine.tells("ExecMainStatus") == "0"
+    running = machine.exec("sh", "-c", "cat /proc/[0-9]*/cmdline; true")
+    assert "systemd" in running
+    assert "friendlyhello" not in running, "server, keeper or Valkey"
+    assert "stopping" in machine.journal()
+    machine.systemctl("start", "friendlyhello")
+    wait_until(lambda: machine.journal().count("counter on") == 2)
+    assert machine.number() == 4
+
+
+def test_its_settings_are_a_file_and_a_bad_one_is_a_line_in_the_journal(machine: Machine) -> None:
+    settings = "printf 'NAME=Ada\nPROCESSES=2\n' >/etc/friendlyhello.conf"
+    machine.exec("sh", "-c", settings)
+    machine.systemctl("restart", "friendlyhello")
+    assert "<h3>Hello Ada!</h3>" in get(machine.url)
+    assert "reception only permitted" not in machine.journal()
+    machine.exec("sh", "-c", "echo PORT=http >/etc/friendlyhello.conf")
+    assert not succeeds("docker", "exec", machine.id, "systemctl", "restart", "friendlyhello")
+    assert "PORT=http: allowed is a whole number from 0 to 65535" in machine.journal()
+
+
+def test_what_its_page_says_brings_a_backup_back_and_removes_all_of_it(machine: Machine) -> None:
+    assert [machine.counted() for _ in range(2)] == [1, 2]
+    backup, restore = commands("Back up and restore")
+    machine.follow(backup)
+    assert [machine.counted() for _ in range(2)] == [3, 4]
+    machine.follow(restore)
+    assert machine.counted() == 3
+    machine.exec("touch", "/etc/friendlyhello.conf")
+    (remove,) = commands("Remove")
+    machine.follow(remove)
+    assert "friendlyhello" not in machine.exec(
+        "ls",
+        "/etc",
+        "/opt",
+        "/var/lib",
+        "/var/cache",
+        "/etc/systemd/system",
+        "/var/lib/private",
+        "/var/cache/private",
+    )
+
+
+def test_with_its_socket_a_restart_refuses_nobody(machine: Machine, figure: Figure) -> None:
+    machine.systemctl("stop", "friendlyhello")
+    machine.systemctl("enable", "--now", "friendlyhello.socket")
+    assert machine.number() is not None, "the first client starts it"
+    restarts = ThreadPoolExecutor(1).submit(
+        lambda: [machine.systemctl("restart", "friendlyhello") for _ in range(3)]
+    )
+    pages = 0
+    while not restarts.done():
+        get(machine.url)
+        pages += 1
+    restarts.result()
+    figure("pages during three restarts by systemd, none refused", str(pages))
+    assert pages > 3
+    healthy = ("python3", "/opt/friendlyhello/friendlyhello.pyz", "--healthcheck")
+    machine.exec(*healthy)
