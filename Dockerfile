@@ -1,5 +1,10 @@
 # friendlyhello: docker build --tag=friendlyhello .
 ARG PYTHON_IMAGE=python:3.13-slim
+# Where the source is (https://…), which commit it is, and when the image was made (RFC 3339): all
+# three, or none of the labels that say so.
+ARG SOURCE
+ARG COMMIT
+ARG CREATED
 
 FROM ${PYTHON_IMAGE} AS build
 # Layers are cached by what they read: a change of the program leaves this one as it is.
@@ -18,7 +23,23 @@ COPY . .
 ARG COMMIT
 RUN python -m compileall -q . && if [ "$COMMIT" ]; then echo "$COMMIT" >COMMIT; fi && chmod -R a+rX,go-w .
 
-FROM ${PYTHON_IMAGE}
+# https://specs.opencontainers.org/image-spec/annotations/: an argument without a value would be a
+# label without one, so these have a stage of their own.
+FROM ${PYTHON_IMAGE} AS image
+
+FROM ${PYTHON_IMAGE} AS image-of-source
+ARG SOURCE
+ARG COMMIT
+ARG CREATED
+ARG URL=$SOURCE
+ARG DOCUMENTATION=$SOURCE
+LABEL org.opencontainers.image.source="$SOURCE" \
+      org.opencontainers.image.revision="$COMMIT" \
+      org.opencontainers.image.created="$CREATED" \
+      org.opencontainers.image.url="$URL" \
+      org.opencontainers.image.documentation="$DOCUMENTATION"
+
+FROM image${SOURCE:+${COMMIT:+${CREATED:+-of-source}}}
 LABEL org.opencontainers.image.title="friendlyhello" \
       org.opencontainers.image.description="A page that greets, names its host and counts visits in Redis" \
       org.opencontainers.image.version="1.1.0"

@@ -77,10 +77,14 @@ def logs(container: str, *flags: str) -> str:
     return subprocess.run(listing, **both, text=True, check=True, timeout=60).stdout
 
 
-def build(context: Path, tag: str, python_image: str) -> str:
-    """Build an image as the README has it, and return its name."""
+def build(context: Path, tag: str, python_image: str, **arguments: str) -> str:
+    """Build an image as the README has it, and return its name.
+
+    :arg arguments: of the build, by their names.
+    """
+    more = (f"--build-arg={name}={value}" for name, value in arguments.items())
     where = (f"--tag={RUN}/{tag}", str(context))
-    docker("build", *reaching_an_index(python_image), *where, seconds=300)
+    docker("build", *reaching_an_index(python_image), *more, *where, seconds=300)
     return f"{RUN}/{tag}"
 
 

@@ -1,14 +1,26 @@
 """What the image is made of."""
 
 import json
+import os
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from config import VERSION
 from tests.container.conftest import Figure, Run
-from tests.container.engine import build, docker, first_page, inspect, layers
-from tests.support.waiting import wait_until
+from tests.container.engine import (
+    RUN,
+    build,
+    docker,
+    first_page,
+    inspect,
+    layers,
+    succeeds,
+)
+from tests.support import ROOT
+from tests.support.waiting import BUSY, wait_until
 
 #: Bytes that the image may add to its base.
 MOST_ADDED = 45_000_000
@@ -107,6 +119,86 @@ def test_a_checkout_of_any_umask_makes_the_same_image(
     assert json.loads(docker("run", "--rm", image, "python", "-c", LOOK)) == found
     web = run(image, "--publish=127.0.0.1::80")
     assert f"<b>Hostname:</b> {web.short_id}<br/>" in first_page(web.url)
+
+
+LABELS = {"title": "friendlyhello", "version": VERSION}
+
+
+def labels(image: str) -> dict[str, str]:
+    """The image's own labels, without the one that says what it is in a sentence."""
+    every = inspect("image", image)["Config"]["Labels"]
+    ours = {
+        name.removeprefix("org.opencontainers.image."): value
+        for name, value in every.items()
+        if name.startswith("org.opencontainers.image.")
+    }
+    assert ours.pop("description")
+    return ours
+
+
+def test_its_labels_say_where_it_comes_from_when_its_build_does(
+    image: str, checkout: Path, python_image: str
+) -> None:
+    assert labels(image) == LABELS, "none is empty"
+    told = {
+        "SOURCE": "https://example.com/hello",
+        "COMMIT": "0" * 40,
+        "CREATED": "2026-11-29T20:00:00Z",
+    }
+    known = build(checkout, "labelled", python_image, **told)
+    where = dict.fromkeys(("source", "url", "documentation"), told["SOURCE"])
+    assert labels(known) == LABELS | where | {
+        "revision": told["COMMIT"],
+        "created": told["CREATED"],
+    }
+    other = build(
+        checkout,
+        "labelled",
+        python_image,
+        **told,
+        URL="https://hello.example",
+        DOCUMENTATION="https://docs.example",
+    )
+    assert labels(other)["url"] == "https://hello.example"
+    assert labels(other)["documentation"] == "https://docs.example"
+    some = build(checkout, "labelled", python_image, SOURCE=told["SOURCE"])
+    assert labels(some) == LABELS
+
+
+@pytest.fixture
+def baked(image: str, tmp_path: Path) -> str:
+    """The image as docker-bake.hcl makes it of this one."""
+    if not succeeds("docker", "buildx", "version") or engine_version() < 25:
+        pytest.skip("needs Docker 25 or newer, with buildx")
+    override = tmp_path / "override.hcl"
+    plain = f'contexts = {{ plain = "docker-image://{image}" }}'
+    override.write_text(f'target "default" {{\n{plain}\n}}\n')
+    env = os.environ | {"IMAGE": f"{RUN}/baked"}
+    files = (f"--file={ROOT / 'docker-bake.hcl'}", f"--file={override}")
+    docker("buildx", "bake", *files, "--load", "default", env=env)
+    return f"{RUN}/baked:latest"
+
+
+def engine_version() -> int:
+    return int(docker("version", "--format={{.Server.Version}}").partition(".")[0])
+
+
+def test_the_one_of_bake_is_healthy_within_a_second(baked: str, run: Run, figure: Figure) -> None:
+    def seconds() -> float:
+        web = run(baked)
+        wait_until(lambda: web.health == "healthy")
+        begun, *ends = (
+            datetime.fromisoformat(moment)
+            for moment in (web.state["StartedAt"], web.state["Health"]["Log"][-1]["End"])
+        )
+        web.stop()
+        return (ends[0] - begun).total_seconds()
+
+    every = [seconds() for _ in range(3)]
+    figure(
+        "healthy, as docker buildx bake makes it, after", ", ".join(f"{one:.2f} s" for one in every)
+    )
+    assert min(every) < 1 + BUSY
 
 
 def test_it_runs_as_any_user_id_and_writes_nothing(image: str, run: Run) -> None:
