@@ -1,6 +1,7 @@
 """How log lines look: text for a terminal, or one JSON object a line."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import re
@@ -46,6 +47,11 @@ def configure_logs(
     kind = _TextHandler if is_text else _TurnHandler
     handler = kind(error) if error else logging.NullHandler()
     handler.addFilter(_escape)
+    if not is_text:
+        with contextlib.suppress(ImportError):  # OpenTelemetry is not always installed
+            from watch.tracing import name_span
+
+            handler.addFilter(name_span)
     handler.setFormatter(_TextFormatter() if is_text else _json_formatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if error:

@@ -1,9 +1,11 @@
-"""A visit's span, for OpenTelemetry; imported where its packages are installed.
+"""A visit's span, and spans in the log, by OpenTelemetry; imported where its packages are.
 
 Their instrumentation makes the request's span, and those of the commands that open a connection.
 What counts is sent by `counter.connection`, past redis-py, often for many visits at once. Each
 visit has a span of its own here, from its arrival to its number.
 """
+
+import logging
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -19,6 +21,23 @@ _ATTRIBUTES = {
     "db.operation.name": "EVALSHA",
     "db.query.text": f"EVALSHA token.lua {KEY}",
 }
+
+
+def name_span(record: logging.LogRecord) -> bool:
+    """Name the span in which a line was logged, as a filter of a handler does.
+
+    By the names that OpenTelemetry has for them outside of its own protocol
+    (https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/).
+
+    :return: that the line is logged.
+    """
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        vars(record).update(
+            trace_id=trace.format_trace_id(context.trace_id),
+            span_id=trace.format_span_id(context.span_id),
+        )
+    return True
 
 
 class TracedVisits(Visits):

@@ -86,6 +86,78 @@ def test_a_visit_is_a_span_for_the_request_and_one_for_redis(
     assert not named(made, "GET /healthz")
 
 
+def test_lines_of_json_name_the_span_in_which_they_were_logged(
+    program: Start, valkey: Valkey, tmp_path: Path
+) -> None:
+    output = tmp_path / "spans"
+    with output.open("w") as stdout:
+        server = program(
+            *(f"--redis-url={valkey.url}", "--log-format=json"),
+            python=TRACED,
+            stdout=stdout,
+            **TO_CONSOLE,
+        )
+        server.wait_for(b"counter on", PATIENCE)
+        for _ in range(2):
+            server.visits()
+        server.get("/nothing")
+        server.get("/healthz")  # which has no span
+        made = ended(server, output)
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    logged = [one for one in lines if one["logger"] == "tornado.access"]
+    contexts = {span["start_time"]: span["context"] for span in made if not is_of_redis(span)}
+    in_order = [contexts[time] for time in sorted(contexts)]
+    assert [(one["trace_id"], one["span_id"]) for one in logged[:3]] == [
+        tuple(context[name].removeprefix("0x") for name in ("trace_id", "span_id"))
+        for context in in_order
+    ]
+    assert len(in_order) == 3
+    others = [*logged[3:], *(one for one in lines if one not in logged)]
+    assert not any("trace_id" in one or "span_id" in one for one in others)
+
+
+def is_of_redis(span: Span) -> bool:
+    return bool(span["kind"] == "SpanKind.CLIENT")
+
+
+def test_requests_are_measured_by_the_stable_names_when_asked(
+    program: Start, tmp_path: Path
+) -> None:
+    output = tmp_path / "metrics"
+    stable = {
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "console",
+        "OTEL_SEMCONV_STABILITY_OPT_IN": "http",
+    }
+    with output.open("w") as stdout:
+        server = program(
+            "--redis-url=unix:/nowhere/redis.sock",
+            python=TRACED,
+            stdout=stdout,
+            **TO_CONSOLE | stable,
+        )
+        for path in ("/", "/", "/nothing", "/healthz"):
+            server.get(path)
+        server.get("/version", method="MADE-UP")
+        *_, last = ended(server, output)
+    metrics = {
+        metric["name"]: metric
+        for resource in last["resource_metrics"]
+        for scope in resource["scope_metrics"]
+        for metric in scope["metrics"]
+    }
+    measured = metrics["http.server.request.duration"]
+    assert measured["unit"] == "s"
+    found = {}
+    for point in measured["data"]["data_points"]:
+        assert point["explicit_bounds"][-1] == 10
+        attributes = point["attributes"]
+        labels = ("http.request.method", "http.route", "http.response.status_code")
+        found[tuple(attributes.get(name) for name in labels)] = point["count"]
+    assert found.pop(("_OTHER", "/version", 405)), "twice: it ended by an exception"
+    assert found == {("GET", "/", 200): 2, ("GET", None, 404): 1}, "without the probes"
+
+
 def test_visits_that_are_counted_together_have_each_a_span_of_its_own(
     program: Start, valkey: Valkey, tmp_path: Path
 ) -> None:
