@@ -111,6 +111,7 @@ lint: .venv/installed  ## check format, style, types, the direction of imports, 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/zizmor --quiet --offline --persona=pedantic .github
 
 .PHONY: format

@@ -1,7 +1,9 @@
 """.github/workflows/: what `make lint`'s tools cannot know of them."""
 
+import os
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,7 +44,7 @@ def test_a_job_may_do_no_more_than_it_says(name: str) -> None:
     workflow = WORKFLOWS[name]
     assert workflow["permissions"] == {}
     for job in workflow["jobs"].values():
-        more = {} if name == "ci.yaml" else {"packages": "write", "id-token": "write"}
+        more = {"packages": "write", "id-token": "write"} if name == "release.yaml" else {}
         assert job["permissions"] == {"contents": "read"} | more
         assert job["timeout-minutes"]
 
@@ -79,3 +81,36 @@ def test_a_release_is_built_for_both_architectures_with_its_parts_and_signed() -
         line = ["sh", "-c", f"grep -qx {check} config/version.py"]
         done = subprocess.run(line, cwd=ROOT, env={"VERSION": version, "PATH": "/usr/bin:/bin"})
         assert done.returncode == status
+
+
+def test_what_is_known_to_be_vulnerable_is_looked_for_weekly() -> None:
+    workflow = WORKFLOWS["vulnerabilities.yaml"]
+    [schedule] = workflow["on"]["schedule"]
+    assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", schedule["cron"])
+    steps = workflow["jobs"]["scan"]["steps"]
+    scans = [step for step in steps if step.get("uses", "").startswith("anchore/scan-action@")]
+    assert [set(scan["with"]) & {"image", "path"} for scan in scans] == [{"image"}, {"path"}]
+    assert f"docker build --pull --tag={scans[0]['with']['image']} ." in commands({"steps": steps})
+    assert "if" in scans[1], "one that finds something does not hold the other up"
+
+
+def test_dependabot_looks_at_every_folder_that_has_something_for_it() -> None:
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    looks = {
+        one["package-ecosystem"]: set(one.get("directories", [one.get("directory")]))
+        for one in updates
+    }
+    ours = []
+    for folder, inner, names in os.walk(ROOT):
+        inner[:] = [one for one in inner if one[0] != "." and one not in ("node_modules", "dist")]
+        at = Path("/", os.path.relpath(folder, ROOT))
+        if at.parts[1:3] != ("tests", "container"):  # whose images are stand-ins
+            ours += [at / name for name in names]
+    assert looks == {
+        "pip": {
+            str(path.parent) for path in ours if re.fullmatch(r"requirements.*\.in", path.name)
+        },
+        "npm": {str(path.parent) for path in ours if path.name == "package-lock.json"},
+        "docker": {str(path.parent) for path in ours if path.name == "Dockerfile"},
+        "github-actions": {"/"},
+    }
