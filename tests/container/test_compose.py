@@ -1,7 +1,11 @@
 """compose.yaml, with each `docker compose` there is."""
 
 import os
+import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -10,10 +14,12 @@ from tests.container.engine import (
     RUN,
     command,
     composes,
+    docker,
     first_page,
     free_ports,
     get,
     inspect,
+    succeeds,
 )
 from tests.support.page import number_on
 from tests.support.waiting import wait_until
@@ -22,14 +28,14 @@ from tests.support.waiting import wait_until
 class Project:
     """The checkout's compose.yaml, under a name of the run's."""
 
-    def __init__(self, way: tuple[str, ...], checkout: Path, images: tuple[str, str]) -> None:
+    def __init__(
+        self, way: tuple[str, ...], checkout: Path, images: tuple[str, str], *more: str
+    ) -> None:
         python_image, redis_image = images
+        files = ("compose.yaml", *more, "tests/container/compose.yaml")
         self._command = (
             *(*way, f"--project-name={RUN}"),
-            *(
-                f"--file={checkout}/{name}"
-                for name in ("compose.yaml", "tests/container/compose.yaml")
-            ),
+            *(f"--file={checkout}/{name}" for name in files),
         )
         self._env = os.environ | {
             "PYTHON_IMAGE": python_image,
@@ -40,6 +46,11 @@ class Project:
     def __call__(self, *arguments: str, ports: str = "4000") -> str:
         env = self._env | {"HELLO_PORTS": ports}
         return command(*self._command, *arguments, seconds=200, env=env)
+
+    def begin(self, *arguments: str, ports: str) -> subprocess.Popen[bytes]:
+        """Run a command that goes on until it is interrupted."""
+        env = self._env | {"HELLO_PORTS": ports}
+        return subprocess.Popen((*self._command, *arguments), env=env, start_new_session=True)
 
     def containers(self, service: str) -> list[dict[str, object]]:
         return [inspect("container", one) for one in self("ps", "--quiet", service).split()]
@@ -98,3 +109,55 @@ def test_up_builds_and_starts_all_of_it_and_scale_adds_replicas(compose: Project
 
 def health(container: str) -> str:
     return inspect("container", container)["State"]["Health"]["Status"]
+
+
+@pytest.fixture
+def watched(checkout: Path, base_images: tuple[str, str], tmp_path: Path) -> Iterator[Project]:
+    """A project whose files the test may change."""
+    if not succeeds("docker", "compose", "version") or "--watch" not in docker(
+        "compose", "up", "--help"
+    ):
+        pytest.skip("needs Docker Compose 2.25 or newer")
+    shutil.copytree(checkout, tmp_path / "changed")
+    project = Project(
+        ("docker", "compose"), tmp_path / "changed", base_images, "compose.develop.yaml"
+    )
+    yield project
+    project("down", "--volumes")
+
+
+def test_what_is_changed_runs_at_once_and_new_requirements_are_built(
+    watched: Project, tmp_path: Path
+) -> None:
+    port = free_ports(1)
+    url = f"http://127.0.0.1:{port}/"
+    up = watched.begin("up", "--build", "--watch", ports=str(port))
+    try:
+        assert first_page(url, seconds=200).startswith("<h3>Hello ")
+        (first,) = watched.containers("web")
+        change(tmp_path / "changed" / "handlers" / "hello.py", "<h3>Hello", "<h3>Good day")
+        wait_until(lambda: page(url).startswith("<h3>Good day "), seconds=100)
+        (same,) = watched.containers("web")
+        assert same["Id"] == first["Id"], "it was restarted alone"
+        change(tmp_path / "changed" / "requirements.txt", "#", "# changed\n#")
+        wait_until(lambda: made_anew(watched, first["Id"]), seconds=200)
+        first_page(url)
+    finally:
+        os.killpg(up.pid, signal.SIGINT)
+        up.wait(60)
+
+
+def change(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+def page(url: str) -> str:
+    """Return the page; nothing while it restarts."""
+    try:
+        return get(url)
+    except (OSError, HTTPException):
+        return ""
+
+
+def made_anew(project: Project, before: object) -> bool:
+    return [one["Id"] for one in project.containers("web")] not in ([], [before])
