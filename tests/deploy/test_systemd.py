@@ -60,12 +60,14 @@ def test_the_socket_is_that_of_the_settings() -> None:
     assert held == {"ListenStream": str(Settings().port), "Backlog": str(limits.BACKLOG)}
 
 
-def test_the_page_says_where_the_units_and_the_file_go() -> None:
+def test_the_page_says_what_the_units_do() -> None:
     page = (ROOT / "docs" / "systemd.md").read_text()
     service = values(SERVICE, "Service")
     program = service["ExecStart"].split()[1]
+    assert f"make pyz PYTHON={service['ExecStart'].split()[0]}\n" in page
     assert f"--target-directory={Path(program).parent} dist/{Path(program).name}\n" in page
     assert service["EnvironmentFile"].removeprefix("-") in page
     assert f"/var/lib/{service['StateDirectory']}" in page
+    assert f"less than {EXPOSURE:g} of 10" in page
     copied = set(re.findall(r"cp deploy/systemd/(\S+) /etc/systemd/system/", page))
     assert copied == {path.name for path in FOLDER.iterdir()}
