@@ -1,6 +1,7 @@
 """The fixtures of all rooms: a real Valkey, and the real program, for each test that asks."""
 
 import asyncio
+import functools
 import os
 import shutil
 import signal
@@ -14,7 +15,8 @@ from tornado.ioloop import IOLoop
 
 import counter.probing
 from tests.support.fake_redis import FakeRedis
-from tests.support.program import Program
+from tests.support.here import Served
+from tests.support.program import Program, Site
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
@@ -73,6 +75,26 @@ def program(folder: Path) -> Iterator[Callable[..., Program]]:
 
 
 @pytest.fixture
+def served() -> Iterator[Callable[..., Served]]:
+    """Serve in a thread of this process, as ``program`` does in one of its own."""
+    started: list[Served] = []
+
+    def start(*flags: str, **env: str) -> Served:
+        started.append(Served(*flags, **env))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+@pytest.fixture
+def serve(served: Callable[..., Served], valkey: Valkey) -> Callable[..., Served]:
+    """Serve in a thread of this process, and count in the test's Valkey."""
+    return functools.partial(served, f"--redis-url={valkey.url}")
+
+
+@pytest.fixture
 def counting(program: Callable[..., Program]) -> Callable[..., Program]:
     """Start it as ``program`` does, and wait until it counts.
 
@@ -89,12 +111,12 @@ def counting(program: Callable[..., Program]) -> Callable[..., Program]:
 
 
 @pytest.fixture
-def connect() -> Iterator[Callable[[Program], HTTPConnection]]:
-    """Open a connection to a program, on which one request follows the other."""
+def connect() -> Iterator[Callable[[Site], HTTPConnection]]:
+    """Open a connection to a server, on which one request follows the other."""
     opened: list[HTTPConnection] = []
 
-    def connect(program: Program) -> HTTPConnection:
-        opened.append(HTTPConnection("127.0.0.1", program.port, timeout=PATIENCE))
+    def connect(site: Site) -> HTTPConnection:
+        opened.append(HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE))
         opened[-1].connect()
         return opened[-1]
 

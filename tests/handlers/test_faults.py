@@ -2,10 +2,8 @@
 
 import json
 import re
-import signal
 import socket
 import time
-from collections.abc import Callable
 from http.client import HTTPConnection
 from typing import cast
 
@@ -14,21 +12,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from config import VERSION
 from handlers.faulty import EMPTY, STATUSES
-from tests.support.program import Program
+from tests.support.here import Serve
+from tests.support.program import Connect, ask, read, seen
+from tests.support.raw_http import open_to
 from tests.support.valkey import Valkey
-from tests.support.waiting import PATIENCE, wait_until
-from tests.test_server import ask, read, seen
-
-Start = Callable[..., Program]
-Connect = Callable[[Program], HTTPConnection]
 
 JSON = {"Accept": "application/json"}
 
 
 def test_version_is_in_json_in_every_answer_and_in_the_metrics(
-    counting: Start, connect: Connect, valkey: Valkey
+    serve: Serve, connect: Connect
 ) -> None:
-    server = counting(f"--redis-url={valkey.url}", VERSION_LABEL="v1.2+blue")
+    server = serve(VERSION_LABEL="v1.2+blue")
     client = connect(server)
     for method, path in (
         *(("GET", "/"), ("HEAD", "/"), ("POST", "/"), ("GET", "/nothing")),
@@ -47,25 +42,13 @@ def test_version_is_in_json_in_every_answer_and_in_the_metrics(
     )
     assert "v1.2" not in server.get("/")[1]
     # An answer that the HTTP server gives by itself.
-    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as raw:
+    with open_to(server) as raw:
         raw.sendall(b"nonsense\r\n\r\n")
         assert b"\r\nX-App-Version: v1.2+blue\r\n" in raw.recv(65536)
 
 
-def test_without_a_version_nothing_names_one(
-    counting: Start, connect: Connect, valkey: Valkey
-) -> None:
-    client = connect(counting(f"--redis-url={valkey.url}"))
-    client.request("GET", "/", headers=JSON)
-    answer = client.getresponse()
-    assert list(json.loads(answer.read())) == ["name", "hostname", "visits"]
-    assert "X-App-Version" not in answer.headers
-
-
-def test_labels_are_in_json_in_the_events_and_in_the_metrics(
-    counting: Start, valkey: Valkey
-) -> None:
-    server = counting(f"--redis-url={valkey.url}", LABELS='zone=eu-1,empty=,place="Köln" \\n')
+def test_labels_are_in_json_in_the_events_and_in_the_metrics(serve: Serve) -> None:
+    server = serve(LABELS='zone=eu-1,empty=,place="Köln" \\n')
     labels = {"zone": "eu-1", "place": '"Köln" \\n'}
     answer = json.loads(server.get("/", **JSON)[1])
     assert list(answer) == ["name", "hostname", "labels", "visits"]
@@ -82,23 +65,33 @@ def test_labels_are_in_json_in_the_events_and_in_the_metrics(
     assert "eu-1" not in server.get("/")[1], "the page's bytes are the same for all"
 
 
-def test_without_faults_the_query_is_ignored(counting: Start, valkey: Valkey) -> None:
-    server = counting(f"--redis-url={valkey.url}")
+def test_without_them_nothing_names_a_version_or_asks_for_a_fault(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve()
+    client = connect(server)
+    client.request("GET", "/", headers=JSON)
+    answer = client.getresponse()
+    assert list(json.loads(answer.read())) == ["name", "hostname", "visits"]
+    assert "X-App-Version" not in answer.headers
     begun = time.monotonic()
-    for number, query in enumerate(("wait=9s", "status=503", "wait=x&status=y"), 1):
-        status, page = server.get(f"/?{query}")
+    for number, query in enumerate(("wait=9s", "status=503", "wait=x&status=y"), 2):
+        status, page = server.get(f"/?{query}", X_Fault_Rate="1")
         assert (status, page[-1]) == (200, str(number))
     assert time.monotonic() - begun < 9
+    for method in ("GET", "PUT"):
+        client.request(method, "/faults", body=b'{"rate": 1}')
+        assert read(client) == (404, "404 Not Found\n")
+    assert ask(client) == (200, '{"status": "ok"}')
 
 
-def test_wait_delays_an_answer_that_is_counted(counting: Start, valkey: Valkey) -> None:
-    server = counting(f"--redis-url={valkey.url}", FAULTS="true")
+def test_wait_delays_an_answer_that_is_counted(serve: Serve) -> None:
+    server = serve(FAULTS="true")
     for number, (text, seconds) in enumerate((("250ms", 0.25), ("0.3s", 0.3), ("0s", 0)), 1):
         begun = time.monotonic()
         status, page = server.get(f"/?wait={text}")
         assert time.monotonic() - begun > seconds - 0.01  # a clock may count milliseconds
         assert (status, page[-1]) == (200, str(number))
-    assert server.visits() == 4
 
 
 NOT_TO_BE_ASKED_FOR = [
@@ -109,8 +102,8 @@ NOT_TO_BE_ASKED_FOR = [
 ]
 
 
-def test_what_cannot_be_asked_for_is_400_with_one_line(counting: Start, valkey: Valkey) -> None:
-    server = counting(f"--redis-url={valkey.url}", "--faults")
+def test_what_cannot_be_asked_for_is_400_with_one_line(serve: Serve, valkey: Valkey) -> None:
+    server = serve("--faults")
     for query in NOT_TO_BE_ASKED_FOR:
         status, text = server.get(f"/?{query}")
         assert status == 400, query
@@ -118,10 +111,8 @@ def test_what_cannot_be_asked_for_is_400_with_one_line(counting: Start, valkey: 
     assert valkey.counter() == 0
 
 
-def test_status_is_forced_and_not_counted(
-    counting: Start, connect: Connect, valkey: Valkey
-) -> None:
-    server = counting(f"--redis-url={valkey.url}", "--faults", "--access-log=false")
+def test_status_is_forced_and_not_counted(serve: Serve, connect: Connect, valkey: Valkey) -> None:
+    server = serve("--faults", "--access-log=false")
     client = connect(server)  # one connection: each answer ends where it says
     for method in ("GET", "HEAD"):
         for status in sorted(STATUSES - {200}):
@@ -147,10 +138,15 @@ def test_status_is_forced_and_not_counted(
     assert 'friendlyhello_requests_total{code="418",method="GET",route="/"} 1.0' in text
 
 
+def reset(client: HTTPConnection) -> None:
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+
+
 def test_a_client_that_leaves_while_it_is_to_wait_is_not_counted(
-    counting: Start, connect: Connect, valkey: Valkey
+    serve: Serve, connect: Connect, valkey: Valkey
 ) -> None:
-    server = counting(f"--redis-url={valkey.url}", "--faults")
+    server = serve("--faults")
     for leave in (HTTPConnection.close, reset):
         client = connect(server)
         client.request("GET", "/?wait=9s")
@@ -166,58 +162,42 @@ def test_a_client_that_leaves_while_it_is_to_wait_is_not_counted(
 
 @pytest.mark.parametrize("whole_replica", [False, True])
 def test_a_client_that_closes_its_side_while_it_is_to_wait_is_shown_the_page(
-    whole_replica: bool, counting: Start, connect: Connect, valkey: Valkey
+    whole_replica: bool, serve: Serve, connect: Connect
 ) -> None:
-    server = counting(f"--redis-url={valkey.url}", "--faults")
+    server = serve("--faults", *(["--fault-wait=300ms"] if whole_replica else []))
     client = connect(server)
-    if whole_replica:
-        client.request("PUT", "/faults", '{"wait": "500ms"}')
-        assert read(client)[0] == 200
-    client.request("GET", "/" if whole_replica else "/?wait=500ms")
+    client.request("GET", "/" if whole_replica else "/?wait=300ms")
     client.sock.shutdown(socket.SHUT_WR)
     status, page = read(client)
     assert (status, page[-1:]) == (200, "1")
 
 
-def reset(client: HTTPConnection) -> None:
-    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    client.close()
-
-
-def test_a_visit_that_waits_is_in_flight_when_the_server_stops(
-    counting: Start, connect: Connect, valkey: Valkey
+@pytest.mark.parametrize(("grace", "counted"), [("30", 1), ("0.2", 0)])
+def test_a_visit_that_waits_is_in_flight_when_the_server_stops_until_the_grace_ends(
+    grace: str, counted: int, serve: Serve, connect: Connect, valkey: Valkey
 ) -> None:
-    server = counting(f"--redis-url={valkey.url}", "--faults", "--grace=30")
-    client, bystander = connect(server), connect(server)
-    client.request("GET", "/?wait=1s")
-    seen(bystander)
-    server.signal(signal.SIGTERM)
-    status, page = read(client)
-    assert (status, page[-1]) == (200, "1")
-    assert server.wait() == 0
-    assert valkey.counter() == 1
-
-
-def test_grace_ends_a_wait(counting: Start, connect: Connect, valkey: Valkey) -> None:
-    server = counting(f"--redis-url={valkey.url}", "--faults", "--grace=0.2")
-    client, bystander = connect(server), connect(server)
-    client.request("GET", "/?wait=10s")
-    seen(bystander)
+    server = serve("--faults", f"--grace={grace}")
+    client = connect(server)
+    client.request("GET", "/?wait=1s" if counted else "/?wait=10s")
+    seen(connect(server))
     begun = time.monotonic()
-    server.signal(signal.SIGTERM)
-    assert server.wait() == 0
+    server.signal()
+    if counted:
+        status, page = read(client)
+        assert (status, page[-1]) == (200, "1")
+    server.stop()
     assert time.monotonic() - begun < 9
-    assert valkey.counter() == 0
+    assert valkey.counter() == counted
 
 
 def test_many_wait_at_once_and_hold_nobody_up(
-    counting: Start, connect: Connect, valkey: Valkey
+    serve: Serve, connect: Connect, valkey: Valkey
 ) -> None:
-    server = counting(f"--redis-url={valkey.url}", "--faults", "--access-log=false")
+    server = serve("--faults", "--access-log=false")
     waiting = [connect(server) for _ in range(50)]
     for client in waiting:
         client.request("GET", "/?wait=500ms")
     assert ask(connect(server), "/")[0] == 200
     numbers = [int(read(client)[1].rpartition("</b> ")[2]) for client in waiting]
-    wait_until(lambda: valkey.counter() == 51)
     assert len(set(numbers)) == 50
+    assert valkey.counter() == 51

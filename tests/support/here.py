@@ -1,21 +1,117 @@
-"""What ``python server.py`` says and how it ends where it does not serve, without a process."""
+"""``python server.py`` without a process: it serves in a thread, or says why it does not.
 
+It costs a tenth of a start. What the program does to its process is left out: signals, standard
+error, garbage. Some tests see to it that a real one does the same.
+"""
+
+import asyncio
 import contextlib
 import io
+import logging
 import os
+import re
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from unittest.mock import patch
 
+import config
 import server
-from tests.support.program import environment
+from tests.support.program import Site, environment
+from tests.support.waiting import PATIENCE, wait_until
+
+
+class Served(Site):
+    """What ``server.run`` serves in a thread of this process, one process's worth of it.
+
+    A Redis is waited for, if it can be reached. Pauses of the end are left out.
+    """
+
+    def __init__(self, *flags: str, **env: str) -> None:
+        """Start it, and wait until it listens.
+
+        :raises Exception: what kept it from starting.
+        """
+        self.log = b""
+        self._error: BaseException | None = None
+        self._end: Callable[[], object] | None = None
+        self._settings = config.load(["--port=0", *flags], environment(**env))
+        self._root = logging.root.handlers, logging.root.level
+        self._thread = threading.Thread(target=self._run, name="server", daemon=True)
+        self._thread.start()
+        wait_until(lambda: self._end or not self._thread.is_alive())
+        if self._error:
+            self._thread.join()
+            raise self._error
+        scheme, port = self.wait_for(rb"listening on (https?)://\S+:(\d+)/").groups()
+        self.port, self.url = int(port), f"{scheme.decode()}://127.0.0.1:{int(port)}"
+
+    def _run(self) -> None:
+        logging.root.handlers = []  # else those of before would be closed
+        with (
+            patch("watch.logs.take_standard_error", lambda: self),
+            patch("server.draining_event", self._draining),
+            patch("server.collect_less_garbage"),
+            patch("server.exit_on_signals"),
+            patch("server.START_TIMEOUT", PATIENCE),
+            patch("http1.server.DRAIN_PAUSE", 0.01),
+        ):
+            try:
+                server.run(self._settings)
+            except BaseException as error:  # the test's own thread raises it
+                self._error = error
+            finally:
+                logging.root.handlers = self._root[0]
+                logging.root.setLevel(self._root[1])
+
+    def _draining(self, end_of_work: int | None) -> asyncio.Event:
+        event, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._end = lambda: loop.call_soon_threadsafe(event.set)
+        return event
+
+    def write(self, data: bytes) -> None:
+        """Take what goes to standard error."""
+        self.log += data
+
+    def finish(self) -> None:
+        """Wait for nothing: it is taken."""
+
+    def wait_for(self, pattern: bytes, seconds: float = PATIENCE) -> re.Match[bytes]:
+        found = None
+
+        def is_found() -> bool:
+            nonlocal found
+            found = re.search(pattern, self.log)
+            return found is not None
+
+        wait_until(is_found, seconds)
+        assert found
+        return found
+
+    def signal(self, signum: int = signal.SIGTERM) -> None:
+        assert self._end
+        with contextlib.suppress(RuntimeError):  # it has ended
+            self._end()
+
+    def wait(self, seconds: float = PATIENCE) -> int:
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), "it goes on"
+        if self._error:
+            raise self._error
+        return 0
+
+    def close(self) -> None:
+        self.signal()
+        self.wait()
+
+
+Serve = Callable[..., Served]
 
 
 def run_here(*flags: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the program in this process, where it is to end before it starts anything.
-
-    It costs a hundredth of a start. What it does to its process is left out: signals, standard
-    error. Some tests see to it that a real one does the same.
 
     :raises AssertionError: when the settings would have let it start.
     """

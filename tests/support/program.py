@@ -1,4 +1,4 @@
-"""The real program, as a process."""
+"""The real program, as a process, and what a test asks of the page that it serves."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import IO
 
@@ -29,12 +30,76 @@ _SETTINGS = {field.name.upper() for field in dataclasses.fields(Settings)}
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
+#: A Redis that there is not.
+NOWHERE = "--redis-url=unix:/nowhere/redis.sock"
+
 def environment(**variables: str) -> dict[str, str]:
     """Return this process's variables without those of the settings, and with others."""
     return {name: os.environ[name] for name in os.environ.keys() - _SETTINGS} | variables
 
 
-class Program:
+class Site:
+    """A server of the test's own: its port, its URL, and the log that it has written so far."""
+
+    port: int
+    url: str
+    log: bytes
+
+    def wait_for(self, pattern: bytes, seconds: float = PATIENCE) -> re.Match[bytes]:
+        """Wait until the log matches a pattern; fail when it does not in time."""
+        raise NotImplementedError
+
+    def signal(self, signum: int = signal.SIGTERM) -> None:
+        """Ask it to stop."""
+        raise NotImplementedError
+
+    def wait(self, seconds: float = PATIENCE) -> int:
+        """Wait for the end and for the rest of the log, and return the exit status."""
+        raise NotImplementedError
+
+    def stop(self) -> list[str]:
+        """Stop it, and return the lines of its log."""
+        self.signal()
+        assert self.wait() == 0
+        assert b"Traceback" not in self.log
+        return self.log.decode().splitlines()
+
+    def get(self, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, str]:
+        """Return the status and body of one request."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._ask(urllib.request.Request(self.url + path, method=method, headers=names))
+
+    def put(self, path: str, body: bytes) -> tuple[int, str]:
+        """Return the status and body of the answer to ``PUT``."""
+        return self._ask(urllib.request.Request(self.url + path, body, method="PUT"))
+
+    def _ask(self, request: urllib.request.Request) -> tuple[int, str]:
+        try:
+            with _open(request, timeout=PATIENCE) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def visits(self) -> int | None:
+        """Visit once and return the number that the page shows."""
+        status, page = self.get()
+        assert status == 200
+        match = re.search(r"<b>Visits:</b> (\d+)$", page)
+        if match is None:
+            assert page.endswith("<i>cannot connect to Redis, counter disabled</i>")
+        return match and int(match[1])
+
+    def event(self) -> dict[str, object]:
+        """Return what one who begins to watch is told first."""
+        with _open(f"{self.url}/live/events", timeout=PATIENCE) as stream:
+            for line in stream:
+                if line.startswith(b'data: {"time"'):
+                    return dict(json.loads(line.removeprefix(b"data: ")))
+        raise AssertionError("the stream ended without an event")
+
+
+class Program(Site):
     """``python server.py`` as a process, with the page it serves and the log it writes."""
 
     def __init__(
@@ -91,40 +156,6 @@ class Program:
             self.log += chunk
         return match
 
-    def get(self, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, str]:
-        """Return the status and body of one request."""
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self._ask(urllib.request.Request(self.url + path, method=method, headers=names))
-
-    def put(self, path: str, body: bytes) -> tuple[int, str]:
-        """Return the status and body of the answer to ``PUT``."""
-        return self._ask(urllib.request.Request(self.url + path, body, method="PUT"))
-
-    def _ask(self, request: urllib.request.Request) -> tuple[int, str]:
-        try:
-            with _open(request, timeout=PATIENCE) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-
-    def visits(self) -> int | None:
-        """Visit once and return the number that the page shows."""
-        status, page = self.get()
-        assert status == 200
-        match = re.search(r"<b>Visits:</b> (\d+)$", page)
-        if match is None:
-            assert page.endswith("<i>cannot connect to Redis, counter disabled</i>")
-        return match and int(match[1])
-
-    def event(self) -> dict[str, object]:
-        """Return what one who begins to watch is told first."""
-        with _open(f"{self.url}/live/events", timeout=PATIENCE) as stream:
-            for line in stream:
-                if line.startswith(b'data: {"time"'):
-                    return dict(json.loads(line.removeprefix(b"data: ")))
-        raise AssertionError("the stream ended without an event")
-
     def signal(self, signum: int = signal.SIGTERM) -> None:
         self.process.send_signal(signum)
 
@@ -148,6 +179,40 @@ class Program:
                 self.process.wait()
         if self.process.stderr:
             self.process.stderr.close()
+
+
+#: What the fixtures `program`, `counting` and `served` are, and what `connect` is.
+Start = Callable[..., Program]
+Connect = Callable[[Site], HTTPConnection]
+
+
+def ask(connection: HTTPConnection, path: str = "/healthz") -> tuple[int, str]:
+    """Send a request and return the status and body of its answer."""
+    connection.request("GET", path)
+    return read(connection)
+
+
+def read(connection: HTTPConnection) -> tuple[int, str]:
+    """Return the status and body of the answer to a request that was sent before."""
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def seen(bystander: HTTPConnection) -> None:
+    """Wait until the program has read what other connections sent before."""
+    for _ in range(2):
+        assert ask(bystander)[0] == 200
+
+
+def refuses(site: Site) -> bool:
+    """Whether the port takes no connection."""
+    try:
+        socket.create_connection(("127.0.0.1", site.port), timeout=PATIENCE).close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        pass  # the port was closed while this one waited to be accepted
+    return False
 
 
 def _listens(port: int) -> bool:

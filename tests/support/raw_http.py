@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.program import Program
+from tests.support.program import Program, Site
 from tests.support.waiting import PATIENCE
 
 VISIT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -57,7 +57,7 @@ def answers_in(data: bytes) -> list[Answer]:
     return answers
 
 
-def open_to(server: Program, seconds: float = PATIENCE) -> socket.socket:
+def open_to(server: Site, seconds: float = PATIENCE) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), timeout=seconds)
 
 
@@ -77,7 +77,7 @@ def read_to_end(client: socket.socket) -> bytes:
     return bytes(data)
 
 
-def talk(server: Program, sent: Bytes, *, half_close: bool = False) -> list[Answer]:
+def talk(server: Site, sent: Bytes, *, half_close: bool = False) -> list[Answer]:
     """Send on a connection of its own, until it is closed; return the answers."""
     with open_to(server) as client:
         send(client, sent)
