@@ -22,6 +22,13 @@ def children(pid: int) -> set[int]:
     return {one for one in _every() if (stat := _stat(one))[1:2] == parent and stat[0] != "Z"}
 
 
+def command(pid: int) -> bytes:
+    """The words of a process's command line, each with a zero byte behind; none when it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
 def kill_group(leader: subprocess.Popen[bytes]) -> None:
     """``kill -9`` a process that leads a group, and all that it has forked; wait for their end.
 
