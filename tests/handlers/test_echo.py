@@ -2,19 +2,15 @@
 
 import json
 import ssl
-from collections.abc import Callable
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
 import trustme
 
-from tests.support.program import Program
+from tests.support.here import Serve
+from tests.support.program import NOWHERE, Connect
 from tests.support.waiting import PATIENCE
-
-Start = Callable[..., Program]
-
-AWAY = "--redis-url=unix:/nowhere/redis.sock"
 
 
 def echoed(client: HTTPConnection, path: str = "/echo", **headers: str) -> tuple[str, Any]:
@@ -28,17 +24,17 @@ def echoed(client: HTTPConnection, path: str = "/echo", **headers: str) -> tuple
     return kind, json.loads(text) if kind == "application/json" else text
 
 
-def test_without_the_setting_there_is_no_such_path(program: Start) -> None:
-    assert program(AWAY).get("/echo") == (404, "404 Not Found\n")
+def test_without_the_setting_there_is_no_such_path(served: Serve) -> None:
+    assert served(NOWHERE).get("/echo") == (404, "404 Not Found\n")
 
 
-def test_it_tells_the_request_with_its_headers_in_their_order(program: Start) -> None:
-    server = program(AWAY, "--echo", "--trusted-proxies=127.0.0.0/8")
-    client = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
-    kind, told = echoed(
-        client, "/echo?b=1&a=%20", X_Zebra="1", Accept="*/*", X_Forwarded_For="192.0.2.7"
-    )
-    sock: Any = client.sock
+def test_it_tells_the_request_with_its_headers_in_their_order(
+    served: Serve, connect: Connect
+) -> None:
+    server = served(NOWHERE, "--echo", "--trusted-proxies=127.0.0.0/8", NAME="<secret>")
+    client = connect(server)
+    headers = {"X_Zebra": "1", "Accept": "*/*", "X_Forwarded_For": "192.0.2.7"}
+    kind, told = echoed(client, "/echo?b=1&a=%20", **headers)
     assert kind == "application/json"
     assert told == {
         "method": "GET",
@@ -46,7 +42,7 @@ def test_it_tells_the_request_with_its_headers_in_their_order(program: Start) ->
         "version": "HTTP/1.1",
         "scheme": "http",
         "client": "192.0.2.7",
-        "peer": f"127.0.0.1:{sock.getsockname()[1]}",
+        "peer": f"127.0.0.1:{client.sock.getsockname()[1]}",
         "tls": None,
         "client_certificate": None,
         "headers": [
@@ -56,14 +52,8 @@ def test_it_tells_the_request_with_its_headers_in_their_order(program: Start) ->
             ["X-Forwarded-For", "192.0.2.7"],
         ],
     }
-    client.close()
-
-
-def test_a_browser_gets_text(program: Start) -> None:
-    server = program(AWAY, "--echo", NAME="<secret>")
-    client = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    # A browser gets text.
     kind, text = echoed(client, Accept="text/html,*/*;q=0.8", X_Script="<script>")
-    client.close()
     assert kind == "text/plain; charset=utf-8"
     assert text.startswith("method: GET\npath: /echo\nversion: HTTP/1.1\nscheme: http\n")
     assert "\n\nHost: " in text
@@ -72,7 +62,7 @@ def test_a_browser_gets_text(program: Start) -> None:
 
 
 def test_it_tells_the_version_of_tls_and_the_subject_of_the_clients_certificate(
-    program: Start, folder: Path
+    served: Serve, folder: Path
 ) -> None:
     authority = trustme.CA()
     for name in ("server", "client"):
@@ -80,7 +70,7 @@ def test_it_tells_the_version_of_tls_and_the_subject_of_the_clients_certificate(
         issued.private_key_and_cert_chain_pem.write_to_path(str(folder / f"{name}.pem"))
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     files = [f"--tls-{name}={folder / 'server.pem'}" for name in ("cert", "key")]
-    server = program(AWAY, "--echo", *files, f"--tls-client-ca={folder / 'ca.pem'}")
+    server = served(NOWHERE, "--echo", *files, f"--tls-client-ca={folder / 'ca.pem'}")
     context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
     context.load_cert_chain(str(folder / "client.pem"))
     client = HTTPSConnection("127.0.0.1", server.port, timeout=PATIENCE, context=context)

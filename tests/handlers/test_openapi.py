@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,10 @@ from config import Settings
 from handlers import route_names
 from server import make_app
 from tests.support import ROOT
-from tests.support.program import Program
-from tests.support.valkey import Valkey
-
-Start = Callable[..., Program]
+from tests.support.here import Serve
+from tests.support.program import NOWHERE, Site
 
 DESCRIPTION = ROOT / "openapi.yaml"
-
-
-def test_description_is_served_as_it_is(program: Start) -> None:
-    server = program("--redis-url=unix:/nowhere/redis.sock")
-    assert server.get("/openapi.yaml") == (200, DESCRIPTION.read_text())
 
 
 def test_every_path_is_described_and_no_other() -> None:
@@ -32,7 +24,7 @@ def test_every_path_is_described_and_no_other() -> None:
     assert described == set(route_names(rules).values())  # type: ignore[arg-type]
 
 
-def drive(server: Program, folder: Path, description: Path, *options: str) -> None:
+def drive(server: Site, folder: Path, description: Path, *options: str) -> None:
     """Let schemathesis send what the description allows, and what it does not; all must hold.
 
     Whatever of it is random comes out the same each time.
@@ -59,25 +51,24 @@ def drive(server: Program, folder: Path, description: Path, *options: str) -> No
 ASKED_FOR = "--exclude-checks=not_a_server_error,positive_data_acceptance"
 
 #: What makes it end within two seconds, half of which schemathesis takes to start.
-BRIEFLY = ("--phases=fuzzing", "--max-examples=3")
+BRIEFLY = ("--phases=fuzzing", "--max-examples=2")
 
 AT_LENGTH = "--max-examples=12"
 
 
 @pytest.fixture
-def server(program: Start, valkey: Valkey) -> Program:
-    return program(
-        *(f"--redis-url={valkey.url}", "--access-log=false", "--faults", "--echo"),
-        *("--version-label=v1.2", "--labels=zone=eu-1,node=n7"),
-    )
+def server(serve: Serve) -> Site:
+    flags = ("--access-log=false", "--faults", "--echo")
+    return serve(*flags, "--version-label=v1.2", "--labels=zone=eu-1,node=n7")
 
 
-def test_answers_are_as_described(server: Program, folder: Path) -> None:
+def test_answers_are_as_described(server: Site, folder: Path) -> None:
+    assert server.get("/openapi.yaml") == (200, DESCRIPTION.read_text())
     drive(server, folder, DESCRIPTION, *BRIEFLY, ASKED_FOR, "--exclude-path=/faults")
 
 
 @pytest.mark.slow
-def test_answers_are_as_described_at_length(server: Program, folder: Path) -> None:
+def test_answers_are_as_described_at_length(server: Site, folder: Path) -> None:
     # The page apart, and faults, which are set last, as they change the rest.
     drive(server, folder, DESCRIPTION, AT_LENGTH, "--exclude-path=/", "--exclude-path=/faults")
     # Its example is sent with each of the statuses, and need not be waited for so often.
@@ -101,8 +92,8 @@ def test_answers_are_as_described_at_length(server: Program, folder: Path) -> No
 
 
 @pytest.mark.slow
-def test_answers_are_as_described_without_faults_and_redis(program: Start, folder: Path) -> None:
-    server = program("--redis-url=unix:/nowhere/redis.sock", "--access-log=false")
+def test_answers_are_as_described_without_faults_and_redis(served: Serve, folder: Path) -> None:
+    server = served(NOWHERE, "--access-log=false")
     # The query is ignored then, whatever it says.
     ignored = "--exclude-checks=negative_data_rejection"
     # /faults and /echo are 404 then, whatever the method.

@@ -11,10 +11,14 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import traceback
+import warnings
 from collections.abc import Callable
+from typing import Any
 from unittest.mock import patch
 
 import config
@@ -37,6 +41,7 @@ class Served(Site):
         self.log = b""
         self._error: BaseException | None = None
         self._end: Callable[[], object] | None = None
+        self._sockets: list[socket.socket] = []
         self._settings = config.load(["--port=0", *flags], environment(**env))
         self._root = logging.root.handlers, logging.root.level
         self._thread = threading.Thread(target=self._run, name="server", daemon=True)
@@ -53,6 +58,7 @@ class Served(Site):
         with (
             patch("watch.logs.take_standard_error", lambda: self),
             patch("server.draining_event", self._draining),
+            patch("server.listen", self._listen),
             patch("server.collect_less_garbage"),
             patch("server.exit_on_signals"),
             patch("server.START_TIMEOUT", PATIENCE),
@@ -62,7 +68,14 @@ class Served(Site):
                 server.run(self._settings)
             except BaseException as error:  # the test's own thread raises it
                 self._error = error
+                with warnings.catch_warnings(action="ignore"):  # of the socket of a taken port
+                    one: BaseException | None = error
+                    while one:
+                        traceback.clear_frames(one.__traceback__)
+                        one = one.__context__
             finally:
+                for each in self._sockets:  # which the end of a process closes
+                    each.close()
                 logging.root.handlers = self._root[0]
                 logging.root.setLevel(self._root[1])
 
@@ -70,6 +83,11 @@ class Served(Site):
         event, loop = asyncio.Event(), asyncio.get_running_loop()
         self._end = lambda: loop.call_soon_threadsafe(event.set)
         return event
+
+    def _listen(self, *args: Any, _real: Any = server.listen, **options: Any) -> Any:
+        made = _real(*args, **options)
+        self._sockets += [one for those in made for one in those]
+        return made
 
     def write(self, data: bytes) -> None:
         """Take what goes to standard error."""
