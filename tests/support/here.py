@@ -50,8 +50,9 @@ class Served(Site):
         if self._error:
             self._thread.join()
             raise self._error
-        scheme, port = self.wait_for(rb"listening on (https?)://\S+:(\d+)/").groups()
-        self.port, self.url = int(port), f"{scheme.decode()}://127.0.0.1:{int(port)}"
+        scheme = "https" if self._settings.tls_cert else "http"
+        self.port = self._sockets[0].getsockname()[1]
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
 
     def _run(self) -> None:
         logging.root.handlers = []  # else those of before would be closed
