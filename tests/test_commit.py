@@ -52,10 +52,7 @@ def test_it_is_read_where_it_stands(root: Path, files: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "files",
     [
-        {},
-        {"COMMIT": ""},
-        {"COMMIT": "<script>"},
-        {"DOTgit__HEAD": "ref: refs/heads/main\n"},
+        *({}, {"COMMIT": ""}, {"COMMIT": "<script>"}, {"DOTgit__HEAD": "ref: refs/heads/main\n"}),
         {"DOTgit__HEAD": "ref: refs/heads/main\n", "DOTgit__packed-refs": ""},
     ],
 )

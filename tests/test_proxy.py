@@ -3,7 +3,6 @@
 import json
 import re
 import socket
-from collections.abc import Callable
 from urllib.parse import urljoin
 
 import pytest
@@ -12,17 +11,14 @@ import yaml
 from config import Settings
 from handlers.static import StaticHandler
 from server import make_app
-from tests.support.program import Program, run_to_end
+from tests.support.here import Serve, refused, run_here
+from tests.support.program import NOWHERE, Site
 from tests.support.raw_http import answers_in, read_to_end
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 
-Start = Callable[..., Program]
 
-NOWHERE = "--redis-url=unix:/nowhere/redis.sock"
-
-
-def ask_from(server: Program, host: str, path: str = "/nothing", **headers: str) -> int:
+def ask_from(server: Site, host: str, path: str = "/nothing", **headers: str) -> int:
     """Send a request from an address of this machine's; return the status of the answer."""
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     request = [f"GET {path} HTTP/1.1", "Host: a", "Connection: close", *lines, "", ""]
@@ -33,38 +29,31 @@ def ask_from(server: Program, host: str, path: str = "/nothing", **headers: str)
     return answer.status
 
 
-# Whose address is in the log.
-
-
+@pytest.mark.parametrize(
+    ("flags", "logged"),
+    [
+        (["--trusted-proxies=127.0.0.2,127.0.0.8/31"], ["203.0.113.9", "127.0.0.1"]),
+        ([], ["127.0.0.2", "127.0.0.1"]),
+    ],
+)
 def test_the_log_names_whom_a_trusted_proxy_names_and_no_one_elses_word_counts(
-    program: Start,
+    flags: list[str], logged: list[str], served: Serve
 ) -> None:
     said = {"X_Forwarded_For": "6.6.6.6, 203.0.113.9, 127.0.0.9", "X_Real_Ip": "7.7.7.7"}
-    believed, not_believed = "203.0.113.9", "127.0.0.1"
-    for flags, logged in (
-        (["--trusted-proxies=127.0.0.2,127.0.0.8/31"], [believed, not_believed]),
-        ([], ["127.0.0.2", not_believed]),
-    ):
-        server = program(NOWHERE, "--log-format=json", *flags)
-        for host in ("127.0.0.2", "127.0.0.1"):
-            assert ask_from(server, host, **said) == 404
-        server.signal()
-        assert server.wait() == 0
-        lines = [json.loads(line) for line in server.log.splitlines()]
-        requests = [line for line in lines if "status" in line]
-        assert [line["remote"] for line in requests] == logged
-        for line in requests:
-            assert f"({line['remote']})" in line["message"]
+    server = served(NOWHERE, "--log-format=json", *flags)
+    for host in ("127.0.0.2", "127.0.0.1"):
+        assert ask_from(server, host, **said) == 404
+    requests = [line for line in map(json.loads, server.stop()) if "status" in line]
+    assert [line["remote"] for line in requests] == logged
+    for line in requests:
+        assert f"({line['remote']})" in line["message"]
 
 
-# A path that stands before every path.
-
-
-@pytest.mark.parametrize("prefix", [pytest.param("/hello", marks=pytest.mark.slow), "/a.b/~c-1_"])
+@pytest.mark.parametrize("prefix", ["/hello", "/a.b/~c-1_"])
 def test_every_path_is_below_the_prefix_and_nothing_is_outside_of_it(
-    prefix: str, counting: Start, valkey: Valkey
+    prefix: str, serve: Serve, valkey: Valkey
 ) -> None:
-    server = counting(f"--redis-url={valkey.url}", f"--path-prefix={prefix}/", "--log-format=json")
+    server = serve(f"--path-prefix={prefix}/", "--log-format=json", "--faults")
     assert f"listening on http://localhost:{server.port}{prefix}/" in server.log.decode()
     paths = [
         *("", "/", "/?x=y", "?x=y", "/healthz", "/readyz", "/live", "/metrics", "/openapi.yaml"),
@@ -99,41 +88,26 @@ def test_every_path_is_below_the_prefix_and_nothing_is_outside_of_it(
         return float(routes.pop("/metrics", 0)) > 0 and routes == expected
 
     wait_until(is_counted)
-    server.signal()
-    assert server.wait() == 0
-    logged = [json.loads(line).get("path") for line in server.log.splitlines()]
+    for path in ("", "/"):
+        assert server.get(f"{prefix}{path}?status=503")[0] == 503, "faults are asked for there too"
+    health = run_here("--healthcheck", PORT=str(server.port), PATH_PREFIX=prefix)
+    assert health.returncode == 0
+    assert "answered 404" in refused(run_here("--healthcheck", PORT=str(server.port)), 1)
+    logged = [json.loads(line).get("path") for line in server.stop()]
     assert prefix in logged, "the log has the whole path"
     assert f"{prefix}/static/live.js" in logged
-
-
-def test_the_page_below_a_prefix_takes_the_same_short_way() -> None:
-    for prefix in ("/hello", "/a.b/~c-1_"):
-        eager = make_app(Settings(path_prefix=prefix)).eager
-        assert eager.keys() == {prefix, f"{prefix}/"}
+    # The page takes the same short way.
+    assert make_app(Settings(path_prefix=prefix)).eager.keys() == {prefix, f"{prefix}/"}
     assert make_app().eager.keys() == {"/"}
 
 
-def test_the_page_answers_faults_at_the_prefix_too(program: Start) -> None:
-    server = program(NOWHERE, "--path-prefix=/hello", "--faults")
-    for path in ("/hello", "/hello/"):
-        assert server.get(f"{path}?status=503")[0] == 503
-
-
-def test_healthcheck_asks_below_the_prefix(program: Start) -> None:
-    server = program(NOWHERE, "--path-prefix=/hello")
-    assert run_to_end("--healthcheck", PORT=str(server.port), PATH_PREFIX="/hello").returncode == 0
-    outside = run_to_end("--healthcheck", PORT=str(server.port))
-    assert outside.returncode == 1
-    assert "answered 404" in outside.stderr
-
-
-def test_the_description_names_the_paths_beside_it(program: Start) -> None:
+@pytest.mark.parametrize("prefix", ["", "/hello"])
+def test_the_description_names_the_paths_beside_it(prefix: str, served: Serve) -> None:
     """A server's URL is relative to the description's own (OpenAPI 3.1.0, 4.8.5)."""
-    for prefix in ("", "/hello"):
-        server = program(NOWHERE, f"--path-prefix={prefix}")
-        description = yaml.safe_load(server.get(f"{prefix}/openapi.yaml")[1])
-        (place,) = description["servers"]
-        begin = urljoin(f"{prefix}/openapi.yaml", place["url"]).removesuffix("/")
-        for path in ("/", "/healthz", "/openapi.yaml"):
-            assert path in description["paths"]
-            assert server.get(f"{begin}{path}")[0] == 200
+    server = served(NOWHERE, f"--path-prefix={prefix}")
+    description = yaml.safe_load(server.get(f"{prefix}/openapi.yaml")[1])
+    (place,) = description["servers"]
+    begin = urljoin(f"{prefix}/openapi.yaml", place["url"]).removesuffix("/")
+    for path in ("/", "/healthz", "/openapi.yaml"):
+        assert path in description["paths"]
+        assert server.get(f"{begin}{path}")[0] == 200

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.here import Serve, run_here
 from tests.support.page import number_on
-from tests.support.processes import children, command
+from tests.support.processes import children, command, used
 from tests.support.program import NOWHERE, Connect, Program, Site, Start, read, seen
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -266,12 +266,6 @@ def memory(server: Program) -> list[int]:
 def burners(server: Program) -> set[int]:
     """The processes that burn CPU for a server that is one process."""
     return {pid for pid in children(server.process.pid) if b"burn.py" in command(pid)}
-
-
-def used(pid: int) -> float:
-    """Seconds of CPU that a process has used (proc_pid_stat(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,14 @@ import server
 from tests.support.program import Site, environment
 from tests.support.waiting import PATIENCE, wait_until
 
+#: Seconds of each pause of the end, and not the length of any other.
+PAUSE = 0.0101
+
 
 class Served(Site):
     """What ``server.run`` serves in a thread of this process, one process's worth of it.
 
-    A Redis is waited for, if it can be reached. Pauses of the end are left out.
+    A Redis is waited for, if it can be reached. Pauses of the end are short.
     """
 
     def __init__(self, *flags: str, **env: str) -> None:
@@ -41,12 +44,13 @@ class Served(Site):
         self.log = b""
         self._error: BaseException | None = None
         self._end: Callable[[], object] | None = None
+        self._serves = threading.Event()
         self._sockets: list[socket.socket] = []
         self._settings = config.load(["--port=0", *flags], environment(**env))
         self._root = logging.root.handlers, logging.root.level
         self._thread = threading.Thread(target=self._run, name="server", daemon=True)
         self._thread.start()
-        wait_until(lambda: self._end or not self._thread.is_alive())
+        wait_until(lambda: self._serves.is_set() or not self._thread.is_alive())
         if self._error:
             self._thread.join()
             raise self._error
@@ -60,10 +64,10 @@ class Served(Site):
             patch("watch.logs.take_standard_error", lambda: self),
             patch("server.draining_event", self._draining),
             patch("server.listen", self._listen),
-            patch("server.collect_less_garbage"),
+            patch("server.collect_less_garbage", self._serves.set),
             patch("server.exit_on_signals"),
             patch("server.START_TIMEOUT", PATIENCE),
-            patch("http1.server.DRAIN_PAUSE", 0.01),
+            patch("http1.server.DRAIN_PAUSE", PAUSE),
         ):
             try:
                 server.run(self._settings)
@@ -134,7 +138,8 @@ def run_here(*flags: str, **env: str) -> subprocess.CompletedProcess[str]:
 
     :raises AssertionError: when the settings would have let it start.
     """
-    out, err = io.StringIO(), io.StringIO()
+    # The encoding is that of the log, too, of what is served meanwhile.
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with contextlib.ExitStack() as stack:
         stack.enter_context(patch.object(sys, "argv", ["server.py", *flags]))
         stack.enter_context(patch.dict(os.environ, environment(**env), clear=True))
@@ -149,7 +154,8 @@ def run_here(*flags: str, **env: str) -> subprocess.CompletedProcess[str]:
         except SystemExit as end:
             status = end.code or 0
     assert not started.called, "it starts"
-    return subprocess.CompletedProcess(flags, int(status), out.getvalue(), err.getvalue())
+    said = (one.buffer.getvalue().decode() for one in (out, err))  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(flags, int(status), *said)
 
 
 def refused(result: subprocess.CompletedProcess[str], status: int) -> str:

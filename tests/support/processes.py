@@ -29,6 +29,11 @@ def command(pid: int) -> bytes:
     return b""
 
 
+def used(pid: int) -> float:
+    """Seconds of processor time of a process since its start."""
+    return sum(map(int, _stat(pid)[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def kill_group(leader: subprocess.Popen[bytes]) -> None:
     """``kill -9`` a process that leads a group, and all that it has forked; wait for their end.
 

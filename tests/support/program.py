@@ -33,6 +33,7 @@ _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 #: A Redis that there is not.
 NOWHERE = "--redis-url=unix:/nowhere/redis.sock"
 
+
 def environment(**variables: str) -> dict[str, str]:
     """Return this process's variables without those of the settings, and with others."""
     return {name: os.environ[name] for name in os.environ.keys() - _SETTINGS} | variables
@@ -61,7 +62,7 @@ class Site:
         """Stop it, and return the lines of its log."""
         self.signal()
         assert self.wait() == 0
-        assert b"Traceback" not in self.log
+        assert b"Traceback" not in self.log, self.log.decode()
         return self.log.decode().splitlines()
 
     def get(self, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.processes import used
 from tests.support.program import Program, Site
 from tests.support.waiting import PATIENCE
 
@@ -187,9 +188,8 @@ def memory(server: Program, which: str = "VmRSS") -> int:
 
 
 def cpu_seconds(server: Program) -> float:
-    """Seconds of processor time since the start (proc_pid_stat(5))."""
-    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Seconds of processor time since the start."""
+    return used(server.process.pid)
 
 
 #: How long a slow client waits between two bytes.

@@ -4,8 +4,6 @@ import datetime
 import json
 import logging
 import re
-import socket
-from collections.abc import Callable
 from unittest.mock import Mock
 
 import pytest
@@ -13,12 +11,12 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.log import LogFormatter, access_log
 from tornado.web import Application, RequestHandler
 
-from tests.support.program import Program
+from tests.support.here import Serve
+from tests.support.program import NOWHERE, Site, Start
+from tests.support.raw_http import open_to, read_to_end
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 from watch import logs
-
-Start = Callable[..., Program]
 
 FORMATS = ("text", "json")
 TEXT_LINE = re.compile(r"\[[DIWEC] \d{6} \d\d:\d\d:\d\d \w+:\d+\] \S")
@@ -69,19 +67,11 @@ BODIES = [
 ]
 
 
-def talk(server: Program, request: bytes) -> bytes:
+def talk(server: Site, request: bytes) -> bytes:
     """Send bytes on a connection of their own; return all that it answers."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
+    with open_to(server) as client:
         client.sendall(request)
-        answer = b""
-        while True:
-            try:
-                chunk = client.recv(65536)
-            except ConnectionResetError:
-                return answer
-            if not chunk:
-                return answer
-            answer += chunk
+        return read_to_end(client)
 
 
 def whole_lines(log: bytes, log_format: str) -> list[str]:
@@ -109,11 +99,17 @@ def requests_in(lines: list[str], log_format: str) -> list[str]:
     ]
 
 
+def requests_logged(server: Site, log_format: str) -> list[str]:
+    """Stop a server, and return the lines of its requests; each line of its log is checked."""
+    server.stop()
+    return requests_in(whole_lines(server.log, log_format), log_format)
+
+
 @pytest.mark.parametrize("log_format", FORMATS)
 def test_no_byte_of_a_request_breaks_a_line_and_each_has_one(
-    log_format: str, program: Start, valkey: Valkey
+    log_format: str, served: Serve
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", f"--log-format={log_format}", "--log-level=debug")
+    server = served(NOWHERE, f"--log-format={log_format}", "--log-level=debug")
     host = b"Host: a\r\nConnection: close\r\n"
     for start, header in WELL_FORMED:
         request = start + b" HTTP/1.1\r\n" + host + header + b"\r\n"
@@ -121,10 +117,7 @@ def test_no_byte_of_a_request_breaks_a_line_and_each_has_one(
     for form, body in BODIES:
         head = b"POST / HTTP/1.1\r\n%sContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
         assert talk(server, head % (host, form, len(body)) + body).startswith(b"HTTP/1.1 ")
-    server.signal()
-    assert server.wait() == 0
-    lines = whole_lines(server.log, log_format)
-    answered = requests_in(lines, log_format)
+    answered = requests_logged(server, log_format)
     assert len(answered) == len(WELL_FORMED) + len(BODIES)
     if log_format == "json":
         for line in answered:
@@ -134,71 +127,58 @@ def test_no_byte_of_a_request_breaks_a_line_and_each_has_one(
             assert all(str(fields[name]).isprintable() for name in ("method", "request_id"))
 
 
-@pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.slow), "json"])
+@pytest.mark.parametrize("log_format", FORMATS)
 def test_no_byte_of_what_is_no_request_breaks_a_line(
-    log_format: str, counting: Start, valkey: Valkey
+    log_format: str, serve: Serve, valkey: Valkey
 ) -> None:
-    all_lines = (f"--log-format={log_format}", "--log-level=debug")
-    server = counting(f"--redis-url={valkey.url}", *all_lines)
+    server = serve(f"--log-format={log_format}", "--log-level=debug")
     for request in MALFORMED:
         assert b"200 OK" not in talk(server, request), request
         assert server.get("/healthz")[0] == 200
-    server.signal()
-    assert server.wait() == 0
-    lines = whole_lines(server.log, log_format)
-    assert len(requests_in(lines, log_format)) >= len(MALFORMED)  # /healthz, each time
+    assert len(requests_logged(server, log_format)) >= len(MALFORMED)  # /healthz, each time
     # Besides those: listening, perhaps counter off, counter on, stopping, and one for each at most.
-    assert len(lines) <= 4 + 2 * len(MALFORMED)
+    assert server.log.count(b"\n") <= 4 + 2 * len(MALFORMED)
     assert valkey.counter() == 0
 
 
-@pytest.mark.parametrize("log_format", ["text", pytest.param("json", marks=pytest.mark.slow)])
-def test_answered_requests_have_one_line_each(
-    log_format: str, program: Start, valkey: Valkey
-) -> None:
-    server = program(f"--redis-url={valkey.url}", f"--log-format={log_format}", "--log-level=debug")
-    for path in ("/", "/healthz", "/readyz", "/metrics", "/nothing"):
-        server.get(path, X_Request_ID="id-of-mine")
-    server.get("/?query=1", method="POST")
-    server.signal()
-    assert server.wait() == 0
-    answered = requests_in(whole_lines(server.log, log_format), log_format)
-    if log_format == "json":
-        fields = [json.loads(line) for line in answered]
-        assert [(one["level"], one["method"], one["path"], one["status"]) for one in fields] == [
-            ("INFO", "GET", "/", 200),
-            ("DEBUG", "GET", "/healthz", 200),
-            ("DEBUG", "GET", "/readyz", 200),
-            ("DEBUG", "GET", "/metrics", 200),
-            ("WARNING", "GET", "/nothing", 404),
-            ("WARNING", "POST", "/", 405),
-        ]
-        assert [one["request_id"] for one in fields[:-1]] == ["id-of-mine"] * 5
-        assert re.fullmatch("[0-9a-f]{32}", fields[-1]["request_id"])
-        assert all(one["remote"] == "127.0.0.1" and one["duration_ms"] > 0 for one in fields)
-        times = [datetime.datetime.fromisoformat(one["time"]) for one in fields]
-        assert all(one.utcoffset() == datetime.timedelta(0) for one in times)
-        assert times == sorted(times)
-        assert all(one["logger"] == "tornado.access" and one["message"] for one in fields)
-    else:
-        assert [re.sub(r".*\] | \([^()]*\) [\d.]+ms$", "", line) for line in answered] == [
-            "200 GET /",
-            "200 GET /healthz",
-            "200 GET /readyz",
-            "200 GET /metrics",
-            "404 GET /nothing",
-            "405 POST /?query=1",
-        ]
-        assert [line[1] for line in answered] == ["I", "D", "D", "D", "W", "W"]
+def test_answered_requests_have_one_line_each(serve: Serve) -> None:
+    def lines(log_format: str) -> list[str]:
+        server = serve(f"--log-format={log_format}", "--log-level=debug")
+        traced = f"00-{ID}-{PARENT}-01"
+        for path in ("/", "/healthz", "/readyz", "/metrics", "/nothing"):
+            server.get(path, X_Request_ID="id-of-mine", traceparent=traced)
+        server.get("/?query=1", method="POST", traceparent="00-\x85")
+        return requests_logged(server, log_format)
+
+    answered = lines("text")
+    assert [re.sub(r".*\] | \([^()]*\) [\d.]+ms$", "", line) for line in answered] == [
+        *("200 GET /", "200 GET /healthz", "200 GET /readyz", "200 GET /metrics"),
+        *("404 GET /nothing", "405 POST /?query=1"),
+    ]
+    assert [line[1] for line in answered] == ["I", "D", "D", "D", "W", "W"]
+    fields = [json.loads(line) for line in lines("json")]
+    assert [(one["level"], one["method"], one["path"], one["status"]) for one in fields] == [
+        ("INFO", "GET", "/", 200),
+        *(("DEBUG", "GET", path, 200) for path in ("/healthz", "/readyz", "/metrics")),
+        ("WARNING", "GET", "/nothing", 404),
+        ("WARNING", "POST", "/", 405),
+    ]
+    assert [one["request_id"] for one in fields[:-1]] == ["id-of-mine"] * 5
+    assert re.fullmatch("[0-9a-f]{32}", fields[-1]["request_id"])
+    assert [one["traceparent"] for one in fields[:-1]] == [f"00-{ID}-{PARENT}-01"] * 5
+    assert "traceparent" not in fields[-1]
+    assert all(one["remote"] == "127.0.0.1" and one["duration_ms"] > 0 for one in fields)
+    times = [datetime.datetime.fromisoformat(one["time"]) for one in fields]
+    assert all(one.utcoffset() == datetime.timedelta(0) for one in times)
+    assert times == sorted(times)
+    assert all(one["logger"] == "tornado.access" and one["message"] for one in fields)
 
 
-def test_probes_and_scrapes_are_logged_at_debug_alone(program: Start, valkey: Valkey) -> None:
-    server = program(f"--redis-url={valkey.url}")
+def test_probes_and_scrapes_are_logged_at_debug_alone(serve: Serve) -> None:
+    server = serve()
     for path in ("/healthz", "/readyz", "/metrics", "/"):
         assert server.get(path)[0] == 200
-    server.signal()
-    assert server.wait() == 0
-    (line,) = requests_in(whole_lines(server.log, "text"), "text")
+    (line,) = requests_logged(server, "text")
     assert "] 200 GET / (" in line
 
 
@@ -234,31 +214,13 @@ def test_traceparent_is_logged_when_it_is_well_formed(
     assert logs._traceparent(headers) == (traceparents[0] if is_logged else None)
 
 
-def test_traceparent_stands_beside_the_request_id(program: Start, valkey: Valkey) -> None:
-    server = program(f"--redis-url={valkey.url}", "--log-format=json")
-    server.get("/", traceparent=f"00-{ID}-{PARENT}-01")
-    server.get("/", traceparent="00-\x85")
-    server.signal()
-    assert server.wait() == 0
-    first, second = map(json.loads, requests_in(whole_lines(server.log, "json"), "json"))
-    assert first["traceparent"] == f"00-{ID}-{PARENT}-01"
-    assert "traceparent" not in second
-    assert {"time", "level", "logger", "message", "method", "path", "status"} < first.keys()
-    assert {"duration_ms", "remote", "request_id"} < first.keys()
-
-
 @pytest.mark.parametrize("log_format", ["text", pytest.param("json", marks=pytest.mark.slow)])
 def test_log_is_whole_where_the_system_writes_ascii_only(log_format: str, program: Start) -> None:
-    server = program(
-        "--redis-url=unix:/nowhere/Zähler.sock",
-        f"--log-format={log_format}",
-        PYTHONIOENCODING="ascii",
-    )
+    url = "--redis-url=unix:/nowhere/Zähler.sock"
+    server = program(url, f"--log-format={log_format}", PYTHONIOENCODING="ascii")
     talk(server, b"GET /\xff\xc3\xa9 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-    server.signal()
-    assert server.wait() == 0
+    assert len(requests_logged(server, log_format)) == 1
     assert server.log.isascii()
-    assert len(requests_in(whole_lines(server.log, log_format), log_format)) == 1
 
 
 def test_text_is_what_tornado_would_write() -> None:
@@ -364,34 +326,29 @@ def test_a_handler_that_is_for_graver_lines_writes_no_request(
 
 
 def test_counter_off_and_on_are_a_line_each_however_many_pages(
-    counting: Start, valkey: Valkey
+    serve: Serve, valkey: Valkey
 ) -> None:
-    server = counting(f"--redis-url={valkey.url}", f"--redis-timeout={PATIENCE}")
+    server = serve(f"--redis-timeout={PATIENCE}")
     for outage in (1, 2):
         valkey.kill()
         assert [server.visits() for _ in range(30)] == [None] * 30
         valkey.start()
         server.wait_for(b"(?s)" + b".*".join([b"counter on"] * (outage + 1)), PATIENCE)
         assert [server.visits() for _ in range(5)] == list(range(5 * outage - 4, 5 * outage + 1))
-    server.signal()
-    assert server.wait() == 0
-    lines = whole_lines(server.log, "text")
-    about = [one[1] for line in lines if (one := re.search("counter (on|off)", line))]
-    first = about.index("on")  # it may have started off
-    assert about[first:] == ["on", "off", "on", "off", "on"]
-    assert len(requests_in(lines, "text")) == 70
+    assert len(requests_logged(server, "text")) == 70
+    about = re.findall("counter (on|off)", server.log.decode())
+    assert about == ["on", "off", "on", "off", "on"]
 
 
 @pytest.mark.parametrize("log_format", FORMATS)
 def test_a_line_has_a_thousand_characters_of_what_a_client_sent(
-    log_format: str, program: Start
+    log_format: str, served: Serve
 ) -> None:
-    server = program("--redis-url=unix:/nowhere/redis.sock", f"--log-format={log_format}")
+    server = served(NOWHERE, f"--log-format={log_format}")
     for path in (b"/" + b"x" * 16_000, b"/" + b"\x85" * 16_000, b"/live?last=" + b"\x85" * 16_000):
         talk(server, b"GET " + path + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         talk(server, b"GET " + path + b" HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\n\r\n")
-    server.signal()
-    assert server.wait() == 0
+    server.stop()
     lines = [line for line in server.log.splitlines() if re.search(rb"40[04]|alformed", line)]
     assert len(lines) >= 7
     cut = [line for line in lines if b"\xe2\x80\xa6" in line or b"\\u2026" in line]

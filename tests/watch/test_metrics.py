@@ -5,12 +5,9 @@ import json
 import os
 import random
 import signal
-import socket
 import time
 import weakref
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection
 
 import pytest
 from prometheus_client.openmetrics.parser import (
@@ -24,26 +21,25 @@ from counter import Visits
 from handlers import route_names
 from handlers.metrics import TEXT_SECONDS
 from server import make_app
+from tests.support.here import Serve
 from tests.support.processes import children
-from tests.support.program import Program
+from tests.support.program import NOWHERE, Connect, Site, Start
+from tests.support.raw_http import open_to
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 from watch.exposition import Exposition
 from watch.metrics import CODES, FAULTS, MAX_ROUTES, METHODS, REASONS, Metrics
 
-Start = Callable[..., Program]
-Connect = Callable[[Program], HTTPConnection]
-
 #: No visit that waits for Redis is answered by its deadline.
 PATIENT = f"--redis-timeout={PATIENCE}"
 
 #: When each server was scraped last, on the monotonic clock.
-_scraped: weakref.WeakKeyDictionary[Program, float] = weakref.WeakKeyDictionary()
+_scraped: weakref.WeakKeyDictionary[Site, float] = weakref.WeakKeyDictionary()
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def scrape(server: Program) -> Samples:
+def scrape(server: Site) -> Samples:
     """Every sample of a scrape, by its name and labels, of a text that is made now."""
     last = _scraped.get(server, -TEXT_SECONDS)
     time.sleep(max(last + TEXT_SECONDS - time.monotonic(), 0))
@@ -66,8 +62,11 @@ def value(samples: Samples, name: str, **labels: str) -> float:
     return samples.get((f"friendlyhello_{name}", frozenset(labels.items())), 0.0)
 
 
-def test_visits_and_requests_are_counted(counting: Start, valkey: Valkey) -> None:
-    server = counting(f"--redis-url={valkey.url}")
+def test_visits_and_requests_are_counted(serve: Serve) -> None:
+    server = serve()
+    with open_to(server) as client:  # what the HTTP server refuses is no request
+        client.sendall(b"nonsense\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
     for _ in range(3):
         server.visits()
     server.get("/", method="HEAD")
@@ -75,6 +74,7 @@ def test_visits_and_requests_are_counted(counting: Start, valkey: Valkey) -> Non
     server.get("/healthz")
     server.get("/nothing")
     samples = scrape(server)
+    assert sum(n for (name, _), n in samples.items() if name.endswith("requests_total")) == 7
     assert value(samples, "visits_total") == 3
     assert value(samples, "requests_total", route="/", method="GET", code="200") == 3
     assert value(samples, "requests_total", route="/", method="HEAD", code="200") == 1
@@ -111,10 +111,8 @@ def test_buckets_are_cumulative_and_hold_what_they_say() -> None:
     assert samples[f"{group}_sum", None] == 9006
 
 
-def test_labels_are_bounded_whatever_is_asked_for(
-    program: Start, connect: Connect, valkey: Valkey
-) -> None:
-    server = program(f"--redis-url={valkey.url}", "--access-log=false")
+def test_labels_are_bounded_whatever_is_asked_for(serve: Serve, connect: Connect) -> None:
+    server = serve("--access-log=false")
     client = connect(server)
     letters = random.Random(6)
     for _ in range(300):
@@ -154,10 +152,8 @@ def test_a_routing_table_that_does_not_fit_is_refused() -> None:
     metrics.know_routes(routes)
 
 
-def test_redis_going_and_coming_back_is_seen_with_the_reasons(
-    counting: Start, valkey: Valkey
-) -> None:
-    server = counting(f"--redis-url={valkey.url}", "--redis-timeout=1")
+def test_redis_going_and_coming_back_is_seen_with_the_reasons(serve: Serve, valkey: Valkey) -> None:
+    server = serve("--redis-timeout=1")
     assert server.visits() == 1
     valkey.hang()
     assert server.visits() is None
@@ -197,8 +193,8 @@ def test_visits_that_are_too_many_or_meet_the_end_are_counted_so(valkey: Valkey)
     assert value(samples, "visits_uncounted_total", reason="stopping") == 2
 
 
-def test_whether_visits_count_exactly_once_is_told(counting: Start, valkey: Valkey) -> None:
-    server = counting(f"--redis-url={valkey.url}", PATIENT)
+def test_whether_visits_count_exactly_once_is_told(serve: Serve, valkey: Valkey) -> None:
+    server = serve(PATIENT)
 
     def told() -> tuple[float, str]:
         return value(scrape(server), "exactly_once"), json.loads(server.get("/readyz")[1])[
@@ -212,8 +208,8 @@ def test_whether_visits_count_exactly_once_is_told(counting: Start, valkey: Valk
     assert told() == (0, "at most once")
 
 
-def test_visits_counted_together_are_one_command(counting: Start, valkey: Valkey) -> None:
-    server = counting(f"--redis-url={valkey.url}", PATIENT)
+def test_visits_counted_together_are_one_command(serve: Serve, valkey: Valkey) -> None:
+    server = serve(PATIENT)
     valkey.hang()
     with ThreadPoolExecutor(20) as visitors:
         pages = [visitors.submit(server.visits) for _ in range(20)]
@@ -228,8 +224,8 @@ def test_visits_counted_together_are_one_command(counting: Start, valkey: Valkey
     assert commands - 1 <= value(samples, "visits_per_command_count") <= commands < 20
 
 
-def test_connections_are_those_that_are_open(program: Start, connect: Connect) -> None:
-    server = program("--redis-url=unix:/nowhere/redis.sock")
+def test_connections_are_those_that_are_open(served: Serve, connect: Connect) -> None:
+    server = served(NOWHERE)
     idle = [connect(server) for _ in range(5)]
     # And the one that asks.
     wait_until(lambda: value(scrape(server), "connections") == 6)
@@ -238,48 +234,43 @@ def test_connections_are_those_that_are_open(program: Start, connect: Connect) -
     wait_until(lambda: value(scrape(server), "connections") == 1)
 
 
-def test_any_worker_tells_what_all_of_them_counted(program: Start, valkey: Valkey) -> None:
-    server = program(f"--redis-url={valkey.url}", "--processes=2", PATIENT, "--access-log=false")
-    server.wait_for(b"(?s)counter on.*counter on", PATIENCE)
-    with ThreadPoolExecutor(10) as visitors:
-        list(visitors.map(lambda _: server.visits(), range(200)))
-
-    def counted() -> float:
-        samples = scrape(server)
-        assert value(samples, "visits_total") == 200
-        return value(samples, "requests_total", route="/", method="GET", code="200")
-
-    # Each scrape is on a connection of its own, so of either worker; they hear of one another.
-    for _ in range(10):
-        wait_until(lambda: counted() == 200)
-    # Both of them, whichever answers: one alone has had less.
-    wait_until(lambda: value(scrape(server), "redis_up") == 1)
-    one = min(map(resident, children(server.process.pid)))
-    wait_until(lambda: scrape(server)["process_resident_memory_bytes", frozenset()] > 1.8 * one)
-
-
 def resident(pid: int) -> int:
     with open(f"/proc/{pid}/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-def test_a_worker_that_dies_takes_its_gauges_along_and_no_counts(
+def test_any_worker_tells_what_all_counted_and_one_that_dies_takes_its_gauges_and_no_counts(
     program: Start, connect: Connect, valkey: Valkey
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", "--processes=2", PATIENT)
+    server = program(f"--redis-url={valkey.url}", "--processes=2", PATIENT, "--access-log=false")
     server.wait_for(b"(?s)counter on.*counter on", PATIENCE)
+    with ThreadPoolExecutor(10) as visitors:
+        list(visitors.map(lambda _: server.visits(), range(60)))
+
+    def counted() -> float:
+        samples = scrape(server)
+        assert value(samples, "visits_total") == 60
+        return value(samples, "requests_total", route="/", method="GET", code="200")
+
+    # Each scrape is on a connection of its own, so of either worker; they hear of one another.
+    for _ in range(8):
+        wait_until(lambda: counted() == 60)
+    # Both of them, whichever answers: one alone has had less.
+    wait_until(lambda: value(scrape(server), "redis_up") == 1)
+    one = min(map(resident, children(server.process.pid)))
+    wait_until(lambda: scrape(server)["process_resident_memory_bytes", frozenset()] > 1.8 * one)
+
     idle = [connect(server) for _ in range(40)]
-    for one in idle:
-        one.request("GET", "/")
-        one.getresponse().read()
+    for client in idle:
+        client.request("GET", "/healthz")
+        client.getresponse().read()
     wait_until(lambda: value(scrape(server), "connections") == 41)
     victim = min(children(server.process.pid))
     os.kill(victim, signal.SIGKILL)
     server.wait_for(b"(?s)starting another.*counter o", PATIENCE)
-    samples = scrape(server)
-    assert value(samples, "visits_total") == 40
+    assert value(scrape(server), "visits_total") == 60
     wait_until(lambda: value(scrape(server), "connections") < 41)
-    assert value(scrape(server), "visits_total") == 40
+    assert value(scrape(server), "visits_total") == 60
 
 
 def test_log_lines_that_are_dropped_are_summed_with_those_of_the_parent() -> None:
@@ -365,9 +356,9 @@ FORMS = {
 
 
 def test_the_form_is_the_one_that_is_preferred_and_is_what_it_says(
-    program: Start, connect: Connect
+    served: Serve, connect: Connect
 ) -> None:
-    client = connect(program("--redis-url=unix:/nowhere/redis.sock", "--access-log=false"))
+    client = connect(served(NOWHERE, "--access-log=false"))
     for accept, content_type in FORMS.items():
         client.request("GET", "/metrics", headers={"Accept": accept})
         answer = client.getresponse()
@@ -388,17 +379,8 @@ def test_the_form_is_the_one_that_is_preferred_and_is_what_it_says(
         assert all(family.documentation for family in families)
 
 
-def test_what_the_http_server_refuses_is_no_request(program: Start) -> None:
-    server = program("--redis-url=unix:/nowhere/redis.sock")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
-        client.sendall(b"nonsense\r\n\r\n")
-        assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
-    names = {name for name, _ in scrape(server)}
-    assert "friendlyhello_requests_total" not in names
-
-
-def test_a_text_is_made_once_a_second_however_many_ask(counting: Start, valkey: Valkey) -> None:
-    server = counting(f"--redis-url={valkey.url}")
+def test_a_text_is_made_once_a_second_however_many_ask(serve: Serve) -> None:
+    server = serve()
     before = scrape(server)
     server.visits()
     text = server.get("/metrics")[1]  # perhaps of the next second already, on a busy machine

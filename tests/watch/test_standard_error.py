@@ -1,6 +1,7 @@
 """Standard error that breaks or stalls: no page waits for it; what it does not take is counted."""
 
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -14,27 +15,25 @@ import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
 from process import standard_error
-from process.standard_error import MOST_WAITING, StandardError
+from process.standard_error import StandardError
 from tests.support import ROOT
+from tests.support.before import run_before
 from tests.support.embedded import valkey_of
-from tests.support.processes import children, processes_in, seconds_to_stop
-from tests.support.program import Program, environment
+from tests.support.processes import children, processes_in, seconds_to_stop, used
+from tests.support.program import NOWHERE, Connect, Program, Start, environment, refuses, seen
 from tests.support.raw_http import logged, open_to, read_to_end
 from tests.support.waiting import PATIENCE, wait_until
-from tests.test_server import refuses, seen
 from tests.watch.test_logs import requests_in, whole_lines
 
-Start = Callable[..., Program]
-Connect = Callable[[Program], HTTPConnection]
 Sink = tuple[int, int]  # what is written to; what could be read, or -1
 
-NOWHERE = "--redis-url=unix:/nowhere/redis.sock"
+#: Bytes that may wait, instead of eight times as many.
+FEWER = 128 * 1024
 
 #: A path as long as a line shows, so that few requests fill what may wait.
 LONG = "/?" + "x" * 480
@@ -97,6 +96,11 @@ def stopped_terminal(_: Path) -> Sink:
     return writing, reading
 
 
+def slow(*values: object) -> object:
+    """What is left to `make test-slow`."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 STALLED = [pipe, stopped_terminal, pipe_that_does_not_block, fifo, stream_socket]
 
 
@@ -116,6 +120,14 @@ def sink(tmp_path: Path) -> Iterator[Callable[[Callable[[Path], Sink]], Sink]]:
 
 
 Make = Callable[[Callable[[Path], Sink]], Sink]
+
+
+@pytest.fixture
+def small(program: Start, tmp_path: Path) -> Start:
+    """Start a program of which less may wait."""
+    fewer = f"MOST_WAITING, much.MUCH_WAITING = {FEWER}, {FEWER // 4}"
+    env = run_before(tmp_path, f"import process.standard_error as much\nmuch.{fewer}")
+    return functools.partial(program, NOWHERE, **env)
 
 
 def fill(writing: int) -> None:
@@ -144,7 +156,7 @@ def visit_until_lines_are_dropped(server: Program, connect: Connect) -> int:
         assert (answer.status, bool(answer.read())) == (200, True)
         if number % 50 == 0 and dropped(server):
             return number
-        assert number * len(LONG) < 10 * MOST_WAITING
+        assert number * len(LONG) < 10 * FEWER
     raise AssertionError
 
 
@@ -153,45 +165,33 @@ def numbers_in(log: bytes) -> list[int]:
     return [int(number) for number in re.findall(rb"x&(\d+)&", log)]
 
 
-def cpu_seconds(pids: set[int]) -> float:
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split() for pid in pids]
-    return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
-
-
 @pytest.mark.parametrize(
     ("kind", "processes"),
     [
-        *((kind, 1) for kind in BROKEN),
-        (pipe_without_reader, 2),
-        *(
-            pytest.param(one, 2, marks=pytest.mark.slow)
-            for one in BROKEN
-            if one is not pipe_without_reader
-        ),
+        *((pipe_without_reader, 2), (full_device, 1)),
+        *(slow(kind, processes) for kind in BROKEN[2:] for processes in (1, 2)),
+        *(slow(pipe_without_reader, 1), slow(full_device, 2)),
     ],
 )
 def test_broken_one_costs_no_page_and_no_core(
     kind: Callable[[Path], Sink], processes: int, sink: Make, program: Start
 ) -> None:
     server = program(NOWHERE, f"--processes={processes}", stderr=sink(kind)[0])
-    workers = children(server.process.pid) if processes > 1 else set()
+    serving = [server.process.pid, *(children(server.process.pid) if processes > 1 else ())]
     assert [server.get()[0] for _ in range(5)] == [200] * 5
     assert server.get("/healthz")[0] == 200
     wait_until(lambda: dropped(server) >= 5)
-    before, begun = cpu_seconds({server.process.pid, *workers}), time.monotonic()
+    before, begun = sum(map(used, serving)), time.monotonic()
     wait_until(lambda: time.monotonic() > begun + 1)
-    assert cpu_seconds({server.process.pid, *workers}) - before < 0.5
+    assert sum(map(used, serving)) - before < 0.5
     assert seconds_to_stop(server) < 1
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [*STALLED[:2], *(pytest.param(kind, marks=pytest.mark.slow) for kind in STALLED[2:])],
-)
+@pytest.mark.parametrize("kind", [pipe, *map(slow, STALLED[1:])])
 def test_stalled_one_costs_no_page_and_no_stop(
-    kind: Callable[[Path], Sink], sink: Make, program: Start, connect: Connect
+    kind: Callable[[Path], Sink], sink: Make, small: Start, connect: Connect
 ) -> None:
-    server = program(NOWHERE, stderr=sink(kind)[0])
+    server = small(stderr=sink(kind)[0])
     visit_until_lines_are_dropped(server, connect)
     assert server.get("/healthz")[0] == 200
     assert seconds_to_stop(server) < 1
@@ -200,7 +200,8 @@ def test_stalled_one_costs_no_page_and_no_stop(
 def test_one_that_stalls_from_the_start_keeps_no_worker_from_being_replaced(
     sink: Make, program: Start
 ) -> None:
-    writing, _ = sink(pipe)
+    """And what waits as workers are forked is written once."""
+    writing, reading = sink(pipe)
     fill(writing)
     server = program(NOWHERE, "--processes=2", stderr=writing)
     for _ in range(2):
@@ -209,14 +210,19 @@ def test_one_that_stalls_from_the_start_keeps_no_worker_from_being_replaced(
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda victim=victim: len(children(server.process.pid) - {victim}) == 2)
         assert server.get()[0] == 200
-    assert seconds_to_stop(server) < 1
+    with logged(server, reading) as log:
+        wait_until(lambda: log.count(b"counter off") >= 2)
+        server.signal()
+        assert server.process.wait(PATIENCE) == 0
+    assert log.count(b"listening on") == 1
+    assert log.count(b"stopping") == 2
 
 
-@pytest.mark.parametrize("log_format", ["text", pytest.param("json", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("log_format", ["text", slow("json")])
 def test_the_log_says_how_many_lines_were_dropped_when_there_is_room_again(
-    log_format: str, program: Start, connect: Connect
+    log_format: str, small: Start, connect: Connect
 ) -> None:
-    server = program(NOWHERE, f"--log-format={log_format}")
+    server = small(f"--log-format={log_format}")
     made = visit_until_lines_are_dropped(server, connect)
     note = server.wait_for(
         rb"(\d+) log lines were dropped, as standard error did not take them[^\n]*\n"
@@ -224,8 +230,7 @@ def test_the_log_says_how_many_lines_were_dropped_when_there_is_room_again(
     counted = int(note[1])
     wait_until(lambda: dropped(server) == counted)  # the metrics are those of a moment ago
     server.get(f"{LONG}&{made + 1}&")
-    server.signal()
-    assert server.wait() == 0
+    server.stop()
     lines = requests_in(whole_lines(server.log, log_format), log_format)
     numbers = numbers_in("\n".join(lines).encode())
     # What is missing is missing in one place, before the line that says so.
@@ -236,14 +241,10 @@ def test_the_log_says_how_many_lines_were_dropped_when_there_is_room_again(
 
 
 @pytest.mark.parametrize(
-    ("processes", "each", "length"),
-    [
-        (1, 1000, 300),
-        *(pytest.param(processes, 5000, 0, marks=pytest.mark.slow) for processes in (1, 2)),
-    ],
+    ("processes", "each", "length"), [(1, 150, 300), slow(1, 1000, 300), slow(2, 1000, 300)]
 )
 def test_no_line_is_lost_at_full_load_while_the_log_is_read(
-    processes: int, each: int, length: int, program: Start, tmp_path: Path
+    processes: int, each: int, length: int, small: Start, tmp_path: Path
 ) -> None:
     clients = 8
     path = f"/healthz/{'-' * length}x&"
@@ -252,7 +253,7 @@ def test_no_line_is_lost_at_full_load_while_the_log_is_read(
         reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=copy)
     assert reader.stdin is not None
     with reader, killing(reader):
-        server = program(NOWHERE, f"--processes={processes}", stderr=reader.stdin.fileno())
+        server = small(f"--processes={processes}", stderr=reader.stdin.fileno())
         opened = [open_to(server) for _ in range(clients)]
         for number, client in enumerate(opened):
             lines = range(number * each, (number + 1) * each)
@@ -266,7 +267,7 @@ def test_no_line_is_lost_at_full_load_while_the_log_is_read(
         server.signal()
         assert server.wait() == 0
     log = (tmp_path / "log").read_bytes()
-    assert len(log) > 2 * MOST_WAITING  # several times what may wait
+    assert len(log) > 2 * FEWER  # several times what may wait
     numbers = numbers_in_lines_of(log)
     assert sorted(numbers) == list(range(each * clients))
     for number in range(clients):  # the lines of a connection are in the order of its requests
@@ -298,11 +299,7 @@ def numbers_in_lines_of(log: bytes | bytearray) -> list[int]:
 
 @pytest.mark.parametrize(
     ("kind", "processes"),
-    [
-        (pipe, 2),
-        (pipe_that_does_not_block, 1),
-        *(pytest.param(kind, 1, marks=pytest.mark.slow) for kind in (pipe, stream_socket)),
-    ],
+    [(pipe, 2), *(slow(kind, 1) for kind in (pipe, pipe_that_does_not_block, stream_socket))],
 )
 def test_what_waits_for_a_slow_reader_is_written_at_the_end(
     kind: Callable[[Path], Sink], processes: int, sink: Make, program: Start, connect: Connect
@@ -310,7 +307,7 @@ def test_what_waits_for_a_slow_reader_is_written_at_the_end(
     writing, reading = sink(kind)
     server = program(NOWHERE, f"--processes={processes}", stderr=writing)
     connections = [connect(server) for _ in range(16)]
-    made = 1000  # far more than a pipe holds, or a socket, and less than may wait
+    made = 500  # far more than a pipe holds, or a socket, and less than may wait
     for number in range(made):
         connection = connections[number % 16]
         connection.request("GET", f"{LONG}&{number}&")
@@ -321,19 +318,6 @@ def test_what_waits_for_a_slow_reader_is_written_at_the_end(
         assert server.process.wait(PATIENCE) == 0
     assert sorted(numbers_in_lines_of(log)) == list(range(made))
     assert log.count(b"stopping") == processes
-
-
-def test_what_waits_as_workers_are_forked_is_written_once(sink: Make, program: Start) -> None:
-    writing, reading = sink(pipe)
-    fill(writing)
-    server = program(NOWHERE, "--processes=2", stderr=writing)
-    wait_until(lambda: len(children(server.process.pid)) == 2)
-    with logged(server, reading) as log:
-        wait_until(lambda: log.count(b"counter off") == 2)
-        server.signal()
-        assert server.process.wait(PATIENCE) == 0
-    assert log.count(b"listening on") == 1
-    assert log.count(b"stopping") == 2
 
 
 def test_second_signal_stops_at_once_all_the_same(
@@ -393,13 +377,8 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("kind", "arguments", "status"),
     [
-        *((pipe_without_reader, *one) for one in REFUSED),
-        *((kind, *one) for kind in (full_device, pipe) for one in REFUSED[:1]),
-        *(
-            pytest.param(kind, *one, marks=pytest.mark.slow)
-            for kind in (full_device, pipe)
-            for one in REFUSED[1:]
-        ),
+        *((pipe, *REFUSED[0]), (full_device, *REFUSED[1]), (pipe_without_reader, *REFUSED[3])),
+        *(slow(kind, *one) for kind in (full_device, pipe, pipe_without_reader) for one in REFUSED),
         # With a pipe that stalls it waits, as programs of a command line do.
         (pipe_without_reader, ["check.py", "ftp://h"], 2),
     ],
