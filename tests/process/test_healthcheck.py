@@ -13,10 +13,8 @@ from config import Settings
 from process import healthcheck
 from process.healthcheck import what_is_wrong
 from tests.support.here import refused, run_here
-from tests.support.program import Program, run_to_end
+from tests.support.program import NOWHERE, Start, run_to_end
 from tests.support.waiting import PATIENCE
-
-Start = Callable[..., Program]
 
 HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -57,7 +55,7 @@ def deaf(address: str = "127.0.0.1") -> Iterator[int]:
 def test_it_tells_whether_the_server_answers(
     program: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = program("--redis-url=unix:/nowhere/redis.sock")
+    server = program(NOWHERE)
     result = run_to_end("--healthcheck", PORT=str(server.port))
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     monkeypatch.setattr(healthcheck, "TIMEOUT", 0.1)
@@ -113,12 +111,9 @@ def test_it_imports_no_server() -> None:
     assert not imported & {"redis", "tornado.web", "uvloop"}
 
 
-def test_without_a_server_it_is_one_line_and_status_1() -> None:
+def test_without_a_server_or_with_something_else_it_is_one_line_and_status_1() -> None:
     with deaf() as port:
         line = refused(run_here("--healthcheck", "--address=127.0.0.1", f"--port={port}"), 1)
     assert f"127.0.0.1 port {port}" in line
-
-
-def test_something_else_is_one_line_and_status_1() -> None:
     with answering(b"-ERR unknown command\r\n") as (port, _):
         refused(run_here("--healthcheck", "--address=127.0.0.1", f"--port={port}"), 1)

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
@@ -15,12 +14,9 @@ import pytest
 from process import usable_cores
 from process.signals import SAME_SIGNAL
 from tests.support.processes import children, is_running, processes_in, seconds_to_stop
-from tests.support.program import Program, run_to_end
+from tests.support.program import Connect, Program, Start, run_to_end
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
-
-Start = Callable[..., Program]
-Connect = Callable[[Program], HTTPConnection]
 
 
 def workers_of(server: Program, number: int, besides: Path | None = None) -> set[int]:
@@ -58,27 +54,26 @@ def numbers(visitors: list[HTTPConnection]) -> list[int]:
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_workers_hand_out_consecutive_numbers(
+def test_workers_count_together_each_serves_alone_and_none_outlives_the_parent(
     processes: int, program: Start, valkey: Valkey
 ) -> None:
     server = program(f"--redis-url={valkey.url}", "--access-log=false", PROCESSES=str(processes))
-    workers_of(server, processes)
+    workers = workers_of(server, processes)
     with ThreadPoolExecutor(20) as visitors:
-        shown = list(visitors.map(lambda _: server.visits(), range(300)))
-    assert sorted(shown) == list(range(1, 301))
-    assert valkey.counter() == 300
+        shown = list(visitors.map(lambda _: server.visits(), range(150)))
+    assert sorted(shown) == list(range(1, 151))
+    assert valkey.counter() == 150
     # One line says where, not one for each worker.
     assert server.log.count(b"listening on") == 1
-
-
-def test_each_worker_serves_while_the_other_hangs(program: Start, valkey: Valkey) -> None:
-    server = program(f"--redis-url={valkey.url}", "--processes=2")
-    for worker in workers_of(server, 2):
+    for worker in sorted(workers)[:2]:  # it serves while the other one hangs
         os.kill(worker, signal.SIGSTOP)
         try:
             assert server.visits()
         finally:
             os.kill(worker, signal.SIGCONT)
+    server.signal(signal.SIGKILL)
+    server.process.wait()
+    wait_until(lambda: not any(is_running(worker) for worker in workers))
 
 
 def sockets_of(pid: int) -> int:
@@ -89,8 +84,9 @@ def sockets_of(pid: int) -> int:
     return found
 
 
-def test_connections_are_spread_over_the_workers(
-    program: Start, connect: Connect, valkey: Valkey
+@pytest.mark.parametrize("others", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_connections_are_spread_over_the_workers_who_are_gone_within_a_second(
+    others: int, program: Start, connect: Connect, valkey: Valkey
 ) -> None:
     server = program(f"--redis-url={valkey.url}", "--processes=2")
     workers = workers_of(server, 2)
@@ -105,19 +101,17 @@ def test_connections_are_spread_over_the_workers(
     # Of a worker that a busy machine keeps from accepting at once, the other takes them over, so
     # not every 64 tell how the system spreads them.
     wait_until(lambda: fewest_of_64() >= 16)
+    # To others, the port is taken.
+    other = run_to_end(f"--port={server.port}", f"--processes={others}")
+    said = f"server.py: cannot listen on port {server.port}: Address already in use\n"
+    assert (other.returncode, other.stderr) == (1, said)
+    assert seconds_to_stop(server) < 1
+    assert not any(is_running(worker) for worker in workers)
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_port_of_other_workers_is_taken(processes: int, program: Start, valkey: Valkey) -> None:
-    server = program(f"--redis-url={valkey.url}", "--processes=2")
-    other = run_to_end(f"--port={server.port}", f"--processes={processes}")
-    assert other.returncode == 1
-    assert other.stderr == (
-        f"server.py: cannot listen on port {server.port}: Address already in use\n"
-    )
-
-
-def test_worker_that_died_is_replaced(program: Start, valkey: Valkey) -> None:
+def test_worker_that_died_is_replaced_and_a_signal_meanwhile_ends_all(
+    program: Start, valkey: Valkey
+) -> None:
     server = program(f"--redis-url={valkey.url}", "--processes=2")
     for died in (1, 2):
         before = workers_of(server, 2)
@@ -127,41 +121,30 @@ def test_worker_that_died_is_replaced(program: Start, valkey: Valkey) -> None:
         wait_until(lambda victim=victim: len(children(server.process.pid) - {victim}) == 2)
         counting(server, 2 + died)
         assert server.visits() == died
-    server.signal()
-    assert server.wait() == 0
+    workers = workers_of(server, 2)
+    os.kill(min(workers), signal.SIGKILL)
+    server.wait_for(b"(?s)" + b".*".join([b"starting another"] * 3))
+    server.stop()
+    assert not any(is_running(worker) for worker in workers)
 
 
-def test_one_process_starts_no_worker(program: Start, valkey: Valkey) -> None:
-    server = program(f"--redis-url={valkey.url}")
-    counting(server, 1)
-    assert server.visits() == 1
-    assert children(server.process.pid) == set()
-
-
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_garbage_is_collected_once_it_serves(
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 0])
+def test_0_processes_are_one_for_each_core_and_collect_garbage_once_they_serve(
     processes: int, program: Start, valkey: Valkey, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import gc, os, signal\n"
         "signal.signal(signal.SIGUSR1, lambda *_: os.write(2, b'gc %d\\n' % gc.isenabled()))\n"
     )
-    server = program(
-        f"--redis-url={valkey.url}", PYTHONPATH=str(tmp_path), PROCESSES=str(processes)
-    )
-    serving = workers_of(server, processes) if processes > 1 else {server.process.pid}
-    server.visits()
+    env = {"PYTHONPATH": str(tmp_path), "PROCESSES": str(processes)}
+    server = program(f"--redis-url={valkey.url}", **env)
+    cores = processes or usable_cores()
+    serving = workers_of(server, cores if cores > 1 else 0) or {server.process.pid}
+    assert server.visits() == 1
     for pid in serving:
         server.log = b""
         os.kill(pid, signal.SIGUSR1)
         assert server.wait_for(rb"gc (\d)")[1] == b"1"
-
-
-def test_0_processes_are_one_for_each_core_that_may_be_used(program: Start, valkey: Valkey) -> None:
-    server = program(f"--redis-url={valkey.url}", "--processes=0")
-    cores = usable_cores()
-    workers_of(server, cores if cores > 1 else 0)
-    assert server.visits() == 1
 
 
 def test_0_processes_heed_the_affinity(program: Start, valkey: Valkey) -> None:
@@ -175,20 +158,26 @@ def test_0_processes_heed_the_affinity(program: Start, valkey: Valkey) -> None:
     assert not children(server.process.pid)
 
 
-@pytest.mark.parametrize("whole_group", [False, True])
-def test_signal_drains_every_worker(
-    whole_group: bool, program: Start, connect: Connect, valkey: Valkey
+@pytest.mark.parametrize(
+    ("signums", "of"),
+    [
+        ([signal.SIGTERM], "parent"),
+        ([signal.SIGTERM] * 2, "each"),  # as systemd sends it, to each process of the service
+        pytest.param([signal.SIGINT], "group", marks=pytest.mark.slow),  # as Ctrl-C is
+    ],
+)
+def test_signal_drains_every_worker_and_cuts_no_request(
+    signums: list[int], of: str, program: Start, connect: Connect, valkey: Valkey
 ) -> None:
-    """Ctrl-C in a terminal is a SIGINT to the whole group of processes."""
-    server = program(
-        f"--redis-url={valkey.url}", "--processes=2", "--redis-timeout=60", "--grace=60"
-    )
+    patient = ("--redis-timeout=60", "--grace=60")
+    server = program(f"--redis-url={valkey.url}", "--processes=2", *patient)
     workers = workers_of(server, 2)
     visitors = in_flight(server, connect, valkey)
-    if whole_group:
-        os.killpg(server.process.pid, signal.SIGINT)
-    else:
-        server.signal()
+    for signum in signums:
+        if of == "group":
+            os.killpg(server.process.pid, signum)
+        for pid in (*(workers if of == "each" else ()), *([server.process.pid] * (of != "group"))):
+            os.kill(pid, signum)
     server.wait_for(rb"(?s)stopping.*stopping")
     assert all(is_running(worker) for worker in workers)
     valkey.go_on()
@@ -198,30 +187,11 @@ def test_signal_drains_every_worker(
     assert b"Traceback" not in server.log
 
 
-def test_idle_workers_are_gone_within_a_second(program: Start, valkey: Valkey) -> None:
-    server = program(f"--redis-url={valkey.url}", "--processes=2")
-    workers = workers_of(server, 2)
-    assert seconds_to_stop(server) < 1
-    assert not any(is_running(worker) for worker in workers)
-
-
-def test_signal_while_a_worker_is_being_replaced_ends_all(program: Start, valkey: Valkey) -> None:
-    server = program(f"--redis-url={valkey.url}", "--processes=2")
-    workers = workers_of(server, 2)
-    os.kill(min(workers), signal.SIGKILL)
-    server.wait_for(b"starting another")
-    server.signal()
-    assert server.wait() == 0
-    assert not any(is_running(worker) for worker in workers)
-    assert b"Traceback" not in server.log
-
-
 def test_second_signal_stops_every_worker_at_once(
     program: Start, connect: Connect, valkey: Valkey
 ) -> None:
-    server = program(
-        f"--redis-url={valkey.url}", "--processes=2", "--redis-timeout=60", "--grace=60"
-    )
+    patient = ("--redis-timeout=60", "--grace=60")
+    server = program(f"--redis-url={valkey.url}", "--processes=2", *patient)
     workers = workers_of(server, 2)
     in_flight(server, connect, valkey)
     server.signal()
@@ -229,30 +199,6 @@ def test_second_signal_stops_every_worker_at_once(
     time.sleep(SAME_SIGNAL)  # else it would be the same
     assert seconds_to_stop(server, status=0) < 1
     assert not any(is_running(worker) for worker in workers)
-
-
-def test_a_signal_to_the_whole_group_cuts_no_request(
-    program: Start, connect: Connect, valkey: Valkey
-) -> None:
-    """As systemd sends it, to each process of the service."""
-    server = program(f"--redis-url={valkey.url}", "--processes=2", *["--redis-timeout=60"])
-    workers = workers_of(server, 2)
-    visitors = in_flight(server, connect, valkey)
-    for signum in (signal.SIGTERM, signal.SIGTERM):
-        for pid in (*workers, server.process.pid):
-            os.kill(pid, signum)
-    server.wait_for(rb"(?s)stopping.*stopping")
-    valkey.go_on()
-    assert numbers(visitors) == list(range(1, 21))
-    assert server.wait() == 0
-
-
-def test_workers_end_with_a_parent_that_was_killed(program: Start, valkey: Valkey) -> None:
-    server = program(f"--redis-url={valkey.url}", "--processes=2")
-    workers = workers_of(server, 2)
-    server.signal(signal.SIGKILL)
-    server.process.wait()
-    wait_until(lambda: not any(is_running(worker) for worker in workers))
 
 
 def test_workers_share_the_embedded_valkey_and_leave_no_process(
