@@ -22,16 +22,14 @@ import trustme
 import config
 import process.tls
 from config import SettingError, Settings
-from process import Certificate
-from tests.support.here import refused, run_here
+from process import Certificate, healthcheck
+from tests.support.here import Serve, refused, run_here
 from tests.support.processes import children, seconds_to_stop
-from tests.support.program import Program, run_to_end
+from tests.support.program import NOWHERE, Site, Start, run_to_end
+from tests.support.raw_http import read_to_end
 from tests.support.waiting import PATIENCE, eventually, wait_until
 
-Start = Callable[..., Program]
 Date = datetime.datetime
-
-NO_REDIS = "--redis-url=unix:/nowhere/redis.sock"
 
 authority = trustme.CA()
 strangers = trustme.CA()
@@ -93,14 +91,9 @@ def connect() -> Iterator[Connect]:
     """Open a connection to a program, over TLS."""
     opened: list[http.client.HTTPSConnection] = []
 
-    def connect(
-        program: Program, context: ssl.SSLContext | None = None
-    ) -> http.client.HTTPSConnection:
-        opened.append(
-            http.client.HTTPSConnection(
-                "localhost", program.port, timeout=PATIENCE, context=context or trusting()
-            )
-        )
+    def connect(site: Site, context: ssl.SSLContext | None = None) -> http.client.HTTPSConnection:
+        secure, place = context or trusting(), ("localhost", site.port)
+        opened.append(http.client.HTTPSConnection(*place, timeout=PATIENCE, context=secure))
         opened[-1].connect()
         return opened[-1]
 
@@ -126,11 +119,11 @@ def serial(connection: http.client.HTTPSConnection) -> object:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # for TLS 1.1
-def test_pages_are_served_over_tls_1_2_and_newer_and_the_log_says_https(
-    files: Files, program: Start, connect: Connect
+def test_pages_are_served_over_tls_1_2_and_newer_with_forward_secrecy_and_the_log_says_https(
+    files: Files, served: Serve, connect: Connect
 ) -> None:
-    server = program(NO_REDIS, *files.flags)
-    assert server.url.startswith("https://")
+    server = served(NOWHERE, *files.flags)
+    server.wait_for(b"listening on https://")
     connection = connect(server)
     assert ask(connection, "/") == ask(connection, "/healthz") == 200
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
@@ -145,12 +138,7 @@ def test_pages_are_served_over_tls_1_2_and_newer_and_the_log_says_https(
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises(ssl.SSLError):
         connect(server, context)
-
-
-def test_tls_1_2_is_agreed_on_with_forward_secrecy_and_authenticated_encryption_alone(
-    files: Files, program: Start
-) -> None:
-    server = program(*files.flags, "--redis-url=unix:/nowhere/redis.sock")
+    # TLS 1.2 is agreed on with forward secrecy and authenticated encryption alone.
     taken = ("ECDHE+AESGCM", "ECDHE+CHACHA20")
     for ciphers in (*taken, "AES256-GCM-SHA384", "ECDHE+SHA256:ECDHE+SHA384:!AEAD", "kRSA"):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -163,42 +151,27 @@ def test_tls_1_2_is_agreed_on_with_forward_secrecy_and_authenticated_encryption_
             else:
                 with pytest.raises(ssl.SSLError):
                     context.wrap_socket(plain)
-    server.signal()
-    assert server.wait() == 0
-    assert server.log.count(b"SSL Error") == 1
+    server.stop()
+    assert server.log.count(b"SSL Error") == 1, "one line, however often"
 
 
-def test_plain_http_is_closed_with_one_line_however_often(files: Files, program: Start) -> None:
-    server = program(NO_REDIS, *files.flags)
+def test_what_is_no_tls_ends_the_connection_alone(
+    files: Files, served: Serve, connect: Connect
+) -> None:
+    server = served(NOWHERE, *files.flags)
+    garbled, other = connect(server), connect(server)
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            with contextlib.suppress(ConnectionResetError):
-                while data := client.recv(4096):
-                    assert b"HTTP" not in data
-    server.signal()
-    assert server.wait() == 0
-    assert server.log.count(b"SSL Error") == 1
-    assert b"Traceback" not in server.log
-
-
-def test_what_is_no_tls_after_the_handshake_ends_the_connection_alone(
-    files: Files, program: Start, connect: Connect
-) -> None:
-    server = program(NO_REDIS, *files.flags)
-    garbled, other = connect(server), connect(server)
+            assert b"HTTP" not in read_to_end(client)
     assert ask(garbled) == 200
-    raw = socket.socket(fileno=os.dup(garbled.sock.fileno()))
-    with raw:
+    with socket.socket(fileno=os.dup(garbled.sock.fileno())) as raw:  # after the handshake
         raw.settimeout(PATIENCE)
         raw.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        with contextlib.suppress(ConnectionResetError):
-            while raw.recv(4096):
-                pass
+        read_to_end(raw)
     assert ask(other) == 200
-    server.signal()
-    assert server.wait() == 0
-    assert b"Traceback" not in server.log
+    server.stop()
+    assert server.log.count(b"SSL Error") == 1
     assert b"Fatal" not in server.log
 
 
@@ -208,7 +181,7 @@ def test_what_is_no_tls_after_the_handshake_ends_the_connection_alone(
 def test_idle_server_closes_tls_properly_and_is_gone_within_a_second(
     files: Files, program: Start, connect: Connect
 ) -> None:
-    server = program(NO_REDIS, *files.flags)
+    server = program(NOWHERE, *files.flags)
     older = trusting()
     older.maximum_version = ssl.TLSVersion.TLSv1_2
     idle = [connect(server, context) for context in (trusting(), older) for _ in range(5)]
@@ -224,54 +197,51 @@ def test_idle_server_closes_tls_properly_and_is_gone_within_a_second(
 # Who is served.
 
 
-def test_clients_must_show_a_certificate_that_the_authority_signed(
-    files: Files, program: Start, connect: Connect
-) -> None:
-    server = program(NO_REDIS, *files.flags, f"--tls-client-ca={files.ca}")
-    assert ask(connect(server, showing(authority.issue_cert("client.example"))), "/") == 200
-    past = authority.issue_cert("a", not_before=Date(2020, 1, 1), not_after=Date(2021, 1, 1))
-    for context in (trusting(), showing(strangers.issue_cert("client.example")), showing(past)):
-        with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
-            ask(connect(server, context))
-    server.signal()
-    assert server.wait() == 0
-    assert server.log.count(b"200 GET") == 1
-    assert b"Traceback" not in server.log
-
-
-def test_healthcheck_asks_over_tls(files: Files, program: Start) -> None:
-    server = program(NO_REDIS, *files.flags, "--log-level=debug")
-    health = run_to_end("--healthcheck", f"--port={server.port}", *files.flags)
-    assert (health.returncode, health.stderr) == (0, "")
-    server.wait_for(b"200 GET /healthz")
-
-
-@pytest.mark.parametrize("is_alive", [True, False])
-def test_healthcheck_works_where_clients_must_show_a_certificate(
-    is_alive: bool, files: Files, program: Start
+def test_clients_must_show_a_certificate_that_the_authority_of_now_signed(
+    files: Files, served: Serve, connect: Connect
 ) -> None:
     flags = (*files.flags, f"--tls-client-ca={files.ca}")
-    server = program(NO_REDIS, *flags, "--log-level=debug")
-    if not is_alive:
-        server.signal(signal.SIGSTOP)
-    health = run_to_end("--healthcheck", f"--port={server.port}", *flags)
-    server.signal(signal.SIGCONT)
-    if is_alive:
-        assert (health.returncode, health.stderr) == (0, "")
-    else:
-        assert "timed out" in refused(health, 1)
-    server.signal()
-    assert server.wait() == 0
-    assert b"SSL Error" not in server.log
+    server = served(NOWHERE, *flags)
+    ours, stranger = (showing(one.issue_cert("client.example")) for one in (authority, strangers))
+    past = authority.issue_cert("a", not_before=Date(2020, 1, 1), not_after=Date(2021, 1, 1))
+
+    def refuses(context: ssl.SSLContext) -> None:
+        with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+            ask(connect(server, context))
+
+    assert ask(connect(server, ours), "/") == 200
+    for context in (trusting(), stranger, showing(past)):
+        refuses(context)
+    health = run_here("--healthcheck", f"--port={server.port}", *flags)
+    assert (health.returncode, health.stderr) == (0, "")
+    files.replace(files.ca, strangers.cert_pem.bytes())
+    server.wait_for(b"TLS files read again")
+    assert ask(connect(server, stranger), "/") == 200
+    refuses(ours)
+    server.stop()
+    assert server.log.count(b"200 GET") == 2
 
 
-def test_healthcheck_over_tls_of_a_server_that_has_none_is_one_line(
-    files: Files, program: Start
+def test_healthcheck_asks_over_tls(
+    files: Files, served: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = program(NO_REDIS)
-    for more in ((), (f"--tls-client-ca={files.ca}",)):
-        health = run_to_end("--healthcheck", f"--port={server.port}", *files.flags, *more)
-        assert f"port {server.port}" in refused(health, 1)
+    monkeypatch.setattr(healthcheck, "TIMEOUT", 0.5)
+    flags = [files.flags, (*files.flags, f"--tls-client-ca={files.ca}")]
+    for some in flags:
+        server = served(NOWHERE, *some, "--log-level=debug")
+        health = run_here("--healthcheck", f"--port={server.port}", *some)
+        assert (health.returncode, health.stderr) == (0, "")
+        server.stop()
+        assert (b"200 GET /healthz" in server.log) == (some == files.flags)
+        assert b"SSL Error" not in server.log
+    server = served(NOWHERE)  # it has no TLS
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        for port, said in ((server.port, ""), (deaf.getsockname()[1], "timed out")):
+            for some in flags:
+                health = run_here("--healthcheck", f"--port={port}", *some)
+                line = refused(health, 1)
+                assert f"port {port}" in line
+                assert said in line
 
 
 # What is refused.
@@ -302,63 +272,57 @@ def _weaken(files: Files) -> None:
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
 
-def _past(files: Files) -> None:
-    files.put(authority.issue_cert("a", not_before=Date(2020, 1, 1), not_after=Date(2021, 1, 1)))
+def _put(files: Files, year: int) -> None:
+    valid = {"not_before": Date(year, 1, 1), "not_after": Date(year + 1, 1, 1)}
+    files.put(authority.issue_cert("a", **valid))  # type: ignore[arg-type]
 
 
-def _future(files: Files) -> None:
-    files.put(authority.issue_cert("a", not_before=Date(2900, 1, 1), not_after=Date(2901, 1, 1)))
-
-
-def _mismatch(files: Files) -> None:
-    files.key.write_bytes(authority.issue_cert("a").private_key_pem.bytes())
-
-
-def _other_type(files: Files) -> None:
-    pair = authority.issue_cert("a", key_type=trustme.KeyType.RSA)
+def _mismatch(files: Files, key_type: trustme.KeyType) -> None:
+    pair = authority.issue_cert("a", key_type=key_type)
     files.key.write_bytes(pair.private_key_pem.bytes())
 
 
+def _swap(files: Files) -> None:
+    files.cert.write_bytes(files.key.read_bytes())
+
+
+def _cut(path: Path, length: int) -> None:
+    path.write_text(path.read_text()[:length])
+
+
+def _link(files: Files) -> None:
+    files.key.unlink()
+    files.key.symlink_to(files.key)
+
+
+NO_CERTIFICATE, NO_KEY = "no certificate in PEM form", "no private key in PEM form"
+ENCRYPTED, ANOTHER = "encrypted; it has to be readable", "not the key of --tls-cert={cert}"
+NO_FILE = "No such file or directory"
+
+#: What is done to the files, of which it is said, and what.
 BAD: dict[str, tuple[Callable[[Files], object], str, str]] = {
-    "no certificate": (lambda f: f.cert.unlink(), "cert", "No such file or directory"),
-    "no key": (lambda f: f.key.unlink(), "key", "No such file or directory"),
-    "junk certificate": (lambda f: f.cert.write_text("é"), "cert", "no certificate in PEM form"),
-    "empty certificate": (lambda f: f.cert.write_text(""), "cert", "no certificate in PEM form"),
-    "key as certificate": (
-        lambda f: f.cert.write_bytes(f.key.read_bytes()),
-        "cert",
-        "no certificate in PEM form",
-    ),
-    "half a certificate": (
-        lambda f: f.cert.write_text(f.cert.read_text()[:300]),
-        "cert",
-        "no certificate in PEM form",
-    ),
-    "junk key": (lambda f: f.key.write_text("é"), "key", "no private key in PEM form"),
-    "empty key": (lambda f: f.key.write_text(""), "key", "no private key in PEM form"),
-    "half a key": (
-        lambda f: f.key.write_text(f.key.read_text()[:100]),
-        "key",
-        "no private key in PEM form",
-    ),
-    "encrypted key": (
-        lambda f: _encrypt(f.key),
-        "key",
-        "encrypted; it has to be readable without a password",
-    ),
+    "no certificate": (lambda f: f.cert.unlink(), "cert", NO_FILE),
+    "no key": (lambda f: f.key.unlink(), "key", NO_FILE),
+    "junk certificate": (lambda f: f.cert.write_text("é"), "cert", NO_CERTIFICATE),
+    "empty certificate": (lambda f: f.cert.write_text(""), "cert", NO_CERTIFICATE),
+    "key as certificate": (_swap, "cert", NO_CERTIFICATE),
+    "half a certificate": (lambda f: _cut(f.cert, 300), "cert", NO_CERTIFICATE),
+    "junk key": (lambda f: f.key.write_text("é"), "key", NO_KEY),
+    "empty key": (lambda f: f.key.write_text(""), "key", NO_KEY),
+    "half a key": (lambda f: _cut(f.key, 100), "key", NO_KEY),
+    "encrypted key": (lambda f: _encrypt(f.key), "key", ENCRYPTED + " without a password"),
     "weak key": (_weaken, "cert", "ee key too small"),
-    "expired": (_past, "cert", "certificate has expired"),
-    "not yet valid": (_future, "cert", "certificate is not yet valid"),
-    "another's key": (_mismatch, "key", "not the key of --tls-cert={cert}"),
-    "key of another type": (_other_type, "key", "not the key of --tls-cert={cert}"),
+    "expired": (lambda f: _put(f, 2020), "cert", "certificate has expired"),
+    "not yet valid": (lambda f: _put(f, 2900), "cert", "certificate is not yet valid"),
+    "another's key": (lambda f: _mismatch(f, trustme.KeyType.ECDSA), "key", ANOTHER),
+    "key of another type": (lambda f: _mismatch(f, trustme.KeyType.RSA), "key", ANOTHER),
     "folder": (lambda f: (f.key.unlink(), f.key.mkdir()), "key", "not a regular file"),
-    "endless link": (
-        lambda f: (f.key.unlink(), f.key.symlink_to(f.key)),
-        "key",
-        "Too many levels of symbolic links",
-    ),
+    "endless link": (_link, "key", "Too many levels of symbolic links"),
     "pipe": (lambda f: (f.cert.unlink(), os.mkfifo(f.cert)), "cert", "not a regular file"),
 }
+
+
+SOME = ("no key", "junk certificate", "another's key", "expired", "pipe", "folder")
 
 
 @pytest.mark.parametrize("what", BAD)
@@ -385,32 +349,36 @@ def test_a_file_that_may_not_be_read_is_refused(files: Files) -> None:
 def test_a_start_with_a_bad_pair_has_status_1(files: Files) -> None:
     spoil, which, _ = BAD["encrypted key"]
     spoil(files)
-    line = refused(run_to_end(NO_REDIS, "--port=0", *files.flags), 1)
+    line = refused(run_to_end(NOWHERE, "--port=0", *files.flags), 1)
     assert line.startswith(f"--tls-{which}=")
 
 
-@pytest.mark.parametrize("what", ["missing", "junk", "a client's", "expired"])
-def test_a_client_ca_that_cannot_be_used_is_refused(what: str, files: Files) -> None:
-    authority_of_now = "no certificate of an authority that is valid now"
-    if what == "missing":
-        files.ca.unlink()
-        why = "No such file or directory"
-    elif what == "junk":
-        files.ca.write_text("junk")
-        why = "no certificate in PEM form"
-    elif what == "a client's":
-        files.ca.write_bytes(authority.issue_cert("a").cert_chain_pems[0].bytes())
-        why = authority_of_now
-    else:
-        files.ca.write_bytes(expired_authority(files.folder))
-        why = authority_of_now
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda f: f.ca.unlink(), NO_FILE),
+        (lambda f: f.ca.write_text("junk"), NO_CERTIFICATE),
+        *(
+            (spoil, "no certificate of an authority that is valid now")
+            for spoil in (
+                lambda f: f.ca.write_bytes(authority.issue_cert("a").cert_chain_pems[0].bytes()),
+                lambda f: f.ca.write_bytes(expired_authority()),
+            )
+        ),
+    ],
+    ids=["missing", "junk", "a client's", "expired"],
+)
+def test_a_client_ca_that_cannot_be_used_is_refused(
+    spoil: Callable[[Files], object], why: str, files: Files
+) -> None:
+    spoil(files)
     settings = dataclasses.replace(files.settings, tls_client_ca=str(files.ca))
     with pytest.raises(SettingError) as error:
         Certificate(settings)
     assert str(error.value) == f"--tls-client-ca={files.ca}: {why}"
 
 
-def expired_authority(folder: Path) -> bytes:
+def expired_authority() -> bytes:
     """A certificate of an authority that was valid for a day, and is no more.
 
     Neither trustme nor the command line of OpenSSL 3.0 makes one that has expired.
@@ -432,25 +400,27 @@ def expired_authority(folder: Path) -> bytes:
 
 
 def test_a_new_pair_is_served_to_new_connections_and_open_ones_stay(
-    files: Files, program: Start, connect: Connect
+    files: Files, served: Serve, connect: Connect
 ) -> None:
-    server = program(NO_REDIS, *files.flags)
+    server = served(NOWHERE, *files.flags, "--admin-port=0")
+    admin = int(server.wait_for(rb"admin port at http://127\.0\.0\.1:(\d+)/")[1])
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", admin)) as plain:
+        plain.request("GET", "/version")
+        assert plain.getresponse().status == 200
     old = connect(server)
     assert ask(old) == 200
-    new = authority.issue_cert("localhost", not_after=Date(2999, 5, 6))
-    files.put(new)
+    files.put(authority.issue_cert("localhost", not_after=Date(2999, 5, 6)))
     server.wait_for(rb"TLS files read again, certificate valid until May +6 00:00:00 2999 GMT")
     assert serial(connect(server)) != serial(old)
     assert ask(old) == 200
-    server.signal()
-    assert server.wait() == 0
+    server.stop()
     assert server.log.count(b"TLS") == 1
 
 
 def test_every_worker_takes_a_new_pair_one_that_is_started_later_too(
     files: Files, program: Start, connect: Connect
 ) -> None:
-    server = program(NO_REDIS, *files.flags, "--processes=2")
+    server = program(NOWHERE, *files.flags, "--processes=2")
     wait_until(lambda: len(children(server.process.pid)) == 2)
     first = serial(connect(server))
     files.put(authority.issue_cert("localhost"))
@@ -461,16 +431,6 @@ def test_every_worker_takes_a_new_pair_one_that_is_started_later_too(
     # From its first connection on: this one waits until a worker is there to take it.
     assert serial(connect(server)) != first
     server.wait_for(rb"(?s)(TLS files read again.*){4}")
-
-
-def test_another_client_ca_is_asked_for(files: Files, program: Start, connect: Connect) -> None:
-    server = program(NO_REDIS, *files.flags, f"--tls-client-ca={files.ca}")
-    stranger = showing(strangers.issue_cert("client.example"))
-    files.replace(files.ca, strangers.cert_pem.bytes())
-    server.wait_for(b"TLS files read again")
-    assert ask(connect(server, stranger)) == 200
-    with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
-        ask(connect(server, showing(authority.issue_cert("client.example"))))
 
 
 @contextlib.asynccontextmanager
@@ -503,7 +463,10 @@ async def looks(monkeypatch: pytest.MonkeyPatch, certificate: Certificate, numbe
 
 @pytest.mark.gen_test
 @pytest.mark.usefixtures("soon")
-@pytest.mark.parametrize("what", BAD)
+@pytest.mark.parametrize(
+    "what",
+    [*SOME, *(pytest.param(one, marks=pytest.mark.slow) for one in BAD if one not in SOME)],
+)
 async def test_a_bad_new_pair_is_one_line_while_the_old_one_serves_and_a_good_one_another(
     what: str, files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
