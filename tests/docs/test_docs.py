@@ -1,8 +1,9 @@
 """The documentation: it says what the program does, and its links lead somewhere."""
 
+import functools
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -12,7 +13,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from tests.support import ROOT
-from tests.support.program import Program, run_to_end
+from tests.support.here import Serve, run_here
+from tests.support.program import NOWHERE
 from tests.support.raw_http import talk
 from watch import Metrics
 from watch.exposition import FORMS, Exposition
@@ -37,6 +39,7 @@ def pages(folder: Path = ROOT) -> Iterator[str]:
 PAGES = list(pages())
 
 
+@functools.cache
 def tokens(page: str) -> list[Token]:
     return MarkdownIt("commonmark").enable("table").parse((ROOT / page).read_text("utf-8"))
 
@@ -72,6 +75,7 @@ def _is_of_a_word(character: str) -> bool:
     return category[0] in "LM" or category in ("Nd", "Pc")
 
 
+@functools.cache
 def anchors(page: str) -> set[str]:
     """The anchors of a page; the second of two that are alike ends with ``-1``."""
     found: dict[str, int] = {}
@@ -168,19 +172,13 @@ def test_every_file_that_is_named_exists(page: str) -> None:
 # The front page, in two languages.
 
 
-def test_the_front_page_fits_on_two_screens() -> None:
-    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
-
-
-def test_both_front_pages_have_the_same_headings_and_the_same_code() -> None:
+def test_both_front_pages_are_short_and_alike_and_each_links_to_the_other() -> None:
     english, chinese = "README.md", "README.zh-CN.md"
+    assert len((ROOT / english).read_text("utf-8").splitlines()) <= 150, "two screens"
     assert [level for level, _ in headings(chinese)] == [level for level, _ in headings(english)]
     assert fences(chinese) == fences(english)
-
-
-def test_each_front_page_links_to_the_other() -> None:
-    assert "README.zh-CN.md" in targets("README.md")
-    assert "README.md" in targets("README.zh-CN.md")
+    assert chinese in targets(english)
+    assert english in targets(chinese)
 
 
 # What the program has, and what the pages say that it has.
@@ -188,7 +186,7 @@ def test_each_front_page_links_to_the_other() -> None:
 
 def settings_of_help() -> dict[str, tuple[str, str]]:
     """Each flag of ``--help``: its environment variable and its default, ``none`` without."""
-    text = run_to_end("--help").stdout
+    text = run_here("--help").stdout
     found: dict[str, str] = {}
     for flag, words in re.findall(r"^ {2}(--[\w-]+|) +(.+)$", text, re.M):
         name = flag or [*found][-1]
@@ -238,18 +236,19 @@ def test_every_target_of_make_that_is_named_exists(page: str) -> None:
 
 
 def test_the_check_of_haproxy_is_answered_and_its_bare_one_is_not_as_it_says(
-    program: Callable[..., Program],
+    served: Serve,
 ) -> None:
     (line,) = re.findall("^http-check send (.+)$", (ROOT / "docs/deploy.md").read_text(), re.M)
     words = line.split()
     asked = dict(zip(words[::2], words[1::2], strict=False)) | {"hdr": " ".join(words[-2:])}
-    server = program("--redis-url=unix:/nowhere/redis.sock")
+    server = served(NOWHERE)
     request = f"{asked['meth']} {asked['uri']} {asked['ver']}\r\n{asked['hdr'].replace(' ', ': ')}"
     for first, status in ((request, 200), ("OPTIONS / HTTP/1.0", 405)):
         (answer,) = talk(server, f"{first}\r\nConnection: close\r\n\r\n".encode())
         assert answer.status == status
 
 
+@functools.cache
 def metrics() -> dict[str, str]:
     """The type of each metric of ours, by its name."""
     text = Exposition(Metrics()).written(next(iter(FORMS))).decode()

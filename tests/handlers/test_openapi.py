@@ -51,7 +51,7 @@ def drive(server: Site, folder: Path, description: Path, *options: str) -> None:
 ASKED_FOR = "--exclude-checks=not_a_server_error,positive_data_acceptance"
 
 #: What makes it end within two seconds, half of which schemathesis takes to start.
-BRIEFLY = ("--phases=fuzzing", "--max-examples=2")
+BRIEFLY = ("--phases=fuzzing", "--max-examples=1")
 
 AT_LENGTH = "--max-examples=12"
 

@@ -169,6 +169,7 @@ sys.meta_path.insert(0, Slow())
         assert one.stderr.read() == b""
 
 
+@pytest.mark.slow
 def test_process_1_refuses_a_bad_setting_with_status_2(tmp_path: Path) -> None:
     env = environment(**run_before(tmp_path, PROCESS_1))
     bad = [sys.executable, "server.py", "--port=none"]

@@ -566,7 +566,7 @@ async def test_a_pair_that_is_valid_later_is_taken_then(
 ) -> None:
     certificate = Certificate(files.settings)
     async with following(certificate) as used:
-        begin = Date.fromtimestamp(int(time.time()) + 3, datetime.UTC)
+        begin = Date.fromtimestamp(int(time.time()) + 2, datetime.UTC)
         files.put(authority.issue_cert("a", not_before=begin, not_after=Date(2999, 1, 1)))
         await eventually(lambda: used)
         assert len(caplog.messages) <= 2
