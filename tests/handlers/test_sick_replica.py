@@ -214,11 +214,12 @@ def test_the_metrics_and_the_live_page_say_what_is_wrong(serve: Serve, connect: 
     server = serve("--faults", "--fault-rate=0.5")
     wait_until_told(server, "sick")
     client = connect(server)
-    for kinds, faults in {
+    sickness: dict[tuple[str, ...], dict[str, object]] = {
         ("sick", "unready"): {"wait": "1ms", "ready": False},
         ("dead",): {"alive": False},
         (): {},
-    }.items():
+    }
+    for kinds, faults in sickness.items():
         put(client, **faults)
         wait_until_told(server, *kinds)
 

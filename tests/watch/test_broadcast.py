@@ -93,11 +93,15 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(valkey: Valkey, **limits: float) -> AsyncIterator[Served]:
+async def serving(
+    valkey: Valkey, *, send_buffer: int | None = None, **limits: float
+) -> AsyncIterator[Served]:
     visits = Visits(valkey.url, timeout=PATIENCE, beside=Figures("web-1"))
     told = Broadcast(Reader(visits.new_connector()))
     server = HTTPServer(make_app(Settings(access_log=False), visits, told), **limits)
     listening, port = bind_unused_port()
+    if send_buffer:  # of each connection
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     server.add_socket(listening)
     try:
         yield Served(port, server, told, visits)
@@ -337,11 +341,11 @@ def test_a_thousand_watch_while_pages_are_served(valkey: Valkey, program: Start)
 async def test_who_does_not_read_takes_no_memory_and_is_dropped_in_time(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broadcast, "EVERY", 0.03)
-    async with serving(valkey, idle_connection_timeout=1.0) as served:
+    monkeypatch.setattr(broadcast, "EVERY", 0.1)
+    async with serving(valkey, send_buffer=4096, idle_connection_timeout=1.0) as served:
         # Large events, so that a small buffer is full before long.
-        for i in range(20):
-            name = f"web-{i}-{'x' * 1300}"
+        for i in range(200):
+            name = f"web-{i}-{'x' * 100}"
             valkey.client.zadd("{counter}:processes", {name: time.time()})
             key = f"{{counter}}:process:{name}"
             valkey.client.hset(key, mapping={"hostname": name, "visits": i})
