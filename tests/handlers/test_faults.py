@@ -48,10 +48,10 @@ def test_version_is_in_json_in_every_answer_and_in_the_metrics(
 
 
 def test_labels_are_in_json_in_the_events_and_in_the_metrics(serve: Serve) -> None:
-    server = serve(LABELS='zone=eu-1,empty=,place="Köln" \\n')
-    labels = {"zone": "eu-1", "place": '"Köln" \\n'}
+    server = serve(LABELS='zone=eu-1,empty=,rule=a=b,place="Köln <b>" \\n', VERSION_LABEL="blue")
+    labels = {"zone": "eu-1", "rule": "a=b", "place": '"Köln <b>" \\n'}
     answer = json.loads(server.get("/", **JSON)[1])
-    assert list(answer) == ["name", "hostname", "labels", "visits"]
+    assert list(answer) == ["name", "hostname", "version", "labels", "visits"]
     assert answer["labels"] == labels
     (info,) = (
         sample
@@ -59,9 +59,9 @@ def test_labels_are_in_json_in_the_events_and_in_the_metrics(serve: Serve) -> No
         for sample in family.samples
         if sample.name == "friendlyhello_info"
     )
-    assert info.labels == {"version": "", "program_version": VERSION, **labels}
+    assert info.labels == {"version": "blue", "program_version": VERSION, **labels}
     (replica,) = cast("list[dict[str, object]]", server.event()["replicas"])
-    assert replica["labels"] == labels
+    assert (replica["version"], replica["labels"]) == ("blue", labels)
     assert "eu-1" not in server.get("/")[1], "the page's bytes are the same for all"
 
 
@@ -74,6 +74,8 @@ def test_without_them_nothing_names_a_version_or_asks_for_a_fault(
     answer = client.getresponse()
     assert list(json.loads(answer.read())) == ["name", "hostname", "visits"]
     assert "X-App-Version" not in answer.headers
+    (replica,) = cast("list[dict[str, object]]", server.event()["replicas"])
+    assert not replica.keys() & {"version", "labels"}
     begun = time.monotonic()
     for number, query in enumerate(("wait=9s", "status=503", "wait=x&status=y"), 2):
         status, page = server.get(f"/?{query}", X_Fault_Rate="1")

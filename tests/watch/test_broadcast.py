@@ -162,22 +162,6 @@ async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> Non
 
 
 @pytest.mark.gen_test
-async def test_events_tell_the_version_and_labels_of_replicas_that_have_some(
-    valkey: Valkey,
-) -> None:
-    labels = {"zone": "eu-1", "rule": "a=b", "place": "Köln <b>"}
-    for hostname, version, own in (("web-1", "blue", labels), ("web-2", "", None)):
-        async with replica(valkey.url, hostname, version=version, labels=own) as visits:
-            assert await visits.count()
-    async with serving(valkey) as served:
-        stream = await watch(served.port)
-        replicas = (await stream.event())["replicas"]
-        assert [one.get("version") for one in replicas] == ["blue", None]
-        assert [one.get("labels") for one in replicas] == [labels, None]
-        stream.close()
-
-
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("hurried")
 async def test_watching_counts_no_visit(valkey: Valkey) -> None:
     async with serving(valkey) as served:

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,11 +14,10 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.ports import held_port
-from tests.support.program import Program
+from tests.support.program import NOWHERE, Program, Start
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 
-Start = Callable[..., Program]
 Span = dict[str, Any]
 
 BIN = ROOT / ".venv-otel/bin"
@@ -49,12 +48,29 @@ def spans(text: str) -> Iterator[Span]:
         text = text[end:].strip()
 
 
-def ended(server: Program, output: Path) -> list[Span]:
-    """End a program, and return the spans that it made."""
-    server.signal()
-    assert server.wait() == 0
-    assert b"Traceback" not in server.log
-    return list(spans(output.read_text()))
+class Traced:
+    """Starts the program with OpenTelemetry's packages, and returns the spans that it made."""
+
+    def __init__(self, program: Start, output: Path) -> None:
+        self._program = program
+        self.output = output
+
+    def __call__(self, *flags: str, counts: bool = True, **env: str) -> Program:
+        with self.output.open("w") as stdout:
+            self.server = self._program(*flags, python=TRACED, stdout=stdout, **TO_CONSOLE | env)
+        if counts:
+            self.server.wait_for(b"counter on", PATIENCE)
+        return self.server
+
+    def ended(self) -> list[Span]:
+        """End the program, and return the spans that it made."""
+        self.server.stop()
+        return list(spans(self.output.read_text()))
+
+
+@pytest.fixture
+def traced(program: Start, tmp_path: Path) -> Traced:
+    return Traced(program, tmp_path / "spans")
 
 
 def named(all_spans: list[Span], name: str) -> list[Span]:
@@ -62,16 +78,13 @@ def named(all_spans: list[Span], name: str) -> list[Span]:
 
 
 def test_a_visit_is_a_span_for_the_request_and_one_for_redis(
-    program: Start, valkey: Valkey, tmp_path: Path
+    traced: Traced, valkey: Valkey
 ) -> None:
-    output = tmp_path / "spans"
-    with output.open("w") as stdout:
-        server = program(f"--redis-url={valkey.url}", python=TRACED, stdout=stdout, **TO_CONSOLE)
-        server.wait_for(b"counter on", PATIENCE)
-        server.get("/", traceparent=f"00-{TRACE}-{PARENT}-01")
-        server.get("/healthz")
-        server.get("/", method="POST")
-        made = ended(server, output)
+    server = traced(f"--redis-url={valkey.url}")
+    server.get("/", traceparent=f"00-{TRACE}-{PARENT}-01")
+    server.get("/healthz")
+    server.get("/", method="POST")
+    made = traced.ended()
     (request,) = named(made, "GET /")
     (redis,) = named(made, "EVALSHA")
     assert (request["kind"], redis["kind"]) == ("SpanKind.SERVER", "SpanKind.CLIENT")
@@ -159,29 +172,21 @@ def test_requests_are_measured_by_the_stable_names_when_asked(
 
 
 def test_visits_that_are_counted_together_have_each_a_span_of_its_own(
-    program: Start, valkey: Valkey, tmp_path: Path
+    traced: Traced, valkey: Valkey
 ) -> None:
-    output = tmp_path / "spans"
-    with output.open("w") as stdout:
-        server = program(f"--redis-url={valkey.url}", python=TRACED, stdout=stdout, **TO_CONSOLE)
-        server.wait_for(b"counter on", PATIENCE)
-        with ThreadPoolExecutor(8) as visitors:
-            numbers = list(visitors.map(lambda _: server.visits(), range(40)))
-        made = ended(server, output)
+    server = traced(f"--redis-url={valkey.url}")
+    with ThreadPoolExecutor(8) as visitors:
+        numbers = list(visitors.map(lambda _: server.visits(), range(40)))
+    made = traced.ended()
     assert sorted(numbers) == list(range(1, 41))
     requests = {span["context"]["span_id"] for span in named(made, "GET /")}
     assert len(requests) == 40
     assert {span["parent_id"] for span in named(made, "EVALSHA")} == requests
 
 
-def test_a_visit_without_a_number_is_an_error_of_its_span(program: Start, tmp_path: Path) -> None:
-    output = tmp_path / "spans"
-    with output.open("w") as stdout:
-        server = program(
-            "--redis-url=unix:/nowhere/redis.sock", python=TRACED, stdout=stdout, **TO_CONSOLE
-        )
-        assert server.visits() is None
-        made = ended(server, output)
+def test_a_visit_without_a_number_is_an_error_of_its_span(traced: Traced) -> None:
+    assert traced(NOWHERE, counts=False).visits() is None
+    made = traced.ended()
     (redis,) = named(made, "EVALSHA")
     assert redis["status"] == {"status_code": "ERROR", "description": "no number"}
     (request,) = named(made, "GET /")
@@ -197,21 +202,15 @@ def test_without_its_variables_or_its_packages_the_program_is_the_same(
         assert server.visits() == number
 
 
-def test_workers_trace_too(program: Start, valkey: Valkey, tmp_path: Path) -> None:
-    output = tmp_path / "spans"
-    with output.open("w") as stdout:
-        server = program(
-            *(f"--redis-url={valkey.url}", "--processes=2"),
-            python=TRACED,
-            stdout=stdout,
-            **TO_CONSOLE | {"OTEL_BSP_SCHEDULE_DELAY": "100"},
-        )
-        server.wait_for(b"(?s)counter on.*counter on", PATIENCE)
-        for _ in range(10):
-            server.visits()
-        # What is not sent yet when a worker ends is lost.
-        wait_until(lambda: output.read_text().count('"name": "GET /"') == 10)
-        made = ended(server, output)
+def test_workers_trace_too(traced: Traced, valkey: Valkey) -> None:
+    flags = (f"--redis-url={valkey.url}", "--processes=2")
+    server = traced(*flags, OTEL_BSP_SCHEDULE_DELAY="100")
+    server.wait_for(b"(?s)counter on.*counter on", PATIENCE)
+    for _ in range(10):
+        server.visits()
+    # What is not sent yet when a worker ends is lost.
+    wait_until(lambda: traced.output.read_text().count('"name": "GET /"') == 10)
+    made = traced.ended()
     parents = {span["parent_id"] for span in named(made, "EVALSHA")}
     assert parents == {span["context"]["span_id"] for span in named(made, "GET /")}
 
