@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -15,7 +16,7 @@ from tornado.ioloop import IOLoop
 
 import counter.probing
 from tests.support.fake_redis import FakeRedis
-from tests.support.here import Served
+from tests.support.here import PAUSE, Served
 from tests.support.program import Program, Site
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
@@ -92,6 +93,25 @@ def served() -> Iterator[Callable[..., Served]]:
 def serve(served: Callable[..., Served], valkey: Valkey) -> Callable[..., Served]:
     """Serve in a thread of this process, and count in the test's Valkey."""
     return functools.partial(served, f"--redis-url={valkey.url}")
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[threading.Event]:
+    """Let the test end the pauses in which what is served here, and stops, still answers.
+
+    The first is before it stops listening, the second before it closes what is idle.
+    """
+    both = [threading.Event(), threading.Event()]
+    left = iter(both)
+
+    async def sleep(delay: float, _sleep: Callable = asyncio.sleep) -> None:
+        is_over = next(left).is_set if delay == PAUSE else None
+        await _sleep(0 if is_over else delay)
+        while is_over and not is_over():
+            await _sleep(0.01)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    return both
 
 
 @pytest.fixture

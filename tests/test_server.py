@@ -19,7 +19,7 @@ from http1 import HTTPServer
 from process.signals import SAME_SIGNAL
 from server import make_app
 from tests.support import ROOT
-from tests.support.here import PAUSE, Serve
+from tests.support.here import Serve
 from tests.support.processes import children, seconds_to_stop
 from tests.support.program import NOWHERE, Connect, Start, ask, read, refuses, seen
 from tests.support.valkey import Valkey
@@ -122,18 +122,8 @@ def test_requests_in_flight_are_finished(serve: Serve, connect: Connect, valkey:
 
 
 def test_draining_server_says_so_and_refuses_connections(
-    serve: Serve, connect: Connect, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, connect: Connect, valkey: Valkey, steps: list[threading.Event]
 ) -> None:
-    steps = [threading.Event(), threading.Event()]
-    left = iter(steps)  # two pauses: before it stops listening, and before it closes what is idle
-
-    async def sleep(delay: float, _sleep: Callable = asyncio.sleep) -> None:
-        is_over = next(left).is_set if delay == PAUSE else None
-        await _sleep(0 if is_over else delay)
-        while is_over and not is_over():
-            await _sleep(0.01)
-
-    monkeypatch.setattr(asyncio, "sleep", sleep)
     server = serve(*PATIENT)
     prober, other, idle = (connect(server) for _ in range(3))
     counting = '"redis": "up", "counting": "exactly once"}'

@@ -1,202 +1,187 @@
 """What ``GET /`` and its relatives answer: bytes, forms, methods, headers."""
 
+import http.client
 import json
 import socket
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
-from tornado.httpclient import HTTPResponse
-from tornado.testing import AsyncHTTPTestCase, gen_test
-from tornado.web import Application
 
-from config import Settings
-from counter import Visits
 from handlers.accept import prefers_json
-from server import make_app
+from tests.support.here import Serve
+from tests.support.program import Connect
 from tests.support.valkey import Valkey
-from tests.support.waiting import PATIENCE
 
 OFF = "<i>cannot connect to Redis, counter disabled</i>"
 
 
-class PageCase(AsyncHTTPTestCase):
-    """The application over a real Valkey, one for each test."""
-
-    name = "world"
-
-    @pytest.fixture(autouse=True)
-    def _real_valkey(self, valkey: Valkey) -> None:
-        self.valkey = valkey
-
-    def get_app(self) -> Application:
-        self.visits = Visits(self.valkey.url, timeout=PATIENCE)
-        return make_app(Settings(name=self.name), self.visits)
-
-    def tearDown(self) -> None:
-        self.io_loop.run_sync(self.visits.close)
-        super().tearDown()
-
-    def fetch(self, path: str = "/", method: str = "GET", **options) -> HTTPResponse:
-        if method in ("POST", "PUT", "PATCH"):
-            options.setdefault("body", b"")
-        return super().fetch(path, method=method, **options)
+class Answer(NamedTuple):
+    code: int
+    headers: http.client.HTTPMessage
+    body: bytes
 
 
-class PageTest(PageCase):
-    """The page with the name that nobody set."""
+Fetch = Callable[..., Answer]
 
-    def html(self, visits: object) -> bytes:
-        return (
-            f"<h3>Hello world!</h3><b>Hostname:</b> {socket.gethostname()}<br/>"
-            f"<b>Visits:</b> {visits}"
-        ).encode()
 
-    def test_page_is_these_bytes_and_counts_up(self) -> None:
-        for number in (1, 2, 3):
-            answer = self.fetch()
-            assert answer.code == 200
-            assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-            assert answer.body == self.html(number)
-        assert self.valkey.counter() == 3
+@pytest.fixture
+def fetch(serve: Serve, connect: Connect) -> Fetch:
+    """Ask for a page of a server that counts in a Valkey."""
+    client = connect(serve())
 
-    def test_counter_goes_on_from_what_redis_cli_left(self) -> None:
-        self.valkey.client.incr("counter", 41)
-        assert self.fetch().body == self.html(42)
+    def fetch(path: str = "/", method: str = "GET", **headers: str) -> Answer:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        client.request(method, path, headers=names)
+        answer = client.getresponse()
+        return Answer(answer.status, answer.headers, answer.read())
 
-    def test_page_without_redis_is_a_greeting_with_status_200(self) -> None:
-        self.valkey.kill()
-        answer = self.fetch()
+    return fetch
+
+
+def html(visits: object) -> bytes:
+    page = (
+        f"<h3>Hello world!</h3><b>Hostname:</b> {socket.gethostname()}<br/><b>Visits:</b> {visits}"
+    )
+    return page.encode()
+
+
+def test_page_is_these_bytes_and_counts_on_from_what_redis_cli_left(
+    fetch: Fetch, valkey: Valkey
+) -> None:
+    for number in (1, 2, 3):
+        answer = fetch()
         assert answer.code == 200
-        assert answer.body == self.html(OFF)
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert answer.headers["Vary"] == "Accept"
+        assert answer.body == html(number)
+    valkey.client.incr("counter", 38)
+    answer = fetch(If_None_Match="*")
+    assert (answer.code, answer.body) == (200, html(42)), "what was counted is no 304"
+    assert "Etag" not in answer.headers
+    assert valkey.counter() == 42
 
-    def test_json_when_it_is_preferred(self) -> None:
-        answer = self.fetch(headers={"Accept": "text/html;q=0.5, application/json"})
-        assert answer.headers["Content-Type"] == "application/json"
-        assert json.loads(answer.body) == {
-            "name": "world",
-            "hostname": socket.gethostname(),
-            "visits": 1,
+
+def test_json_when_it_is_preferred(fetch: Fetch) -> None:
+    answer = fetch(Accept="text/html;q=0.5, application/json")
+    assert answer.headers["Content-Type"] == "application/json"
+    host = socket.gethostname()
+    assert json.loads(answer.body) == {"name": "world", "hostname": host, "visits": 1}
+    assert answer.body.startswith(b'{"name": "world", "hostname": ')
+
+
+def test_page_without_redis_is_a_greeting_with_status_200(fetch: Fetch, valkey: Valkey) -> None:
+    valkey.kill()
+    answer = fetch()
+    assert (answer.code, answer.body) == (200, html(OFF))
+    answer = fetch(Accept="application/json")
+    assert answer.code == 200
+    assert json.loads(answer.body) == {
+        "name": "world",
+        "hostname": socket.gethostname(),
+        "visits": None,
+        "error": "cannot connect to Redis, counter disabled",
+    }
+
+
+def test_head_answers_as_get_does_and_counts_nothing(fetch: Fetch, valkey: Valkey) -> None:
+    differ = {"Date", "X-Request-Id", "Content-Length"}
+    for accept in ("text/html", "application/json"):
+        head, get = (fetch(method=method, Accept=accept) for method in ("HEAD", "GET"))
+        assert (head.code, head.body) == (200, b"")
+        assert {(k, v) for k, v in head.headers.items() if k not in differ} == {
+            (k, v) for k, v in get.headers.items() if k not in differ
         }
-        assert answer.body.startswith(b'{"name": "world", "hostname": ')
-        assert self.fetch().headers["Vary"] == "Accept"
+        # The next number is not known, so neither is the length (RFC 9110, 8.6).
+        assert "Content-Length" not in head.headers
+    assert valkey.counter() == 2
 
-    def test_json_without_redis_says_so(self) -> None:
-        self.valkey.kill()
-        answer = self.fetch(headers={"Accept": "application/json"})
-        assert answer.code == 200
-        assert json.loads(answer.body) == {
-            "name": "world",
-            "hostname": socket.gethostname(),
-            "visits": None,
-            "error": "cannot connect to Redis, counter disabled",
-        }
 
-    def test_head_answers_as_get_does_and_counts_nothing(self) -> None:
-        for accept in ("text/html", "application/json"):
-            head = self.fetch(method="HEAD", headers={"Accept": accept})
-            get = self.fetch(headers={"Accept": accept})
-            assert (head.code, head.body) == (200, b"")
-            differ = {"Date", "X-Request-Id", "Content-Length"}
-            assert {k: v for k, v in head.headers.items() if k not in differ} == {
-                k: v for k, v in get.headers.items() if k not in differ
-            }
-            # The next number is not known, so neither is the length (RFC 9110, 8.6).
-            assert "Content-Length" not in head.headers
-        assert self.valkey.counter() == 2
+def test_only_get_of_the_page_counts_and_other_methods_are_405_with_what_is_allowed(
+    fetch: Fetch, valkey: Valkey
+) -> None:
+    for path in ("/healthz", "/readyz", "/favicon.ico", "/robots.txt", "/index.html", "//"):
+        fetch(path)
+        fetch(path, "HEAD")
+    for path in ("/", "/healthz", "/readyz"):
+        fetch(path, "HEAD")
+        for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"):
+            answer = fetch(path, method)
+            assert (answer.code, answer.headers["Allow"]) == (405, "GET, HEAD")
+            assert answer.body == b"405 Method Not Allowed\n"
+    assert valkey.counter() == 0
+    fetch("/?a=query")
+    assert valkey.counter() == 1
 
-    def test_only_get_of_the_page_counts(self) -> None:
-        for path in ("/healthz", "/readyz", "/favicon.ico", "/robots.txt", "/index.html", "//"):
-            self.fetch(path)
-            self.fetch(path, method="HEAD")
-        for method in ("HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
-            self.fetch(method=method)
-        assert self.valkey.counter() == 0
-        self.fetch("/?a=query")
-        assert self.valkey.counter() == 1
 
-    def test_if_none_match_does_not_turn_a_counted_visit_into_304(self) -> None:
-        answer = self.fetch(headers={"If-None-Match": "*"})
-        assert (answer.code, answer.body) == (200, self.html(1))
-        assert "Etag" not in answer.headers
+def test_unknown_paths_are_404_whatever_the_method(fetch: Fetch) -> None:
+    for path in ("/nothing", "/healthz/", "//", "/%00", "/%ff", "/..", "/static/"):
+        for method in ("GET", "POST", "BREW"):
+            answer = fetch(path, method)
+            assert (answer.code, answer.body) == (404, b"404 Not Found\n")
+        assert fetch(path, "HEAD").code == 404
 
-    def test_other_methods_are_405_with_what_is_allowed(self) -> None:
-        for path in ("/", "/healthz", "/readyz"):
-            for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"):
-                answer = self.fetch(path, method=method, allow_nonstandard_methods=True)
-                assert (answer.code, answer.headers["Allow"]) == (405, "GET, HEAD")
-                assert answer.body == b"405 Method Not Allowed\n"
 
-    def test_unknown_paths_are_404_whatever_the_method(self) -> None:
-        for path in ("/nothing", "/healthz/", "//", "/%00", "/%ff", "/..", "/static/"):
-            for method in ("GET", "POST", "BREW"):
-                answer = self.fetch(path, method=method, allow_nonstandard_methods=True)
-                assert (answer.code, answer.body) == (404, b"404 Not Found\n")
-            assert self.fetch(path, method="HEAD").code == 404
+def test_every_answer_carries_the_headers_that_all_do(fetch: Fetch) -> None:
+    for path, method in (
+        *(("/", "GET"), ("/", "HEAD"), ("/", "POST"), ("/nothing", "GET")),
+        *(("/healthz", "GET"), ("/readyz", "GET"), ("/readyz", "DELETE")),
+    ):
+        headers = fetch(path, method).headers
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Content-Security-Policy"].startswith("default-src 'none';")
+        assert "Server" not in headers
+        assert "tornado" not in str(headers).lower()
 
-    def test_every_answer_carries_the_headers_that_all_do(self) -> None:
-        for path, method in (
-            *(("/", "GET"), ("/", "HEAD"), ("/", "POST"), ("/nothing", "GET")),
-            *(("/healthz", "GET"), ("/readyz", "GET"), ("/readyz", "DELETE")),
-        ):
-            headers = self.fetch(path, method=method).headers
-            assert headers["Cache-Control"] == "no-store"
-            assert headers["X-Content-Type-Options"] == "nosniff"
-            assert headers["Content-Security-Policy"].startswith("default-src 'none';")
-            assert "Server" not in headers
-            assert "tornado" not in str(list(headers.get_all())).lower()
 
-    def test_request_id_is_echoed_when_well_formed_and_made_otherwise(self) -> None:
-        def answered(request_id: str) -> str:
-            return self.fetch("/healthz", headers={"X-Request-ID": request_id}).headers[
-                "X-Request-ID"
-            ]
+def test_request_id_is_echoed_when_well_formed_and_made_otherwise(fetch: Fetch) -> None:
+    def answered(request_id: str) -> str:
+        return fetch("/healthz", X_Request_ID=request_id).headers["X-Request-ID"]
 
-        for well_formed in ("a", "3f2c-11.b_X", "x" * 128):
-            assert answered(well_formed) == well_formed
-        made = set()
-        for ill_formed in ("", "x" * 129, "a b", 'a"b', "a,b", "\u00e9", "<script>"):
-            made.add(answered(ill_formed))
-        assert len(made) == 7
-        assert all(len(one) == 32 and one.isalnum() for one in made)
+    for well_formed in ("a", "3f2c-11.b_X", "x" * 128):
+        assert answered(well_formed) == well_formed
+    ill_formed = ("", "x" * 129, "a b", 'a"b', "a,b", "\u00e9", "<script>")
+    made = {answered(one) for one in ill_formed}
+    assert len(made) == len(ill_formed)
+    assert all(len(one) == 32 and one.isalnum() for one in made)
 
-    def test_health_answers_ok(self) -> None:
-        answer = self.fetch("/healthz")
-        assert (answer.code, json.loads(answer.body)) == (200, {"status": "ok"})
+
+def test_health_is_ok_and_ready_tells_whether_redis_is_up_and_stays_ready_without(
+    serve: Serve, connect: Connect, valkey: Valkey, steps: list[threading.Event]
+) -> None:
+    server = serve()
+    client = connect(server)
+
+    def told(path: str = "/readyz") -> tuple[int, dict]:
+        client.request("GET", path)
+        answer = client.getresponse()
         assert answer.headers["Content-Type"] == "application/json"
+        return answer.status, json.loads(answer.read())
 
-    @gen_test
-    async def test_ready_tells_whether_redis_is_up_and_stays_ready_without(self) -> None:
-        async def ready() -> tuple[int, dict]:
-            answer = await self.http_client.fetch(self.get_url("/readyz"), raise_error=False)
-            return answer.code, json.loads(answer.body)
-
-        await self.visits.start(PATIENCE)
-        assert await ready() == (
-            200,
-            {"status": "ready", "redis": "up", "counting": "exactly once"},
-        )
-        self.valkey.kill()
-        await self.visits.count()
-        for code, status in ((200, "ready"), (503, "draining")):
-            if code == 503:
-                self._app.settings["draining"].set()
-            answered, said = await ready()
-            assert "Connection refused" in said.pop("reason")
-            assert answered == code
-            assert said == {"status": status, "redis": "down", "counting": "exactly once"}
+    assert told("/healthz") == (200, {"status": "ok"})
+    assert told() == (200, {"status": "ready", "redis": "up", "counting": "exactly once"})
+    valkey.kill()
+    assert server.visits() is None
+    for code, status in ((200, "ready"), (503, "draining")):
+        if status == "draining":
+            server.signal()
+            server.wait_for(b"stopping")
+        answered, said = told()
+        assert "Connection refused" in said.pop("reason")
+        assert answered == code
+        assert said == {"status": status, "redis": "down", "counting": "exactly once"}
+    for step in steps:
+        step.set()
 
 
-class EscapingTest(PageCase):
-    """The page with a name that is markup."""
-
+def test_name_is_escaped_in_html_and_itself_in_json(serve: Serve) -> None:
     name = "<script>alert('&')</script>\"\N{SNOWMAN}"
-
-    def test_name_is_escaped_in_html(self) -> None:
-        escaped = "&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;&quot;\N{SNOWMAN}"
-        assert self.fetch().body.decode().startswith(f"<h3>Hello {escaped}!</h3><b>")
-
-    def test_name_is_itself_in_json(self) -> None:
-        answer = self.fetch(headers={"Accept": "application/json"})
-        assert json.loads(answer.body)["name"] == self.name
+    server = serve(NAME=name)
+    escaped = "&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;&quot;\N{SNOWMAN}"
+    assert server.get()[1].startswith(f"<h3>Hello {escaped}!</h3><b>")
+    assert json.loads(server.get("/", Accept="application/json")[1])["name"] == name
 
 
 @pytest.mark.parametrize(

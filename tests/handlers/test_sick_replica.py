@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import signal
-import socket
+import threading
 import time
 from http.client import HTTPConnection
 from pathlib import Path
@@ -164,7 +164,9 @@ def test_each_page_waits_for_a_time_of_its_own(
     assert valkey.counter() == 20, "a client that left is not counted"
 
 
-def test_it_can_be_made_unready_and_dead_and_well_again(serve: Serve, connect: Connect) -> None:
+def test_it_can_be_made_unready_and_dead_and_well_again(
+    serve: Serve, connect: Connect, steps: list[threading.Event]
+) -> None:
     server = serve("--faults")
     client = connect(server)
     for ready, alive in ((False, True), (True, False), (False, False), (True, True)):
@@ -180,12 +182,12 @@ def test_it_can_be_made_unready_and_dead_and_well_again(serve: Serve, connect: C
         assert check.returncode == (0 if alive else 1)
         assert send(client, "GET", "/")[0] == 200, "whoever comes all the same is greeted"
     put(client, ready=False)
-    client.request("GET", "/?wait=1s")
-    seen(other := connect(server))
     server.signal()
     server.wait_for(b"stopping")
-    status, text = send(other, "GET", "/readyz")
+    status, text = send(client, "GET", "/readyz")
     assert (status, json.loads(text)["status"]) == (503, "draining")
+    for step in steps:
+        step.set()
 
 
 def faults_in_metrics(server: Site) -> dict[str, float]:
