@@ -377,7 +377,7 @@ def test_help_lists_every_setting_on_standard_output() -> None:
 @pytest.mark.parametrize(
     ("flag", "status", "said"),
     [
-        ("--help", 0, ""),
+        pytest.param("--help", 0, "", marks=pytest.mark.slow),
         ("--version", 2, "server.py: cannot write to standard output: No space left on device\n"),
     ],
 )

@@ -208,8 +208,8 @@ def wait_until_told(server: Site, *kinds: str) -> None:
     The page knows it of a replica that has counted nothing, too.
     """
     states = WELL_STATES | dict.fromkeys(kinds, 1)
-    wait_until(lambda: faults_in_metrics(server) == states)
-    wait_until(lambda: faults_in_events(server) == [[*kinds] or None])
+    wait_until(lambda: faults_in_metrics(server) == states, pause=0.1)
+    wait_until(lambda: faults_in_events(server) == [[*kinds] or None], pause=0.1)
 
 
 def test_the_metrics_and_the_live_page_say_what_is_wrong(serve: Serve, connect: Connect) -> None:
@@ -254,7 +254,7 @@ def test_every_worker_has_the_same_faults_one_that_starts_later_too_until_they_e
     assert 0 < float(told.pop("for").removesuffix("s")) <= 2
     assert told == WELL | {"rate": 1.0, "cpu": 0.1}
     assert send(connect(workers), "GET", "/")[0] == 503
-    wait_until(lambda: json.loads(send(connect(workers), "GET", "/faults")[1]) == WELL)
+    wait_until(lambda: json.loads(workers.get("/faults")[1]) == WELL, pause=0.1)
     assert answers() == {(200, 200)}
     wait_until_told(workers)
 

@@ -201,21 +201,23 @@ def test_second_signal_stops_every_worker_at_once(
     assert not any(is_running(worker) for worker in workers)
 
 
+@pytest.mark.parametrize(
+    "signum", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_workers_share_the_embedded_valkey_and_leave_no_process(
-    program: Start, folder: Path
+    signum: int, program: Start, folder: Path
 ) -> None:
     data = folder / "data"
-    for first, signum in ((1, signal.SIGINT), (31, signal.SIGKILL)):
-        server = program(f"--redis-url=embedded:{data}", "--processes=2")
-        workers = workers_of(server, 2, besides=data)
-        with ThreadPoolExecutor(10) as visitors:
-            shown = list(visitors.map(lambda _: server.visits(), range(30)))  # noqa: B023
-        assert sorted(shown) == list(range(first, first + 30))
-        if signum == signal.SIGINT:
-            os.killpg(server.process.pid, signum)
-            assert server.wait() == 0
-        else:
-            server.signal(signum)
-            server.process.wait()
-        wait_until(lambda: not processes_in(data))
-        wait_until(lambda workers=workers: not any(is_running(worker) for worker in workers))
+    server = program(f"--redis-url=embedded:{data}", "--processes=2")
+    workers = workers_of(server, 2, besides=data)
+    with ThreadPoolExecutor(10) as visitors:
+        shown = list(visitors.map(lambda _: server.visits(), range(30)))
+    assert sorted(shown) == list(range(1, 31))
+    if signum == signal.SIGINT:
+        os.killpg(server.process.pid, signum)
+        assert server.wait() == 0
+    else:
+        server.signal(signum)
+        server.process.wait()
+    wait_until(lambda: not processes_in(data))
+    wait_until(lambda: not any(is_running(worker) for worker in workers))

@@ -18,12 +18,17 @@ PATIENCE = 40.0
 STEP = 0.02
 
 
-def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait for a condition; fail when it does not come true in time."""
+def wait_until(
+    condition: Callable[[], object], seconds: float = PATIENCE, *, pause: float = 0.01
+) -> None:
+    """Wait for a condition; fail when it does not come true in time.
+
+    :arg pause: seconds between two looks; more where one costs much.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 async def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
