@@ -26,12 +26,14 @@ from server import make_app
 from tests.support import ROOT
 from tests.support.counting import replica, telling
 from tests.support.processes import seconds_to_stop
-from tests.support.program import Program, Start
+from tests.support.program import Start
 from tests.support.raw_http import many_descriptors
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually, within
 from watch import broadcast
 from watch.broadcast import Broadcast
+
+pytestmark = pytest.mark.gen_test
 
 
 class Stream:
@@ -121,7 +123,6 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 # What is told.
 
 
-@pytest.mark.gen_test
 async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> None:
     async with serving(valkey) as served:
         begun = time.time()
@@ -161,7 +162,6 @@ async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> Non
         stream.close()
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("hurried")
 async def test_watching_counts_no_visit(valkey: Valkey) -> None:
     async with serving(valkey) as served:
@@ -184,7 +184,6 @@ def shown(history: dict[str, Any]) -> dict[str, int]:
     return dict(sum((Counter(visits) for _, visits in history["moments"]), Counter()))
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize(
     "last", ["5m", *(pytest.param(one, marks=pytest.mark.slow) for one in HISTORIES if one != "5m")]
@@ -219,7 +218,6 @@ async def test_who_comes_is_told_all_that_was_counted_and_then_what_is_new(
         first.close()
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("hurried")
 async def test_marks_are_told_first_and_again_when_they_change(valkey: Valkey) -> None:
     async with serving(valkey) as served:
@@ -246,7 +244,6 @@ async def test_marks_are_told_first_and_again_when_they_change(valkey: Valkey) -
         stream.close()
 
 
-@pytest.mark.gen_test
 async def test_head_begins_no_stream_and_another_last_is_refused_in_one_line(
     valkey: Valkey,
 ) -> None:
@@ -267,7 +264,6 @@ async def test_head_begins_no_stream_and_another_last_is_refused_in_one_line(
 # What it costs.
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("hurried")
 async def test_redis_is_asked_once_a_second_for_however_many_and_not_at_all_for_nobody(
     valkey: Valkey,
@@ -294,34 +290,29 @@ async def test_redis_is_asked_once_a_second_for_however_many_and_not_at_all_for_
         assert looks() == before
 
 
-def test_a_thousand_watch_while_pages_are_served(valkey: Valkey, program: Start) -> None:
-    async def main(server: Program) -> None:
-        streams = [await watch(server.port) for _ in range(1000)]
-        await asyncio.gather(*(one.event() for one in streams))
-        numbers = await asyncio.to_thread(lambda: [server.visits() for _ in range(20)])
-        assert numbers == list(range(1, 21))
-
-        async def until_20(one: Stream) -> None:
-            while (await one.event())["total"] < 20:
-                pass
-
-        await asyncio.gather(*(until_20(one) for one in streams))
-        assert await asyncio.to_thread(seconds_to_stop, server) < 1
-        rests = await asyncio.gather(*(one.rest() for one in streams))
-        assert all(rest.endswith(b"0\r\n\r\n") for rest in rests)
-        for one in streams:
-            one.close()
+async def test_a_thousand_watch_while_pages_are_served(valkey: Valkey, program: Start) -> None:
+    async def until_20(one: Stream) -> None:
+        while (await one.event())["total"] < 20:
+            pass
 
     with many_descriptors() as most:
         assert most >= 2500, "a thousand sockets need more descriptors: ulimit -n 4096"
         patient = f"--redis-timeout={PATIENCE}"
         server = program(f"--redis-url={valkey.url}", patient, "--access-log=false")
         server.wait_for(rb"counter on", PATIENCE)
-        asyncio.run(main(server))
+        streams = [await watch(server.port) for _ in range(1000)]
+        await asyncio.gather(*(one.event() for one in streams))
+        numbers = await asyncio.to_thread(lambda: [server.visits() for _ in range(20)])
+        assert numbers == list(range(1, 21))
+        await asyncio.gather(*map(until_20, streams))
+        assert await asyncio.to_thread(seconds_to_stop, server) < 1
+        rests = await asyncio.gather(*(one.rest() for one in streams))
+        assert all(rest.endswith(b"0\r\n\r\n") for rest in rests)
+        for one in streams:
+            one.close()
     assert b"not finished" not in server.log
 
 
-@pytest.mark.gen_test
 async def test_who_does_not_read_takes_no_memory_and_is_dropped_in_time(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,7 +361,6 @@ async def test_who_does_not_read_takes_no_memory_and_is_dropped_in_time(
 # The end, and faults.
 
 
-@pytest.mark.gen_test
 async def test_streams_end_at_once_though_who_watches_does_not_read(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,7 +391,6 @@ async def lags_behind(watcher: object, address: tuple[str, int]) -> None:
     assert not watcher._read.done()  # type: ignore[attr-defined]
 
 
-@pytest.mark.gen_test
 async def test_a_server_that_stops_ends_a_new_stream_so_that_the_page_comes_back(
     valkey: Valkey,
 ) -> None:
@@ -414,7 +403,6 @@ async def test_a_server_that_stops_ends_a_new_stream_so_that_the_page_comes_back
         stream.close()
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("hurried")
 async def test_without_redis_events_say_so_and_with_it_go_on(valkey: Valkey) -> None:
     async with serving(valkey) as served:
@@ -442,7 +430,6 @@ REFUSED = {
 }
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("what", REFUSED)
 async def test_what_may_not_be_read_is_said_in_each_event_and_once_in_the_log(
@@ -471,7 +458,6 @@ async def test_what_may_not_be_read_is_said_in_each_event_and_once_in_the_log(
         stream.close()
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("hurried")
 async def test_while_redis_hangs_comments_come_and_pages_are_served(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
@@ -511,7 +497,6 @@ class Slow:
         pass
 
 
-@pytest.mark.gen_test
 async def test_times_go_on_by_the_clock_of_redis_while_it_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -553,7 +538,6 @@ async def told_by(reader: Slow) -> list[dict[str, Any]]:
     return [json.loads(one) for one in re.findall(rb"data: (.*)", sent)]
 
 
-@pytest.mark.gen_test
 async def test_counted_is_what_processes_showed_since_and_after_a_gap_the_history_tells_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -586,7 +570,6 @@ async def test_counted_is_what_processes_showed_since_and_after_a_gap_the_histor
     assert histories == [100, 111, 113, 115]
 
 
-@pytest.mark.gen_test
 async def test_who_has_not_read_is_told_the_history_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -601,7 +584,6 @@ async def test_who_has_not_read_is_told_the_history_again(
 # The page, and what it is made of.
 
 
-@pytest.mark.gen_test
 async def test_the_page_and_its_files_are_this_servers_alone(valkey: Valkey) -> None:
     async with serving(valkey) as served:
         answer = await served.get("/live")
