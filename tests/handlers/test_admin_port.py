@@ -79,7 +79,7 @@ def test_it_answers_until_the_server_ends(served: Serve, connect: Connect) -> No
     server = served(NOWHERE, "--admin-port=0", "--grace=60", "--faults")
     admin = admin_port(server)
     client = connect(server)
-    client.request("GET", "/?wait=2s")
+    client.request("GET", "/?wait=3s")
     wait_until(lambda: "friendlyhello_connections 1.0" in ask(admin, "/metrics")[1])
     server.signal()
     wait_until(lambda: refuses(server))  # the page's port

@@ -84,7 +84,7 @@ def test_streams_have_a_share_and_a_lifetime(
     served: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "max_streams", lambda connections: 2)
-    monkeypatch.setattr(limits, "STREAM_SECONDS", (0.5, 0.5))
+    monkeypatch.setattr(limits, "STREAM_SECONDS", (1.0, 1.0))
     site = served(NOWHERE)
 
     def stream() -> socket.socket:

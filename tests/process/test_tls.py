@@ -225,7 +225,6 @@ def test_clients_must_show_a_certificate_that_the_authority_of_now_signed(
 def test_healthcheck_asks_over_tls(
     files: Files, served: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(healthcheck, "TIMEOUT", 0.5)
     flags = [files.flags, (*files.flags, f"--tls-client-ca={files.ca}")]
     for some in flags:
         server = served(NOWHERE, *some, "--log-level=debug")
@@ -235,6 +234,7 @@ def test_healthcheck_asks_over_tls(
         assert (b"200 GET /healthz" in server.log) == (some == files.flags)
         assert b"SSL Error" not in server.log
     server = served(NOWHERE)  # it has no TLS
+    monkeypatch.setattr(healthcheck, "TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         for port, said in ((server.port, ""), (deaf.getsockname()[1], "timed out")):
             for some in flags:
