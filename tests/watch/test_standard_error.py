@@ -156,7 +156,7 @@ def visit_until_lines_are_dropped(server: Program, connect: Connect) -> int:
         assert (answer.status, bool(answer.read())) == (200, True)
         if number % 50 == 0 and dropped(server):
             return number
-        assert number * len(LONG) < 10 * FEWER
+        assert number * len(LONG) < 100 * FEWER  # the metrics are those of a moment ago
     raise AssertionError
 
 
