@@ -54,7 +54,7 @@ def limited(monkeypatch: pytest.MonkeyPatch, space: int = -1, descriptors: int =
 def test_the_least_limit_of_the_control_groups_and_the_machine_counts(
     own: str, limit: dict[str, str], most: int, tmp_path: Path
 ) -> None:
-    assert limits.memory(system(tmp_path, own, **limit)) == most
+    assert limits.memory(system(tmp_path, own, limit)) == most
 
 
 def test_without_control_groups_it_is_the_machines_memory(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_without_control_groups_it_is_the_machines_memory(tmp_path: Path) -> Non
 def test_a_limit_of_the_process_itself_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = system(tmp_path, "0::/\n", **{"memory.max": str(200 * MB)})
+    root = system(tmp_path, "0::/\n", {"memory.max": str(200 * MB)})
     limited(monkeypatch, space=150 * MB)
     assert limits.memory(root) == 150 * MB
     limited(monkeypatch, space=300 * MB)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import resource
 import socket
@@ -9,15 +10,17 @@ import socketserver
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable
-from http.server import ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from unittest.mock import patch
 
 from check import main
 from tests.support import ROOT
 from tests.support.waiting import PATIENCE
 
-Answer = Callable[[int], tuple[int, str]]
+CHECK = (sys.executable, str(ROOT / "check.py"))
+
+#: What the n-th request is answered with: bytes, or a status and a body.
+Answering = Callable[[int], bytes | tuple[int, str]]
 
 
 def check(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,13 +45,20 @@ def refused(*arguments: str) -> str:
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("check.py: ")
     assert result.stderr.count("\n") == 1
-    return result.stderr
+    return result.stderr.removeprefix("check.py: ")
+
+
+def failures(url: str, *arguments: str, requests: int = 3) -> dict[str, int]:
+    """Return how many visits failed, by the reason."""
+    result = check(url, f"--requests={requests}", "--json", *arguments)
+    assert result.stderr == ""
+    return dict(json.loads(result.stdout)["failures"])
 
 
 def run_check(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     """Run the audit as a process."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "check.py"), *arguments],
+        [*CHECK, *arguments],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -56,35 +66,47 @@ def run_check(*arguments: str, **options: object) -> subprocess.CompletedProcess
     )
 
 
+@contextlib.contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the audit as a process, which is killed in the end."""
+    with subprocess.Popen(
+        [*CHECK, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def page(number: int | None, hostname: str = "a") -> tuple[int, str]:
     return 200, json.dumps({"name": "x", "hostname": hostname, "visits": number})
 
 
-class AnsweringServer(ThreadingHTTPServer):
-    """Takes as many connections at once as the audit opens, and leaves no thread behind."""
-
-    daemon_threads = False
-    request_queue_size = 128  # more would wait for a second, until they are tried again
-
-    def handle_error(self, *_: object) -> None:
-        """Mind no client that has left before its answer."""
+def answer(
+    number: int, *headers: str, body: str | None = None, first: str = "HTTP/1.1 200 OK"
+) -> bytes:
+    body = page(number)[1] if body is None else body
+    lines = [first, f"Content-Length: {len(body.encode())}", *headers]
+    if not any(line.lower().startswith("content-type") for line in headers):
+        lines.append(f"Content-Type: {'application/json' if body[:1] in '[{' else 'text/html'}")
+    return "\r\n".join([*lines, "", body]).encode()
 
 
 class SpeakingServer(socketserver.ThreadingTCPServer):
-    """Answers each request with bytes, and remembers what it was asked.
+    """Answers each request as it is told, remembers what it was asked, and leaves no thread behind.
 
-    :arg answer: gives the bytes for the n-th request.
+    :arg answering: gives what the n-th request is answered with.
     :arg tls: what clients are spoken to with; in the clear when None.
     :arg closing: close the connection after each answer, also of clients that would keep it.
     """
 
     daemon_threads = False
-    request_queue_size = 128
+    request_queue_size = 128  # more would wait for a second, until they are tried again
     allow_reuse_address = True
 
     def __init__(
         self,
-        answer: Callable[[int], bytes],
+        answering: Answering,
         tls: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
         closing: bool = False,
@@ -92,7 +114,8 @@ class SpeakingServer(socketserver.ThreadingTCPServer):
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, 0), _SpeakingHandler)
-        self.answer, self.tls, self.closing = answer, tls, closing
+        self.answering, self.tls, self.closing = answering, tls, closing
+        self.numbers = itertools.count(1)
         self.heads: list[str] = []
         """Of each request: its first line and headers."""
         self.connections = 0
@@ -101,6 +124,9 @@ class SpeakingServer(socketserver.ThreadingTCPServer):
         if tls is not None:
             tls.sni_callback = lambda _, name, __: self.names.append(name)
         self.port: int = self.server_address[1]
+        self.url = (
+            f"http://127.0.0.1:{self.port}" if tls is None else f"https://localhost:{self.port}"
+        )
 
     def handle_error(self, *_: object) -> None:
         """Mind no client that has left before its answer."""
@@ -116,13 +142,15 @@ class _SpeakingHandler(socketserver.StreamRequestHandler):
         super().setup()
 
     def handle(self) -> None:
-        while line := self.rfile.readline():
-            head = line
+        while head := self.rfile.readline():
             while (line := self.rfile.readline()) not in (b"\r\n", b""):
                 head += line
             self.server.heads.append(head.decode())
-            self.wfile.write(self.server.answer(len(self.server.heads)))
-            if self.server.closing or "Connection: close" in self.server.heads[-1]:
+            told = self.server.answering(number := next(self.server.numbers))
+            if isinstance(told, tuple):
+                told = answer(number, body=told[1], first=f"HTTP/1.1 {told[0]} X")
+            self.wfile.write(told)
+            if self.server.closing or b"Connection: close" in head:
                 return
 
     def finish(self) -> None:

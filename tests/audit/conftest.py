@@ -1,68 +1,52 @@
-"""Servers that answer the audit as a test wishes."""
+"""Servers that answer the audit as a test wishes, and a real one."""
 
+import contextlib
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
-from socketserver import TCPServer
-from typing import Any
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tests.audit.auditing import Answer, AnsweringServer, SpeakingServer
+from tests.audit.auditing import Answering, SpeakingServer
+from tests.support.program import Program
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
-def serving() -> Iterator[Callable[[TCPServer], None]]:
-    """Run a server in a thread of its own, until the test is over."""
-    servers: list[tuple[TCPServer, threading.Thread]] = []
+def speaking() -> Iterator[Callable[..., SpeakingServer]]:
+    """Run a `SpeakingServer` in a thread of its own, until the test is over."""
+    with contextlib.ExitStack() as stack:
 
-    def serve(server: TCPServer) -> None:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        servers.append((server, thread))
-        thread.start()
+        def serve(answering: Answering, **options: object) -> SpeakingServer:
+            server = SpeakingServer(answering, **options)  # type: ignore[arg-type]
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            for end in (server.server_close, thread.join, server.shutdown):  # the last one first
+                stack.callback(end)
+            return server
 
-    yield serve
-    for server, thread in servers:
-        server.shutdown()
-        thread.join()
-        server.server_close()  # waits for its answers
-
-
-@pytest.fixture
-def answering(serving: Callable[[TCPServer], None]) -> Callable[[Answer], str]:
-    """Serve what a function gives for the n-th request, and return the URL."""
-
-    def serve(answer: Answer) -> str:
-        numbers = iter(range(1, 10**9))
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, body = answer(next(numbers))
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header(
-                    "Content-Type", "application/json" if body[:1] in "[{" else "text/html"
-                )
-                self.end_headers()
-                self.wfile.write(body.encode())
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = AnsweringServer(("127.0.0.1", 0), Handler)
-        serving(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    return serve
+        yield serve
 
 
-@pytest.fixture
-def speaking(serving: Callable[[TCPServer], None]) -> Callable[..., SpeakingServer]:
-    """Serve bytes, as `SpeakingServer` does."""
+class Site(NamedTuple):
+    url: str
+    port: int
+    valkey: Valkey
 
-    def serve(answer: Callable[[int], bytes], **options: Any) -> SpeakingServer:
-        server = SpeakingServer(answer, **options)
-        serving(server)
-        return server
 
-    return serve
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """A real server that counts, for all tests that visit one."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hello-"))
+        valkey = Valkey(Path(folder))
+        stack.callback(valkey.close)
+        valkey.start()
+        # Visits of which all count, as they do not where a busy machine lets a deadline pass.
+        program = Program(f"--redis-url={valkey.url}", "--redis-timeout=60", "--access-log=false")
+        stack.callback(program.close)
+        program.wait_for(b"counter on", PATIENCE)
+        yield Site(program.url, program.port, valkey)

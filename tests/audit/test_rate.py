@@ -11,18 +11,18 @@ import pytest
 from audit.load import Load, Visit
 from audit.plot import draw
 from audit.report import Report
-from tests.audit.auditing import Answer, check, page
+from tests.audit.auditing import SpeakingServer, check, page
 from tests.support.waiting import PATIENCE, eventually
+
+Speaking = Callable[..., SpeakingServer]
 
 #: Of the stall, in seconds.
 LONG = 0.6
 
 
-def test_a_stall_shows_in_every_visit_that_was_due_meanwhile(
-    answering: Callable[[Answer], str],
-) -> None:
+def test_a_stall_shows_in_every_visit_that_was_due_meanwhile(speaking: Speaking) -> None:
     stall, free = threading.Event(), threading.Event()
-    url = answering(lambda n: (n == 10 and (stall.set(), free.wait(PATIENCE)), page(n))[1])
+    url = speaking(lambda n: (n == 10 and (stall.set(), free.wait(PATIENCE)), page(n))[1]).url
     load = Load(url, requests=200, rate=100, concurrency=1, keep_alive=True)
 
     async def run() -> None:
@@ -61,20 +61,22 @@ def test_a_visit_has_waited_for_a_connection_but_not_for_a_late_timer() -> None:
     assert asyncio.run(waits()) == [0.0, 0.0, pytest.approx(4.8), None]
 
 
-def test_the_rate_that_was_reached_is_told_beside_the_one_asked_for(
-    answering: Callable[[Answer], str],
+def test_a_rate_is_not_exceeded_and_the_one_reached_is_told_beside_the_one_asked_for(
+    speaking: Speaking,
 ) -> None:
     hold = threading.Event()
-    url = answering(lambda n: (hold.wait(0.05), page(n))[1])
+    url = speaking(lambda n: (hold.wait(0.05), page(n))[1]).url
     arguments = (url, "--requests=20", "--concurrency=1", "--rate=1000")
     report = json.loads(check(*arguments, "--json").stdout)
     assert report["rate"]["asked"] == 1000
     assert 0 < report["rate"]["reached"] <= 1 / 0.05
     assert report["rate"]["reached"] == pytest.approx(20 / report["seconds"], rel=0.01)
     assert report["latency_ms"]["max"] > 19 * 50 * 0.9  # the last one was due at once
-    text = check(*arguments).stdout
-    assert "/s of the 1,000/s asked for\n" in text
+    text = check(url, "--requests=20", "--rate=50").stdout
+    assert "/s of the 50/s asked for\n" in text
     assert " from when each was due\n" in text
+    [seconds] = [float(line.split()[3]) for line in text.splitlines() if " visits in " in line]
+    assert 19 / 50 <= seconds < 10  # a second for each would be 19
 
 
 def test_without_a_rate_there_is_none_to_tell() -> None:

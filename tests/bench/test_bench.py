@@ -80,28 +80,6 @@ def test_a_missing_toolchain_is_named_in_the_report() -> None:
     assert "Go net/http with redigo: go is not installed: apt-get install golang-go" in text
 
 
-def test_ratios_are_of_one_round_each() -> None:
-    assert ratios([10, 40], [5, 10]) == [2, 4]
-    assert lowest([[3, 1], [2, 5]]) == [2, 1]
-    assert spread([3, 1, 2]) == (2, 1, 3)
-
-
-def test_a_goal_is_judged_by_the_median_of_the_ratios() -> None:
-    found = results(120, 60, 130)
-    found.rows += results(100, 100, 100, server="node").rows
-    goal = next(line for line in goals.table_of(found) if "Node.js" in line)
-    assert "1.20 (0.60–1.30) ×, holds" in goal
-    found.rows += results(1000, 1000, 1000, server="go").rows
-    goal = next(line for line in goals.table_of(found) if "redigo" in line)
-    assert "**missed**" in goal
-
-
-def test_a_saturated_load_makes_a_rate_a_lower_bound() -> None:
-    found = results(100, 101)
-    found.rows = [replace(row, busy=0.95) for row in found.rows]
-    assert any("≥ 100 (100–101)" in line for line in report.at_64(found, False))
-
-
 def goal(found: Results, *words: str) -> str:
     """Return the one line of the goals that has these words."""
     [line] = [line for line in goals.table_of(found) if all(word in line for word in words)]
@@ -115,56 +93,91 @@ def beside(server: str, kind: str = "kept", connections: int = 64, **figures: fl
     return Results(rounds=1, rows=[ours, theirs])
 
 
-@pytest.mark.parametrize("connections", [1, 8, 64, 512, 4096])
-def test_each_number_of_connections_is_compared_with_go_and_nginx(connections: int) -> None:
-    at = f"at {connections:,} connection"
-    for server, title in (("go", "Go"), ("nginx", "nginx")):
-        found = beside(server, connections=connections, rate=10.0, p99=1.0)
-        assert "10.0 ×, holds" in goal(found, "requests/s", f"{at}", f"of {title}")
-        assert "2.00 ×, **missed**" in goal(found, "p99", at, "the lower of")
+def together(*several: Results) -> Results:
+    """Return the rows of the first, and those of the others' peers."""
+    first, *others = several
+    first.rows += [row for other in others for row in other.rows if row.server != OURS]
+    return first
 
 
-def test_p99_is_compared_with_the_lower_of_go_and_nginx() -> None:
-    found = beside("go", p99=4.0)
-    found.rows += beside("nginx", p99=2.5).rows[1:]
-    assert "0.80 ×, holds" in goal(found, "p99 at 64", "Go's and nginx's")
-
-
-def test_new_connections_https_and_cpu_have_goals_of_their_own_kind_of_load() -> None:
-    found = beside("go", NEW, rate=100.0)
-    assert "1.00 ×, **missed**" in goal(found, "a new connection for each")
-    assert "not measured" in goal(found, "at 64 connections, of Go")
-    found = beside("sanic", HTTPS, rate=30.0)
-    assert "3.33 ×, holds" in goal(found, "over HTTPS")
-    assert "not measured" in goal(found, "requests/s, of the fastest Python peer")
-    assert "2.50 ×, **missed**" in goal(beside("raw", cpu=20.0), "CPU per page")
-
-
-def test_a_peer_that_gave_no_answer_is_not_compared_with() -> None:
-    assert "not measured" in goal(beside("go", rate=0.0), "requests/s, of Go")
-    assert "not measured" in goal(beside("sanic", rate=0.0), "requests/s, of the fastest")
-    assert ratios([1, 2], [0, 1]) == [float("inf"), 2]
-
-
-def test_the_log_on_is_compared_with_go_without() -> None:
-    found = beside("go", rate=50.0)
+def logged(found: Results) -> Results:
     found.rows[0] = replace(found.rows[0], log=True)
-    assert "2.00 ×, holds" in goal(found, "logged, of Go's")
+    return found
 
 
-def test_the_first_page_is_compared_with_the_earliest_python_peer() -> None:
-    found = Results(
-        starts=[
-            Start(server, log, 1, ms)
-            for server, log, ms in (
-                (OURS, False, 110),
-                ("tornado", False, 100),
-                ("flask", True, 200),
+FIRST_PAGES = [(OURS, False, 110), ("tornado", False, 100), ("flask", True, 200)]
+
+
+@pytest.mark.parametrize(
+    ("found", "words", "said"),
+    [
+        *(
+            case
+            for connections in (1, 8, 64, 512, 4096)
+            for server, title in (("go", "Go"), ("nginx", "nginx"))
+            for found in [beside(server, connections=connections, rate=10.0, p99=1.0)]
+            for at in [f"at {connections:,} connection"]
+            for case in (
+                (found, ("requests/s", at, f"of {title}"), "10.0 ×, holds"),
+                (found, ("p99", at, "the lower of"), "2.00 ×, **missed**"),
             )
-        ]
-    )
-    assert "1.10 ×, **missed**" in goal(found, "first page", "earliest")
-    assert "110 ms, holds" in goal(found, "first page after", "≤ 120")
+        ),
+        # The median of the ratios of one round each.
+        (
+            together(results(120, 60, 130), results(100, 100, 100, server="node")),
+            ("Node.js",),
+            "1.20 (0.60–1.30) ×, holds",
+        ),
+        (
+            together(beside("go", p99=4.0), beside("nginx", p99=2.5)),
+            ("p99 at 64", "Go's and nginx's"),
+            "0.80 ×, holds",
+        ),
+        # Each is compared in its own kind of load.
+        (beside("go", NEW, rate=100.0), ("a new connection for each",), "1.00 ×, **missed**"),
+        (beside("go", NEW, rate=100.0), ("at 64 connections, of Go",), "not measured"),
+        (beside("sanic", HTTPS, rate=30.0), ("over HTTPS",), "3.33 ×, holds"),
+        (
+            beside("sanic", HTTPS, rate=30.0),
+            ("requests/s, of the fastest Python peer",),
+            "not measured",
+        ),
+        (beside("raw", cpu=20.0), ("CPU per page",), "2.50 ×, **missed**"),
+        # A peer that gave no answer is not compared with.
+        (beside("go", rate=0.0), ("requests/s, of Go",), "not measured"),
+        (beside("sanic", rate=0.0), ("requests/s, of the fastest",), "not measured"),
+        # With the log on, with Go's without.
+        (logged(beside("go", rate=50.0)), ("logged, of Go's",), "2.00 ×, holds"),
+        # The first page, with that of the earliest Python peer.
+        *(
+            (Results(starts=[Start(server, log, 1, ms) for server, log, ms in FIRST_PAGES]), *case)
+            for case in (
+                (("first page", "earliest"), "1.10 ×, **missed**"),
+                (("first page after", "≤ 120"), "110 ms, holds"),
+            )
+        ),
+    ],
+)
+def test_a_goal_is_judged_beside_the_peer_that_it_names(
+    found: Results, words: tuple[str, ...], said: str
+) -> None:
+    assert said in goal(found, *words)
+
+
+def test_ratios_are_of_one_round_each() -> None:
+    assert ratios([10, 40], [5, 10]) == [2, 4]
+    assert ratios([1, 2], [0, 1]) == [float("inf"), 2]
+    assert lowest([[3, 1], [2, 5]]) == [2, 1]
+    assert spread([3, 1, 2]) == (2, 1, 3)
+
+
+def test_a_saturated_load_makes_a_rate_a_lower_bound_and_a_late_one_a_latency_an_upper() -> None:
+    found = results(100, 101)
+    found.rows = [replace(row, busy=0.95) for row in found.rows]
+    assert any("≥ 100 (100–101)" in line for line in report.at_64(found, False))
+    found = results(100)
+    found.rows += [replace(A_ROW, kind=next(iter(OPEN)), due=9.0, busy=0.95)]
+    assert f"| {BY_NAME[OURS].title} | ≤ 1.00 | ≤ 2.00 | 50.0 |" in report.other_loads(found)
 
 
 def test_what_only_shows_a_limit_is_in_no_ranking() -> None:
@@ -185,26 +198,12 @@ def test_other_loads_have_tables_of_their_own() -> None:
     assert "| server | 64 |" in text  # of kept connections alone
 
 
-def test_a_late_load_makes_a_latency_an_upper_bound() -> None:
-    found = results(100)
-    found.rows += [replace(A_ROW, kind=next(iter(OPEN)), due=9.0, busy=0.95)]
-    assert f"| {BY_NAME[OURS].title} | ≤ 1.00 | ≤ 2.00 | 50.0 |" in report.other_loads(found)
-
-
 def test_latency_counts_from_when_a_request_was_due() -> None:
     # Two clients that ask every 10 ms. The server stands still from 20 ms on for 25 ms, so that
     # what was due at 30 and 35 ms is sent when the answers to 20 and 25 ms have come, at 45.
     sent = [
-        (0, 1),
-        (5, 1),
-        (10, 1),
-        (15, 1),
-        (20, 25),
-        (25, 20),
-        (45, 1),
-        (45, 1),
-        (45, 1),
-        (46, 1),
+        *((0, 1), (5, 1), (10, 1), (15, 1), (20, 25)),
+        *((25, 20), (45, 1), (45, 1), (45, 1), (46, 1)),
     ]
     requests = [(at * 1000, took * 1000) for at, took in sent]
     assert [wait / 1000 for wait in waits(requests, 2, 10_000)] == [
@@ -220,10 +219,8 @@ def test_a_load_that_was_early_once_makes_no_request_late() -> None:
 
 def test_what_differs_from_the_committed_versions_is_said() -> None:
     before, now = results(1), results(1)
-    before.versions, now.versions = (
-        {"Go": "1.24", "nginx": "1.26", "wrk": "4"},
-        {"Go": "1.19", "wrk": "4"},
-    )
+    before.versions = {"Go": "1.24", "nginx": "1.26", "wrk": "4"}
+    now.versions = {"Go": "1.19", "wrk": "4"}
     now.missing["nginx"] = "why"
     [line] = report.differences(before, now)
     assert line.endswith(
@@ -304,12 +301,7 @@ def test_a_short_run_measures_the_server_and_leaves_nothing_behind(tmp_path: Pat
     status, out, err = run(*arguments, python=PYTHON, TMPDIR=str(tmp_path))
     assert (status, err) == (0, "")
     assert "Each answer was a 200" in out
-    for title in (
-        "4,096",
-        "A new connection for each",
-        "HTTPS",
-        "Requests that come at a fixed rate",
-    ):
+    for title in ("4,096", "A new connection for each", "HTTPS", "come at a fixed rate"):
         assert title in out
     assert list(tmp_path.iterdir()) == []
 

@@ -1,31 +1,32 @@
-"""Debian's Chromium, driven by Playwright, and three replicas behind a balancer."""
+"""Debian's Chromium, driven by Playwright, and the servers whose pages it opens."""
 
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    sync_playwright,
+)
 
-from tests.support import ROOT
+from tests.browser.live import NAMES, Open, Start, start_replica
+from tests.support.ports import held_port
 from tests.support.program import Program
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
-
-REPLICA = Path(__file__).parent / "replica.py"
-
-SCREENSHOTS = ROOT / "screenshots"
 
 #: How Chromium itself tells that a stream ended early, or that nobody took its connection.
 LOST = re.compile(
     r"Failed to load resource: net::ERR_"
     r"(CONNECTION_REFUSED|CONNECTION_RESET|CONNECTION_CLOSED|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING)"
 )
-
-NAMES = ("web-1", "web-2", "web-3")
 
 
 def launch(playwright: Playwright) -> Browser:
@@ -66,18 +67,35 @@ class Opened:
         if message.type in ("error", "warning") and not is_lost:
             self.complaints.append(f"{message.type}: {message.text}")
 
+    def forgive(self, text: str) -> None:
+        """Leave out what the test has caused."""
+        self.complaints = [one for one in self.complaints if text not in one]
+
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., Opened]]:
-    """Open ``/live`` of a server in a browser of its own; fail if it complains of anything."""
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Open ``/live`` of a server, or another URL; fail if the browser complains of anything.
+
+    It is opened in a browser of its own, or as a tab beside another page, and a script may run
+    before the page's own.
+    """
     opened: list[Opened] = []
 
-    def open_page(url: str, **options: object) -> Opened:
-        context = browser.new_context(viewport={"width": 1000, "height": 900}, **options)  # type: ignore[arg-type]
+    def open_page(
+        url: str, script: str = "", beside: Opened | None = None, **options: object
+    ) -> Opened:
+        context: BrowserContext = (
+            beside.page.context
+            if beside
+            else browser.new_context(viewport={"width": 1000, "height": 900}, **options)  # type: ignore[arg-type]
+        )
         context.set_default_timeout(1000 * PATIENCE)
+        if script:
+            context.add_init_script(script)
         one = Opened(context.new_page())
         opened.append(one)
-        one.page.goto(url if "/live" in url else f"{url}/live")
+        is_server = re.fullmatch(r"https?://[^/]+", url)
+        one.page.goto(f"{url}/live" if is_server else url)
         return one
 
     yield open_page
@@ -87,15 +105,23 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Opened]]:
 
 
 @pytest.fixture
-def replicas(
-    valkey: Valkey, program: Callable[..., Program]
-) -> Iterator[tuple[str, dict[str, Program]]]:
+def server(counting: Start, valkey: Valkey) -> Program:
+    """A server under the hostname ``web-1``."""
+    return start_replica(counting, "web-1", f"--redis-url={valkey.url}")
+
+
+@pytest.fixture
+def restartable(counting: Start, valkey: Valkey) -> Iterator[Callable[[], Program]]:
+    """Start a server on a port that stays the test's own while none listens on it."""
+    with held_port() as held:
+        port = f"--port={held.getsockname()[1]}"
+        yield lambda: counting(f"--redis-url={valkey.url}", port)
+
+
+@pytest.fixture
+def replicas(valkey: Valkey, program: Start) -> Iterator[tuple[str, dict[str, Program]]]:
     """Three replicas that share a Valkey, and the URL of the balancer before them."""
-    started = {
-        name: program(
-            f"--redis-url={valkey.url}", "--access-log=false", script=REPLICA, HOSTNAME=name
-        )
-        for name in NAMES
-    }
+    flag = f"--redis-url={valkey.url}"
+    started = {name: start_replica(program, name, flag) for name in NAMES}
     with Proxy([one.port for one in started.values()]) as balancer:
         yield f"http://127.0.0.1:{balancer.port}", started

@@ -1,17 +1,27 @@
 """The live page, as the tests look at it: by roles and names, and by what is drawn."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import REPLICA, SCREENSHOTS, Opened
+from tests.support import ROOT
 from tests.support.program import Program
+from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
-Open = Callable[..., Opened]
+#: `open_page` of ``conftest.py``; what it returns is an `Opened`.
+Open = Callable[..., Any]
 Start = Callable[..., Program]
+
+REPLICA = Path(__file__).parent / "replica.py"
+SCREENSHOTS = ROOT / "screenshots"
+
+NAMES = ("web-1", "web-2", "web-3")
 
 expect.set_options(timeout=1000 * PATIENCE)
 
@@ -20,6 +30,17 @@ def start_replica(start: Start, hostname: str, *flags: str, version: str = "") -
     """Start a server under a hostname of its own."""
     label = (f"--version-label={version}",) if version else ()
     return start("--access-log=false", *label, *flags, script=REPLICA, HOSTNAME=hostname)
+
+
+def write_replica(valkey: Valkey, hostname: str, **fields: str) -> None:
+    """Write what another replica, maybe of another release, may have written."""
+    own = {"hostname": hostname, "visits": "1", "started": f"{time.time():.3f}"}
+    key = f"{{counter}}:process:of-{hostname}"
+    pipeline = valkey.client.pipeline()
+    pipeline.hset(key, mapping=own | fields)  # type: ignore[arg-type]
+    pipeline.expire(key, 24 * 60 * 60)  # by which it is told when it was seen
+    pipeline.zadd("{counter}:processes", {f"of-{hostname}": time.time()})
+    pipeline.execute()
 
 
 def total(page: Page) -> int:
@@ -37,8 +58,21 @@ def names(page: Page) -> list[str]:
     return page.locator("tbody th").all_inner_texts()
 
 
+def status(page: Page) -> Locator:
+    return page.get_by_role("status")
+
+
+def hold(page: Page, until: Callable[[], None]) -> None:
+    """Hold the button that sends visits with the mouse, and let it go."""
+    page.locator("#send").hover()
+    page.mouse.down()
+    until()
+    page.mouse.up()
+    expect(page.locator("#sent")).to_have_attribute("aria-busy", "false")
+
+
 def is_live(page: Page) -> None:
-    expect(page.get_by_role("status")).to_have_text("Live")
+    expect(status(page)).to_have_text("Live")
     expect(page.locator("#picture")).not_to_have_class(re.compile("stale"))
 
 
@@ -151,3 +185,10 @@ def photograph(page: Page, name: str) -> None:
         for look in each:
             assert_fits(page)
             page.screenshot(path=SCREENSHOTS / f"{name}-{look}.png", full_page=True)
+
+
+def streams(server: Program) -> int:
+    """How many streams the server has open."""
+    found = re.search(r"^friendlyhello_live_watchers (\d+)", server.get("/metrics")[1], re.M)
+    assert found
+    return int(found[1])

@@ -4,7 +4,7 @@ import json
 import re
 import socket
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -12,14 +12,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Opened
+from tests.browser.live import Open, Start, hold, is_live
 from tests.support.nginx import Nginx
 from tests.support.program import Program
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
-
-Start = Callable[..., Program]
-Open = Callable[..., Opened]
 
 
 @pytest.mark.parametrize("prefix", ["/hello", ""], ids=["path passed on", "path taken away"])
@@ -29,19 +26,15 @@ def test_the_live_page_works_below_a_path_of_nginx(
     server = counting(f"--redis-url={valkey.url}", f"--path-prefix={prefix}")
     target = server.url if prefix else f"{server.url}/"
     with Nginx(folder, "/hello/", target) as nginx:
-        page = open_page(f"{nginx.url}/hello").page
-        expect(page.get_by_role("status")).to_have_text("Live")
+        page = open_page(f"{nginx.url}/hello/live").page
+        is_live(page)
         server.get(f"{prefix}/")
         expect(page.locator("#total")).to_have_text("1")
         icon = page.locator("link[rel=icon]").evaluate(
             "(one) => fetch(one.href).then((a) => a.status)"
         )
         assert icon == 200
-        page.get_by_role("button", name="Hold to send visits").hover()
-        page.mouse.down()
-        expect(page.locator("#squares > svg")).not_to_have_count(0)
-        page.mouse.up()
-        expect(page.locator("#sent")).to_have_attribute("aria-busy", "false")
+        hold(page, lambda: expect(page.locator("#squares > svg")).not_to_have_count(0))
         sent = page.locator("#sent").inner_text()
         assert (answered := re.fullmatch(rf"{re.escape(socket.gethostname())} ×(\d+)", sent)), sent
         page.get_by_role("link", name="the greeting").click()
@@ -66,9 +59,8 @@ def compressed_events(client: HTTPConnection) -> Iterator[dict[str, object]]:
 
 
 def test_nginx_keeps_no_event_back_though_it_compresses_and_buffers(
-    valkey: Valkey, folder: Path, counting: Start
+    server: Program, folder: Path
 ) -> None:
-    server = counting(f"--redis-url={valkey.url}")
     with (
         Nginx(folder, "/", server.url) as nginx,
         closing(HTTPConnection("127.0.0.1", nginx.port, timeout=PATIENCE)) as client,
@@ -84,10 +76,8 @@ def test_nginx_keeps_no_event_back_though_it_compresses_and_buffers(
 def test_the_log_names_the_client_of_nginx_whatever_that_one_says(
     folder: Path, program: Start
 ) -> None:
-    server = program(
-        *("--redis-url=unix:/nowhere/redis.sock", "--log-format=json"),
-        "--trusted-proxies=127.0.0.1",
-    )
+    flags = ("--redis-url=unix:/nowhere/redis.sock", "--log-format=json")
+    server = program(*flags, "--trusted-proxies=127.0.0.1")
     with Nginx(folder, "/", server.url) as nginx:
         address = ("127.0.0.2", 0)
         client = HTTPConnection("127.0.0.1", nginx.port, PATIENCE, source_address=address)

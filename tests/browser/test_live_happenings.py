@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import NAMES
 from tests.browser.live import (
+    NAMES,
     Open,
     Start,
     happened,
@@ -21,12 +21,14 @@ from tests.browser.live import (
     shares,
     stacked,
     start_replica,
+    status,
     steps,
     total,
     wait_for_draws,
     wait_for_marks,
     wait_for_steps,
     wait_until_drawn,
+    write_replica,
 )
 from tests.support.driven import Driven, driven
 from tests.support.program import Program
@@ -36,35 +38,44 @@ from tests.support.valkey import Valkey
 Replicas = tuple[str, dict[str, Program]]
 
 
+def load_for(load: Driven, seconds: float) -> None:
+    """Let visitors come for some seconds of their own."""
+    count = len(load.visits) + seconds * 40
+    while len(load.visits) < count:
+        time.sleep(0.1)
+
+
 def test_three_replicas_under_load_share_the_visits_and_one_that_is_killed_falls_out(
     valkey: Valkey, replicas: Replicas, open_page: Open
 ) -> None:
     url, programs = replicas
     valkey.client.incrby("counter", 12_000_000)  # large numbers fit a phone, too
     for name in NAMES:
-        key = f"{{counter}}:process:of-{name}"
-        valkey.client.hset(key, mapping={"hostname": name, "visits": 4_000_000})
-        valkey.client.expire(key, 60 * 60)
-        valkey.client.zadd("{counter}:processes", {f"of-{name}": time.time()})
-    with driven(url, rate=60, concurrency=12):
-        opened = open_page(url)
+        write_replica(valkey, name, visits="4000000")
+    with driven(url, rate=60, concurrency=12) as load:
+        load_for(load, 12)
+        opened = open_page(url)  # late: it shows what was before, whether anybody watched or not
         page = opened.page
         for name in NAMES:
             expect(row(page, name)).to_be_visible()
         is_live(page)
+        assert steps(page) >= 4
+        for _ in range(4):  # and the step that is under way is no fall
+            wait_for_draws(page, 1)
+            drawn = heights(page)
+            assert drawn[-1] > 0.5 * max(drawn) > 10
         expect(page.locator("#count")).to_have_text("3")
         before = total(page)
-        wait_for_steps(page, 4)
+        wait_for_steps(page, steps(page) + 2)
         assert total(page) > before
         parts = [float(one.rstrip("%")) for one in page.locator("td.share").all_inner_texts()]
         assert abs(sum(parts) - 100) < 1
         assert min(parts) > 5
         expect(page.locator("#rate")).to_have_text(re.compile(r"^[3-9]\d$"))
-        assert max(heights(page)) > 20
 
         opened.may_lose = True  # its own stream may be on the one that is killed
         programs["web-2"].process.kill()
-        expect(page.get_by_role("status")).to_have_text("Live; nothing more from web-2")
+        expect(status(page)).to_have_text("Live; nothing more from web-2")
         expect(row(page, "web-2")).to_have_class("silent")
         expect(row(page, "web-2").locator(".state")).to_have_text("silent")
         expect(row(page, "web-2").locator(".seen")).to_have_text(re.compile(r"^\d+s ago$"))
@@ -77,30 +88,6 @@ def test_three_replicas_under_load_share_the_visits_and_one_that_is_killed_falls
         wait_for_steps(page, steps(page) + 3)
         assert total(page) > before
         photograph(page, "killed")
-
-
-def test_a_page_that_is_opened_late_shows_what_was_before(
-    replicas: Replicas, open_page: Open
-) -> None:
-    """Whether anybody watched or not; and the step that is under way is no fall."""
-    url, _ = replicas
-    with driven(url, rate=40, concurrency=6) as load:
-        load_for(load, 12)
-        page = open_page(url).page
-        is_live(page)
-        assert steps(page) >= 5
-        assert max(heights(page)) > 20
-        for _ in range(4):
-            wait_for_draws(page, 1)
-            drawn = heights(page)
-            assert drawn[-1] > 0.5 * max(drawn)
-
-
-def load_for(load: Driven, seconds: float) -> None:
-    """Let visitors come for some seconds of their own."""
-    count = len(load.visits) + seconds * 40
-    while len(load.visits) < count:
-        time.sleep(0.1)
 
 
 @contextmanager
@@ -122,7 +109,7 @@ def test_a_canary_of_a_tenth_is_a_layer_with_its_share(
     valkey: Valkey, program: Start, open_page: Open
 ) -> None:
     with (
-        canary(valkey, program) as (url, _),
+        canary(valkey, program) as (url, servers),
         driven(url, rate=40, concurrency=6, keep_alive=False) as load,
     ):
         opened = open_page(url)
@@ -143,29 +130,15 @@ def test_a_canary_of_a_tenth_is_a_layer_with_its_share(
         assert fills == ["url(#pattern-1)", "url(#pattern-2)"]
         assert stacked(page) == [[True, False], [False, True]]
         photograph(page, "canary")
-
-
-def test_another_replica_and_another_screen_give_versions_the_same_colours(
-    valkey: Valkey, program: Start, open_page: Open
-) -> None:
-    with canary(valkey, program) as (url, servers):
-        with driven(url, rate=40, concurrency=6, keep_alive=False):
-            colours = []
-            for server in servers[::2]:
-                page = open_page(server.url).page
-                wait_for_marks(page, "1.1 first seen")
-                expect(page.locator("#legend li")).to_have_count(2)
-                colours.append(
-                    page.locator("#legend li").evaluate_all(
-                        "(all) => all.map((one) =>"
-                        " [one.innerText, one.querySelector('path').getAttribute('fill')])"
-                    )
-                )
-        for found in colours:
-            assert [(text.split()[0], fill) for text, fill in found] == [
-                ("1.0", "url(#pattern-1)"),
-                ("1.1", "url(#pattern-2)"),
-            ]
+        # Another replica and another screen give versions the same colours.
+        for server in servers[::2]:
+            legend = open_page(server.url).page.locator("#legend li")
+            expect(legend).to_have_count(2)
+            coloured = legend.evaluate_all(
+                "(all) => all.map((one) => [one.innerText.split(' ')[0],"
+                " one.querySelector('path').getAttribute('fill')])"
+            )
+            assert coloured == [["1.0", "url(#pattern-1)"], ["1.1", "url(#pattern-2)"]]
 
 
 def test_a_rolling_update_is_a_picture(valkey: Valkey, program: Start, open_page: Open) -> None:
@@ -201,51 +174,33 @@ def test_a_rolling_update_is_a_picture(valkey: Valkey, program: Start, open_page
             photograph(page, "rolling-update")
 
 
-def hundred(valkey: Valkey) -> None:
-    """Write what a hundred replicas of two versions would."""
-    pipeline = valkey.client.pipeline()
-    for one in range(1, 101):
-        key = f"{{counter}}:process:id-{one}"
-        own = {"hostname": f"web-{one}", "visits": 1000 + one, "version": f"1.{one % 2}"}
-        place = {"labels": f"node=n{one % 7},zone=eu-{one % 3}"}
-        pipeline.hset(key, mapping=own | place)  # type: ignore[arg-type]
-        pipeline.expire(key, 24 * 60 * 60)  # by which it is told when it was seen
-        pipeline.zadd("{counter}:processes", {f"id-{one}": time.time()})
-    pipeline.set("counter", 105_050)
-    pipeline.execute()
-
-
 def test_a_table_of_a_hundred_replicas_is_sorted_by_keyboard_and_stays_so(
     valkey: Valkey, counting: Start, open_page: Open
 ) -> None:
-    hundred(valkey)
-    watched = counting(f"--redis-url={valkey.url}")
-    page = open_page(watched.url).page
+    for one in range(1, 101):
+        own = {"visits": str(1000 + one), "version": f"1.{one % 2}"}
+        write_replica(valkey, f"web-{one}", **own, labels=f"node=n{one % 7},zone=eu-{one % 3}")
+    valkey.client.set("counter", 105_050)
+    page = open_page(counting(f"--redis-url={valkey.url}").url).page
     is_live(page)
     expect(page.locator("#count")).to_have_text("100")
     assert names(page) == [f"web-{one}" for one in range(1, 101)]
 
-    def press(head: str) -> None:
+    def sorting() -> tuple[str, str | None]:
+        [one] = page.locator("thead th[aria-sort]").all()
+        return one.inner_text().split()[0], one.get_attribute("aria-sort")
+
+    assert sorting() == ("Hostname", "ascending")
+    for head, order, first in (
+        ("Visits", "descending", ["web-100", "web-99"]),
+        ("Visits", "ascending", ["web-1", "web-2"]),
+        ("Version", "ascending", ["web-2", "web-4", "web-6"]),  # alike ones by their names
+        ("Labels", "ascending", ["web-21", "web-42"]),
+    ):
         page.get_by_role("button", name=head, exact=True).focus()
         page.keyboard.press("Enter")
-
-    def sorting() -> dict[str, str]:
-        return {
-            one.inner_text().split()[0]: one.get_attribute("aria-sort") or ""
-            for one in page.locator("thead th[aria-sort]").all()
-        }
-
-    assert sorting() == {"Hostname": "ascending"}
-    press("Visits")
-    assert sorting() == {"Visits": "descending"}
-    assert names(page)[:2] == ["web-100", "web-99"]
-    press("Visits")
-    assert sorting() == {"Visits": "ascending"}
-    assert names(page)[:2] == ["web-1", "web-2"]
-    press("Version")
-    assert names(page)[:3] == ["web-2", "web-4", "web-6"]  # alike ones by their names
-    press("Labels")
-    assert names(page)[:2] == ["web-21", "web-42"]
+        assert sorting() == (head, order)
+        assert names(page)[: len(first)] == first
     wait_for_draws(page, 3)
     assert names(page)[:2] == ["web-21", "web-42"]
     expect(page.get_by_role("button", name="Labels", exact=True)).to_be_focused()
@@ -257,40 +212,26 @@ def test_a_table_of_a_hundred_replicas_is_sorted_by_keyboard_and_stays_so(
     photograph(page, "hundred")
 
 
-def test_faults_and_a_replica_that_drains_are_named(
-    valkey: Valkey, counting: Start, open_page: Open
-) -> None:
-    flags = (f"--redis-url={valkey.url}", "--faults")
-    sick = start_replica(counting, "web-1", *flags, "--fault-rate=1")
-    leaving = start_replica(counting, "web-2", *flags, "--drain-delay=30")
-    leaving.visits()
-    page = open_page(sick.url).page
-    expect(row(page, "web-1").locator(".state")).to_have_text("sick")
-    expect(row(page, "web-2").locator(".state")).to_have_text("")
-    leaving.signal()
-    expect(row(page, "web-2").locator(".state")).to_have_text("draining")
-    leaving.signal()
-    leaving.process.kill()
-
-
-@pytest.mark.parametrize(("last", "title"), [("1h", "hour"), ("1d", "day")])
 def test_a_longer_view_is_one_click_away_and_stays_in_the_address(
-    last: str, title: str, valkey: Valkey, counting: Start, open_page: Open
+    server: Program, open_page: Open
 ) -> None:
-    server = start_replica(counting, "web-1", f"--redis-url={valkey.url}")
     server.visits()
     page = open_page(server.url).page
     is_live(page)
-    expect(page.get_by_role("link", name="5 minutes")).to_have_attribute("aria-current", "page")
-    page.get_by_role("link", name=f"1 {title}").click()
-    expect(page).to_have_url(f"{server.url}/live?last={last}")
-    expect(page.get_by_role("link", name=f"1 {title}")).to_have_attribute("aria-current", "page")
-    expect(page.get_by_role("img", name=f"Visits per second, the last {title}")).to_be_visible()
-    is_live(page)
-    wait_for_steps(page, 1)
-    server.visits()
-    expect(page.locator("#total")).to_have_text("2")
-    page.reload()
-    is_live(page)
-    expect(page.get_by_role("link", name=f"1 {title}")).to_have_attribute("aria-current", "page")
-    wait_for_steps(page, 1)
+
+    def is_shown(link: str) -> None:
+        is_live(page)
+        expect(page.get_by_role("link", name=link)).to_have_attribute("aria-current", "page")
+
+    is_shown("5 minutes")
+    for number, (last, title) in enumerate((("1h", "hour"), ("1d", "day")), 2):
+        page.get_by_role("link", name=f"1 {title}").click()
+        expect(page).to_have_url(f"{server.url}/live?last={last}")
+        is_shown(f"1 {title}")
+        expect(page.get_by_role("img", name=f"Visits per second, the last {title}")).to_be_visible()
+        wait_for_steps(page, 1)
+        server.visits()
+        expect(page.locator("#total")).to_have_text(str(number))
+        page.reload()
+        is_shown(f"1 {title}")
+        wait_for_steps(page, 1)

@@ -1,57 +1,22 @@
 """The live page's HTML, by html-validate."""
 
 import json
-import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.browser.live import Start
-from tests.support.program import Program
-
-Wrong = Callable[[str], list[str]]
+from tests.support.npm import with_npm
 
 
-@pytest.fixture(scope="module")
-def wrong(tmp_path_factory: pytest.TempPathFactory) -> Wrong:
-    """Say what is wrong with a page."""
-    if shutil.which("npm") is None:
-        pytest.fail("npm is missing: apt-get install npm", pytrace=False)
-    folder = tmp_path_factory.mktemp("npm") / "validate"
-    shutil.copytree(Path(__file__).parent / "validate", folder)
-
-    def run(*command: str, given: str = "") -> str:
-        done = subprocess.run(
-            command, cwd=folder, input=given, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    run("npm", "ci", "--no-audit", "--no-fund")
-    return lambda page: json.loads(run("node", "validate.js", given=page))
-
-
-@pytest.fixture
-def server(program: Start) -> Program:
-    return program("--redis-url=unix:/nowhere/redis.sock")
-
-
-@pytest.mark.parametrize("language", ["en", "zh-CN"])
-@pytest.mark.parametrize("last", ["5m", "1d"])
-def test_nothing_is_wrong_with_the_live_page(
-    last: str, language: str, server: Program, wrong: Wrong
+def test_nothing_is_wrong_with_the_live_page_and_a_mistake_is_found(
+    program: Start, tmp_path: Path
 ) -> None:
-    assert wrong(server.get(f"/live?last={last}", Accept_Language=language)[1]) == []
-
-
-def test_a_mistake_is_found(server: Program, wrong: Wrong) -> None:
+    validate = with_npm(tmp_path / "validate", Path(__file__).parent / "validate")
+    server = program("--redis-url=unix:/nowhere/redis.sock")
+    for language in ("en", "zh-CN"):
+        for last in ("5m", "1d"):
+            page = server.get(f"/live?last={last}", Accept_Language=language)[1]
+            assert json.loads(validate(page)) == []
     page = server.get("/live")[1]
-    assert "no-implicit-button-type" in "".join(
-        wrong(page.replace('<button type="button"', "<button"))
-    )
-
-
-def test_the_page_describes_itself(server: Program) -> None:
-    assert '<meta name="description" content="Visits as' in server.get("/live")[1]
+    assert '<meta name="description" content="Visits as' in page
+    wrong = validate(page.replace('<button type="button"', "<button"))
+    assert "no-implicit-button-type" in wrong

@@ -1,24 +1,20 @@
 """The button that sends visits."""
 
-from collections.abc import Callable, Iterator
-
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import NAMES, Opened
-from tests.browser.live import Open, Start, is_live, photograph, start_replica, wait_for_draws
+from tests.browser.live import (
+    NAMES,
+    Open,
+    Start,
+    hold,
+    is_live,
+    photograph,
+    start_replica,
+    wait_for_draws,
+)
 from tests.support.balancer import Balancer
+from tests.support.program import Program
 from tests.support.valkey import Valkey
-
-
-@pytest.fixture
-def balanced(valkey: Valkey, program: Start) -> Iterator[str]:
-    """Three replicas of two versions behind a balancer that chooses for each request."""
-    versions = dict(zip(NAMES, ("1.0", "1.0", "1.1"), strict=True))
-    flag = f"--redis-url={valkey.url}"
-    started = [start_replica(program, name, flag, version=versions[name]) for name in NAMES]
-    with Balancer([one.port for one in started], every=0.2, keep_alive=True) as balancer:
-        yield balancer.url
 
 
 def squares(page: Page) -> Locator:
@@ -32,100 +28,83 @@ def sent(page: Page) -> dict[str, int]:
     return {who: int(times) for who, times in pairs}
 
 
-def has_stopped(page: Page, valkey: Valkey) -> None:
-    """Assert that no more are sent, and that all that were have counted."""
+def has_stopped(page: Page, valkey: Valkey) -> int:
+    """Assert that no more are sent, and that all that were have counted; return how many."""
     expect(page.locator("#sent")).to_have_attribute("aria-busy", "false")
     count = valkey.counter()
     wait_for_draws(page, 2)
     assert valkey.counter() == count == sum(sent(page).values())
+    return count
 
 
-def test_opening_the_page_counts_nothing_and_the_button_says_that_it_counts(
-    valkey: Valkey, counting: Start, open_page: Open
+def test_visits_are_sent_while_the_button_is_held_and_drawn_by_version_with_who_answered(
+    valkey: Valkey, program: Start, open_page: Open
 ) -> None:
-    page = open_page(counting(f"--redis-url={valkey.url}").url).page
+    versions = dict(zip(NAMES, ("1.0", "1.0", "1.1"), strict=True))
+    flag = f"--redis-url={valkey.url}"
+    started = [start_replica(program, name, flag, version=versions[name]) for name in NAMES]
+    # It chooses for each request.
+    with Balancer([one.port for one in started], every=0.2, keep_alive=True) as balancer:
+        opened = open_page(balancer.url)
+        opened.may_lose = True  # at the end the balancer goes first
+        page = opened.page
+        is_live(page)
+        hold(page, lambda: expect(squares(page).nth(29)).to_be_attached())
+        has_stopped(page, valkey)
+        assert sent(page).keys() == set(NAMES)
+        assert squares(page).count() == sum(sent(page).values())
+        drawn = squares(page).evaluate_all(
+            "(all) => all.map((one) => [one.querySelector('title').textContent,"
+            " one.querySelector('path').getAttribute('fill')])"
+        )
+        fills = {name: {fill for who, fill in drawn if who == name} for name in NAMES}
+        assert fills["web-1"] == fills["web-2"]
+        assert len(fills["web-1"]) == len(fills["web-3"]) == 1
+        assert fills["web-1"] != fills["web-3"]
+        photograph(page, "send")
+
+
+#: The ways to leave the button without letting it go.
+LEAVES = [
+    "() => document.activeElement.blur()",
+    """() => {
+      Object.defineProperty(document, "hidden", { value: false, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }""",
+    "() => document.querySelector('#send').dispatchEvent(new PointerEvent('pointercancel'))",
+]
+
+
+def test_opening_the_page_counts_nothing_and_only_holding_the_button_sends(
+    valkey: Valkey, server: Program, open_page: Open
+) -> None:
+    page = open_page(server.url).page
     is_live(page)
     wait_for_draws(page, 2)
     assert valkey.counter() == 0
     button = page.get_by_role("button", name="Hold to send visits")
     expect(button).to_have_accessible_description("Ten a second, and each one counts.")
 
+    def send_some() -> None:
+        expect(squares(page).nth(count + 2)).to_be_attached()
 
-def test_visits_are_sent_while_the_button_is_held_and_drawn_by_version_with_who_answered(
-    valkey: Valkey, balanced: str, open_page: Open
-) -> None:
-    page = open_page(balanced).page
-    is_live(page)
-    page.get_by_role("button", name="Hold to send visits").hover()
-    page.mouse.down()
-    expect(page.locator("#sent")).to_have_attribute("aria-busy", "true")
-    page.wait_for_function("() => document.querySelectorAll('#squares > svg').length >= 30")
-    page.mouse.up()
-    has_stopped(page, valkey)
-    assert sent(page).keys() == set(NAMES)
-    assert squares(page).count() == sum(sent(page).values())
-    drawn = squares(page).evaluate_all(
-        "(all) => all.map((one) => [one.querySelector('title').textContent,"
-        " one.querySelector('path').getAttribute('fill')])"
-    )
-    fills = {name: {fill for who, fill in drawn if who == name} for name in NAMES}
-    assert fills["web-1"] == fills["web-2"]
-    assert len(fills["web-1"]) == len(fills["web-3"]) == 1
-    assert fills["web-1"] != fills["web-3"]
-    photograph(page, "send")
-
-
-@pytest.mark.parametrize("key", [" ", "Enter"])
-def test_the_keyboard_holds_it_too(
-    key: str, valkey: Valkey, counting: Start, open_page: Open
-) -> None:
-    page = open_page(counting(f"--redis-url={valkey.url}").url).page
-    is_live(page)
-    page.get_by_role("button", name="Hold to send visits").focus()
-    page.keyboard.down(key)
-    expect(squares(page).nth(4)).to_be_attached()
-    page.keyboard.up(key)
-    has_stopped(page, valkey)
-
-
-def blur(page: Page) -> None:
-    page.evaluate("() => document.activeElement.blur()")
-
-
-def hide(page: Page) -> None:
-    page.evaluate(
-        """() => {
-          Object.defineProperty(document, "hidden", { value: false, configurable: true });
-          document.dispatchEvent(new Event("visibilitychange"));
-        }"""
-    )
-
-
-def cancel(page: Page) -> None:
-    page.locator("#send").dispatch_event("pointercancel")
-
-
-@pytest.mark.parametrize("leave", [blur, hide, cancel])
-def test_it_stops_when_the_button_is_left_without_being_let_go(
-    leave: Callable[[Page], None], valkey: Valkey, counting: Start, open_page: Open
-) -> None:
-    page = open_page(counting(f"--redis-url={valkey.url}").url).page
-    is_live(page)
-    page.get_by_role("button", name="Hold to send visits").hover()
-    page.mouse.down()
-    expect(squares(page).nth(2)).to_be_attached()
-    leave(page)
-    has_stopped(page, valkey)
-
-
-def test_a_click_of_a_screen_reader_sends_for_one_second(
-    valkey: Valkey, counting: Start, open_page: Open
-) -> None:
-    page = open_page(counting(f"--redis-url={valkey.url}").url).page
-    is_live(page)
-    page.locator("#send").evaluate("(button) => button.click()")
-    has_stopped(page, valkey)
-    assert 1 <= valkey.counter() <= 10
+    count = 0
+    for key in (" ", "Enter"):
+        button.focus()
+        page.keyboard.down(key)
+        send_some()
+        page.keyboard.up(key)
+        count = has_stopped(page, valkey)
+    for leave in LEAVES:
+        button.hover()
+        page.mouse.down()
+        send_some()
+        page.evaluate(leave)
+        count = has_stopped(page, valkey)
+        page.mouse.up()
+    button.evaluate("(button) => button.click()")  # as a screen reader does: for one second
+    send_some()
+    assert has_stopped(page, valkey) - count <= 10
 
 
 def test_errors_and_visits_without_a_number_have_shapes_of_their_own(
@@ -136,19 +115,14 @@ def test_errors_and_visits_without_a_number_have_shapes_of_their_own(
     opened = open_page(server.url)
     page = opened.page
     is_live(page)
-    button = page.get_by_role("button", name="Hold to send visits")
 
     def send() -> None:
-        button.focus()
-        page.keyboard.down(" ")
-        page.wait_for_timeout(300)
-        page.keyboard.up(" ")
-        expect(page.locator("#sent")).to_have_attribute("aria-busy", "false")
+        hold(page, lambda: page.wait_for_timeout(300))
 
     send()
     assert sent(page).keys() == {"error 503"}
     assert squares(page).count() == squares(page).filter(has=page.locator("path.silent")).count()
-    opened.complaints = [one for one in opened.complaints if "status of 503" not in one]
+    opened.forgive("status of 503")
 
     # Not from the page, whose requests tell their origin, and are refused.
     assert server.put("/faults", b'{"rate": 0}')[0] == 200
@@ -165,11 +139,9 @@ def test_errors_and_visits_without_a_number_have_shapes_of_their_own(
 
 
 def test_no_more_than_ten_are_under_way(valkey: Valkey, counting: Start, open_page: Open) -> None:
-    server = start_replica(
-        counting, "web-1", f"--redis-url={valkey.url}", "--faults", "--fault-wait=3s"
-    )
-    opened: Opened = open_page(server.url)
-    page = opened.page
+    flags = (f"--redis-url={valkey.url}", "--faults", "--fault-wait=3s")
+    server = start_replica(counting, "web-1", *flags)
+    page = open_page(server.url).page
     is_live(page)
     asked: list[str] = []
     page.on("request", lambda one: asked.append(one.url))
@@ -177,4 +149,4 @@ def test_no_more_than_ten_are_under_way(valkey: Valkey, counting: Start, open_pa
     page.keyboard.down("Enter")
     page.wait_for_timeout(2000)
     page.keyboard.up("Enter")
-    assert asked.count(f"{server.url}/") <= 10
+    assert 5 < asked.count(f"{server.url}/") <= 10

@@ -58,15 +58,14 @@ def test_it_adds_little_to_its_base(image: str, python_image: str, figure: Figur
     assert size - base <= MOST_ADDED
 
 
-def test_it_holds_the_program_and_nothing_to_make_or_test_it(found: dict[str, list[str]]) -> None:
-    assert "/app/server.py" in found["ours"]
-    assert "/app/check.py" in found["ours"]
+def test_it_holds_the_program_and_nothing_to_make_or_test_it(
+    found: dict[str, list[str]], image: str, python_image: str
+) -> None:
+    assert {"/app/server.py", "/app/check.py"} <= {*found["ours"]}
     parts = {part for path in found["ours"] for part in Path(path).relative_to("/").parts[1:3]}
     assert not parts & {".git", ".ci", "tests", "bench", "deploy", "Makefile", "Dockerfile"}
     assert not found["tools"]
-
-
-def test_it_holds_no_pip_and_no_pip_cache(image: str, python_image: str) -> None:
+    # Nor pip, nor its cache.
     look = "ls -A ~root /tmp /var/tmp; find /opt -name pip -o -name 'pip-*' -o -name 'pip[0-9]*'"
     ours, base = (
         docker("run", "--rm", "--user=0", one, "sh", "-c", look).splitlines()
@@ -75,12 +74,11 @@ def test_it_holds_no_pip_and_no_pip_cache(image: str, python_image: str) -> None
     assert set(ours) <= set(base)
 
 
-def test_files_are_roots_and_the_user_cannot_write_them(found: dict[str, list[str]]) -> None:
+def test_files_are_roots_and_it_runs_as_a_user_that_cannot_write_them_and_has_no_name(
+    found: dict[str, list[str]], image: str, run: Run
+) -> None:
     assert found["foreign"] == []
     assert set(found["writable"]) <= {"/tmp", "/var/tmp", "/run/lock"}  # for everybody, in Debian
-
-
-def test_it_runs_as_a_user_that_has_no_name_and_no_rights(image: str, run: Run) -> None:
     assert inspect("image", image)["Config"]["User"] == "10001:10001"
     status = run(image).exec("cat", "/proc/1/status")
     assert "Uid:\t10001\t10001\t10001\t10001" in status
@@ -206,7 +204,8 @@ def test_it_runs_as_any_user_id_and_writes_nothing(image: str, run: Run) -> None
     flags = ("--user=1000680000:0", "--cap-drop=ALL", "--env=PORT=8080", "--env=HOME=")
     web = run(image, "--publish=127.0.0.1::8080", *flags)
     url = "http://" + docker("port", web.id, "8080/tcp").splitlines()[0]
-    assert f"<b>Hostname:</b> {web.short_id}<br/>" in first_page(url)
+    greeting = f"<h3>Hello World!</h3><b>Hostname:</b> {web.short_id}<br/>"
+    assert first_page(url).startswith(greeting)
     wait_until(lambda: web.health == "healthy")
     audit = docker("exec", web.id, "python", "check.py", "--help")
     assert audit.startswith("usage: check.py")

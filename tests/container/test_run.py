@@ -35,6 +35,19 @@ def number(url: str) -> int | None:
     return number_on(get(url).encode())
 
 
+def counting(
+    run: Run, image: str, redis_image: str, network: str, *flags: str, data: tuple[str, ...] = ()
+) -> tuple[Container, Container, int]:
+    """Start Redis and the program; return both, and the last number that was shown."""
+    database = redis(run, redis_image, network, *data)
+    web = run(image, PUBLISH, f"--network={network}", *flags)
+    first_page(web.url)
+    wait_until(lambda: number(web.url))
+    last = number(web.url)
+    assert last is not None
+    return database, web, last
+
+
 def timed(url: str) -> tuple[int | None, float]:
     """Visit, and return the number and how long it took."""
     began = time.monotonic()
@@ -42,33 +55,30 @@ def timed(url: str) -> tuple[int | None, float]:
 
 
 def test_without_redis_it_greets_at_once_and_names_its_container(image: str, run: Run) -> None:
-    web = run(image, PUBLISH, "--env=REDIS_TIMEOUT=10")
+    more = ("--env=NAME=Ada <3", "--cpus=1", "--env=PROCESSES=0")
+    web = run(image, PUBLISH, "--env=REDIS_TIMEOUT=10", *more)
+    greeting = "<h3>Hello Ada &lt;3!</h3>"
     page = first_page(web.url)
-    assert page == f"<h3>Hello World!</h3><b>Hostname:</b> {web.short_id}<br/><b>Visits:</b> {OFF}"
+    assert page == f"{greeting}<b>Hostname:</b> {web.short_id}<br/><b>Visits:</b> {OFF}"
     assert max(timed(web.url)[1] for _ in range(5)) < 10 / 2
     assert "counter off: cannot resolve redis" in web.logs()
-
-
-def test_it_greets_whom_it_is_told_to(image: str, run: Run) -> None:
-    assert "<h3>Hello Ada &lt;3!</h3>" in first_page(run(image, PUBLISH, "--env=NAME=Ada <3").url)
-
-
-def test_its_quota_of_cpu_says_how_many_processes_it_starts(image: str, run: Run) -> None:
-    web = run(image, PUBLISH, "--cpus=1", "--env=PROCESSES=0")
-    first_page(web.url)
+    # Its quota of CPU says how many processes it starts.
     processes = docker("top", web.id, "-o", "pid").splitlines()[1:]
     assert len(processes) == 2, "process 1, and the server"
+    # What a command in it leaves behind is reaped.
+    orphan = "if os.fork() == 0: os.fork() and os._exit(0)"
+    for _ in range(10):
+        web.exec("python", "-c", f"import os\n{orphan}")
+    states = r"cat /proc/[0-9]*/stat | grep -c ') Z ' || true"
+    wait_until(lambda: web.exec("sh", "-c", states) == "0")
 
 
 def test_it_counts_through_a_restart_of_redis_under_another_address(
     image: str, redis_image: str, run: Run, network: str, volume: str, figure: Figure
 ) -> None:
-    database = redis(run, redis_image, network, f"--volume={volume}:/data")
-    web = run(image, PUBLISH, f"--network={network}", "--env=REDIS_TIMEOUT=4")
-    first_page(web.url)
-    wait_until(lambda: number(web.url))
-    last = number(web.url)
-    assert last is not None
+    data = (f"--volume={volume}:/data",)
+    flags = (run, image, redis_image, network, "--env=REDIS_TIMEOUT=4")
+    database, web, last = counting(*flags, data=data)
     assert [number(web.url) for _ in range(5)] == [*range(last + 1, last + 6)]
 
     address = database.address
@@ -95,10 +105,8 @@ def test_it_counts_through_a_restart_of_redis_under_another_address(
 def test_it_holds_64_connections_read_only_without_rights_in_96_mb(
     image: str, redis_image: str, run: Run, network: str, figure: Figure
 ) -> None:
-    redis(run, redis_image, network)
-    web = run(image, PUBLISH, f"--network={network}", *HARDENED, "--env=REDIS_TIMEOUT=20")
-    first_page(web.url)
-    wait_until(lambda: number(web.url))
+    flags = (*HARDENED, "--env=REDIS_TIMEOUT=20")
+    _, web, _ = counting(run, image, redis_image, network, *flags)
     report = audit(web.url, "--requests=5000", "--concurrency=64", "--keep-alive", "--exclusive")
     assert report["holds"], report
     assert report["replicas"] == {web.short_id: 5000}
@@ -115,12 +123,9 @@ def test_it_holds_64_connections_read_only_without_rights_in_96_mb(
 def test_it_counts_beside_the_guides_own_app(
     image: str, guide_image: str, redis_image: str, run: Run, network: str
 ) -> None:
-    redis(run, redis_image, network)
-    both = [run(one, PUBLISH, f"--network={network}") for one in (image, guide_image)]
-    for one in both:
-        first_page(one.url)
-    wait_until(lambda: number(both[0].url))
-    last = number(both[1].url)
+    _, ours, _ = counting(run, image, redis_image, network)
+    both = [ours, run(guide_image, PUBLISH, f"--network={network}")]
+    last = number_on(first_page(both[1].url).encode())
     assert last is not None
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda turn: number(both[turn % 2].url), range(400)))
@@ -156,16 +161,6 @@ def signal_server(web: Container, name: str) -> None:
     """Send a signal to the child of process 1."""
     child = "int(open('/proc/1/task/1/children').read().split()[0])"
     web.exec("python", "-c", f"import os, signal; os.kill({child}, signal.SIG{name})")
-
-
-def test_what_a_command_in_it_leaves_behind_is_reaped(image: str, run: Run) -> None:
-    web = run(image, PUBLISH)
-    first_page(web.url)
-    orphan = "if os.fork() == 0: os.fork() and os._exit(0)"
-    for _ in range(10):
-        web.exec("python", "-c", f"import os\n{orphan}")
-    states = r"cat /proc/[0-9]*/stat | grep -c ') Z ' || true"
-    wait_until(lambda: web.exec("sh", "-c", states) == "0")
 
 
 def test_it_ends_at_once_while_its_modules_are_imported(
@@ -212,13 +207,8 @@ def test_an_idle_one_stops_at_once_where_the_guides_app_is_killed(
 def test_requests_in_flight_are_answered_when_it_stops(
     image: str, redis_image: str, run: Run, network: str
 ) -> None:
-    database = redis(run, redis_image, network)
     patience = ("--env=REDIS_TIMEOUT=60", "--env=GRACE=60")
-    web = run(image, PUBLISH, f"--network={network}", *patience)
-    first_page(web.url)
-    wait_until(lambda: number(web.url))
-    last = number(web.url)
-    assert last is not None
+    database, web, last = counting(run, image, redis_image, network, *patience)
     docker("pause", database.id)
     with ThreadPoolExecutor(10) as pool:
         visits = [pool.submit(number, web.url) for _ in range(8)]
@@ -250,9 +240,6 @@ def test_the_first_page_comes_before_that_of_the_guides_app(
     for _ in range(4):  # in turn, as a machine is not as busy all the time
         ours.append(cold_start(image))
         theirs.append(cold_start(guide_image))
-    for name, times in (
-        ("docker run to the first page", ours),
-        ("the same, the guide's app", theirs),
-    ):
+    for name, times in ("docker run to the first page", ours), ("the guide's app", theirs):
         figure(name, ", ".join(f"{one:.2f} s" for one in times))
     assert min(ours) < min(theirs)

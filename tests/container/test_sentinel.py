@@ -9,7 +9,7 @@ import yaml
 from tests.container.conftest import Run
 from tests.container.engine import RUN, Container, docker, first_page
 from tests.container.test_run import PUBLISH, number
-from tests.deploy.test_kubernetes import BASE
+from tests.deploy.manifests import BASE
 from tests.support.waiting import wait_until
 
 COMPONENT = BASE / "components" / "sentinel"

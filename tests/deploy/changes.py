@@ -5,7 +5,7 @@ An apply that asks for such a change is refused, and what else it asks for is do
 
 from typing import Any
 
-from tests.deploy.validation import Resource
+from tests.deploy.manifests import Resource
 
 #: Of a StatefulSet's spec, what may change; the rest may not.
 #: https://kubernetes.io/docs/reference/kubernetes-api/apps/stateful-set-v1/ and the API server's

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 
-import pytest
 import yaml
 
 from tests.docs.test_docs import anchors
@@ -15,23 +14,25 @@ from tests.watch.test_metrics import scrape
 
 Start = Callable[..., Program]
 
+DASHBOARD = json.loads((ROOT / "deploy/grafana.json").read_text())
+GROUPS = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"]
+RULES = [rule for group in GROUPS for rule in group["rules"]]
+
 #: What Prometheus adds to a sample, and what a histogram has.
 ADDED = {"job", "instance", "le"}
 
 
 def alerts() -> dict[str, str]:
     """The expression of each alert."""
-    groups = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"]
-    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
+    return {rule["alert"]: rule["expr"] for rule in RULES}
 
 
 def queries() -> Iterator[str]:
     """Every expression of the dashboard."""
-    dashboard = json.loads((ROOT / "deploy/grafana.json").read_text())
-    for panel in dashboard["panels"]:
+    for panel in DASHBOARD["panels"]:
         for target in panel["targets"]:
             yield target["expr"]
-    for variable in dashboard["templating"]["list"]:
+    for variable in DASHBOARD["templating"]["list"]:
         if variable["type"] == "query":
             yield variable["query"]["query"]
 
@@ -47,20 +48,15 @@ def labels(expression: str) -> set[str]:
     return {label.strip() for one in grouped for label in one.split(",")} | set(selected)
 
 
-@pytest.mark.parametrize("source", ["alerts.yaml", "grafana.json"])
-def test_each_metric_and_label_that_is_named_exists(
-    source: str, program: Start, valkey: Valkey
-) -> None:
+def test_each_metric_and_label_that_is_named_exists(program: Start, valkey: Valkey) -> None:
     server = program(f"--redis-url={valkey.url}", "--version-label=v1")
     server.wait_for(b"counter on")
     assert server.visits() == 1
-    samples = scrape(server)
     had: dict[str, set[str]] = {}
-    for name, pairs in samples:
+    for name, pairs in scrape(server):
         had.setdefault(name, set()).update(label for label, _ in pairs)
-    expressions = list(alerts().values() if source == "alerts.yaml" else queries())
-    assert expressions
-    for expression in expressions:
+    assert alerts()
+    for expression in (*alerts().values(), *queries()):
         assert names(expression), expression
         assert names(expression) <= set(had), expression
         of_these = set().union(*(had[name] for name in names(expression)))
@@ -68,32 +64,25 @@ def test_each_metric_and_label_that_is_named_exists(
 
 
 def test_there_is_an_alert_for_each_thing_that_matters() -> None:
-    named = {name: names(expression) for name, expression in alerts().items()}
-    assert named == {
+    uncounted = {"friendlyhello_visits_total", "friendlyhello_visits_uncounted_total"}
+    assert {name: names(expression) for name, expression in alerts().items()} == {
         "FriendlyhelloRedisAway": {"friendlyhello_redis_up"},
-        "FriendlyhelloVisitsUncounted": {
-            "friendlyhello_visits_total",
-            "friendlyhello_visits_uncounted_total",
-        },
-        "FriendlyhelloUncountedBudgetBurns": {
-            "friendlyhello_visits_total",
-            "friendlyhello_visits_uncounted_total",
-        },
+        "FriendlyhelloVisitsUncounted": uncounted,
+        "FriendlyhelloUncountedBudgetBurns": uncounted,
         "FriendlyhelloSlowPages": {"friendlyhello_request_seconds_bucket"},
     }
 
 
 def test_each_alert_leads_to_a_section_that_says_what_to_do() -> None:
-    groups = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"]
     known = anchors("docs/watching.md")
-    for rule in (rule for group in groups for rule in group["rules"]):
+    for rule in RULES:
         page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
         assert page.endswith("/docs/watching.md")
         assert anchor in known, rule["alert"]
 
 
 def test_panels_lie_beside_one_another() -> None:
-    panels = json.loads((ROOT / "deploy/grafana.json").read_text())["panels"]
+    panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()
     for panel in panels:

@@ -1,37 +1,32 @@
-"""deploy/kubernetes/: valid, allowed by the restricted profile, and of one mind with the image."""
+"""deploy/kubernetes/: allowed by the restricted profile, and of one mind with the image.
+
+``test_components.py`` validates and renders it.
+"""
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
-import kubernetes_validate
-import pytest
 import yaml
 
 import config
-from config import VERSION, Settings
+from config import Settings
 from http1 import DRAIN_PAUSE
-from tests.deploy.validation import Resource, validate
+from tests.deploy.manifests import (
+    BASE,
+    KUSTOMIZATION,
+    REDIS,
+    RESOURCES,
+    WEB,
+    Render,
+    container,
+    environment,
+    is_restricted,
+    kustomize,
+    pod,
+)
 from tests.support import ROOT
-from tests.support.waiting import PATIENCE
 
-BASE = ROOT / "deploy" / "kubernetes"
-
-KUSTOMIZATION = yaml.safe_load((BASE / "kustomization.yaml").read_text())
-
-
-def load(text: str) -> dict[str, Resource]:
-    """Return manifests by their kind and name."""
-    return {f"{one['kind']}/{one['metadata']['name']}": one for one in yaml.safe_load_all(text)}
-
-
-RESOURCES = {
-    name: resource
-    for file in KUSTOMIZATION["resources"]
-    for name, resource in load((BASE / file).read_text()).items()
-}
-WEB, REDIS = RESOURCES["Deployment/web"], RESOURCES["StatefulSet/redis"]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 STACK = yaml.safe_load((ROOT / "deploy" / "stack.yaml").read_text())
 DOCKERFILE = dict(
@@ -39,119 +34,38 @@ DOCKERFILE = dict(
 )
 
 
-def pod(resource: Resource) -> Resource:
-    return resource["spec"]["template"]["spec"]
-
-
-def container(resource: Resource) -> Resource:
-    (only,) = pod(resource)["containers"]
-    return only
-
-
-@pytest.mark.parametrize("name", RESOURCES)
-def test_it_is_valid_for_the_newest_kubernetes(name: str) -> None:
-    validate(RESOURCES[name])
-
-
-def test_a_mistyped_field_is_not_valid() -> None:
-    mistyped = {**WEB, "spec": {**WEB["spec"], "replica": 5}}
-    with pytest.raises(kubernetes_validate.ValidationError, match="replica"):
-        validate(mistyped)
-
-
 def test_every_file_is_applied() -> None:
-    assert {file.name for file in BASE.glob("*.yaml")} == {
-        *KUSTOMIZATION["resources"],
-        "kustomization.yaml",
-    }
+    applied = {*KUSTOMIZATION["resources"], "kustomization.yaml"}
+    assert {file.name for file in BASE.glob("*.yaml")} == applied
 
 
-@pytest.fixture
-def rendered(tmp_path: Path) -> dict[str, Resource]:
-    """What `kubectl kustomize` makes of it, with a password."""
-    if not shutil.which("kubectl"):
-        pytest.skip("kubectl is not installed: what kustomize renders was not looked at")
-    base = shutil.copytree(BASE, tmp_path / "base")
-    (base / "redis-password.txt").write_text("secret\n")
-    return load(kustomize(base).stdout)
-
-
-def kustomize(base: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["kubectl", "kustomize", str(base)], capture_output=True, text=True, timeout=PATIENCE
-    )
-
-
-def is_labelled(resource: Resource) -> None:
-    """By https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/."""
-    labels = {
-        name.removeprefix("app.kubernetes.io/"): value
-        for name, value in resource["metadata"]["labels"].items()
-    }
-    component = labels.pop("component")
-    common = dict.fromkeys(("name", "instance", "part-of"), "friendlyhello")
-    assert common.items() <= labels.items()
-    assert labels["version"] == VERSION
-    if template := resource.get("spec", {}).get("template", {}).get("metadata"):
-        prefixed = {f"app.kubernetes.io/{name}": value for name, value in common.items()}
-        assert template["labels"] == prefixed | {"app.kubernetes.io/component": component}
-
-
-def test_what_kustomize_renders_is_valid_and_reads_the_secret(
-    rendered: dict[str, Resource],
-) -> None:
-    for resource in rendered.values():
-        validate(resource)
-        is_labelled(resource)
-        if resource["kind"] != "Namespace":
-            assert resource["metadata"]["namespace"] == "friendlyhello"
+def test_what_kustomize_renders_reads_the_secret(render: Render) -> None:
+    rendered = render()
     (secret,) = (one for one in rendered.values() if one["kind"] == "Secret")
     assert rendered.keys() - {f"Secret/{secret['metadata']['name']}"} == RESOURCES.keys()
+    assert set(secret["data"]) == {"password"}
     for name in ("Deployment/web", "StatefulSet/redis"):
         (volume,) = pod(rendered[name])["volumes"]
         assert volume["secret"]["secretName"] == secret["metadata"]["name"] != "redis-password"
-        (mount,) = (
-            one
-            for one in container(rendered[name])["volumeMounts"]
-            if one["name"] == volume["name"]
-        )
-        assert set(secret["data"]) == {"password"}
-        assert mount["mountPath"] == "/run/secrets/redis"
-    assert container(rendered["Deployment/web"])["image"] == f"friendlyhello:{VERSION}"
+        mounts = {one["name"]: one for one in container(rendered[name])["volumeMounts"]}
+        assert mounts[volume["name"]]["mountPath"] == "/run/secrets/redis"
 
 
 def test_without_a_password_of_ones_own_nothing_is_applied(tmp_path: Path) -> None:
-    if not shutil.which("kubectl"):
-        pytest.skip("kubectl is not installed: what kustomize refuses was not looked at")
     ignore = shutil.ignore_patterns("redis-password.txt")
     refused = kustomize(shutil.copytree(BASE, tmp_path / "base", ignore=ignore))
     assert refused.returncode != 0
     assert "redis-password.txt" in refused.stderr
 
 
-@pytest.mark.parametrize("resource", [WEB, REDIS], ids=["web", "redis"])
-def test_the_restricted_profile_admits_it(resource: Resource) -> None:
-    # https://kubernetes.io/docs/concepts/security/pod-security-standards/, and a root file system
-    # that is read-only, which it leaves open.
+def test_the_restricted_profile_admits_it() -> None:
     labels = RESOURCES["Namespace/friendlyhello"]["metadata"]["labels"]
     for mode in ("enforce", "warn", "audit"):
         assert labels[f"pod-security.kubernetes.io/{mode}"] == "restricted"
         assert re.fullmatch(r"v1\.\d+", labels[f"pod-security.kubernetes.io/{mode}-version"])
-    whole, own = pod(resource)["securityContext"], container(resource)["securityContext"]
-    assert whole["runAsNonRoot"] is True
-    assert whole["runAsUser"] > 0
-    assert whole["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert own == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    assert {sysctl["name"] for sysctl in whole.get("sysctls", ())} <= {
-        "net.ipv4.ip_unprivileged_port_start"  # a safe one
-    }
-    assert not pod(resource).keys() & {"hostNetwork", "hostPID", "hostIPC", "initContainers"}
-    assert all(volume.keys() <= {"name", "secret"} for volume in pod(resource)["volumes"])
-    assert not pod(resource)["automountServiceAccountToken"]
+    for resource in (WEB, REDIS):
+        is_restricted(resource)
+        assert pod(resource)["securityContext"]["runAsUser"] > 0
 
 
 def test_user_port_and_probes_are_the_images() -> None:
@@ -164,13 +78,10 @@ def test_user_port_and_probes_are_the_images() -> None:
     assert int(sysctl["value"]) <= port["containerPort"]
     (published,) = RESOURCES["Service/web"]["spec"]["ports"]
     assert published["targetPort"] == port["name"]
-    kinds = ("startup", "readiness", "liveness")
-    probes = {kind: container(WEB)[f"{kind}Probe"]["httpGet"] for kind in kinds}
-    assert probes == {
-        "startup": {"path": "/healthz", "port": port["name"]},
-        "readiness": {"path": "/readyz", "port": port["name"]},
-        "liveness": {"path": "/healthz", "port": port["name"]},
-    }
+    probes = {"startup": "/healthz", "readiness": "/readyz", "liveness": "/healthz"}
+    for kind, path in probes.items():
+        asked = container(WEB)[f"{kind}Probe"]["httpGet"]
+        assert asked == {"path": path, "port": port["name"]}
     startup = container(WEB)["startupProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 60, "nothing kills it before"
 
@@ -200,12 +111,10 @@ def test_redis_is_found_where_the_program_looks_for_it() -> None:
     (port,) = service["spec"]["ports"]
     assert Settings().redis_url == f"redis://{service['metadata']['name']}:{port['port']}/0"
     assert REDIS["spec"]["serviceName"] == service["metadata"]["name"]
-    assert container(REDIS)["ports"] == [
-        {"name": port["targetPort"], "containerPort": port["port"]}
-    ]
-    environment = {one["name"]: one.get("value") for one in container(WEB)["env"]}
+    opened = {"name": port["targetPort"], "containerPort": port["port"]}
+    assert container(REDIS)["ports"] == [opened]
     (mount,) = container(WEB)["volumeMounts"]
-    assert environment["REDIS_PASSWORD_FILE"] == f"{mount['mountPath']}/password"
+    assert environment(WEB)["REDIS_PASSWORD_FILE"] == f"{mount['mountPath']}/password"
 
 
 def test_the_labels_say_on_which_node_and_in_which_zone_a_pod_is() -> None:
@@ -221,20 +130,16 @@ def test_the_labels_say_on_which_node_and_in_which_zone_a_pod_is() -> None:
     names = [one["name"] for one in env]
     # Only variables that stand before it are filled in.
     assert all(names.index("LABELS") > names.index(name) for name in fields)
-    (labels,) = (one["value"] for one in env if one["name"] == "LABELS")
     for zone, expected in (("eu-1", {"zone": "eu-1"}), ("", {})):  # no zone before 1.35
-        values = {"NODE": "n7", "NAMESPACE": "friendlyhello", "ZONE": zone}
-        text = re.sub(r"\$\(([A-Z]+)\)", lambda name: values[name[1]], labels)  # noqa: B023
+        text = environment(WEB)["LABELS"]
+        for name, value in {"NODE": "n7", "NAMESPACE": "friendlyhello", "ZONE": zone}.items():
+            text = text.replace(f"$({name})", value)
         found = config.load([], {"LABELS": text}).labels
         assert found == {"node": "n7", "namespace": "friendlyhello"} | expected
 
 
 def test_selectors_select_the_pods_they_are_meant_for() -> None:
-    labels = {
-        name: RESOURCES[name]["spec"]["template"]["metadata"]["labels"]
-        for name in ("Deployment/web", "StatefulSet/redis")
-    }
-    web, redis = labels.values()
+    web, redis = (one["spec"]["template"]["metadata"]["labels"] for one in (WEB, REDIS))
     assert web != redis
     assert WEB["spec"]["selector"]["matchLabels"] == web
     assert REDIS["spec"]["selector"]["matchLabels"] == redis
@@ -260,8 +165,7 @@ def test_the_page_is_for_all_and_the_admin_port_for_the_monitoring_alone() -> No
     assert policy["policyTypes"] == ["Ingress"]
     (expression,) = policy["podSelector"]["matchExpressions"]
     assert expression["values"] == ["web", "web-canary"]
-    environment = {one["name"]: one["value"] for one in container(WEB)["env"] if "value" in one}
-    settings = config.load([], environment)
+    settings = config.load([], environment(WEB))
     assert (settings.admin_port, settings.admin_address) == (admin["containerPort"], None)
     published = RESOURCES["Service/web"]["spec"]["ports"]
     assert admin["name"] not in {one["targetPort"] for one in published}
@@ -278,17 +182,12 @@ def test_only_the_web_pods_reach_redis_and_redis_reaches_nobody() -> None:
 
 
 def test_requests_in_flight_have_their_grace_before_the_replica_is_killed() -> None:
-    for environment, seconds in (
-        (
-            {one["name"]: one.get("value") for one in container(WEB)["env"]},
-            pod(WEB)["terminationGracePeriodSeconds"],
-        ),
-        (
-            STACK["services"]["web"]["environment"],
-            int(STACK["services"]["web"]["stop_grace_period"].removesuffix("s")),
-        ),
+    stack = STACK["services"]["web"]
+    for variables, seconds in (
+        (environment(WEB), pod(WEB)["terminationGracePeriodSeconds"]),
+        (stack["environment"], int(stack["stop_grace_period"].removesuffix("s"))),
     ):
-        delay = float(environment["DRAIN_DELAY"])
+        delay = float(variables["DRAIN_DELAY"])
         assert delay > 0
         assert seconds > max(delay, DRAIN_PAUSE) + DRAIN_PAUSE + Settings().grace
     assert "lifecycle" not in container(WEB)

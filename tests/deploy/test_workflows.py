@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from config import VERSION
-from tests.deploy import test_kubernetes as base
+from tests.deploy.manifests import BASE, RESOURCES
 from tests.support import ROOT
 
 FOLDER = ROOT / ".github" / "workflows"
@@ -56,7 +56,7 @@ def test_ci_runs_what_decides_whether_a_change_lands() -> None:
 
 def test_end_to_end_adds_the_audit_to_the_base_and_loads_its_image() -> None:
     script = commands(WORKFLOWS["ci.yaml"]["jobs"]["end-to-end"])
-    text = (base.BASE / "kustomization.yaml").read_text()
+    text = (BASE / "kustomization.yaml").read_text()
     [edit] = re.findall(r"sed -i -E '(.*)' deploy/kubernetes/kustomization.yaml", script)
     edited = subprocess.run(["sed", "-E", edit], input=text, capture_output=True, text=True)
     assert yaml.safe_load(edited.stdout)["components"] == ["components/audit"]
@@ -65,7 +65,7 @@ def test_end_to_end_adds_the_audit_to_the_base_and_loads_its_image() -> None:
     assert named.stdout == f"{VERSION}\n"
     for kind in re.findall(r"rollout status --timeout=180s (\S+)", script):
         kinds = {"deployment/web": "Deployment/web", "statefulset/redis": "StatefulSet/redis"}
-        assert kinds[kind] in base.RESOURCES
+        assert kinds[kind] in RESOURCES
 
 
 def test_a_release_is_built_for_both_architectures_with_its_parts_and_signed() -> None:

@@ -9,12 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
-import kubernetes_validate
+import kubernetes_validate.utils
+
+from tests.deploy.manifests import Resource, job_of
 
 if TYPE_CHECKING:
     from cloudcoil.pydantic import BaseModel
 
-Resource = dict[str, Any]
 Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string", "minLength": 1}
@@ -152,11 +153,20 @@ SPECS = {
 }
 
 
-def validate(resource: Resource) -> None:
-    """Raise jsonschema's or pydantic's ValidationError, or SchemaNotFoundError for another kind."""
+#: The schemas, which it would read for each resource again.
+kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
+NEWEST = kubernetes_validate.latest_version()
+
+
+def validate(resource: Resource, *, by_models: bool = True) -> None:
+    """Raise jsonschema's or pydantic's ValidationError, or SchemaNotFoundError for another kind.
+
+    :arg by_models: which take seconds to import. Without, of their kinds the outermost fields are
+        looked at.
+    """
     spec = SPECS.get((resource["apiVersion"], resource["kind"]))
     if spec is None:
-        kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+        kubernetes_validate.validate(resource, NEWEST, strict=True)
         return
     modelled = isinstance(spec, str)
     # The models let a resource be without these, and be empty.
@@ -171,17 +181,10 @@ def validate(resource: Resource) -> None:
     if resource["kind"] == "AnalysisTemplate":
         for metric in resource["spec"]["metrics"]:
             validate(job_of(metric))
-    if modelled:
+    if modelled and by_models:
         model(spec, resource["kind"]).model_validate(  # type: ignore[arg-type]
             resource, strict=True, extra="forbid", by_alias=True, by_name=False
         )
-
-
-def job_of(metric: Resource) -> Resource:
-    """Return the Job that a metric of an AnalysisTemplate makes."""
-    spec = metric["provider"]["job"]["spec"]
-    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "made"}}
-    return job | {"spec": spec}
 
 
 @cache

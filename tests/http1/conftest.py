@@ -1,16 +1,47 @@
-"""No server outlives its test."""
+"""The event loops of these tests, and what they start."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from tornado.ioloop import IOLoop
 
-from tests.http1.test_server import Served
+from tests.support.patient_loops import LOOPS, time_of
+from tests.support.served import Serve, Served, two_sides
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("asyncio", marks=pytest.mark.slow),
+        "uvloop",  # as the program has it where it is installed
+        pytest.param("uvloop, answers together", marks=pytest.mark.slow),  # test_outbox.py has more
+    ]
+)
+def new_loop(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], asyncio.AbstractEventLoop]:
+    loop, _, are_together = request.param.partition(", ")
+    if are_together:
+        monkeypatch.setattr("http1.outbox.MANY", 0)
+    monkeypatch.setattr(IOLoop, "time", time_of)
+    return LOOPS[loop]
 
 
 @pytest.fixture
-def io_loop(io_loop: IOLoop) -> Iterator[IOLoop]:
-    """Close the servers of a test that has failed: uvloop would wait for their clients for good."""
-    yield io_loop
-    while Served.started:
-        io_loop.run_sync(Served.started[-1].close)
+def serve(io_loop: IOLoop) -> Iterator[Serve]:
+    """Start a server, with options of `Served`."""
+    started: list[Served] = []
+
+    def start(*args: Any, **options: Any) -> Served:
+        started.append(Served(*args, **options))
+        return started[-1]
+
+    yield start
+    for served in started:
+        io_loop.run_sync(served.close)
+
+
+@pytest.fixture
+def serve_tls(serve: Serve) -> Serve:
+    return lambda **options: serve(tls=two_sides(), **options)

@@ -15,10 +15,8 @@ from http1 import head
 from http1.beginning import Beginning
 from http1.body import ChunkedBody
 from http1.input import Input, TooLarge
-from tests.http1.test_server import GET, Contexts, Served, gen_test, new_loop, tls
+from tests.support.served import CLOSE, GET, Serve, Served, gen_test, get
 from tests.support.waiting import eventually
-
-__all__ = ["new_loop", "tls"]
 
 MOST = 16 * 1024
 JUNK = b"x" * (256 * 1024)
@@ -36,7 +34,6 @@ class Page(http1.RequestHandler):
         self.finish("page")
 
     async def post(self) -> None:
-        self.settings["seen"].append(self)
         self.finish({"kept": len(self.request.body), "arguments": len(self.request.arguments)})
 
 
@@ -46,107 +43,84 @@ class Little(Page):
     MAX_BODY_SIZE = 100
 
 
-def served(**options: Any) -> tuple[Served, ObjectDict]:
+def served(serve: Serve) -> tuple[Served, ObjectDict]:
     settings = ObjectDict(seen=[], go_on=asyncio.Event())
     app = http1.Application([("/", Page), ("/little", Little)], **settings)
-    server = http1.HTTPServer(app, max_header_size=MOST, max_body_size=1 << 20, **options)
-    return Served(server, settings), settings  # type: ignore[arg-type]
+    return serve(app=app, max_header_size=MOST, max_body_size=1 << 20), settings
 
 
-async def asked(settings: ObjectDict) -> http1.ClientConnection:
+@pytest.mark.parametrize("over", ["serve", "serve_tls"])
+@gen_test
+async def test_what_follows_a_request_is_not_read_while_it_waits_for_its_answer(
+    over: str, io_loop: IOLoop, request: pytest.FixtureRequest
+) -> None:
+    site, settings = served(request.getfixturevalue(over))
+    client = (await site.connect()).send(GET + JUNK)
     await eventually(lambda: settings.seen)
     connection = settings.seen[-1].request.connection.stream
     assert isinstance(connection, http1.ClientConnection)
-    return connection
-
-
-@pytest.mark.parametrize("over_tls", [False, True], ids=["plain", "TLS"])
-@gen_test
-async def test_what_follows_a_request_is_not_read_while_it_waits_for_its_answer(
-    over_tls: bool, io_loop: IOLoop, tls: Contexts
-) -> None:
-    site, settings = served(ssl_options=tls.server if over_tls else None)
-    options = {"ssl": tls.client, "server_hostname": "localhost"} if over_tls else {}
-    client = await site.connect(**options)
-    client.send(GET + JUNK)
-    connection = await asked(settings)
     await eventually(lambda: connection.reading_paused)
     for _ in range(20):
         assert len(connection.input.data) <= MOST
         await asyncio.sleep(0.001)
     settings.go_on.set()
     assert (await client.answer()).status == 200
-    assert b" 431 " in await client.rest() or not over_tls
-    await site.close()
+    assert b" 431 " in await client.rest() or over == "serve"
 
 
 @gen_test
-async def test_a_pipeline_is_answered_whatever_its_length(io_loop: IOLoop) -> None:
-    site, settings = served()
+async def test_a_pipeline_is_answered_whatever_its_length(serve: Serve) -> None:
+    site, settings = served(serve)
     settings.go_on.set()
-    client = (await site.connect()).send(GET * 3000)  # 80 kB
-    for _ in range(3000):
-        assert (await client.answer()).status == 200
-    await site.close()
+    number = 2 * MOST // len(GET)
+    client = (await site.connect()).send(GET * number + CLOSE)
+    assert (await client.rest()).count(b"HTTP/1.1 200 OK\r\n") == number + 1
 
 
-def posted(path: bytes, body: bytes, *lines: bytes) -> bytes:
-    first = [b"POST " + path + b" HTTP/1.1", b"Host: a", b"Content-Length: %d" % len(body)]
-    return b"\r\n".join([*first, *lines, b"", b""]) + body
+def posted(path: str, body: bytes, *lines: str) -> bytes:
+    return get(path, f"Content-Length: {len(body)}", *lines, method="POST") + body
 
 
 @pytest.mark.parametrize(
-    "line",
+    "lines",
     [
-        b"X: y",
-        b"Content-Type: application/x-www-form-urlencoded",
-        b"Content-Type: multipart/form-data; boundary=a",
-        b"Content-Type: multipart/form-data\r\nContent-Encoding: odd",
+        ("X: y",),
+        ("Content-Type: application/x-www-form-urlencoded",),
+        ("Content-Type: multipart/form-data; boundary=a",),
+        ("Content-Type: multipart/form-data", "Content-Encoding: odd"),
     ],
 )
 @gen_test
-async def test_a_body_that_no_handler_wants_is_passed_over(line: bytes, io_loop: IOLoop) -> None:
-    site, _ = served()
-    client = await site.connect()
-    sent = posted(b"/", b"a=b&" * 20_000, line)
+async def test_a_body_that_no_handler_wants_is_passed_over(
+    lines: tuple[str, ...], serve: Serve
+) -> None:
+    client = await served(serve)[0].connect()
+    sent = posted("/", b"a=b&" * 20_000, *lines)
     client.send(sent[:-1])
     await client.writer.drain()
-    client.send(sent[-1:])
-    assert (await client.answer()).json == {"kept": 0, "arguments": 0}
-    await site.close()
+    assert (await client.ask(sent[-1:])).json == {"kept": 0, "arguments": 0}
 
 
 @gen_test
-async def test_a_body_is_kept_for_who_wants_it_as_far_as_it_may_be(io_loop: IOLoop) -> None:
-    site, _ = served()
-    answer = await site.ask(posted(b"/little", b"x" * 100))
+async def test_a_body_is_kept_for_who_wants_it_as_far_as_it_may_be(serve: Serve) -> None:
+    site, _ = served(serve)
+    answer = await site.ask(posted("/little", b"x" * 100))
     assert answer.json == {"kept": 100, "arguments": 0}
-    assert (await site.ask(posted(b"/little", b"x" * 101))).status == 400
-    await site.close()
-
-
-# What is kept of a head, by the request and by caches.
+    assert (await site.ask(posted("/little", b"x" * 101))).status == 400
 
 
 def test_what_caches_keep_of_heads_is_bounded_in_bytes() -> None:
-    for bad in (
-        b"X" * (head.MAX_NAME + 1) + b": y",
-        b"\r\n".join(b"X%d: y" % i for i in range(head.MAX_FIELDS)),
+    fields = b"".join(b"X%d: y\r\n" % i for i in range(head.MAX_FIELDS - 1))
+    assert head.parse_head(GET[:-2] + fields + b"\r\n")
+    for too_large in (
+        GET[:-2] + b"X: y\r\n" + fields,
+        GET[:-2] + b"X" * (head.MAX_NAME + 1) + b": y\r\n",
     ):
         with pytest.raises(TooLarge):
-            head.parse_head(b"GET / HTTP/1.1\r\nHost: a\r\n" + bad + b"\r\n\r\n")
+            head.parse_head(too_large + b"\r\n")
     for line, host in ((b"GET /", b"a" * (head.MAX_HOST + 1)), (b"G" * 65 + b" /", b"a")):
         with pytest.raises(HTTPInputError):
             head.parse_head(line + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
-    fields = b"".join(b"X%d: y\r\n" % i for i in range(head.MAX_FIELDS - 1))
-    assert head.parse_head(b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n")
-
-
-# Work.
-
-
-def in_pieces(size: int) -> Callable[[bytes], list[bytes]]:
-    return lambda data: [data[at : at + size] for at in range(0, len(data), size)]
 
 
 @pytest.mark.parametrize("size", [1, 7])
@@ -159,8 +133,8 @@ def test_each_byte_of_a_head_is_parsed_once_however_it_is_cut(
         "http1.beginning.feed", lambda parser, lines: fed.append(len(lines)) or feed(parser, lines)
     )
     some = Input(MOST)
-    for piece in in_pieces(size)(LONG_HEAD):
-        some.add(piece)
+    for at in range(0, len(LONG_HEAD), size):
+        some.add(LONG_HEAD[at : at + size])
         assert some.read_head() is None
     assert len(LONG_HEAD) - 50 < sum(fed) <= len(LONG_HEAD)
     some.add(b"\r\n")
@@ -175,7 +149,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 @pytest.mark.parametrize(
     "line",
-    [b"GET /" + b"x" * 12_000, b"G" * 12_000, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 12_000],
+    [b"GET /" + b"x" * 12_000, b"G" * 12_000, GET[:-2] + b"X: " + b"y" * 12_000],
     ids=["target", "method", "value"],
 )
 def test_a_byte_near_the_end_of_a_long_line_costs_as_much_as_one_at_its_beginning(
@@ -183,7 +157,7 @@ def test_a_byte_near_the_end_of_a_long_line_costs_as_much_as_one_at_its_beginnin
 ) -> None:
     def check(begin: int) -> float:
         def run() -> None:
-            beginning = Beginning()
+            beginning: Any = Beginning()
             beginning.check(line[:begin])
             for end in range(begin + 1, begin + 2000):
                 beginning.check(line[:end])

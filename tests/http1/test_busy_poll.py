@@ -4,13 +4,12 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from tornado.ioloop import IOLoop
 
 import http1
-from tests.http1.test_server import GET, Serve, Served, State, gen_test, new_loop, serve
+from tests.support.served import GET, WAITING, Serve
 from tests.support.waiting import eventually
 
-__all__ = ["new_loop", "serve"]
+pytestmark = pytest.mark.gen_test
 
 
 class Clock:
@@ -40,7 +39,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@gen_test
 async def test_a_client_that_asks_at_once_finds_the_server_awake_for_a_moment(
     serve: Serve, clock: Clock
 ) -> None:
@@ -54,35 +52,26 @@ async def test_a_client_that_asks_at_once_finds_the_server_awake_for_a_moment(
     assert (await client.ask(GET)).status == 200
 
 
-@gen_test
-async def test_a_client_that_takes_its_time_is_waited_for_asleep(
-    serve: Serve, clock: Clock
+@pytest.mark.parametrize("takes_its_time", [True, False], ids=["slow", "taking turns"])
+async def test_clients_that_take_their_time_or_turns_are_waited_for_asleep(
+    takes_its_time: bool, serve: Serve, clock: Clock
 ) -> None:
-    client = await serve().connect()
-    for _ in range(4):
-        await client.ask(GET)
-        clock.now += 1
-    assert (await client.ask(GET)).status == 200
-    assert not await clock.is_read()
-
-
-@gen_test
-async def test_clients_that_take_turns_are_waited_for_asleep(serve: Serve, clock: Clock) -> None:
     served = serve()
-    one, other = await served.connect(), await served.connect()
+    clients = [await served.connect() for _ in range(1 if takes_its_time else 2)]
     for _ in range(4):
-        await one.ask(GET)
-        await other.ask(GET)
+        for client in clients:
+            assert (await client.ask(GET)).status == 200
+        clock.now += takes_its_time
+    assert (await clients[0].ask(GET)).status == 200
     assert not await clock.is_read()
 
 
-@gen_test
 async def test_the_server_sleeps_while_a_request_takes_its_time(serve: Serve, clock: Clock) -> None:
     served = serve()
     client = await served.connect()
     for _ in range(3):
         await client.ask(GET)
-    client.send(b"GET /waiting HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.send(WAITING)
     await eventually(lambda: "/waiting" in served.state.begun)
     assert not await clock.is_read()
     served.state.go_on.set()
@@ -98,16 +87,13 @@ class AtOnce(http1.RequestHandler):
         self.finish("at once")
 
 
-@gen_test
 async def test_answers_that_follow_each_other_at_once_do_not_make_more_turns_each(
-    io_loop: IOLoop, clock: Clock
+    serve: Serve, clock: Clock
 ) -> None:
-    served = Served(http1.HTTPServer(http1.Application([("/", AtOnce)])), State())
-    client = await served.connect()
+    client = await serve(app=http1.Application([("/", AtOnce)])).connect()
     for _ in range(20):
         assert (await client.ask(GET)).body == b"at once"
     before, turns = clock.readings, 100
     for _ in range(turns):
         await asyncio.sleep(0)
     assert 0 < clock.readings - before < 2 * turns
-    await served.close()

@@ -3,16 +3,14 @@
 import asyncio
 import gc
 import weakref
-from typing import Any, ClassVar
 
+import pytest
 from tornado.ioloop import IOLoop
 
-import http1
 from http1.first_look import FirstLook
-from tests.http1.test_server import GET, Served, State, gen_test, new_loop
 from tests.support.waiting import eventually
 
-__all__ = ["new_loop"]
+pytestmark = pytest.mark.gen_test
 
 
 class Connection:
@@ -26,7 +24,6 @@ class Connection:
         self.looked_at = asyncio.get_running_loop().time()
 
 
-@gen_test
 async def test_each_connection_is_looked_at_once_and_not_before_it_is_due(io_loop: IOLoop) -> None:
     first_look = FirstLook(0.05)
     due = {}
@@ -41,7 +38,6 @@ async def test_each_connection_is_looked_at_once_and_not_before_it_is_due(io_loo
     await eventually(lambda: bool(late.looked_at))
 
 
-@gen_test
 async def test_who_has_gone_is_forgotten_and_the_others_are_looked_at(io_loop: IOLoop) -> None:
     first_look = FirstLook(0.05)
     gone, there, last = Connection(), Connection(), Connection()
@@ -55,29 +51,3 @@ async def test_who_has_gone_is_forgotten_and_the_others_are_looked_at(io_loop: I
     assert forgotten() is None
     await eventually(lambda: bool(there.looked_at))
     assert not gone.looked_at
-
-
-class Page(http1.RequestHandler):
-    """Shows the connection that it answers on."""
-
-    seen: ClassVar[list[weakref.ref[Any]]] = []
-
-    def get(self) -> None:
-        self.seen.append(weakref.ref(self.request.connection.stream))  # type: ignore[union-attr]
-        self.finish("page")
-
-
-@gen_test
-async def test_connections_that_have_ended_are_not_kept(io_loop: IOLoop) -> None:
-    Page.seen.clear()
-    served = Served(http1.HTTPServer(http1.Application([("/", Page)])), State())
-    for _ in range(3):
-        assert (await served.ask(GET)).status == 200
-    await served.close()
-    assert len(Page.seen) == 3
-
-    def are_gone() -> bool:
-        gc.collect()
-        return sum(seen() is not None for seen in Page.seen) <= 1  # the last one answered
-
-    await eventually(are_gone)

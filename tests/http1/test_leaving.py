@@ -1,7 +1,7 @@
-"""A handler knows, when it is about to answer, whether its client is there to read the answer."""
+"""Clients that read slowly, or leave: a handler knows whether its client is there."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -9,12 +9,13 @@ from tornado import httpserver, web
 from tornado.ioloop import IOLoop
 
 import http1
-from tests.http1.test_server import GET, Client, Served, State, gen_test, new_loop
+from tests.support.served import GET, Client, Serve, Served, get
+from tests.support.site import MUCH
 from tests.support.waiting import eventually
 
-__all__ = ["new_loop"]
+pytestmark = pytest.mark.gen_test
 
-Serve = Callable[..., Served]
+Leave = Callable[[Client, "Asked"], Awaitable[None]]
 
 
 class Asked:
@@ -43,84 +44,127 @@ class EagerWaiting(Waiting):
     EAGER_START = True
 
 
-@pytest.fixture(params=[Waiting, EagerWaiting])
-def serve(request: pytest.FixtureRequest, io_loop: IOLoop) -> Serve:
-    def start(server: Any = http1.HTTPServer, application: Any = http1.Application) -> Served:
-        app = application([("/", request.param)], asked=Asked())
-        served = Served(server(app), State())
-        served.asked = app.settings["asked"]  # type: ignore[attr-defined]
-        return served
-
-    return start
+eager_or_not = pytest.mark.parametrize("handler", [Waiting, EagerWaiting])
 
 
-async def asking(served: Any) -> tuple[Client, http1.RequestHandler]:
-    client = (await served.connect()).send(GET)
-    await eventually(lambda: served.asked.handlers)
-    [handler] = served.asked.handlers
-    assert not handler.client_has_gone
-    return client, handler
+async def asking(
+    serve: Serve, handler: type, kind: Any = http1.HTTPServer, app: Any = http1.Application
+) -> tuple[Client, Asked]:
+    asked = Asked()
+    client = (await serve(kind, app([("/", handler)], asked=asked)).connect()).send(GET)
+    await eventually(lambda: asked.handlers)
+    assert not asked.handlers[0].client_has_gone
+    return client, asked
 
 
-@gen_test
-async def test_client_that_waits_and_one_that_has_closed_its_side_are_there(serve: Serve) -> None:
-    served: Any = serve()
-    client, handler = await asking(served)
+@eager_or_not
+async def test_client_that_waits_and_one_that_has_closed_its_side_are_there(
+    handler: type, serve: Serve
+) -> None:
+    client, asked = await asking(serve, handler)
     client.half_close()
-    await eventually(lambda: served.asked.left)
+    await eventually(lambda: asked.left)
     for _ in range(20):  # turns, in which an answer to what was sent ahead would have come
         await asyncio.sleep(0.001)
-    assert not handler.client_has_gone
-    served.asked.go_on.set()
+    assert not asked.handlers[0].client_has_gone
+    asked.go_on.set()
     answer = await client.answer()
     assert (answer.status, answer.body) == (200, b"page")
     assert await client.rest() == b""
 
 
-@gen_test
-async def test_client_that_has_closed_its_connection_has_gone(serve: Serve) -> None:
-    served = serve()
-    client, handler = await asking(served)
-    client.writer.close()
-    await eventually(lambda: handler.client_has_gone)
+async def close(client: Client, asked: Asked) -> None:
+    client.close()
 
 
-@gen_test
-async def test_client_that_resets_has_gone(serve: Serve) -> None:
-    served = serve()
-    client, handler = await asking(served)
-    client.reset()
-    await eventually(lambda: handler.client_has_gone)
-
-
-@gen_test
-async def test_client_that_resets_after_it_has_closed_its_side_has_gone(serve: Serve) -> None:
-    served: Any = serve()
-    client, handler = await asking(served)
+async def half_close(client: Client, asked: Asked) -> None:
     client.half_close()
-    await eventually(lambda: served.asked.left)
+
+
+async def reset(client: Client, asked: Asked) -> None:
     client.reset()
-    await eventually(lambda: handler.client_has_gone)
 
 
-@gen_test
-async def test_client_that_sends_on_and_resets_has_gone(serve: Serve) -> None:
+async def reset_after_half_close(client: Client, asked: Asked) -> None:
+    client.half_close()
+    await eventually(lambda: asked.left)
+    client.reset()
+
+
+async def reset_sending_on(client: Client, asked: Asked) -> None:
     """Nothing more is read while it waits, a reset neither."""
-    served = serve()
-    client, handler = await asking(served)
     client.send(GET * 10_000)
     await asyncio.sleep(0.01)
     client.reset()
-    await eventually(lambda: handler.client_has_gone)
 
 
-@pytest.mark.parametrize("leave", ["writer.close", "half_close", "reset"])
-@gen_test
-async def test_tornados_own_server_tells_it_too(leave: str, serve: Serve) -> None:
-    served = serve(httpserver.HTTPServer, web.Application)
-    client, handler = await asking(served)
-    if leave == "writer.close":
-        client.writer.close()
-    else:
-        getattr(client, leave)()
-    await eventually(lambda: handler.client_has_gone)
+TORNADOS = (httpserver.HTTPServer, web.Application)
+
+
+@eager_or_not
+@pytest.mark.parametrize(
+    ("leave", "by"),
+    [
+        *((leave, ()) for leave in (close, reset, reset_after_half_close, reset_sending_on)),
+        *((leave, TORNADOS) for leave in (close, half_close, reset)),  # its own server tells too
+    ],
+)
+async def test_client_that_closes_or_resets_has_gone(
+    leave: Leave, by: tuple[Any, ...], handler: type, serve: Serve
+) -> None:
+    client, asked = await asking(serve, handler, *by)
+    await leave(client, asked)
+    await eventually(lambda: asked.handlers[0].client_has_gone)
+    assert asked.left == 1 or leave is reset_sending_on
+
+
+async def reading_slowly(served: Served) -> Client:
+    client = (await served.connect(limit=1024)).send(get("/pieces") + GET)
+    assert await served.state.standstill() < MUCH
+    return client
+
+
+@pytest.mark.parametrize("over", ["serve", "serve_tls"])
+async def test_flush_waits_for_a_client_that_reads_slowly(
+    over: str, io_loop: IOLoop, request: pytest.FixtureRequest
+) -> None:
+    # Nor does the time of an idle client end it.
+    served = request.getfixturevalue(over)(idle_connection_timeout=0.1, write_timeout=600.0)
+    client = await reading_slowly(served)
+    await asyncio.sleep(0.25)  # the client's time is what is measured
+    assert len((await client.answer()).body) == MUCH == served.state.written
+    assert (await client.answer()).json["uri"] == "/"
+
+
+async def test_flush_ends_when_the_client_leaves(serve: Serve) -> None:
+    served = serve()
+    (await reading_slowly(served)).reset()
+    await eventually(lambda: served.state.is_over)
+    assert served.state.left == 1
+    assert served.state.written < MUCH
+
+
+async def test_nothing_is_left_of_a_client_that_goes_after_it_was_answered(serve: Serve) -> None:
+    served = serve(idle_connection_timeout=60.0)
+    client = (await served.connect()).send(get("/waiting", "Connection: close") + GET)
+    await eventually(lambda: served.state.begun)
+    client.reset()
+    served.state.go_on.set()
+    await eventually(lambda: not served.server._open)
+
+
+@pytest.mark.parametrize("over", ["serve", "serve_tls"])
+@pytest.mark.parametrize("beyond", [b"", GET], ids=["as it should", "sending on"])
+async def test_slow_reader_gets_the_whole_last_answer(
+    beyond: bytes,
+    over: str,
+    io_loop: IOLoop,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("http1.stream.LINGERING_CLOSE", 0.1)
+    served = request.getfixturevalue(over)()
+    client = (await served.connect(limit=1024)).send(get("/whole") + beyond)
+    await eventually(lambda: served.state.begun)
+    await asyncio.sleep(0.25)  # the client's time is what is measured
+    assert len((await client.answer()).body) == MUCH

@@ -5,8 +5,8 @@ import contextlib
 import gc
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple
 
 import pytest
 from tornado.httputil import HTTPServerRequest
@@ -16,23 +16,15 @@ from tornado.web import RequestHandler
 import http1
 from http1.exchange import Exchange
 from tests.faults.test_clients import TLS_HELLO
-from tests.http1.test_server import CLOSE, GET, Client, Contexts, Served, gen_test, new_loop, tls
 from tests.support.raw_http import reset
+from tests.support.served import CLOSE, GET, WAITING, Client, Serve, Served, get
 from tests.support.waiting import eventually
 
-__all__ = ["new_loop", "tls"]
+pytestmark = pytest.mark.gen_test
 
-KINDS = (http1.ClientConnection, Exchange, HTTPServerRequest, RequestHandler)
+KINDS = (http1.ClientConnection, Exchange, HTTPServerRequest, RequestHandler, ssl.SSLObject)
 
-POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n" + b"x" * 50_000
-
-
-class Site:
-    """What the handlers do."""
-
-    def __init__(self) -> None:
-        self.begun = 0
-        self.go_on = asyncio.Event()
+POST = get("/", "Content-Length: 60000", method="POST") + b"x" * 50_000
 
 
 class Page(http1.RequestHandler):
@@ -49,8 +41,8 @@ class Waiting(http1.RequestHandler):
     EAGER_START = True
 
     async def get(self) -> None:
-        self.settings["site"].begun += 1
-        await self.settings["site"].go_on.wait()
+        self.settings["begun"].set()
+        await self.settings["go_on"].wait()
         self.finish("at last")
 
 
@@ -62,147 +54,99 @@ class Failing(http1.RequestHandler):
         pass  # the tests' own log would keep it
 
 
-async def whole(client: Client, site: Site) -> None:
-    assert (await client.ask(GET)).status == 200
-    client.writer.close()
+class End(NamedTuple):
+    """How a connection ends: what the client sends and is answered, and how it leaves.
+
+    Without `leave` it waits for the server to close the connection.
+    """
+
+    sent: bytes
+    status: int | None = None
+    leave: Callable[[Client], None] | None = None
+
+    async def come(self, client: Client, begun: asyncio.Event) -> None:
+        client.send(self.sent)
+        if self.sent.startswith(WAITING):
+            await begun.wait()
+        await client.writer.drain()
+        if self.leave is Client.half_close:
+            client.half_close()
+        if self.status:
+            assert (await client.answer()).status == self.status
+        if self.leave in (None, Client.half_close):
+            assert await client.rest() == b""
+        else:
+            self.leave(client)
 
 
-async def reset_in_a_body(client: Client, site: Site) -> None:
-    client.send(POST)
-    await client.writer.drain()
-    client.reset()
-
-
-async def reset_in_a_head(client: Client, site: Site) -> None:
-    client.send(GET[:-1])
-    await client.writer.drain()
-    client.reset()
-
-
-async def reset_while_it_waits(client: Client, site: Site) -> None:
-    client.send(b"GET /waiting HTTP/1.1\r\nHost: a\r\n\r\n" + GET * 1000)
-    await eventually(lambda: site.begun)
-    await client.writer.drain()
-    client.reset()
-
-
-async def close_while_it_waits(client: Client, site: Site) -> None:
-    client.send(b"GET /waiting HTTP/1.1\r\nHost: a\r\n\r\n")
-    await eventually(lambda: site.begun)
-    client.writer.close()
-
-
-async def last(client: Client, site: Site) -> None:
-    assert (await client.ask(CLOSE)).status == 200
-    assert await client.rest() == b""
-
-
-async def half_close(client: Client, site: Site) -> None:
-    client.send(GET).half_close()
-    assert (await client.answer()).status == 200
-    assert await client.rest() == b""
-
-
-async def refused(client: Client, site: Site) -> None:
-    assert b" 400 " in await client.send(b"nothing\r\n\r\n").rest()
-
-
-async def too_late(client: Client, site: Site) -> None:
-    assert b" 408 " in await client.send(GET[:-1]).rest()
-
-
-async def idle(client: Client, site: Site) -> None:
-    assert (await client.ask(GET)).status == 200
-    assert await client.rest() == b""
-
-
-async def silent(client: Client, site: Site) -> None:
-    assert await client.rest() == b""
-
-
-async def failing(client: Client, site: Site) -> None:
-    assert (await client.ask(b"GET /failing HTTP/1.1\r\nHost: a\r\n\r\n")).status == 500
-    client.writer.close()
-
-
-ENDS: list[Callable[[Client, Site], Awaitable[None]]] = [
-    *(whole, reset_in_a_body, reset_in_a_head, reset_while_it_waits, close_while_it_waits, last),
-    *(half_close, refused, too_late, idle, silent, failing),
+ENDS = [
+    End(GET, 200, Client.close),
+    End(POST, None, Client.reset),
+    End(GET[:-1], None, Client.reset),
+    End(WAITING + GET * 1000, None, Client.reset),
+    End(WAITING, None, Client.close),
+    End(CLOSE, 200),
+    End(GET, 200, Client.half_close),
+    End(b"nothing\r\n\r\n", 400),
+    End(GET[:-1], 408),  # in time it was not whole
+    End(GET, 200),  # it is idle
+    End(b""),
+    End(get("/failing"), 500, Client.close),
 ]
 
 
-@contextlib.contextmanager
-def no_collector() -> Iterator[None]:
+def left() -> list[Any]:
+    # Of the client's side, asyncio's streams keep what they have until they are collected.
+    found = [one for one in gc.get_objects() if isinstance(one, KINDS)]
+    return [one for one in found if getattr(one, "server_side", True)]
+
+
+@contextlib.asynccontextmanager
+async def nothing_is_left() -> AsyncIterator[None]:
     gc.collect()
     gc.disable()
+    before = {id(one) for one in left()}
     try:
         yield
+        # In the last turns of what was under way.
+        await eventually(lambda: not [one for one in left() if id(one) not in before], 5)
     finally:
         gc.enable()
 
 
-def left() -> list[Any]:
-    return [one for one in gc.get_objects() if isinstance(one, (*KINDS, ssl.SSLObject))]
+async def come_and_go(served: Served, settings: dict[str, Any]) -> None:
+    """Let one client after the other end in its own way."""
+    for end in ENDS:
+        if served.tls and end.leave is Client.half_close:
+            continue  # TLS has none
+        settings["begun"].clear()
+        settings["go_on"].clear()
+        await end.come(await served.connect(), settings["begun"])
+        settings["go_on"].set()
+        await served.leave()
+        await eventually(lambda: not served.server.connections)
 
 
-def served(**options: Any) -> tuple[Served, Site]:
-    site = Site()
-    routes = [("/", Page), ("/waiting", Waiting), ("/failing", Failing)]
-    app = http1.Application(routes, site=site, log_function=lambda _: None)
-    limits = {"header_timeout": 0.2, "idle_connection_timeout": 0.2, "body_timeout": 5.0}
-    return Served(http1.HTTPServer(app, **limits | options), site), site  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "over_tls", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "TLS"]
-)
-@pytest.mark.parametrize("end", ENDS)
-@gen_test
+@pytest.mark.parametrize("over", ["serve", pytest.param("serve_tls", marks=pytest.mark.slow)])
 async def test_nothing_is_left_of_a_connection_however_it_ends(
-    end: Callable[[Client, Site], Awaitable[None]], over_tls: bool, io_loop: IOLoop, tls: Contexts
+    over: str, io_loop: IOLoop, request: pytest.FixtureRequest
 ) -> None:
-    if over_tls and end is half_close:
-        pytest.skip("TLS has none")
-    server, site = served(ssl_options=tls.server if over_tls else None)
-    options = {"ssl": tls.client, "server_hostname": "localhost"} if over_tls else {}
-    await end(await server.connect(**options), site)  # what is made once is made
-    site.go_on.set()
-    for client in server._clients:
-        client.writer.close()
-    server._clients.clear()
-    del client
-    await eventually(lambda: not server.server.connections)
-    with no_collector():
-        before = {id(one) for one in left()}
-        site.go_on.clear()
-        site.begun = 0
-        await end(await server.connect(**options), site)
-        if "waits" in end.__name__:
-            site.go_on.set()
-        server._clients.pop().writer.close()
-        # Of the client's side, asyncio's streams keep what they have until they are collected.
-        await eventually(lambda: not server.server.connections)
-
-        def is_free() -> bool:
-            found = [one for one in left() if id(one) not in before]
-            return not [one for one in found if getattr(one, "server_side", True)]
-
-        await eventually(is_free, 5)
-    await server.close()
+    settings = {"begun": asyncio.Event(), "go_on": asyncio.Event()}
+    routes = [("/", Page), ("/waiting", Waiting), ("/failing", Failing)]
+    app = http1.Application(routes, log_function=lambda _: None, **settings)
+    limits = {"header_timeout": 0.2, "idle_connection_timeout": 0.2, "body_timeout": 5.0}
+    served = request.getfixturevalue(over)(app=app, **limits)
+    await come_and_go(served, settings)  # what is made once is made
+    async with nothing_is_left():
+        await come_and_go(served, settings)
 
 
-@gen_test
-async def test_nothing_is_left_of_a_handshake_that_is_not_ended(
-    io_loop: IOLoop, tls: Contexts
-) -> None:
-    server, _ = served(ssl_options=tls.server)
-    for sent in (b"", b"\x16\x03\x01", TLS_HELLO, b"GET / HTTP/1.1\r\n\r\n"):
-        with no_collector():
-            before = {id(one) for one in left()}
-            sock = socket.create_connection(("127.0.0.1", server.port))
+async def test_nothing_is_left_of_a_handshake_that_is_not_ended(serve_tls: Serve) -> None:
+    served = serve_tls()
+    async with nothing_is_left():
+        for sent in (b"", b"\x16\x03\x01", TLS_HELLO, b"GET / HTTP/1.1\r\n\r\n"):
+            sock = socket.create_connection(("127.0.0.1", served.port))
             sock.sendall(sent)
             await asyncio.sleep(0.02)
             reset(sock)
-            await eventually(lambda: not server.server.connections)
-            await eventually(lambda: {id(one) for one in left()} <= before, 5)  # noqa: B023
-    await server.close()
+            await eventually(lambda: not served.server.connections)

@@ -8,13 +8,13 @@ from tornado.ioloop import IOLoop
 
 import http1
 from http1.outbox import MANY, SMALL, TURNS, Outbox
-from tests.http1.test_server import GET, Served, State, gen_test, new_loop
+from tests.support.served import GET, Client, Serve
 
-__all__ = ["new_loop"]
+pytestmark = pytest.mark.gen_test
 
 
-class Client:
-    """A transport, and what was written on it."""
+class Transport:
+    """Keeps what was written on it."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -40,28 +40,24 @@ async def sent(outbox: Outbox, clients: list[Any]) -> int:
     return at_once
 
 
-@gen_test
 async def test_few_answers_leave_at_once_and_many_together(
     io_loop: IOLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("http1.outbox.MANY", MANY)
-    outbox, clients = Outbox(), [Client() for _ in range(2 * MANY)]
+    outbox, clients = Outbox(), [Transport() for _ in range(2 * MANY)]
     for _ in range(4 * TURNS):
         assert await sent(outbox, clients[:1]) == 1
-    for _ in range(4 * TURNS):
-        at_once = await sent(outbox, clients)
-    assert at_once == 0
-    for _ in range(4 * TURNS):
-        at_once = await sent(outbox, clients[:1])
-    assert at_once == 1
+    for some, expected in (clients, 0), (clients[:1], 1):
+        for _ in range(4 * TURNS):
+            at_once = await sent(outbox, some)
+        assert at_once == expected
 
 
-@gen_test
 async def test_who_has_gone_by_the_end_of_the_turn_gets_nothing(
     io_loop: IOLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("http1.outbox.MANY", 0)
-    outbox, gone, there = Outbox(), Client(), Client()
+    outbox, gone, there = Outbox(), Transport(), Transport()
     outbox.send(gone, b"answer")  # type: ignore[arg-type]
     outbox.send(there, b"answer")  # type: ignore[arg-type]
     gone.closing = True
@@ -76,55 +72,33 @@ class Then(http1.RequestHandler):
 
     async def get(self) -> None:
         wire = self.request.connection.stream  # type: ignore[union-attr]
-        self.finish("whole")
+        self.finish("x" * next(self.settings["sizes"]))
         self.settings["then"](wire)
 
 
-def served(then: Any) -> Served:
-    return Served(http1.HTTPServer(http1.Application([("/", Then)], then=then)), State())
-
-
-@pytest.mark.parametrize("act", ["close", "close_if_idle", "end"])
-@gen_test
+@pytest.mark.parametrize(
+    ("then", "follows"),
+    [
+        (lambda wire: wire.close(), b""),
+        (lambda wire: wire.close_if_idle(), b""),
+        (lambda wire: wire.end(), b""),
+        (lambda wire: wire.write(b"after"), b"after"),
+    ],
+    ids=["close", "close_if_idle", "end", "write"],
+)
 async def test_an_answer_is_sent_whatever_is_done_to_the_connection_in_its_turn(
-    act: str, io_loop: IOLoop
+    then: Any, follows: bytes, serve: Serve
 ) -> None:
-    site = served(lambda wire: getattr(wire, act)())
-    client = await site.connect()
-    assert (await client.ask(GET)).body == b"whole"
-    await site.close()
+    app = http1.Application([("/", Then)], then=then, sizes=iter([5]))
+    client = (await serve(app=app).connect()).send(GET)
+    assert (await client.reader.readuntil(b"xxxxx" + follows)).endswith(b"\r\n\r\nxxxxx" + follows)
 
 
-@gen_test
-async def test_who_asks_and_sends_no_more_is_answered(io_loop: IOLoop) -> None:
-    site = served(lambda wire: None)
-    client = (await site.connect()).send(GET)
-    client.half_close()
-    assert (await client.answer()).body == b"whole"
-    await site.close()
-
-
-@gen_test
-async def test_what_is_written_after_an_answer_comes_after_it(io_loop: IOLoop) -> None:
-    site = served(lambda wire: wire.write(b"after"))
-    client = (await site.connect()).send(GET)
-    assert (await client.reader.readuntil(b"after")).endswith(b"wholeafter")
-    await site.close()
-
-
-@gen_test
 async def test_pipelined_answers_come_in_order_also_where_one_is_too_large_to_wait(
-    io_loop: IOLoop,
+    serve: Serve,
 ) -> None:
-    class Size(http1.RequestHandler):
-        EAGER_START = True
-
-        async def get(self) -> None:
-            self.finish("x" * self.settings["sizes"].pop(0))
-
     sizes = [1, 2 * SMALL, 2, 3 * SMALL, 3]
-    application = http1.Application([("/", Size)], sizes=[*sizes])
-    site = Served(http1.HTTPServer(application), State())
-    client = (await site.connect()).send(GET * len(sizes))
+    app = http1.Application([("/", Then)], then=lambda wire: None, sizes=iter(sizes))
+    client: Client = (await serve(app=app).connect()).send(GET * len(sizes))
+    client.half_close()  # it sends no more
     assert [len((await client.answer()).body) for _ in sizes] == sizes
-    await site.close()

@@ -9,8 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tornado.escape import json_decode
-from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer as TornadosServer
 from tornado.httputil import (
     HTTPConnection,
@@ -19,15 +17,13 @@ from tornado.httputil import (
     HTTPServerRequest,
     RequestStartLine,
 )
-from tornado.ioloop import IOLoop
 from tornado.routing import URLSpec
-from tornado.simple_httpclient import HTTPTimeoutError
-from tornado.testing import bind_unused_port
 from tornado.web import RequestHandler
 
 from http1 import Application, HTTPServer
 from http1.tornado_internals import PathRequest, new_handler
-from tests.support.patient_loops import LOOPS, time_of
+from tests.support.served import GET, Serve, Served, gen_test, get
+from tests.support.waiting import eventually
 
 
 def both(host: str, target: str = "/") -> list[HTTPServerRequest]:
@@ -57,10 +53,10 @@ def test_a_request_without_query_is_what_tornado_makes_of_it(host: str, target: 
     assert abs(times[1] - times[0]) < 60
 
 
-@pytest.mark.gen_test
+@gen_test
 @pytest.mark.parametrize("target", ["/", "/?query", "/nothing"])
 async def test_a_clock_that_is_set_back_makes_no_time_negative(
-    target: str, monkeypatch: pytest.MonkeyPatch
+    target: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[float] = []
 
@@ -73,12 +69,8 @@ async def test_a_clock_that_is_set_back_makes_no_time_negative(
     app = Application(
         [("/", Handler)], log_function=lambda one: taken.append(one.request.request_time())
     )
-    server = HTTPServer(app)
-    listening, port = bind_unused_port()
-    server.add_sockets([listening])
-    await AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}{target}", raise_error=False)
+    await serve(app=app).ask(get(target))
     monkeypatch.undo()
-    server.stop()
     assert len(taken) == 1
     assert 0 <= taken[0] < 60
 
@@ -113,22 +105,18 @@ class _AtOnceHandler(RequestHandler):
 
     async def get(self) -> None:
         before = seen.get()
-        token = seen.set(self.request.headers["X-Waits"])
+        token = seen.set(self.request.headers.get("X-Waits", "1"))
         loop = asyncio.get_running_loop()
-        for _ in range(int(self.request.headers["X-Waits"])):
+        for _ in range(int(seen.get())):
             future = loop.create_future()
             loop.call_soon(future.set_result, None)
             await future
         set_to = seen.get()
         seen.reset(token)  # in another context it could not be
+        body, field = self.request.body.decode(), self.get_argument("field", "")
+        at_once = not self.prepared
         self.finish(
-            {
-                "before": before,
-                "seen": set_to,
-                "body": self.request.body.decode(),
-                "field": self.get_argument("field", ""),
-                "at once": not self.prepared,
-            }
+            {"before": before, "seen": set_to, "body": body, "field": field, "at once": at_once}
         )
 
     post = get
@@ -190,133 +178,85 @@ RULES = [
 ]
 
 
-@pytest.fixture
-def new_loop(monkeypatch: pytest.MonkeyPatch) -> Callable[[], asyncio.AbstractEventLoop]:
-    monkeypatch.setattr(IOLoop, "time", time_of)
-    return LOOPS["asyncio"]
+@pytest.fixture(params=[HTTPServer, TornadosServer], ids=["ours", "Tornado's"])
+def site(request: pytest.FixtureRequest, serve: Serve) -> Served:
+    return serve(request.param, Application(RULES))
 
 
-@pytest.fixture(params=[HTTPServer, TornadosServer])
-def url(request: pytest.FixtureRequest, io_loop: Any) -> Any:
-    """Serve by our server, and by Tornado's own."""
-    server = request.param(Application(RULES))
-    listening, port = bind_unused_port()
-    server.add_socket(listening)
-    yield f"http://127.0.0.1:{port}"
-    server.stop()
-    io_loop.run_sync(server.close_all_connections)
-
-
-async def ask(url: str, method: str = "GET", **kwargs: Any) -> Any:
-    client = AsyncHTTPClient(force_instance=True)
-    try:
-        return await client.fetch(url, method=method, raise_error=False, **kwargs)
-    finally:
-        client.close()
-
-
-@pytest.mark.gen_test
+@gen_test
 @pytest.mark.parametrize("waits", ["0", "1", "5"])
 async def test_a_handler_that_begins_at_once_waits_for_futures_in_a_context_of_its_own(
-    url: str, waits: str
+    site: Served, waits: str
 ) -> None:
-    answers = await asyncio.gather(*(ask(url, headers={"X-Waits": waits}) for _ in range(5)))
-    for answer in answers:
-        assert answer.code == 200
-        assert json_decode(answer.body) == {
-            "before": "nothing",
-            "seen": waits,
-            "body": "",
-            "field": "",
-            "at once": True,
-        }
+    asked = get("/", f"X-Waits: {waits}")
+    for answer in await asyncio.gather(*(site.ask(asked) for _ in range(5))):
+        told = {"before": "nothing", "seen": waits, "body": "", "field": "", "at once": True}
+        assert (answer.status, answer.json) == (200, told)
 
 
-@pytest.mark.gen_test
-async def test_it_finishes_by_itself(url: str) -> None:
-    assert (await ask(f"{url}/unfinished")).body == b"whole"
-    assert (await ask(f"{url}/unfinished", "HEAD")).headers["X-Head"] == "1"
+LARGE = "x" * 300_000
+FORM = "Content-Type: application/x-www-form-urlencoded"
 
 
-@pytest.mark.gen_test
-async def test_a_body_that_means_nothing_is_passed_over(url: str) -> None:
-    answer = await ask(
-        url, headers={"X-Waits": "1"}, body="x" * 300_000, allow_nonstandard_methods=True
-    )
-    assert json_decode(answer.body)["at once"]
-    assert json_decode(answer.body)["body"] == ""
-
-
-@pytest.mark.gen_test
+@gen_test
 @pytest.mark.parametrize(
-    ("method", "target", "seen"),
+    ("method", "target", "body", "told"),
     [
-        ("GET", "?field=b", {"body": "", "field": "b"}),
-        ("POST", "", {"body": "field=a", "field": "a"}),
+        ("GET", "/", LARGE, {"body": "", "field": "", "at once": True}),  # it means nothing
+        ("GET", "/?field=b", "", {"body": "", "field": "b", "at once": False}),
+        ("POST", "/", "field=a", {"body": "field=a", "field": "a", "at once": False}),
+        ("POST", "/", LARGE, {"body": LARGE, "field": "", "at once": False}),
     ],
+    ids=["body of GET", "query", "form", "large body"],
 )
 async def test_what_has_a_query_or_a_body_is_answered_in_tornados_way(
-    url: str, method: str, target: str, seen: dict[str, str]
+    site: Served, method: str, target: str, body: str, told: dict[str, Any]
 ) -> None:
-    form = {"Content-Type": "application/x-www-form-urlencoded", "X-Waits": "1"}
-    answer = await ask(url + target, method, headers=form, body=seen["body"] or None)
-    assert json_decode(answer.body) == {
-        "before": "nothing",
-        "seen": "1",
-        "at once": False,
-        **seen,
-    }
+    asked = get(target, FORM, f"Content-Length: {len(body)}", method=method) + body.encode()
+    assert (await site.ask(asked)).json == {"before": "nothing", "seen": "1", **told}
 
 
-@pytest.mark.gen_test
-async def test_a_large_body_comes_whole(url: str) -> None:
-    body = "x" * 300_000
-    answer = await ask(url, "POST", body=body, headers={"X-Waits": "0"})
-    assert json_decode(answer.body)["body"] == body
+@gen_test
+async def test_it_finishes_by_itself_may_have_a_timeout_in_a_task_and_has_its_own_methods(
+    site: Served,
+) -> None:
+    assert (await site.ask(get("/unfinished"))).body == b"whole"
+    head = await site.ask(get("/unfinished", method="HEAD"), "HEAD")
+    assert head.headers["x-head"] == "1"
+    put = await site.ask(get("/in-task", "Content-Length: 0", method="PUT"))
+    assert put.body == b"in a task"
+    assert (await site.ask(get(method="HEAD"), "HEAD")).status == 405
 
 
-@pytest.mark.gen_test
-async def test_a_handler_that_does_not_begin_at_once_may_have_a_timeout(url: str) -> None:
-    assert (await ask(f"{url}/in-task", "PUT", body="")).body == b"in a task"
-
-
-@pytest.mark.gen_test
-async def test_a_method_that_it_has_not_is_405(url: str) -> None:
-    assert (await ask(url, "HEAD")).code == 405
-
-
-@pytest.mark.gen_test
+@gen_test
 @pytest.mark.parametrize("fails", ["by itself", "waiting", "cancelled", "in finish"])
 async def test_its_exceptions_are_answered_with_500(
-    url: str, fails: str, caplog: pytest.LogCaptureFixture
+    site: Served, fails: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert (await ask(f"{url}/fails", headers={"X-Fails": fails})).code == 500
+    assert (await site.ask(get("/fails", f"X-Fails: {fails}"))).status == 500
     assert [record.name for record in caplog.records if record.exc_info] == ["tornado.application"]
 
 
-@pytest.mark.gen_test
+@gen_test
 async def test_an_exception_while_one_is_handled_is_logged(
-    url: str, caplog: pytest.LogCaptureFixture
+    site: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
-    headers = {"X-Fails": "waiting", "X-Fails-Again": "1"}
-    with pytest.raises(HTTPTimeoutError):  # as with Tornado, nobody answers
-        await ask(f"{url}/fails", headers=headers, request_timeout=0.2)
-    assert "Exception in exception handler" in [record.getMessage() for record in caplog.records]
+    (await site.connect()).send(get("/fails", "X-Fails: waiting", "X-Fails-Again: 1"))
+    said = "Exception in exception handler"  # as with Tornado, nobody answers
+    await eventually(lambda: said in [record.getMessage() for record in caplog.records])
+    assert (await site.ask(GET)).status == 200
 
 
 def test_a_handler_that_begins_at_once_is_what_tornado_makes_of_it_but_for_templates() -> None:
     app = Application(RULES)
     request: Any = both("a")[0]
     request.connection.set_close_callback = lambda callback: None
-    ours, theirs = (vars(one) for one in (new_handler(app, RULES[0], request), _made(app, request)))
+    made: Callable[..., RequestHandler] = _AtOnceHandler
+    ours, theirs = (vars(one) for one in (new_handler(app, RULES[0], request), made(app, request)))
     assert theirs.keys() - ours.keys() == {"ui", "_auto_finish", "_prepared_future"}
     assert ours.keys() - theirs.keys() == {"_transforms"}
     for name in ours.keys() & theirs.keys() - {"_headers"}:
         assert ours[name] == theirs[name]
-
-
-def _made(app: Application, request: HTTPServerRequest) -> RequestHandler:
-    return _AtOnceHandler(app, request)
 
 
 def test_where_tornado_is_instrumented_no_handler_begins_at_once(

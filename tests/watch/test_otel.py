@@ -100,22 +100,14 @@ def test_a_visit_is_a_span_for_the_request_and_one_for_redis(
 
 
 def test_lines_of_json_name_the_span_in_which_they_were_logged(
-    program: Start, valkey: Valkey, tmp_path: Path
+    traced: Traced, valkey: Valkey
 ) -> None:
-    output = tmp_path / "spans"
-    with output.open("w") as stdout:
-        server = program(
-            *(f"--redis-url={valkey.url}", "--log-format=json"),
-            python=TRACED,
-            stdout=stdout,
-            **TO_CONSOLE,
-        )
-        server.wait_for(b"counter on", PATIENCE)
-        for _ in range(2):
-            server.visits()
-        server.get("/nothing")
-        server.get("/healthz")  # which has no span
-        made = ended(server, output)
+    server = traced(f"--redis-url={valkey.url}", "--log-format=json")
+    for _ in range(2):
+        server.visits()
+    server.get("/nothing")
+    server.get("/healthz")  # which has no span
+    made = traced.ended()
     lines = [json.loads(line) for line in server.log.splitlines()]
     logged = [one for one in lines if one["logger"] == "tornado.access"]
     contexts = {span["start_time"]: span["context"] for span in made if not is_of_redis(span)}
@@ -133,26 +125,17 @@ def is_of_redis(span: Span) -> bool:
     return bool(span["kind"] == "SpanKind.CLIENT")
 
 
-def test_requests_are_measured_by_the_stable_names_when_asked(
-    program: Start, tmp_path: Path
-) -> None:
-    output = tmp_path / "metrics"
+def test_requests_are_measured_by_the_stable_names_when_asked(traced: Traced) -> None:
     stable = {
         "OTEL_TRACES_EXPORTER": "none",
         "OTEL_METRICS_EXPORTER": "console",
         "OTEL_SEMCONV_STABILITY_OPT_IN": "http",
     }
-    with output.open("w") as stdout:
-        server = program(
-            "--redis-url=unix:/nowhere/redis.sock",
-            python=TRACED,
-            stdout=stdout,
-            **TO_CONSOLE | stable,
-        )
-        for path in ("/", "/", "/nothing", "/healthz"):
-            server.get(path)
-        server.get("/version", method="MADE-UP")
-        *_, last = ended(server, output)
+    server = traced(NOWHERE, counts=False, **stable)
+    for path in ("/", "/", "/nothing", "/healthz"):
+        server.get(path)
+    server.get("/version", method="MADE-UP")
+    *_, last = traced.ended()
     metrics = {
         metric["name"]: metric
         for resource in last["resource_metrics"]

@@ -1,0 +1,62 @@
+"""What takes too long is told so and closed; idle clients are closed; nobody else is."""
+
+import asyncio
+
+import pytest
+
+from tests.support.served import EXPECT, GET, WAITING, Serve, get, post
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.gen_test
+
+
+@pytest.mark.parametrize(
+    ("limit", "sent"),
+    [
+        ("header_timeout", GET[:1]),
+        ("header_timeout", GET[:-1]),
+        ("header_timeout", GET + GET[:-1]),
+        ("body_timeout", post() + b"hell"),
+        ("body_timeout", post(EXPECT)),
+        ("idle_connection_timeout", b""),
+        ("idle_connection_timeout", b"\r\n"),
+        ("idle_connection_timeout", GET),
+    ],
+    ids=repr,
+)
+async def test_what_takes_too_long_is_told_so_and_closed_and_idle_ones_are_closed(
+    limit: str, sent: bytes, serve: Serve
+) -> None:
+    options = {"idle_connection_timeout": 60.0, "header_timeout": 60.0, "body_timeout": 60.0}
+    client = await serve(**options | {limit: 0.1}).connect()
+    data = await client.send(sent).rest()
+    assert data.count(b"HTTP/1.1 200 OK") == sent.count(GET)
+    has_begun = limit != "idle_connection_timeout"
+    assert data.count(b"HTTP/1.1 408 Request Timeout\r\n\r\n") == has_begun
+    assert b"400" not in data
+
+
+async def test_limit_of_a_header_begins_with_its_first_byte(serve: Serve) -> None:
+    client = await serve(header_timeout=0.1).connect()
+    for _ in range(3):
+        await asyncio.sleep(0.075)  # it is time that is measured
+        assert (await client.ask(GET)).status == 200
+
+
+async def test_no_limit_ends_an_answer_that_takes_its_time(serve: Serve) -> None:
+    served = serve(idle_connection_timeout=0.1, header_timeout=0.1, body_timeout=0.1)
+    client = (await served.connect()).send(WAITING)
+    await eventually(lambda: served.state.begun)
+    await asyncio.sleep(0.2)  # it is time that is measured
+    served.state.go_on.set()
+    assert (await client.answer()).body == b"at last"
+
+
+@pytest.mark.parametrize("path", ["/pieces", "/whole"])
+async def test_client_that_reads_nothing_is_not_kept_as_long_as_an_idle_one(
+    path: str, serve: Serve
+) -> None:
+    served = serve(idle_connection_timeout=600.0, write_timeout=0.1)
+    (await served.connect(limit=1024)).send(get(path))
+    await eventually(lambda: served.state.begun)
+    await eventually(lambda: not served.server.connections)

@@ -1,0 +1,136 @@
+"""Where the server listens, and how it ends."""
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tornado.httpserver
+from tornado.netutil import bind_sockets, bind_unix_socket
+
+from http1 import HTTPServer
+from tests.support.served import CLOSE, GET, WAITING, Client, Serve, get, post
+from tests.support.site import MUCH
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.gen_test
+
+EVERYBODY = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
+
+
+@pytest.mark.parametrize("options", [{}, {"trusted_proxies": EVERYBODY}], ids=["", "proxies"])
+async def test_unix_socket_is_served_and_no_address_is_made_up_for_it(
+    options: dict[str, Any], serve: Serve, folder: Path
+) -> None:
+    served = serve(**options)
+    served.server.add_socket(bind_unix_socket(str(folder / "http.sock")))
+    reader, writer = await asyncio.open_unix_connection(str(folder / "http.sock"))
+    with contextlib.closing(writer):
+        client = Client(reader, writer).send(GET + get("/", "X-Forwarded-For: 4.4.4.4") + CLOSE)
+        for _ in range(3):
+            assert (await client.answer()).json["ip"] == "unix"
+        assert await client.rest() == b""
+
+
+def listen(server: HTTPServer) -> None:
+    server.listen(0, "127.0.0.1")
+
+
+def bind_and_start(server: HTTPServer) -> None:
+    server.bind(0, "127.0.0.1")
+    server.start()
+
+
+def add_sockets(server: HTTPServer) -> None:
+    server.add_sockets(bind_sockets(0, "127.0.0.1"))
+
+
+@pytest.mark.parametrize("start", [listen, bind_and_start, add_sockets])
+@pytest.mark.filterwarnings("ignore:.*bind.* deprecated:DeprecationWarning")
+async def test_server_listens_until_it_is_stopped(
+    start: Callable[[HTTPServer], None], serve: Serve
+) -> None:
+    served = serve()
+    before = served.server.listening_sockets
+    start(served.server)
+    [listening] = [one for one in served.server.listening_sockets if one not in before]
+    served.port = listening.getsockname()[1]
+    client = await served.connect()
+    assert (await client.ask(GET)).status == 200
+    served.server.stop()
+    with pytest.raises(ConnectionRefusedError):
+        await served.connect()
+    assert (await client.ask(GET)).status == 200  # what is open is not closed
+
+
+async def test_every_connection_is_closed_whatever_is_under_way(serve: Serve) -> None:
+    served = serve()
+    clients = [await served.connect() for _ in range(4)]
+    for client, sent in zip(clients, [b"", GET[:9], WAITING, get("/pieces")], strict=True):
+        client.send(sent)
+    await eventually(lambda: len(served.state.begun) == 2)
+    await served.server.close_all_connections()
+    for client in clients:
+        assert b"0\r\n\r\n" not in (await client.rest())[-5:]
+    assert served.state.left == 2
+
+
+async def test_draining_closes_what_is_idle_and_finishes_what_is_not(serve: Serve) -> None:
+    served = serve()
+    idle, half, busy = [await served.connect() for _ in range(3)]
+    half.send(GET[:9])
+    busy.send(WAITING)
+    await eventually(lambda: served.state.begun)
+    drained = asyncio.ensure_future(served.server.drain(60))
+    assert await idle.rest() == await half.rest() == b""
+    with pytest.raises(ConnectionRefusedError):
+        await served.connect()
+    assert not drained.done()
+    served.state.go_on.set()
+    answer = await busy.answer()
+    assert (answer.body, answer.headers["connection"]) == (b"at last", "close")
+    assert await busy.rest() == b""
+    await drained
+
+
+async def test_draining_ends_when_the_grace_is_over(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve()
+    client = (await served.connect()).send(WAITING)
+    await eventually(lambda: served.state.begun)
+    await served.server.drain(0.1)
+    assert await client.rest() == b""
+    assert [record.message for record in caplog.records] == [
+        "1 requests were not finished in 0.1 s"
+    ]
+
+
+async def test_tornados_server_can_serve_the_same_application(serve: Serve) -> None:
+    client = await serve(tornado.httpserver.HTTPServer).connect()
+    assert (await client.ask(post() + b"hello")).json["body"] == "hello"
+    assert (await client.ask(get("/bare/204"))).status == 204
+    assert len((await client.ask(get("/pieces"))).body) == MUCH
+
+
+async def test_a_connection_that_is_accepted_as_all_are_closed_is_closed_too(serve: Serve) -> None:
+    served = serve()
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.connect(("127.0.0.1", served.port))  # in the queue: the loop has not turned
+        left: list[object] = []
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(
+            "sys.unraisablehook", lambda what: left.append(what.exc_value)
+        )
+        served.server.stop()
+        await served.server.close_all_connections()
+        assert not served.server.connections
+        await asyncio.sleep(0)
+        gc.collect()
+        assert not left

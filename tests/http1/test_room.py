@@ -1,0 +1,172 @@
+"""Those idle longest make room for others, and others wait."""
+
+import asyncio
+import os
+
+import pytest
+
+from tests.support.served import GET, WAITING, Client, Serve, Served, get
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.gen_test
+
+
+async def idle(served: Served) -> Client:
+    """A client that was answered, a while later than the one before."""
+    client = await served.connect()
+    assert (await client.ask(GET)).status == 200
+    await asyncio.sleep(0.01)  # it is time that makes an order
+    return client
+
+
+async def busy(served: Served) -> Client:
+    """A client that waits for its answer."""
+    client = (await served.connect()).send(WAITING)
+    await eventually(lambda: served.state.begun)
+    return client
+
+
+async def is_answered(served: Served, client: Client) -> None:
+    served.state.go_on.set()
+    assert (await client.answer()).body == b"at last"
+
+
+async def test_those_idle_longest_make_room_and_nobody_else_does(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve(max_connections=5)
+    waiting = await busy(served)
+    half, silent = [await served.connect() for _ in range(2)]
+    half.send(GET[:9])
+    first, second = await idle(served), await idle(served)
+    assert not caplog.records
+    third = await idle(served)  # for whom there is no room
+    assert await silent.rest() == b""
+    assert (await first.ask(GET)).status == 200  # so it is not the next
+    await asyncio.sleep(0.01)
+    fourth = await idle(served)
+    assert await second.rest() == b""
+    fifth = await idle(served)
+    assert await third.rest() == b""
+    for client in (first, fourth, fifth):
+        assert (await client.ask(GET)).status == 200
+    assert (await half.ask(GET[9:])).status == 200
+    await is_answered(served, waiting)
+    assert [record.message for record in caplog.records] == [
+        "no room beside 5 connections: those idle longest are closed; "
+        "when none is idle, new ones wait"
+    ]
+
+
+async def test_without_idle_ones_new_ones_wait_until_there_is_room(serve: Serve) -> None:
+    served = serve(max_connections=2)
+    waiting = get("/waiting", "Connection: close")
+    leaving = [(await served.connect()).send(waiting) for _ in range(2)]
+    await eventually(lambda: len(served.state.begun) == 2)
+    late = (await served.connect()).send(GET)  # in the queue
+    await asyncio.sleep(0.25)  # in which it is looked for room
+    assert served.server.connections == len(served.state.begun) == 2
+    served.state.go_on.set()
+    assert (await late.answer()).status == 200
+    for client in leaving:
+        assert (await client.answer()).body == b"at last"
+
+
+async def test_client_that_has_just_come_may_ask_before_it_makes_room(serve: Serve) -> None:
+    served = serve(max_connections=1)
+    first = await served.connect()
+    await eventually(lambda: served.server.connections)
+    second = (await served.connect()).send(GET)
+    await eventually(lambda: served.server._acceptor.is_waiting)
+    assert (await first.ask(GET)).status == 200
+    assert (await second.answer()).status == 200
+    assert await first.rest() == b""
+
+
+async def test_client_that_sends_requests_ahead_makes_room_between_two_of_them(
+    serve: Serve,
+) -> None:
+    served = serve(max_connections=2)
+    waiting = (await busy(served)).send(GET)
+    ahead = (await served.connect()).send(GET * 5000)
+    late = (await served.connect()).send(GET)
+    rest = await ahead.rest()
+    ahead.close()
+    assert (await late.answer()).status == 200
+    assert 0 < rest.count(b"HTTP/1.1 200 OK\r\n") < 5000
+    assert rest.endswith(b"}"), "what is answered arrives whole"
+    await is_answered(served, waiting)
+    assert (await waiting.answer()).status == 200
+
+
+async def test_clients_that_wait_for_room_are_let_in_when_listening_ends(serve: Serve) -> None:
+    served = serve(max_connections=1)
+    waiting = await busy(served)
+    late = [(await served.connect()).send(GET) for _ in range(3)]
+    await eventually(lambda: served.server._acceptor.is_waiting)
+    served.server.stop()
+    for client in late:
+        assert (await client.answer()).status == 200
+    await is_answered(served, waiting)
+
+
+async def test_one_that_becomes_idle_makes_room_for_those_that_wait(serve: Serve) -> None:
+    served = serve(max_connections=1)
+    waiting = await busy(served)
+    late = (await served.connect()).send(GET)
+    await is_answered(served, waiting)
+    assert (await late.answer()).status == 200
+    assert await waiting.rest() == b""
+
+
+async def test_request_that_has_arrived_and_is_not_read_keeps_its_connection(serve: Serve) -> None:
+    served = serve()
+    clients = [await idle(served) for _ in range(3)]
+    await asyncio.sleep(0.2)  # for so long nobody has to go
+    for client in clients[:2]:
+        os.write(client.writer.get_extra_info("socket").fileno(), GET)
+    served.server.make_room()  # before anything turns that reads
+    for client in clients[:2]:
+        assert (await client.answer()).status == 200
+    assert await clients[2].rest() == b""
+
+
+async def test_idle_ones_that_have_asked_do_not_keep_others_from_making_room(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("http1.server.LEAST_STALLED", 0.1)
+    served = serve()
+    half = (await served.connect()).send(GET[:9])
+    await served.seen()
+    client = await idle(served)
+    await asyncio.sleep(0.2)
+    os.write(client.writer.get_extra_info("socket").fileno(), GET)
+    served.server.make_room()  # before anything turns that reads
+    assert (await client.answer()).status == 200
+    assert await half.rest() == b""
+
+
+async def test_handshake_that_is_not_begun_makes_room(serve_tls: Serve) -> None:
+    served = serve_tls(max_connections=1)
+    silent = await served.connect_in_clear()
+    await eventually(lambda: served.server.connections)
+    await asyncio.sleep(0.01)
+    for _ in range(3):
+        client = await idle(served)
+        assert await silent.rest() == b""
+        silent = client
+
+
+async def test_full_server_leaves_the_clients_of_its_siblings_to_them(serve: Serve) -> None:
+    served, sibling = serve(max_connections=2), serve()
+    sibling.server._acceptor._listen(is_waiting=True)  # it hangs
+    looking = asyncio.ensure_future(
+        served.server.accept_for_siblings([sibling.server.listening_sockets[0].dup()])
+    )
+    for _ in range(2):
+        (await served.connect()).send(WAITING)
+    await eventually(lambda: len(served.state.begun) == 2)
+    (await sibling.connect()).send(GET)
+    await asyncio.sleep(0.25)  # in which it looks
+    assert served.server.connections == 2
+    looking.cancel()

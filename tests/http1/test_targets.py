@@ -1,0 +1,74 @@
+"""Who asks, and for what."""
+
+import ipaddress
+from typing import Any
+
+import pytest
+
+from tests.support.served import GET, Serve, get
+
+pytestmark = pytest.mark.gen_test
+
+FORWARDED = ("X-Forwarded-For: 4.4.4.4, 5.5.5.5", "X-Forwarded-Proto: https")
+TWICE = (
+    *("X-Forwarded-For: 6.6.6.6", "X-Real-Ip: 7.7.7.7", "X-Forwarded-Proto: ftp", "X-Scheme: ftp"),
+    *("X-Forwarded-For: 4.4.4.4", "X-Forwarded-Proto: https"),
+)
+
+
+def trusting(network: str) -> dict[str, Any]:
+    return {"trusted_proxies": [ipaddress.ip_network(network)]}
+
+
+@pytest.mark.parametrize(
+    ("options", "lines", "told"),
+    [
+        ({}, TWICE, ("127.0.0.1", "http")),
+        ({"xheaders": True, "trusted_downstream": ["5.5.5.5"]}, FORWARDED, ("4.4.4.4", "https")),
+        (trusting("127.0.0.0/8"), TWICE, ("4.4.4.4", "https")),
+        (trusting("10.0.0.0/8"), TWICE, ("127.0.0.1", "http")),
+    ],
+    ids=["unasked", "as Tornado", "trusted", "another"],
+)
+async def test_trusted_proxies_alone_are_believed_and_for_their_own_request_alone(
+    options: dict[str, Any], lines: tuple[str, ...], told: tuple[str, str], serve: Serve
+) -> None:
+    client = await serve(**options).connect()
+    forwarded = get("/", *lines)
+    for request, expected in (forwarded, told), (GET, ("127.0.0.1", "http")), (forwarded, told):
+        answer = await client.ask(request)
+        assert (answer.json["ip"], answer.json["protocol"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "uri", "host"),
+    [
+        ("http://b/echo?x=y", "/echo?x=y", "b"),
+        ("HTTP://B:80", "/", "B:80"),
+        ("https://[::1]:8/", "/", "[::1]:8"),
+        ("http://b?x", "/?x", "b"),
+    ],
+)
+async def test_absolute_form_names_host_and_path(
+    target: str, uri: str, host: str, serve: Serve
+) -> None:
+    answer = await serve().ask(get(target))
+    assert (answer.json["uri"], answer.json["host"]) == (uri, host)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("OPTIONS", "*", 404),  # 3.2.4: the server as a whole, of which the site has no page
+        ("CONNECT", "a:80", 405),
+        ("CONNECT", "/", 405),
+        ("OPTIONS", "http://a", 200),  # 3.2.4 has it sent on as "*", which is for proxies
+        ("M-SEARCH", "/", 405),
+    ],
+)
+async def test_every_form_of_target_is_answered(
+    method: str, target: str, status: int, serve: Serve
+) -> None:
+    client = await serve().connect()
+    assert (await client.ask(get(target, method=method))).status == status
+    assert (await client.ask(GET)).status == 200
