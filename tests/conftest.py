@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import inspect
 import os
 import shutil
 import signal
@@ -39,6 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # Under nohup(1) each program would go on ignoring it; a handler is not passed on.
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Run each coroutine in an event loop of its own."""
+    if inspect.iscoroutinefunction(getattr(item, "obj", None)):
+        item.add_marker("gen_test")
 
 
 @pytest.fixture

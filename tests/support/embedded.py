@@ -1,9 +1,23 @@
-"""The processes of an embedded Valkey, and its files."""
+"""An embedded Valkey: its processes, its files, and a server that does nothing but keep it."""
 
+import contextlib
+import logging
+import os
+import re
+import select
+import signal
 import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import redis
+
+from embedded import EmbeddedError, running
 from tests.support.processes import processes_in
+from tests.support.waiting import PATIENCE, wait_until
 
 
 def valkey_of(data: Path) -> int:
@@ -29,3 +43,102 @@ def only_line(result: subprocess.CompletedProcess[str]) -> str:
     assert (result.returncode, result.stdout) == (1, "")
     assert line.startswith("server.py: ")
     return line
+
+
+class Keeping:
+    """A process that keeps an embedded Valkey as ``server.py`` does, and leads a group.
+
+    It is forked, which costs a tenth of a start.
+
+    :arg before: is called in it first.
+    :arg wait: until Valkey answers.
+    """
+
+    def __init__(
+        self, data: Path, *, before: Callable[[], object] = lambda: None, wait: bool = True
+    ) -> None:
+        self.data, self.log, self.status = data, b"", None
+        self._read, write = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of pytest-xdist's thread
+            self.pid = os.fork()
+        if self.pid == 0:
+            _serve(data, write, before)
+        os.close(write)
+        if wait:
+            self.wait_for(b"ready")
+
+    def wait_for(self, pattern: bytes) -> None:
+        """Read the log until it matches a pattern; fail when it does not in time."""
+        deadline = time.monotonic() + PATIENCE
+        while not re.search(pattern, self.log):
+            left = max(deadline - time.monotonic(), 0)
+            chunk = (
+                os.read(self._read, 65536) if select.select([self._read], [], [], left)[0] else b""
+            )
+            assert chunk, f"no {pattern!r} in the log:\n{self.log.decode()}"
+            self.log += chunk
+
+    def visits(self) -> int | None:
+        """Count a visit, and return its number; None where there is no Valkey."""
+        with redis.Redis(unix_socket_path=str(self.data / "run" / "valkey.sock")) as client:
+            with contextlib.suppress(redis.RedisError):
+                return int(client.incr("counter"))  # type: ignore[arg-type]
+            return None
+
+    def wait_visit(self) -> int:
+        """Count a visit as soon as there is a Valkey, and return its number."""
+        found: list[int | None] = []
+        wait_until(lambda: found.append(self.visits()) or found[-1])
+        return found[-1] or 0
+
+    def end(self, signum: int = signal.SIGTERM, *, group: bool = False) -> float:
+        """End it by a signal, wait for its end, and return how long that took."""
+        begun = time.monotonic()
+        (os.killpg if group else os.kill)(self.pid, signum)
+        status = self.wait()
+        assert status == (-signum if signum == signal.SIGKILL else 0), self.log.decode()
+        return time.monotonic() - begun
+
+    def wait(self) -> int:
+        """Wait for its end, and return its status; the log is whole then."""
+        if self.status is None:
+            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            while select.select([self._read], [], [], 0)[0] and (
+                more := os.read(self._read, 65536)
+            ):
+                self.log += more
+            os.close(self._read)
+        return self.status
+
+    def wait_gone(self) -> None:
+        """Wait until it has left no process behind."""
+        wait_until(lambda: not processes_in(self.data))
+
+    def close(self) -> None:
+        if self.status is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.wait()
+
+
+def _serve(data: Path, log: int, before: Callable[[], object]) -> None:
+    """Keep a Valkey until a signal, and end this process."""
+    status = 1
+    logger = logging.getLogger("friendlyhello.embedded")
+    logger.handlers, logger.propagate = [logging.StreamHandler(os.fdopen(log, "w"))], False
+    logger.setLevel(logging.INFO)
+    try:
+        os.setsid()
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, lambda *_: sys.exit(0))
+        before()
+        with running(str(data)):
+            logger.info("ready")
+            while True:
+                signal.pause()
+    except SystemExit:
+        status = 0
+    except EmbeddedError as error:
+        logger.error(error)
+    finally:
+        os._exit(status)
