@@ -10,26 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import redis
 
+from embedded import running
 from embedded.folder import SharedError, prepare, socket_folder
-from tests.support.before import run_before
-from tests.support.embedded import only_line, valkey_of
-from tests.support.processes import processes_in
-from tests.support.program import Program, run_to_end
-from tests.support.waiting import wait_until
+from tests.embedded.conftest import Keep
+from tests.embedded.test_start import refused
+from tests.support import Patch
+from tests.support.counting import counting
+from tests.support.embedded import valkey_of
 
-Start = Callable[..., Program]
-
-#: Runs before a program: as on a file system that takes no Unix sockets, such as vfat.
-NO_SOCKETS = """
-import errno, socket
-def bind(self, address, bind=socket.socket.bind):
-    if isinstance(address, str) and "data/run" in address:
-        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
-    bind(self, address)
-socket.socket.bind = bind
-"""
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 
 def mode_of(path: Path) -> int:
@@ -64,9 +54,7 @@ def test_what_is_in_it_is_for_its_user_alone(data: Path) -> None:
     assert [mode_of(one) for one in data.iterdir()] == [0o700, 0o700]
 
 
-def test_a_file_system_without_modes_is_taken_as_it_is(
-    data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_without_modes_is_taken_as_it_is(data: Path, monkeypatch: Patch) -> None:
     """As vfat and many shared folders: everything has one mode, and it cannot be changed."""
 
     def chmod(path: Path, mode: int) -> None:
@@ -86,70 +74,62 @@ def test_a_file_system_without_modes_is_taken_as_it_is(
 def test_a_shared_folder_is_one_line_and_nothing_is_started(data: Path) -> None:
     data.mkdir()
     data.chmod(0o777)
-    line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{data}"))
-    assert f"embedded:{data}: others may write to it, as its mode is 0777; change that" in line
+    assert "others may write to it, as its mode is 0777; change that" in refused(data)
     assert not list(data.iterdir())
 
 
-def test_what_valkey_writes_is_for_its_user_alone(counting: Start, data: Path) -> None:
+def test_what_valkey_writes_is_for_its_user_alone(keep: Keep, data: Path) -> None:
     data.mkdir(mode=0o755)
-    assert counting(f"--redis-url=embedded:{data}").visits() == 1
+    assert keep().visits() == 1
     written = {one.name: mode_of(one) & 0o077 for one in data.iterdir()}
     assert written == {"run": 0, "appendonlydir": 0, "valkey.log": 0}
 
 
-def has_private_socket(server: Program, within: Path) -> Path:
-    """Return the folder of a program's socket, which stands in its log."""
-    match = server.wait_for(rb"the socket is in (\S+), as it cannot be in DIR")
-    private = Path(os.fsdecode(match[1]))
-    assert private.parent == within
-    assert mode_of(private) == 0o700
-    with redis.Redis(unix_socket_path=str(private / "valkey.sock")) as client:
-        assert client.get("counter") == b"1"
-    return private
+def no_socket(one: socket.socket, address: object) -> None:
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
-@pytest.mark.parametrize(
-    "signum", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
-)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_in_a_folder_without_sockets_it_is_in_a_private_one_that_is_removed(
-    signum: signal.Signals, program: Start, data: Path, tmp_path: Path, folder: Path
+    signum: signal.Signals, keep: Keep, data: Path, folder: Path, monkeypatch: Patch
 ) -> None:
-    names = {"XDG_RUNTIME_DIR": str(folder)} | run_before(tmp_path, NO_SOCKETS)
-    server = program(f"--redis-url=embedded:{data}", **names)
-    wait_until(lambda: server.visits() == 1)
-    private = has_private_socket(server, folder)
+    def bind(one: socket.socket, address: str, bind: Callable = socket.socket.bind) -> None:
+        (no_socket if "data/run" in address else bind)(one, address)
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setattr(socket.socket, "bind", bind)  # as on vfat
+    server = keep()
+    (private,) = folder.glob("friendlyhello-*")
+    assert mode_of(private) == 0o700
+    assert (private / "valkey.sock").is_socket()
+    assert f"the socket is in {private}, as it cannot be in DIR".encode() in server.log
     os.kill(valkey_of(data), signal.SIGKILL)
     server.wait_for(b"Valkey ended by SIGKILL; starting it again")
-    wait_until(lambda: server.visits() == 2)
-    server.signal(signum)
-    server.wait()
-    wait_until(lambda: not processes_in(data))
+    server.end(signum)
+    server.wait_gone()
     assert not private.exists()
     assert [one.name for one in folder.iterdir()] == ["data"]
 
 
-@pytest.mark.parametrize("runtime", ["", pytest.param("missing", marks=pytest.mark.slow)])
-def test_without_a_runtime_folder_it_is_in_the_one_for_what_is_temporary(
-    runtime: str, program: Start, folder: Path
+@pytest.mark.parametrize("runtime", ["", "missing"])
+async def test_without_a_runtime_folder_it_is_in_the_one_for_what_is_temporary(
+    runtime: str, folder: Path, monkeypatch: Patch
 ) -> None:
     deep = folder / ("d" * 60) / ("é" * 30)  # each é is two bytes, and a path has 107 at most
-    elsewhere = {"XDG_RUNTIME_DIR": runtime and str(folder / runtime), "TMPDIR": str(folder)}
-    server = program(f"--redis-url=embedded:{deep}", **elsewhere)
-    wait_until(lambda: server.visits() == 1)
-    has_private_socket(server, folder)
-    server.signal()
-    assert server.wait() == 0
-    assert [one.name for one in folder.iterdir()] == ["d" * 60]
+    monkeypatch.setenv("XDG_RUNTIME_DIR", runtime and str(folder / runtime))
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    with running(str(deep)) as url:
+        (private,) = set(os.listdir(folder)) - {"d" * 60}
+        assert private in url
+        async with counting(url) as visits:
+            assert await visits.count() == 1
+    assert os.listdir(folder) == ["d" * 60]
 
 
 def test_where_a_socket_can_be_nowhere_it_says_why(
-    data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, folder: Path, monkeypatch: Patch
 ) -> None:
-    def bind(one: socket.socket, address: object) -> None:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-
-    monkeypatch.setattr(socket.socket, "bind", bind)
+    monkeypatch.setattr(socket.socket, "bind", no_socket)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     prepare(data)

