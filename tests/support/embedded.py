@@ -57,7 +57,8 @@ class Keeping:
     def __init__(
         self, data: Path, *, before: Callable[[], object] = lambda: None, wait: bool = True
     ) -> None:
-        self.data, self.log, self.status = data, b"", None
+        self.data, self.log = data, b""
+        self.status: int | None = None
         self._read, write = os.pipe()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of pytest-xdist's thread

@@ -3,8 +3,12 @@
 import socket
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+from tests.support.waiting import wait_until
 
 _real = socket.getaddrinfo
 
@@ -44,3 +48,12 @@ def look_ups() -> list[str]:
     """Return the names that are being looked up in this process, one for each look-up."""
     names = [thread.name for thread in threading.enumerate()]
     return [name.removeprefix("look-up of ") for name in names if name.startswith("look-up of ")]
+
+
+def names_of(addresses: dict[str, list[str]]) -> Iterator[Names]:
+    """Make up addresses in this process until the test is over, as a fixture does."""
+    one = Names(addresses)
+    with patch("socket.getaddrinfo", one.getaddrinfo):
+        yield one
+        one.let_go.set()
+        wait_until(lambda: not look_ups())
