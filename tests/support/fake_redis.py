@@ -218,11 +218,16 @@ class FakeRedis:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the replies back until the end of the context."""
-        gate = self._gate = asyncio.Event()
+        self._gate = asyncio.Event()
         try:
             yield
         finally:
-            self._gate = None
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Send the replies that were held back, and hold back no more."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
             self._thread.loop.call_soon_threadsafe(gate.set)
 
     def __enter__(self) -> "FakeRedis":
