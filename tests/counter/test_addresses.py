@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support import Caplog
 from tests.support.fake_redis import FakeRedis
 from tests.support.page import counters_lines, serving
 from tests.support.waiting import eventually
@@ -34,11 +35,10 @@ NO_PRIMARY = {
 }
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("often_probed")
 @pytest.mark.parametrize("redirection", MALFORMED, ids=repr)
 async def test_a_redirection_to_no_address_is_a_clear_reason(
-    fake: FakeRedis, caplog: pytest.LogCaptureFixture, redirection: bytes
+    fake: FakeRedis, caplog: Caplog, redirection: bytes
 ) -> None:
     fake.replies["EXISTS"] = b"-%b\r\n" % redirection
     async with serving(f"redis+cluster://127.0.0.1:{fake.port}") as visitor:
@@ -51,7 +51,6 @@ async def test_a_redirection_to_no_address_is_a_clear_reason(
         assert await visitor.counted_again() == 1
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("host", ["", "?"])
 @pytest.mark.parametrize("how", ["MOVED", "ASK"])
 async def test_a_redirection_without_a_host_leads_to_the_one_that_was_asked(
@@ -66,11 +65,10 @@ async def test_a_redirection_without_a_host_leads_to_the_one_that_was_asked(
     assert fake.visits()
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("often_probed")
 @pytest.mark.parametrize("answer", NO_PRIMARY.values(), ids=NO_PRIMARY)
 async def test_a_sentinel_that_names_no_address_is_a_clear_reason(
-    fake: FakeRedis, caplog: pytest.LogCaptureFixture, answer: bytes
+    fake: FakeRedis, caplog: Caplog, answer: bytes
 ) -> None:
     fake.replies["SENTINEL"] = answer
     fake.replies["ROLE"] = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"

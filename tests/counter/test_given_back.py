@@ -38,7 +38,6 @@ async def waiting_for_redis(
     valkey.go_on()
 
 
-@pytest.mark.gen_test
 async def test_the_number_of_a_visitor_who_reset_the_connection_is_the_next_visits(
     valkey: Valkey,
 ) -> None:
@@ -51,7 +50,6 @@ async def test_the_number_of_a_visitor_who_reset_the_connection_is_the_next_visi
         assert valkey.counter() == 4
 
 
-@pytest.mark.gen_test
 async def test_a_visitor_who_closed_one_side_alone_gets_the_page(valkey: Valkey) -> None:
     async with serving(valkey.url) as visitor:
         async with waiting_for_redis(visitor, valkey) as (reader, writer):
@@ -62,7 +60,6 @@ async def test_a_visitor_who_closed_one_side_alone_gets_the_page(valkey: Valkey)
         assert await visitor.visit() == 3
 
 
-@pytest.mark.gen_test
 async def test_a_visitor_who_goes_before_the_answer_to_a_large_batch_leaves_the_number(
     valkey: Valkey,
 ) -> None:
@@ -78,7 +75,6 @@ async def test_a_visitor_who_goes_before_the_answer_to_a_large_batch_leaves_the_
         assert await visits.count() == 301
 
 
-@pytest.mark.gen_test
 async def test_a_visitor_who_goes_as_the_number_comes_leaves_it(valkey: Valkey) -> None:
     async with counting(valkey.url) as visits:
         assert await visits.count() == 1
@@ -100,7 +96,6 @@ async def _awaiting(visits: Visits, waiter: "asyncio.Future[int | None]") -> int
         del visits._batches.add
 
 
-@pytest.mark.gen_test
 async def test_numbers_that_come_back_while_nobody_visits_go_to_other_replicas(
     valkey: Valkey,
 ) -> None:
@@ -113,15 +108,6 @@ async def test_numbers_that_come_back_while_nobody_visits_go_to_other_replicas(
         assert (visits.shown, other.shown) == (2, 3)
 
 
-@pytest.mark.gen_test
-async def test_spare_numbers_do_not_expire(valkey: Valkey) -> None:
-    async with counting(valkey.url) as visits:
-        visits.give_back(await visits.count() or 0)
-        await eventually(lambda: spares(valkey))
-        assert valkey.client.ttl(SPARES) == -1
-
-
-@pytest.mark.gen_test
 async def test_a_number_of_a_plain_command_is_not_given_back(fake: FakeRedis) -> None:
     """Nobody knows which token would give it: 9 and 10 would be shown twice."""
     async with counting(fake.url) as visits:
@@ -137,72 +123,3 @@ async def test_a_number_of_a_plain_command_is_not_given_back(fake: FakeRedis) ->
         visits._delivery._refused_at = 0.0
         assert [await visits.count() for _ in range(2)] == [13, 14]
         assert not any(one.token and one.is_giving_back for one in fake.commands)
-
-
-@pytest.mark.gen_test
-async def test_one_request_takes_from_forty_groups(valkey: Valkey) -> None:
-    valkey.client.set("counter", 1000)
-    valkey.client.zadd(SPARES, {str(10 * n): 10 * n for n in range(1, 41)})
-    async with counting(valkey.url) as visits:
-        assert await visits.count() == 10
-        before = valkey.commands("evalsha")
-        numbers = await asyncio.gather(*(visits.count() for _ in range(50)))
-        assert numbers == [*range(20, 401, 10), *range(1001, 1012)]
-        assert valkey.commands("evalsha") == before + 1
-
-
-@pytest.mark.gen_test
-@pytest.mark.parametrize(
-    ("order", "groups"),
-    [([4, 2, 3], [(2, 4)]), ([2, 4], [(2, 2), (4, 4)]), ([3, 4, 6, 5], [(3, 6)])],
-)
-async def test_neighbouring_groups_are_one(
-    valkey: Valkey, order: list[int], groups: list[tuple[int, int]]
-) -> None:
-    async with counting(valkey.url) as visits:
-        await asyncio.gather(*(visits.count() for _ in range(8)))
-        for number in order:
-            visits.give_back(number)
-            await eventually(lambda: visits._delivery.settled)
-        assert spares(valkey) == groups
-
-
-@pytest.mark.gen_test
-@pytest.mark.parametrize("odd", ["a list", "abc"])
-async def test_spare_numbers_stay_while_the_counter_is_no_integer(valkey: Valkey, odd: str) -> None:
-    groups = {"98": 100, "199": 200}
-    async with counting(valkey.url, timeout=1) as visits:
-        assert await visits.count() == 1
-        valkey.client.zadd(SPARES, groups)
-        valkey.client.rename("counter", "kept")
-        if odd == "abc":
-            valkey.client.set("counter", odd)
-        else:
-            valkey.client.rpush("counter", odd)
-        assert await visits.count() is None
-        probes = valkey.commands("evalsha", "eval") + 2
-        await eventually(lambda: valkey.commands("evalsha", "eval") >= probes)
-        assert spares(valkey) == [(98, 100), (199, 200)]
-        valkey.client.rename("kept", "counter")
-        valkey.client.set("counter", 200)
-        await eventually(lambda: visits.up)
-        assert visits.exactly_once
-        assert [await visits.count() for _ in range(6)] == [98, 99, 100, 199, 200, 201]
-
-
-@pytest.mark.gen_test
-@pytest.mark.parametrize(("member", "score"), [("abc", 4), ("7", 5), ("3", 4.5), ("", 1)])
-async def test_spare_numbers_that_cannot_be_read_are_dropped_and_logged_once(
-    valkey: Valkey, caplog: pytest.LogCaptureFixture, member: str, score: float
-) -> None:
-    valkey.client.set("counter", 20)
-    for _ in range(2):
-        async with counting(valkey.url) as visits:
-            valkey.client.zadd(SPARES, {"2": 3, member: score, "9": 9})
-            assert [await visits.count() for _ in range(3)] == [2, 3, 9]
-            valkey.client.zadd(SPARES, {member: score})
-            assert await visits.count() == valkey.counter()
-            assert spares(valkey) == []
-        said = [one.message for one in caplog.records if "spare" in one.message]
-        assert said == ["spare numbers that cannot be read were dropped"]
-        caplog.clear()

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from counter import delivery
+from tests.support import Caplog, Patch
 from tests.support.counting import counting
 from tests.support.page import counters_lines
 from tests.support.valkey import Valkey
@@ -25,7 +26,6 @@ def commands_of(valkey: Valkey, monitor: Any) -> list[str]:
     return seen
 
 
-@pytest.mark.gen_test
 async def test_a_group_is_one_command_and_wait_comes_after_it(valkey: Valkey) -> None:
     async with counting(valkey.url, wait=1, timeout=0.5) as visits:
         with valkey.client.monitor() as monitor:
@@ -78,12 +78,9 @@ FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
 }
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_fault_beside_the_counter_costs_no_visit_its_number(
-    valkey: Valkey,
-    caplog: pytest.LogCaptureFixture,
-    fault: str,
+    valkey: Valkey, caplog: Caplog, fault: str
 ) -> None:
     caplog.set_level("WARNING", logger="friendlyhello.visits")
     async with counting(valkey.url) as visits:
@@ -110,9 +107,8 @@ async def test_a_fault_beside_the_counter_costs_no_visit_its_number(
         assert re.match(str(said), text), text
 
 
-@pytest.mark.gen_test
 async def test_a_redis_that_runs_the_script_again_is_asked_to_after_a_while(
-    valkey: Valkey, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    valkey: Valkey, caplog: Caplog, monkeypatch: Patch
 ) -> None:
     caplog.set_level("INFO", logger="friendlyhello.visits")
     permit(valkey.client, commands=["-evalsha"])

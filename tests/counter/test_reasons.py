@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,24 +10,22 @@ import pytest
 import counter.spell
 from config import Settings
 from process import password_file
+from tests.support import Caplog
 from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis, reply
 from tests.support.page import counters_lines
-from tests.support.program import Program
+from tests.support.program import Start
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
 
-Start = Callable[..., Program]
 
-
-def texts(caplog: pytest.LogCaptureFixture) -> list[str]:
+def texts(caplog: Caplog) -> list[str]:
     return [text for _, text in counters_lines(caplog)]
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("often_probed")
 async def test_another_reason_for_staying_off_is_one_more_line_however_often_it_comes(
-    fake: FakeRedis, caplog: pytest.LogCaptureFixture
+    fake: FakeRedis, caplog: Caplog
 ) -> None:
     caplog.set_level("INFO", logger="friendlyhello.visits")
     fake.answer = reply(b"-NOAUTH Authentication required.\r\n")
@@ -53,10 +50,9 @@ async def test_another_reason_for_staying_off_is_one_more_line_however_often_it_
     ]
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("often_probed")
 async def test_reasons_that_are_never_the_same_do_not_flood_the_log(
-    fake: FakeRedis, caplog: pytest.LogCaptureFixture
+    fake: FakeRedis, caplog: Caplog
 ) -> None:
     async with counting(fake.url) as visits:
         for number in range(2 * counter.spell.MAX_REASONS):
@@ -88,10 +84,9 @@ def test_readyz_tells_the_reason_of_now(program: Start, fake: FakeRedis) -> None
     assert "reason" not in json.loads(server.get("/readyz")[1])
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("place", ["URL", "file"])
 async def test_a_redis_that_repeats_the_password_does_not_bring_it_into_the_log(
-    fake: FakeRedis, caplog: pytest.LogCaptureFixture, place: str
+    fake: FakeRedis, caplog: Caplog, place: str
 ) -> None:
     fake.replies["AUTH"] = b"-ERR unknown command 'AUTH', with args beginning with: 'hush'\r\n"
     url, password = fake.url.replace("//", "//user:hush@"), None
@@ -107,7 +102,6 @@ async def test_a_redis_that_repeats_the_password_does_not_bring_it_into_the_log(
 # A password that changes.
 
 
-@pytest.mark.gen_test
 async def test_a_password_that_changes_needs_no_restart(
     program: Start, valkey: Valkey, folder: Path
 ) -> None:
@@ -125,7 +119,7 @@ async def test_a_password_that_changes_needs_no_restart(
 
 
 def test_a_password_file_that_is_away_or_being_written_leaves_the_last_password(
-    folder: Path, caplog: pytest.LogCaptureFixture
+    folder: Path, caplog: Caplog
 ) -> None:
     file = folder / "password"
     file.write_text("hush")
@@ -166,7 +160,6 @@ def test_a_host_name_that_is_not_utf_8_is_shown_with_escapes_and_counts(
     assert "<b>Hostname:</b> caf\\xe9<br/><b>Visits:</b> 1" in server.get("/")[1]
 
 
-@pytest.mark.gen_test
 async def test_a_socket_whose_path_is_not_utf_8_leads_to_redis(valkey: Valkey) -> None:
     link = valkey.folder / os.fsdecode(b"caf\xe9.sock")
     link.symlink_to(valkey.path)

@@ -17,7 +17,6 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
 
-@pytest.mark.gen_test
 async def test_a_trace_of_real_counters_whose_connections_are_cut_is_right(
     valkey: Valkey, tmp_path: Path
 ) -> None:

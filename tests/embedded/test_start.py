@@ -73,9 +73,7 @@ def test_second_signal_leaves_no_process(
     wait_until(lambda: not processes_in(data))
 
 
-def test_counts_in_a_folder_that_is_made_on_a_socket_only_and_appends_to_a_file(
-    data: Path,
-) -> None:
+def test_counts_in_a_folder_that_is_made_on_a_socket_only_and_appends_to_a_file(data: Path) -> None:
     made = data / "made" / "too"
     with running(str(made)), redis.Redis(unix_socket_path=str(made / "run/valkey.sock")) as client:
         client.incr("counter")

@@ -10,10 +10,8 @@ from redis.crc import key_slot
 from tests.support.driven import BUSY, driven
 from tests.support.exact import assert_exact, numbers
 from tests.support.nodes import Node
-from tests.support.program import Program
+from tests.support.program import Program, Start
 from tests.support.waiting import wait_until
-
-Start = Callable[..., Program]
 
 SLOT = key_slot(b"counter")
 

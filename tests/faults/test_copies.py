@@ -1,7 +1,7 @@
 """Copies of commands that Redis gets again, or late: the counter does not move."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,10 @@ from tests.faults.test_redis_faults import NO_HURRY, Stage, failed_over, start
 from tests.support.driven import driven
 from tests.support.exact import assert_exact, numbers
 from tests.support.nodes import Node
-from tests.support.program import Program
+from tests.support.program import Start
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
-
-Start = Callable[..., Program]
 
 
 class Recorded:

@@ -1,6 +1,5 @@
 """32 visitors at once, each back as soon as it is answered, while Redis or the network fails."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,12 +7,10 @@ import pytest
 from tests.faults.test_redis_faults import FAULTS, Stage, start
 from tests.support.driven import BUSY, Driven, driven
 from tests.support.exact import assert_exact, numbers
-from tests.support.program import Program
+from tests.support.program import Start
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
-
-Start = Callable[..., Program]
 
 #: Where visits are to lose their numbers; and where none is, as a busy machine may get no batch
 #: through between two cuts for a second.

@@ -11,12 +11,11 @@ import pytest
 
 from tests.support import raw_http
 from tests.support.processes import children
-from tests.support.program import Program
+from tests.support.program import Program, Start
 from tests.support.raw_http import HEALTH, VISIT
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 
-Start = Callable[..., Program]
 Property = Callable[[str, object], None]
 
 #: What the log says of a lack of room.

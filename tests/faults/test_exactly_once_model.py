@@ -33,6 +33,7 @@ import counter.link
 import counter.spell
 import counter.visits
 from counter import Visits
+from tests.support import Patch
 from tests.support.replayed import State, check
 from tests.support.simulated import Network, Packet, Pair, VirtualLoop, take_over
 from tests.support.traces import Trace, recording
@@ -378,7 +379,7 @@ def pick(some: list, which: int):  # type: ignore[no-untyped-def,type-arg]
 
 
 @pytest.fixture
-def model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Model]]:
+def model(folder: Path, tmp_path: Path, monkeypatch: Patch) -> Iterator[type[Model]]:
     """The model on running Valkeys, with whatever it replaces in the counter."""
     monkeypatch.setattr(counter.connection, "take_over", take_over)
     for module in TIMED:

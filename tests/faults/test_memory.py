@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,14 +16,12 @@ from http1 import head
 from tests.process.test_tls import Files, files
 from tests.support import ROOT, raw_http
 from tests.support.memory import memory_group
-from tests.support.program import Program
+from tests.support.program import Program, Start
 from tests.support.raw_http import HEALTH
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 
 __all__ = ["files"]
-
-Start = Callable[..., Program]
 
 MB = 1 << 20
 

@@ -14,6 +14,7 @@ import redis
 import counter.opening
 from counter.opening import close
 from replicas import Reader, RefusedError
+from tests.support import Caplog, Patch
 from tests.support.fake_redis import FakeRedis
 from tests.support.names import Names, look_ups
 from tests.support.nodes import Node
@@ -29,7 +30,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+def names(monkeypatch: Patch) -> Iterator[Names]:
     one = Names({NAME: [OTHER, OURS]})
     monkeypatch.setattr(socket, "getaddrinfo", one.getaddrinfo)
     yield one
@@ -97,7 +98,6 @@ REPLICA = b"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n
 # A replica, or a proxy.
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("names")
 async def test_an_address_of_a_replica_is_passed_over(fake: FakeRedis) -> None:
     async with (
@@ -109,7 +109,6 @@ async def test_an_address_of_a_replica_is_passed_over(fake: FakeRedis) -> None:
         assert await visitor.counted_again() == 2
 
 
-@pytest.mark.gen_test
 async def test_where_all_are_replicas_that_is_the_reason(names: Names, fake: FakeRedis) -> None:
     fake.replies["ROLE"] = REPLICA
     async with (
@@ -120,7 +119,6 @@ async def test_where_all_are_replicas_that_is_the_reason(names: Names, fake: Fak
         assert "is a replica" in visitor.visits.reason
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("role", [b"-NOPERM no\r\n", b"-ERR unknown command\r\n", b"$-1\r\n"])
 async def test_an_address_that_does_not_say_what_it_is_will_do(
     role: bytes, names: Names, fake: FakeRedis
@@ -131,7 +129,6 @@ async def test_an_address_that_does_not_say_what_it_is_will_do(
         assert await visitor.counted_again() == 1
 
 
-@pytest.mark.gen_test
 async def test_a_proxy_that_hangs_up_on_role_will_do(names: Names, fake: FakeRedis) -> None:
     names.addresses[NAME] = [OTHER, "127.0.0.3"]
     proxy = passing_on_to(fake.port, but=b"ROLE")
@@ -143,7 +140,6 @@ async def test_a_proxy_that_hangs_up_on_role_will_do(names: Names, fake: FakeRed
         assert await visitor.counted_again() == 1
 
 
-@pytest.mark.gen_test
 async def test_a_proxy_that_hangs_up_on_what_is_read_refuses_it(fake: FakeRedis) -> None:
     async with (
         at_the_other(fake.port, passing_on_to(fake.port, but=b"TIME")),
@@ -163,7 +159,6 @@ async def test_a_proxy_that_hangs_up_on_what_is_read_refuses_it(fake: FakeRedis)
 # A Redis that takes nobody.
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize(
     "said", ["DENIED Redis is running in protected mode", "ERR max number of clients reached"]
 )
@@ -189,7 +184,6 @@ async def test_what_redis_says_as_it_takes_nobody_is_the_reason(
 # A name that cannot be looked up.
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("hangs", [False, True])
 async def test_the_last_good_address_is_tried_beside_a_look_up_that_fails_or_hangs(
     hangs: bool, names: Names, fake: FakeRedis
@@ -212,7 +206,6 @@ async def test_the_last_good_address_is_tried_beside_a_look_up_that_fails_or_han
         names.let_go.set()
 
 
-@pytest.mark.gen_test
 async def test_an_address_that_the_name_no_longer_has_is_not_tried(
     names: Names, fake: FakeRedis
 ) -> None:
@@ -229,12 +222,8 @@ async def test_an_address_that_the_name_no_longer_has_is_not_tried(
 # A name that was pointed to another Redis.
 
 
-@pytest.mark.gen_test
 async def test_the_server_moves_to_the_redis_that_the_name_was_pointed_to_and_says_so_once(
-    names: Names,
-    fake: FakeRedis,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    names: Names, fake: FakeRedis, monkeypatch: Patch, caplog: Caplog
 ) -> None:
     monkeypatch.setattr(counter.opening, "LOOK_UP_EVERY", 0.05)
     names.addresses[NAME] = [OURS]
@@ -265,9 +254,8 @@ async def test_the_server_moves_to_the_redis_that_the_name_was_pointed_to_and_sa
     assert "counter off" not in caplog.text
 
 
-@pytest.mark.gen_test
 async def test_a_migration_as_documented_shows_each_number_once(
-    names: Names, folder: Path, monkeypatch: pytest.MonkeyPatch
+    names: Names, folder: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(counter.opening, "LOOK_UP_EVERY", 0.05)
     names.addresses[NAME] = [OURS]
@@ -293,12 +281,8 @@ async def test_a_migration_as_documented_shows_each_number_once(
         assert int(new.client.get("counter")) == len(shown)  # type: ignore[arg-type]
 
 
-@pytest.mark.gen_test
 async def test_a_name_that_fails_hangs_or_leaves_the_address_out_once_moves_nobody(
-    names: Names,
-    fake: FakeRedis,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    names: Names, fake: FakeRedis, monkeypatch: Patch, caplog: Caplog
 ) -> None:
     monkeypatch.setattr(counter.opening, "LOOK_UP_EVERY", 0.0)
     names.addresses[NAME] = [OURS]

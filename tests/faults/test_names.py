@@ -18,6 +18,7 @@ import counter.resolver
 from counter.connector import Connector
 from counter.resolver import MAX_LOOK_UPS, resolve
 from replicas import Reader
+from tests.support import Patch
 from tests.support.before import run_before
 from tests.support.fake_redis import FakeRedis
 from tests.support.names import Names, look_ups
@@ -25,11 +26,9 @@ from tests.support.nodes import SERVICE, Node, Sentinel
 from tests.support.page import serving
 from tests.support.ports import full_backlog
 from tests.support.processes import seconds_to_stop
-from tests.support.program import Program
+from tests.support.program import Start
 from tests.support.proxy import Proxy
 from tests.support.waiting import BUSY, PATIENCE, eventually, wait_until, within
-
-Start = Callable[..., Program]
 
 NAME = "redis.invalid"
 
@@ -38,7 +37,7 @@ HUNG, WELL = "127.0.0.2", "127.0.0.1"
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+def names(monkeypatch: Patch) -> Iterator[Names]:
     one = Names({NAME: [HUNG, WELL]})
     monkeypatch.setattr(socket, "getaddrinfo", one.getaddrinfo)
     yield one
@@ -70,7 +69,6 @@ def hanging(
 # Several addresses.
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("timeout", [0.5, 1, 10])
 @pytest.mark.usefixtures("names")
 async def test_an_address_that_hangs_is_no_hindrance(
@@ -85,7 +83,6 @@ async def test_an_address_that_hangs_is_no_hindrance(
             assert await visitor.counted_again() == 2
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("names")
 async def test_what_lost_is_closed_and_was_sent_nothing_that_counts(fake: FakeRedis) -> None:
     with silent(HUNG, fake.port) as hung:
@@ -99,7 +96,6 @@ async def test_what_lost_is_closed_and_was_sent_nothing_that_counts(fake: FakeRe
             assert len(fake.open()) == 1
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("names")
 async def test_an_address_that_wins_late_is_still_taken(fake: FakeRedis) -> None:
     """Nobody is at the second: the first has all of the time, not a share of it."""
@@ -121,7 +117,6 @@ async def test_an_address_that_wins_late_is_still_taken(fake: FakeRedis) -> None
                 assert await visit == 7
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("host", [NAME, f"{NAME}."])
 async def test_tls_finds_the_address_that_answers_and_has_the_name_without_its_dot(
     names: Names, folder: Path, host: str
@@ -141,7 +136,6 @@ async def test_tls_finds_the_address_that_answers_and_has_the_name_without_its_d
             assert {*asked} == {NAME}
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("names")
 async def test_an_address_that_hangs_is_no_hindrance_to_those_who_watch(
     folder: Path, hanging: Callable[[str, int], contextlib.AbstractContextManager[None]]
@@ -156,7 +150,6 @@ async def test_an_address_that_hangs_is_no_hindrance_to_those_who_watch(
             reader.close()
 
 
-@pytest.mark.gen_test
 async def test_sentinels_and_the_primary_that_they_name_may_have_addresses_that_hang(
     names: Names,
     folder: Path,
@@ -186,9 +179,8 @@ async def test_sentinels_and_the_primary_that_they_name_may_have_addresses_that_
 # Look-ups that hang.
 
 
-@pytest.mark.gen_test
 async def test_look_ups_that_hang_are_bounded_for_all_who_ask_and_no_name_starves(
-    names: Names, fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
+    names: Names, fake: FakeRedis, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(counter.resolver, "HANGS_AFTER", 0.05)
     hosts = ["one.invalid", "two.invalid", "three.invalid"]
@@ -217,7 +209,6 @@ async def test_look_ups_that_hang_are_bounded_for_all_who_ask_and_no_name_starve
         assert await visitor.counted_again() == 1
 
 
-@pytest.mark.gen_test
 async def test_those_who_ask_for_a_name_share_its_look_up(names: Names) -> None:
     names.hanging.add(NAME)
     asking = [asyncio.create_task(resolve(NAME)) for _ in range(20)]
@@ -230,10 +221,7 @@ async def test_those_who_ask_for_a_name_share_its_look_up(names: Names) -> None:
     assert names.asked[NAME] <= 2  # on a busy machine the first hangs for so long
 
 
-@pytest.mark.gen_test
-async def test_an_answer_to_what_was_asked_later_is_taken_and_then_asked_anew(
-    names: Names,
-) -> None:
+async def test_an_answer_to_what_was_asked_later_is_taken_and_then_asked_anew(names: Names) -> None:
     names.hanging.add(NAME)
     asking = asyncio.create_task(resolve(NAME))
     await eventually(lambda: names.asked[NAME])
@@ -244,9 +232,8 @@ async def test_an_answer_to_what_was_asked_later_is_taken_and_then_asked_anew(
     assert await within(0, resolve(NAME)) == [WELL]
 
 
-@pytest.mark.gen_test
 async def test_a_look_up_that_fails_at_last_is_no_answer_to_those_who_asked_again(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
 ) -> None:
     gates = [threading.Event(), threading.Event()]
     turns = iter(gates)
@@ -267,7 +254,6 @@ async def test_a_look_up_that_fails_at_last_is_no_answer_to_those_who_asked_agai
     assert await asking == [WELL]
 
 
-@pytest.mark.gen_test
 async def test_one_name_too_many_is_a_clear_reason(names: Names) -> None:
     hosts = [f"n{i}.invalid" for i in range(MAX_LOOK_UPS)]
     names.addresses |= {host: [WELL] for host in hosts}
@@ -281,9 +267,8 @@ async def test_one_name_too_many_is_a_clear_reason(names: Names) -> None:
     assert await resolve(NAME) == [HUNG, WELL]
 
 
-@pytest.mark.gen_test
 async def test_a_system_without_threads_to_spare_is_a_clear_reason(
-    names: Names, monkeypatch: pytest.MonkeyPatch
+    names: Names, monkeypatch: Patch
 ) -> None:
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -295,16 +280,14 @@ async def test_a_system_without_threads_to_spare_is_a_clear_reason(
     assert await resolve(NAME) == [HUNG, WELL]
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("host", ["a..b", "a" * 64, "nul\0", "."])
 async def test_what_is_no_host_name_is_a_clear_reason(host: str) -> None:
     with pytest.raises(OSError, match="cannot resolve"):
         await within(1, resolve(host))
 
 
-@pytest.mark.gen_test
 async def test_addresses_are_tried_family_by_family_each_once_and_keep_their_link(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
 ) -> None:
     found = [
         *((socket.AF_INET6, 1, 6, "", (f"2001:db8::{i}", 0, 0, 0)) for i in (1, 2)),
@@ -342,9 +325,8 @@ Names({{{NAME!r}: [{WELL!r}]}}, Path({str(hang)!r})).install()
 # Servers that take connections and never answer.
 
 
-@pytest.mark.gen_test
 async def test_a_primary_that_hangs_does_not_pile_up_probes_and_counts_when_it_answers(
-    fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
+    fake: FakeRedis, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(counter.probing, "PROBE_EVERY", 0.05)
     monkeypatch.setattr(counter.probing, "STUCK_AFTER", 0.5)
@@ -366,7 +348,6 @@ async def test_a_primary_that_hangs_does_not_pile_up_probes_and_counts_when_it_a
             assert await visitor.counted_again() == 1
 
 
-@pytest.mark.gen_test
 async def test_a_tls_connection_to_a_server_that_hangs_is_closed_soon(folder: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))

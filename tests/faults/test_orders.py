@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import Caplog
 from tests.support.life import Bounds
 from tests.support.orders import Search
 
@@ -31,7 +32,7 @@ LARGE = [
 
 
 @pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+def _quiet(caplog: Caplog) -> Iterator[None]:
     with caplog.at_level("CRITICAL", logger="friendlyhello.visits"):
         yield
 

@@ -17,14 +17,12 @@ from tests.support.exact import assert_exact, assert_none_twice, numbers
 from tests.support.nodes import Node
 from tests.support.ports import held_port
 from tests.support.processes import seconds_to_stop
-from tests.support.program import Program
+from tests.support.program import Program, Start
 from tests.support.proxy import Proxy
 from tests.support.replayed import check
 from tests.support.traces import Trace, recorded
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
-
-Start = Callable[..., Program]
 
 #: Seconds that a visit may wait, where no deadline is to pass.
 NO_HURRY = 60

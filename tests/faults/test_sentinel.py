@@ -1,7 +1,6 @@
 """A primary, its replicas and their sentinels, all real: failovers lose no number."""
 
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,9 @@ from tests.support.driven import BUSY, driven, timed
 from tests.support.exact import assert_exact, numbers
 from tests.support.fake_redis import FakeRedis
 from tests.support.nodes import SERVICE, Node, Sentinel
-from tests.support.program import Program
+from tests.support.program import Start
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
-
-Start = Callable[..., Program]
 
 #: How long until another is the primary, at most: sentinels wait for votes that collide, and for
 #: half a minute when a busy machine has stopped their clocks.

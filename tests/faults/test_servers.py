@@ -4,7 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,10 @@ from tests.support.balancer import Balancer
 from tests.support.driven import BUSY, driven
 from tests.support.exact import assert_exact, numbers
 from tests.support.ports import held_port
-from tests.support.program import Program
+from tests.support.program import Program, Start
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
-
-Start = Callable[..., Program]
 
 
 def flags(proxy: Proxy, deadline: float = LONG_DEADLINE) -> list[str]:

@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,12 @@ import pytest
 from tests.faults.test_redis_faults import FAULTS, Stage, start
 from tests.support.driven import BUSY, driven
 from tests.support.exact import assert_exact, numbers
-from tests.support.program import Program
+from tests.support.program import Program, Start
 from tests.support.proxy import Proxy
 from tests.support.replayed import check
 from tests.support.traces import Trace, recorded
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
-
-Start = Callable[..., Program]
 
 DEADLINE = 1.0
 
@@ -44,11 +41,7 @@ def descriptors(server: Program) -> int:
 
 @pytest.mark.timeout(4000)
 def test_a_server_that_has_seen_every_fault_is_as_it_was(
-    valkey: Valkey,
-    program: Start,
-    folder: Path,
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
+    valkey: Valkey, program: Start, folder: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     seconds = 60 * float(request.config.getoption("--soak"))
     chance = random.Random(1)

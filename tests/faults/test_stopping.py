@@ -8,12 +8,10 @@ import pytest
 from tests.faults.test_redis_faults import start
 from tests.support.exact import assert_exact
 from tests.support.processes import seconds_to_stop
-from tests.support.program import Program
+from tests.support.program import Program, Start
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
-
-Start = Callable[..., Program]
 
 DEADLINE = 1
 

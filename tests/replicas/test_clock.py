@@ -12,6 +12,7 @@ from counter import process_key
 from replicas import Mark, Reader, Snapshot, figures, known, marks_of, reading
 from replicas.keys import HISTORIES
 from replicas.records import FIELDS
+from tests.support import Patch
 from tests.support.counting import ALWAYS, replica
 from tests.support.counting import reading as reading_of
 from tests.support.valkey import Valkey
@@ -75,7 +76,7 @@ class Simulated:
 
 
 @pytest.fixture
-def simulated(monkeypatch: pytest.MonkeyPatch) -> Simulated:
+def simulated(monkeypatch: Patch) -> Simulated:
     one = Simulated()
     monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=lambda: one.passed))
     return one
@@ -101,7 +102,7 @@ class Watched:
 
 
 @pytest.fixture(autouse=True)
-def rarely_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def rarely_read_again(monkeypatch: Patch) -> None:
     """Let what is known of most be what was read before the clock was set."""
     monkeypatch.setattr(known, "AGAIN", 1)
 
@@ -118,7 +119,6 @@ def seen(simulated: Simulated) -> None:
 STATES = {"web-alive": "", "web-gone": "gone", "web-killed": "silent"}
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("scripts", [True, False])
 @pytest.mark.parametrize("steps", [[-HOUR], [HOUR], [-3.0], [24 * HOUR, -24 * HOUR]])
 async def test_states_stay_what_they_are_for_who_watches_and_settle_for_who_comes(
@@ -140,7 +140,6 @@ async def test_states_stay_what_they_are_for_who_watches_and_settle_for_who_come
         assert await comes.look() == STATES
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("seconds", [-HOUR, HOUR])
 async def test_those_that_are_idle_do_not_fall_silent_as_the_clock_is_set(
     simulated: Simulated, seconds: float
@@ -158,7 +157,6 @@ async def test_those_that_are_idle_do_not_fall_silent_as_the_clock_is_set(
         assert await Watched(simulated).look() == idle
 
 
-@pytest.mark.gen_test
 async def test_marks_neither_vanish_nor_lie_ahead_after_a_step_forward_and_back(
     simulated: Simulated,
 ) -> None:
@@ -183,7 +181,6 @@ async def test_marks_neither_vanish_nor_lie_ahead_after_a_step_forward_and_back(
         assert [*marks] == await one.marks(), "they stay where they are"
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("late", [-600.0, 600.0])
 async def test_without_scripts_the_clock_of_each_machine_may_be_another_one(
     simulated: Simulated, late: float
@@ -201,7 +198,6 @@ async def test_without_scripts_the_clock_of_each_machine_may_be_another_one(
     assert all(one.seen <= 1 for one in watched.shown.replicas if not one.state)
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("while_", ["the commands are under way", "the replies are"])
 async def test_a_loop_that_stands_still_is_no_clock_that_was_set(
     simulated: Simulated, while_: str
@@ -224,10 +220,7 @@ async def test_a_loop_that_stands_still_is_no_clock_that_was_set(
     assert await watched.marks() == before
 
 
-@pytest.mark.gen_test
-async def test_a_clock_that_goes_a_little_faster_is_none_that_was_set(
-    simulated: Simulated,
-) -> None:
+async def test_a_clock_that_goes_a_little_faster_is_none_that_was_set(simulated: Simulated) -> None:
     seen(simulated)
     simulated.counting.clear()
     watched = Watched(simulated)
@@ -241,9 +234,8 @@ async def test_a_clock_that_goes_a_little_faster_is_none_that_was_set(
 # What the script does, with a real one.
 
 
-@pytest.mark.gen_test
 async def test_signs_that_lie_ahead_are_taken_back_with_the_next_ones(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    valkey: Valkey, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(figures, "SIGN_EVERY", ALWAYS)
     ahead = time.time() + HOUR

@@ -19,6 +19,7 @@ from config import Settings
 from counter import KEY, Visits, process_key
 from replicas import Figures, figures
 from replicas.keys import DAY, HISTORIES
+from tests.support import Caplog, Patch
 from tests.support.counting import ALWAYS, reading, replica
 from tests.support.fake_redis import FakeRedis
 from tests.support.page import counters_lines
@@ -28,7 +29,7 @@ from watch import Metrics
 
 
 @pytest.fixture
-def always_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+def always_signed(monkeypatch: Patch) -> None:
     """Let each group be a sign."""
     monkeypatch.setattr(figures, "SIGN_EVERY", ALWAYS)
 
@@ -44,9 +45,8 @@ async def figures_of(visits: Visits) -> list[tuple[str, int]]:
 REFUSAL = b"-ERR unknown command 'EVALSHA'\r\n"
 
 
-@pytest.mark.gen_test
 async def test_without_scripts_figures_are_sent_along_and_not_after_the_reply(
-    fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
+    fake: FakeRedis, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(figures, "SIGN_EVERY", math.inf)
     fake.scripts_refused = REFUSAL
@@ -73,10 +73,7 @@ def sent(valkey: Valkey, monitor: Any) -> list[list[str]]:
     return seen
 
 
-@pytest.mark.gen_test
-async def test_a_sign_is_one_command_more_once_a_second(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_sign_is_one_command_more_once_a_second(valkey: Valkey, monkeypatch: Patch) -> None:
     clock = SimpleNamespace(now=time.time(), time=lambda: clock.now, monotonic=time.monotonic)
     monkeypatch.setattr(figures, "time", clock)
     async with replica(valkey.url) as visits:
@@ -91,7 +88,6 @@ async def test_a_sign_is_one_command_more_once_a_second(
     assert len(words) - len(signs) == 5
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("often_probed")
 async def test_looking_for_redis_writes_no_figures(valkey: Valkey) -> None:
     valkey.kill()
@@ -104,9 +100,8 @@ async def test_looking_for_redis_writes_no_figures(valkey: Valkey) -> None:
         assert await figures_of(visits) == []
 
 
-@pytest.mark.gen_test
 async def test_a_redis_that_has_lost_the_script_gets_it_again_with_the_next_visit(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    valkey: Valkey, monkeypatch: Patch, caplog: Caplog
 ) -> None:
     monkeypatch.setattr(figures, "SIGN_EVERY", math.inf)
     async with replica(valkey.url) as visits:
@@ -121,7 +116,6 @@ async def test_a_redis_that_has_lost_the_script_gets_it_again_with_the_next_visi
     assert not caplog.records
 
 
-@pytest.mark.gen_test
 async def test_all_keys_lie_in_the_counters_slot(valkey: Valkey) -> None:
     hostnames = ("web-1", "{other}", "}{", "a b\r\n<script>")
     for hostname in hostnames:
@@ -136,7 +130,6 @@ async def test_all_keys_lie_in_the_counters_slot(valkey: Valkey) -> None:
     assert {key_slot(key) for key in plain} == {key_slot(KEY.encode())}
 
 
-@pytest.mark.gen_test
 async def test_what_replicas_count_adds_up(valkey: Valkey) -> None:
     async with (
         replica(valkey.url, "web-1") as one,
@@ -160,10 +153,9 @@ async def test_what_replicas_count_adds_up(valkey: Valkey) -> None:
         assert before - 1 < shown.time < after + 1
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("always_signed")
 async def test_a_name_that_is_not_utf_8_costs_the_counter_alone_nothing(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    valkey: Valkey, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "caf\udce9")
     settings = Settings(redis_url=valkey.url, redis_timeout=PATIENCE, version_label="\udce9")
@@ -179,7 +171,6 @@ async def test_a_name_that_is_not_utf_8_costs_the_counter_alone_nothing(
 # Dropped after a day.
 
 
-@pytest.mark.gen_test
 async def test_what_a_process_has_written_is_dropped_a_day_after_it_was_seen(
     valkey: Valkey,
 ) -> None:
@@ -197,7 +188,7 @@ async def test_what_a_process_has_written_is_dropped_a_day_after_it_was_seen(
 
 
 def test_a_process_gives_a_sign_once_in_a_second_of_the_clock_also_when_that_is_set_back(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
 ) -> None:
     times = iter([5.2, 5.9, 6.05, 6.2, 7.3, 3.0])
     clock = SimpleNamespace(time=lambda: next(times), monotonic=time.monotonic)
@@ -219,10 +210,7 @@ NOT_KEPT = "not all that stands beside the counter can be kept: EVALSHA: "
 #: What goes wrong once a visit has counted, and how the log says so; None: it mends itself.
 FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
     "names of another type": (lambda client: client.set("{counter}:processes", "x"), "WRONGTYPE"),
-    "a history of another type": (
-        lambda client: client.set("{counter}:last:5m", "x"),
-        "WRONGTYPE",
-    ),
+    "a history of another type": (lambda client: client.set("{counter}:last:5m", "x"), "WRONGTYPE"),
     "a history that is none": (
         lambda client: [
             client.hset("{counter}:last:5m", mapping={str(slot): value for slot in range(150)})
@@ -250,13 +238,9 @@ FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
 }
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_fault_of_the_figures_touches_no_visit_and_no_token(
-    valkey: Valkey,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    fault: str,
+    valkey: Valkey, caplog: Caplog, monkeypatch: Patch, fault: str
 ) -> None:
     caplog.set_level("WARNING", logger="friendlyhello.visits")
     async with replica(valkey.url) as visits:
@@ -287,7 +271,6 @@ async def test_a_fault_of_the_figures_touches_no_visit_and_no_token(
         assert re.match(NOT_KEPT + str(said), text), text
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("scripts", [True, False])
 @pytest.mark.parametrize("error", [b"-OOM command not allowed", b"-ASK 6680 127.0.0.1:1", b"-"])
 async def test_an_error_for_the_figures_alone_costs_no_visit_its_number(
@@ -301,7 +284,6 @@ async def test_an_error_for_the_figures_alone_costs_no_visit_its_number(
         assert len(fake.connections) == 1
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("often_probed")
 async def test_figures_that_are_not_answered_end_with_the_deadline(fake: FakeRedis) -> None:
     async with replica(fake.url, timeout=1) as visits:
@@ -315,7 +297,6 @@ async def test_figures_that_are_not_answered_end_with_the_deadline(fake: FakeRed
 # Labels.
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("always_signed")  # the refused script has been a sign, too
 @pytest.mark.parametrize("scripts", [True, False])
 async def test_labels_are_written_with_the_visits_by_script_or_without(
@@ -333,7 +314,6 @@ async def test_labels_are_written_with_the_visits_by_script_or_without(
     assert found.labels == labels
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("always_signed")
 async def test_what_is_written_does_not_grow_with_visits(valkey: Valkey) -> None:
     async with replica(valkey.url) as visits:
@@ -348,7 +328,6 @@ async def test_what_is_written_does_not_grow_with_visits(valkey: Valkey) -> None
 # In a rolling update.
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("always_signed")
 async def test_fields_have_the_names_by_which_an_older_version_reads_them(valkey: Valkey) -> None:
     async with replica(valkey.url, version="1.0", labels={"zone": "a"}) as visits:
@@ -379,7 +358,7 @@ async def test_fields_have_the_names_by_which_an_older_version_reads_them(valkey
     ],
 )
 def test_a_redis_that_is_too_old_for_the_figures_is_told_which_would_do(
-    said: str, more: str, caplog: pytest.LogCaptureFixture
+    said: str, more: str, caplog: Caplog
 ) -> None:
     one = Figures("web-1")
     for _ in range(2):

@@ -13,6 +13,7 @@ from redis.crc import key_slot
 from counter import KEY, Visits, process_key
 from replicas import HISTORIES, Figures, Snapshot, figures
 from replicas.reading import Moment
+from tests.support import Patch
 from tests.support.counting import ALWAYS, counting, reading, replica
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
@@ -22,7 +23,7 @@ AGO = 60
 
 
 @pytest.fixture
-def always_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+def always_signed(monkeypatch: Patch) -> None:
     """Let each group be a sign."""
     monkeypatch.setattr(figures, "SIGN_EVERY", ALWAYS)
 
@@ -32,7 +33,7 @@ async def snapshot_of(visits: Visits) -> Snapshot:
         return await reader.read(HISTORIES)
 
 
-def test_each_step_of_a_history_gets_as_many_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_step_of_a_history_gets_as_many_signs(monkeypatch: Patch) -> None:
     """Or steady visits would show dips."""
     clock = SimpleNamespace(now=1_000_000.0, time=lambda: clock.now, monotonic=lambda: clock.now)
     monkeypatch.setattr(figures, "time", clock)
@@ -68,7 +69,6 @@ def marked(valkey: Valkey, ago: float) -> float:
     return then
 
 
-@pytest.mark.gen_test
 async def test_the_history_of_each_version_is_all_that_was_shown(valkey: Valkey) -> None:
     async with (
         replica(valkey.url, "web-1", version="1.0") as old,
@@ -94,9 +94,8 @@ async def test_the_history_of_each_version_is_all_that_was_shown(valkey: Valkey)
         assert begun - 2 < steps[0] < steps[-1] <= time.time()
 
 
-@pytest.mark.gen_test
 async def test_looks_while_visits_are_counted_miss_none_and_count_none_twice(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    valkey: Valkey, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(figures, "SIGN_EVERY", 0.005)
     async with replica(valkey.url, version="1") as visits, replica(valkey.url) as other:
@@ -122,7 +121,6 @@ async def test_looks_while_visits_are_counted_miss_none_and_count_none_twice(
         assert by_version(list(one.moments["5m"])).total() == one.total
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("always_signed")
 async def test_a_pause_moves_no_visit(valkey: Valkey) -> None:
     async with replica(valkey.url) as visits:
@@ -138,7 +136,6 @@ async def test_a_pause_moves_no_visit(valkey: Valkey) -> None:
         assert [dict(visits) for _, visits in moments[1:]] == [{"": 2}]
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("always_signed")
 @pytest.mark.parametrize("last", HISTORIES)
 async def test_a_step_takes_the_place_of_that_of_a_round_before_and_not_of_a_later_one(
@@ -167,7 +164,6 @@ async def test_a_step_takes_the_place_of_that_of_a_round_before_and_not_of_a_lat
         assert valkey.client.hget(key, slot) == f"{start} =1".encode()
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("always_signed")
 async def test_more_versions_than_a_step_tells_apart_count_as_one(valkey: Valkey) -> None:
     for number in range(1, 13):
@@ -181,7 +177,6 @@ async def test_more_versions_than_a_step_tells_apart_count_as_one(valkey: Valkey
     assert shown == {**{f"{number}": 2 for number in range(1, 9)}, "…": 8}
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("always_signed")
 async def test_what_histories_take_is_bounded(valkey: Valkey) -> None:
     versions = [f"2026.11.{number}-rc1" for number in range(9)]
@@ -209,7 +204,6 @@ async def test_what_histories_take_is_bounded(valkey: Valkey) -> None:
             assert step * steps - PATIENCE < valkey.client.ttl(key) <= step * steps
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("always_signed")
 async def test_histories_lie_in_the_counters_slot(valkey: Valkey) -> None:
     async with replica(valkey.url) as visits:
@@ -220,10 +214,9 @@ async def test_histories_lie_in_the_counters_slot(valkey: Valkey) -> None:
     assert {key_slot(key) for key in keys} == {key_slot(KEY.encode())}  # type: ignore[arg-type]
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("always_signed")
 async def test_without_scripts_there_is_no_history_and_after_it_no_wrong_one(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    valkey: Valkey, monkeypatch: Patch
 ) -> None:
     async with replica(valkey.url) as visits:
         await count(visits, 1)
@@ -239,7 +232,6 @@ async def test_without_scripts_there_is_no_history_and_after_it_no_wrong_one(
         assert by_version(list((await snapshot_of(visits)).moments["5m"])) == {"": 3}
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("always_signed")
 async def test_a_sign_that_comes_again_or_late_adds_nothing(valkey: Valkey) -> None:
     async with counting(valkey.url) as visits:
@@ -265,7 +257,6 @@ async def test_a_sign_that_comes_again_or_late_adds_nothing(valkey: Valkey) -> N
                 }
 
 
-@pytest.mark.gen_test
 async def test_others_that_raise_the_counter_are_not_in_the_history(valkey: Valkey) -> None:
     async with replica(valkey.url) as visits:
         await count(visits, 2)
@@ -275,7 +266,6 @@ async def test_others_that_raise_the_counter_are_not_in_the_history(valkey: Valk
     assert (shown.total, by_version(list(shown.moments["5m"]))) == (43, {"": 3})
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("always_signed")
 async def test_numbers_that_nobody_was_shown_are_in_the_history_once_somebody_is(
     valkey: Valkey,
@@ -292,7 +282,6 @@ async def test_numbers_that_nobody_was_shown_are_in_the_history_once_somebody_is
         assert by_version(list((await snapshot_of(visits)).moments["5m"])) == {"1": 8}
 
 
-@pytest.mark.gen_test
 async def test_what_may_not_be_read_at_once_is_read_one_after_the_other(valkey: Valkey) -> None:
     for command in ("multi", "exec"):
         valkey.client.acl_setuser("default", enabled=True, commands=[f"-{command}"])

@@ -13,13 +13,14 @@ from redis.crc import key_slot
 from counter import KEY, process_key
 from replicas import Figures, Reader, Record, Telling, figures
 from replicas.keys import DAY
+from tests.support import Caplog, Patch
 from tests.support.counting import reading, replica, telling
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
 
 
 @pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
+def often(monkeypatch: Patch) -> None:
     """Let each group be a sign, and what there is to tell be looked for again and again."""
     monkeypatch.setattr(figures, "SIGN_EVERY", 0.01)
     monkeypatch.setattr("replicas.telling.SIGN_EVERY", 0.01)
@@ -38,9 +39,8 @@ async def told(reader: Reader, hostname: str, is_so: Callable[[Record], object])
         await asyncio.sleep(0.005)
 
 
-@pytest.mark.gen_test
 async def test_it_is_told_at_once_that_a_process_is_to_stop_and_that_it_has(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    valkey: Valkey, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("replicas.telling.SIGN_EVERY", 10 * PATIENCE)  # not by the next look
     async with replica(valkey.url) as other:
@@ -61,7 +61,6 @@ async def test_it_is_told_at_once_that_a_process_is_to_stop_and_that_it_has(
     await eventually(lambda: len(valkey.client.client_list()) == 1)
 
 
-@pytest.mark.gen_test
 async def test_a_process_that_nobody_knows_says_nothing(valkey: Valkey) -> None:
     async with replica(valkey.url) as visits:
         await visits.start(PATIENCE)
@@ -71,10 +70,7 @@ async def test_a_process_that_nobody_knows_says_nothing(valkey: Valkey) -> None:
     assert not valkey.client.exists("{counter}:processes")
 
 
-@pytest.mark.gen_test
-async def test_a_goodbye_waits_for_a_redis_that_hangs_no_longer_than_it_may(
-    valkey: Valkey,
-) -> None:
+async def test_a_goodbye_waits_for_a_redis_that_hangs_no_longer_than_it_may(valkey: Valkey) -> None:
     async with replica(valkey.url) as visits:
         assert await visits.count() == 1
         async with telling(visits):
@@ -85,7 +81,6 @@ async def test_a_goodbye_waits_for_a_redis_that_hangs_no_longer_than_it_may(
     assert 0.3 < taken < 0.4 + 0.2 + 0.4
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("often_probed")
 async def test_times_without_redis_are_told_once_it_is_back_the_last_ones(valkey: Valkey) -> None:
     async with replica(valkey.url) as visits, telling(visits):
@@ -109,7 +104,6 @@ async def test_times_without_redis_are_told_once_it_is_back_the_last_ones(valkey
         assert one.away[-2].reason == "of before"
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("often")
 async def test_when_a_process_began_is_told_once_and_not_when_it_first_counted(
     valkey: Valkey,
@@ -127,11 +121,10 @@ async def test_when_a_process_began_is_told_once_and_not_when_it_first_counted(
             assert (await told(reader, "web-1", lambda one: one.faults)).started == first
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("by", ["visits", "telling"])
 async def test_when_a_process_began_is_told_anew_where_the_clock_was_set(
-    valkey: Valkey, by: str, monkeypatch: pytest.MonkeyPatch
+    valkey: Valkey, by: str, monkeypatch: Patch
 ) -> None:
     """Redis's own cannot be set here, so ages are: the difference is the same."""
     clock = SimpleNamespace(ago=0.0, time=time.time, monotonic=lambda: time.monotonic() - clock.ago)
@@ -160,7 +153,6 @@ async def reading_of(visits):  # type: ignore[no-untyped-def]
 # Faults.
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("often")
 async def test_faults_are_told_without_a_visit_and_taken_back_and_change_no_figure(
     valkey: Valkey,
@@ -197,7 +189,6 @@ async def test_faults_are_told_without_a_visit_and_taken_back_and_change_no_figu
     assert all(0 < valkey.client.ttl(key) <= DAY for key in keys if b":process" in key)
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("often")
 async def test_a_replica_that_is_well_holds_no_connection_to_tell_it(valkey: Valkey) -> None:
     kinds = ["sick"]
@@ -209,11 +200,8 @@ async def test_a_replica_that_is_well_holds_no_connection_to_tell_it(valkey: Val
             await eventually(lambda: len(valkey.client.client_list()) == before - 1)
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("often")
-async def test_faults_that_redis_refuses_are_one_log_line(
-    valkey: Valkey, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_faults_that_redis_refuses_are_one_log_line(valkey: Valkey, caplog: Caplog) -> None:
     looks = []
 
     def look() -> list[str]:
@@ -228,10 +216,7 @@ async def test_faults_that_redis_refuses_are_one_log_line(
     assert line.startswith("/live cannot show all of this replica, as Redis refuses HSETNX: ")
 
 
-@pytest.mark.gen_test
-async def test_a_redis_that_does_not_tell_its_time_is_told_by_this_machines(
-    valkey: Valkey,
-) -> None:
+async def test_a_redis_that_does_not_tell_its_time_is_told_by_this_machines(valkey: Valkey) -> None:
     valkey.client.acl_setuser("default", enabled=True, commands=["-time"])
     async with replica(valkey.url) as visits:
         own = Figures("web-1")

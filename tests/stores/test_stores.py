@@ -11,10 +11,9 @@ import trustme
 from tests.stores.conftest import Note
 from tests.stores.machines import STORES, HAProxy, Store, Twemproxy
 from tests.support import ROOT
-from tests.support.program import Program
+from tests.support.program import Program, Start
 from tests.support.waiting import wait_until
 
-Start = Callable[..., Program]
 Folders = Callable[[], Path]
 
 #: A store, and the URL of a way to it.
@@ -31,10 +30,7 @@ def alone(name: str, folders: Folders, *lines: str, user: str = "") -> Iterator[
 
 @contextlib.contextmanager
 def haproxy(name: str, folders: Folders) -> Iterator[tuple[Store, str]]:
-    with (
-        alone(name, folders) as (store, _),
-        contextlib.closing(HAProxy(store, folders())) as proxy,
-    ):
+    with alone(name, folders) as (store, _), contextlib.closing(HAProxy(store, folders())) as proxy:
         yield store, f"redis://127.0.0.1:{proxy.port}"
 
 
