@@ -1,7 +1,6 @@
 """What tokens and spare numbers leave in Redis never costs a visit its number."""
 
 import asyncio
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,36 +9,22 @@ import redis
 
 from counter import delivery
 from tests.support import Caplog, Patch
-from tests.support.counting import counting
+from tests.support.counting import assert_said, counting, permit, sent_by_clients
 from tests.support.page import counters_lines
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
-
-
-def commands_of(valkey: Valkey, monitor: Any) -> list[str]:
-    """What clients have sent, and not what scripts ran."""
-    valkey.client.echo("end")
-    seen = []
-    while not (one := monitor.next_command())["command"].startswith("ECHO"):
-        if one["client_type"] != "lua":
-            seen.append(one["command"])
-    return seen
 
 
 async def test_a_group_is_one_command_and_wait_comes_after_it(valkey: Valkey) -> None:
     async with counting(valkey.url, wait=1, timeout=0.5) as visits:
         with valkey.client.monitor() as monitor:
             assert await visits.count() is None  # no replica acknowledges it
-            seen = commands_of(valkey, monitor)
-    assert [one.split()[0] for one in seen[:4]] == ["EVALSHA", "WAIT", "EVAL", "WAIT"]
+            seen = sent_by_clients(valkey, monitor)
+    assert [one[0] for one in seen[:4]] == ["EVALSHA", "WAIT", "EVAL", "WAIT"]
 
 
 def processes_key(client: redis.Redis) -> Any:
     return client.keys("{counter}:process:*")[0]
-
-
-def permit(client: redis.Redis, **rules: Any) -> None:
-    client.acl_setuser("default", enabled=True, **rules)
 
 
 AT_MOST_ONCE = "counting at most once, as Redis refuses the script: "
@@ -68,11 +53,11 @@ FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
         AT_MOST_ONCE + "NOPERM",
     ),
     "no permission for scripts": (
-        lambda client: permit(client, commands=["-evalsha"]),
+        lambda client: permit(client, "-evalsha"),
         AT_MOST_ONCE + "NOPERM .*'evalsha' command",
     ),
     "no permission to keep a token": (
-        lambda client: permit(client, commands=["-hset"]),
+        lambda client: permit(client, "-hset"),
         AT_MOST_ONCE + ".*'hset' command",
     ),
 }
@@ -99,23 +84,18 @@ async def test_a_fault_beside_the_counter_costs_no_visit_its_number(
         assert visits.up
         assert valkey.client.info("stats")["total_connections_received"] == connections
         assert visits.exactly_once == (said is None or not said.startswith(AT_MOST_ONCE))
-    lines = counters_lines(caplog)
-    assert {level for level, _ in lines} <= {"WARNING"}
-    texts = [text for _, text in lines]
-    assert len(texts) == (said is not None), texts
-    for text in texts:
-        assert re.match(str(said), text), text
+    assert_said(caplog, said)
 
 
 async def test_a_redis_that_runs_the_script_again_is_asked_to_after_a_while(
     valkey: Valkey, caplog: Caplog, monkeypatch: Patch
 ) -> None:
     caplog.set_level("INFO", logger="friendlyhello.visits")
-    permit(valkey.client, commands=["-evalsha"])
+    permit(valkey.client, "-evalsha")
     async with counting(valkey.url) as visits:
         assert [await visits.count() for _ in range(2)] == [1, 2]
         assert not visits.exactly_once
-        permit(valkey.client, commands=["+evalsha"])
+        permit(valkey.client, "+evalsha")
         monkeypatch.setattr(delivery, "REFUSED_FOR", 0)
         assert [await visits.count() for _ in range(2)] == [3, 4]
         assert visits.exactly_once

@@ -2,7 +2,9 @@
 
 import json
 import os
+import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,10 @@ import pytest
 import counter.spell
 from config import Settings
 from process import password_file
-from tests.support import Caplog
+from tests.support import Caplog, Patch
 from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis, reply
-from tests.support.page import counters_lines
-from tests.support.program import Start
+from tests.support.page import counters_lines, serving
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
 
@@ -63,25 +64,26 @@ async def test_reasons_that_are_never_the_same_do_not_flood_the_log(
     assert len(said) == counter.spell.MAX_REASONS
 
 
-def test_readyz_tells_the_reason_of_now(program: Start, fake: FakeRedis) -> None:
+@pytest.mark.usefixtures("often_probed")
+async def test_readyz_tells_the_reason_of_now(fake: FakeRedis) -> None:
     fake.refuse()
     fake.answer = reply(b"-NOAUTH Authentication required.\r\n")
-    server = program(f"--redis-url={fake.url}")
+    async with serving(fake.url) as visitor:
 
-    def reason() -> str:
-        status, body = server.get("/readyz")
-        assert status == 200
-        ready = json.loads(body)
-        assert ready["redis"] == "down"
-        return str(ready["reason"])
+        async def ready() -> tuple[str, str]:
+            answer = await visitor.fetch("readyz")
+            found = json.loads(answer.body)
+            return found["redis"], found.get("reason", "")
 
-    assert "Connection refused" in reason()
-    fake.listen()
-    server.wait_for(b"counter still off: NOAUTH Authentication required.", PATIENCE)
-    assert reason() == "NOAUTH Authentication required."
-    fake.heal()
-    server.wait_for(b"counter on", PATIENCE)
-    assert "reason" not in json.loads(server.get("/readyz")[1])
+        assert await visitor.visit() is None
+        redis, reason = await ready()
+        assert (redis, "Error 111" in reason) == ("down", True)
+        fake.listen()
+        await eventually(lambda: visitor.visits.reason.startswith("NOAUTH"))
+        assert await ready() == ("down", "NOAUTH Authentication required.")
+        fake.heal()
+        await eventually(lambda: visitor.visits.up)
+        assert await ready() == ("up", "")
 
 
 @pytest.mark.parametrize("place", ["URL", "file"])
@@ -102,30 +104,31 @@ async def test_a_redis_that_repeats_the_password_does_not_bring_it_into_the_log(
 # A password that changes.
 
 
-async def test_a_password_that_changes_needs_no_restart(
-    program: Start, valkey: Valkey, folder: Path
-) -> None:
-    file = folder / "password"
+def password_in(file: Path) -> Callable[[], str]:
+    found = password_file(Settings(redis_password_file=str(file)), "redis_password_file")
+    assert found is not None
+    return found
+
+
+async def test_a_password_that_changes_needs_no_restart(valkey: Valkey, tmp_path: Path) -> None:
+    file = tmp_path / "password"
     file.write_text("old\n")
     valkey.client.config_set("requirepass", "old")
-    server = program(f"--redis-url={valkey.url}", f"--redis-password-file={file}")
-    server.wait_for(b"counter on", PATIENCE)
-    assert server.visits() == 1
-    for new in ("new", "newest"):
-        valkey.client.config_set("requirepass", new)
-        file.write_text(f"{new}\n")
-        valkey.client.client_kill_filter(_type="normal", skipme=True)
-        assert server.visits() is not None
+    async with counting(valkey.url, password=password_in(file)) as visits:
+        assert await visits.count() == 1
+        for new in ("new", "newest"):
+            valkey.client.config_set("requirepass", new)
+            file.write_text(f"{new}\n")
+            valkey.client.client_kill_filter(_type="normal", skipme=True)
+            assert await visits.count() is not None
 
 
 def test_a_password_file_that_is_away_or_being_written_leaves_the_last_password(
-    folder: Path, caplog: Caplog
+    tmp_path: Path, caplog: Caplog
 ) -> None:
-    file = folder / "password"
+    file = tmp_path / "password"
     file.write_text("hush")
-    settings = Settings(redis_password_file=str(file))
-    password = password_file(settings, "redis_password_file")
-    assert password is not None
+    password = password_in(file)
     file.write_text("")
     assert [password(), password()] == ["hush", "hush"]
     file.unlink()
@@ -136,28 +139,24 @@ def test_a_password_file_that_is_away_or_being_written_leaves_the_last_password(
     assert password() == "new"
 
 
-def test_a_password_from_a_pipe_is_read_once(folder: Path) -> None:
-    pipe = folder / "pipe"
+def test_a_password_from_a_pipe_is_read_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with subprocess.Popen(["sh", "-c", f"echo hush >{pipe}"]):
-        settings = Settings(redis_password_file=str(pipe))
-        password = password_file(settings, "redis_password_file")
-    assert password is not None
+        password = password_in(pipe)
     assert [password(), password()] == ["hush", "hush"]
 
 
 # What the system calls the machine.
 
 
-def test_a_host_name_that_is_not_utf_8_is_shown_with_escapes_and_counts(
-    program: Start, valkey: Valkey, folder: Path
+async def test_a_host_name_that_is_not_utf_8_is_shown_with_escapes_and_counts(
+    valkey: Valkey, monkeypatch: Patch
 ) -> None:
-    (folder / "sitecustomize.py").write_text(
-        "import socket\nsocket.gethostname = lambda: 'caf\\udce9'\n"
-    )
-    server = program(f"--redis-url={valkey.url}", PYTHONPATH=str(folder))
-    server.wait_for(b"counter on", PATIENCE)
-    assert "<b>Hostname:</b> caf\\xe9<br/><b>Visits:</b> 1" in server.get("/")[1]
+    monkeypatch.setattr(socket, "gethostname", lambda: "caf\udce9")
+    async with serving(valkey.url) as visitor:
+        page = (await visitor.fetch()).body
+    assert b"<b>Hostname:</b> caf\\xe9<br/><b>Visits:</b> 1" in page
 
 
 async def test_a_socket_whose_path_is_not_utf_8_leads_to_redis(valkey: Valkey) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from counter.probing import TRIES
 from tests.support import Caplog
-from tests.support.counting import counting
+from tests.support.counting import counting, permit
 from tests.support.fake_redis import Connection, FakeRedis
 from tests.support.page import counters_lines
 from tests.support.valkey import Valkey
@@ -112,7 +112,7 @@ async def test_a_redis_that_may_evict_keys_is_warned_of(
         valkey.client.config_set("maxmemory", maxmemory)
         valkey.client.config_set("maxmemory-policy", policy)
     else:  # it does not tell
-        valkey.client.acl_setuser("default", enabled=True, commands=["-info"])
+        permit(valkey.client, "-info")
     async with counting(valkey.url) as visits:
         await visits.start(PATIENCE)
         await eventually(lambda: visits._lookout._asking is not None)

@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import redis
@@ -20,9 +19,8 @@ from counter import KEY, Visits, process_key
 from replicas import Figures, figures
 from replicas.keys import DAY, HISTORIES
 from tests.support import Caplog, Patch
-from tests.support.counting import ALWAYS, reading, replica
+from tests.support.counting import ALWAYS, assert_said, permit, reading, replica, sent_by_clients
 from tests.support.fake_redis import FakeRedis
-from tests.support.page import counters_lines
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually, within
 from watch import Metrics
@@ -63,16 +61,6 @@ async def test_without_scripts_figures_are_sent_along_and_not_after_the_reply(
         assert [one.words[0] for one in fake.commands] == ["EVALSHA", "INCR", "INCR", "INCRBY"]
 
 
-def sent(valkey: Valkey, monitor: Any) -> list[list[str]]:
-    """What clients have sent, and not what scripts ran: the first words and the last one."""
-    valkey.client.echo("end")
-    seen = []
-    while not (one := monitor.next_command())["command"].startswith("ECHO"):
-        if one["client_type"] != "lua":
-            seen.append(one["command"].split())
-    return seen
-
-
 async def test_a_sign_is_one_command_more_once_a_second(valkey: Valkey, monkeypatch: Patch) -> None:
     clock = SimpleNamespace(now=time.time(), time=lambda: clock.now, monotonic=time.monotonic)
     monkeypatch.setattr(figures, "time", clock)
@@ -82,7 +70,9 @@ async def test_a_sign_is_one_command_more_once_a_second(valkey: Valkey, monkeypa
             for seconds in (0, 0, 0, 1, 0):
                 clock.now += seconds
                 assert await visits.count()
-            words = [one for one in sent(valkey, monitor) if one[0] in ("EVAL", "EVALSHA")]
+            words = [
+                one for one in sent_by_clients(valkey, monitor) if one[0] in ("EVAL", "EVALSHA")
+            ]
     signs = [one[0] for one in words if "{counter}:processes" in one]
     assert signs == ["EVAL", "EVALSHA"], "in full at first, so that it takes no second try"
     assert len(words) - len(signs) == 5
@@ -160,7 +150,7 @@ async def test_a_name_that_is_not_utf_8_costs_the_counter_alone_nothing(
     monkeypatch.setattr(socket, "gethostname", lambda: "caf\udce9")
     settings = Settings(redis_url=valkey.url, redis_timeout=PATIENCE, version_label="\udce9")
     for evalsha in ("+", "-"):
-        valkey.client.acl_setuser("default", enabled=True, commands=[f"{evalsha}evalsha"])
+        permit(valkey.client, f"{evalsha}evalsha")
         visits = server.new_visits(settings, Metrics())
         assert await visits.count()
         assert await figures_of(visits) == [(config.host_name().replace("\udce9", "�"), 1)]
@@ -201,10 +191,6 @@ def test_a_process_gives_a_sign_once_in_a_second_of_the_clock_also_when_that_is_
 # Faults in these keys.
 
 
-def permit(client: redis.Redis, **rules: Any) -> None:
-    client.acl_setuser("default", enabled=True, **rules)
-
-
 NOT_KEPT = "not all that stands beside the counter can be kept: EVALSHA: "
 
 #: What goes wrong once a visit has counted, and how the log says so; None: it mends itself.
@@ -230,11 +216,8 @@ FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
         lambda client: client.zadd("{counter}:processes", {"a": math.inf, "b": -math.inf}),
         None,
     ),
-    "no permission for the names": (lambda client: permit(client, commands=["-zadd"]), ".*'zadd'"),
-    "no permission to see the time": (
-        lambda client: permit(client, commands=["-time"]),
-        ".*'time'",
-    ),
+    "no permission for the names": (lambda client: permit(client, "-zadd"), ".*'zadd'"),
+    "no permission to see the time": (lambda client: permit(client, "-time"), ".*'time'"),
 }
 
 
@@ -265,10 +248,7 @@ async def test_a_fault_of_the_figures_touches_no_visit_and_no_token(
             assert sum(one[1][""] for one in shown.moments["1h"]) >= 53
             _, before = valkey.client.hget(process_key(visits.process_id), "marked").split()
             assert int(before) > 1
-    texts = [text for _, text in counters_lines(caplog)]
-    assert len(texts) == (said is not None), texts
-    for text in texts:
-        assert re.match(NOT_KEPT + str(said), text), text
+    assert_said(caplog, said and NOT_KEPT + said)
 
 
 @pytest.mark.parametrize("scripts", [True, False])

@@ -14,7 +14,7 @@ from counter import KEY, Visits, process_key
 from replicas import HISTORIES, Figures, Snapshot, figures
 from replicas.reading import Moment
 from tests.support import Patch
-from tests.support.counting import ALWAYS, counting, reading, replica
+from tests.support.counting import ALWAYS, counting, permit, reading, replica
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
 
@@ -220,13 +220,13 @@ async def test_without_scripts_there_is_no_history_and_after_it_no_wrong_one(
 ) -> None:
     async with replica(valkey.url) as visits:
         await count(visits, 1)
-        valkey.client.acl_setuser("default", enabled=True, commands=["-evalsha"])
+        permit(valkey.client, "-evalsha")
         await count(visits, 5)
         await count(visits, 5)
         assert not visits.exactly_once
         assert not any((await snapshot_of(visits)).moments.values())
         assert not valkey.client.keys("{counter}:last:*")
-        valkey.client.acl_setuser("default", enabled=True, commands=["+evalsha"])
+        permit(valkey.client, "+evalsha")
         monkeypatch.setattr("counter.delivery.REFUSED_FOR", 0)
         await count(visits, 3)
         assert by_version(list((await snapshot_of(visits)).moments["5m"])) == {"": 3}
@@ -284,10 +284,10 @@ async def test_numbers_that_nobody_was_shown_are_in_the_history_once_somebody_is
 
 async def test_what_may_not_be_read_at_once_is_read_one_after_the_other(valkey: Valkey) -> None:
     for command in ("multi", "exec"):
-        valkey.client.acl_setuser("default", enabled=True, commands=[f"-{command}"])
+        permit(valkey.client, f"-{command}")
         async with replica(valkey.url) as visits:
             await count(visits, 1)
             shown = await snapshot_of(visits)
             assert shown.records[0].visits == 1
             assert not [*shown.refused, *shown.refused_histories]
-        valkey.client.acl_setuser("default", enabled=True, commands=[f"+{command}"])
+        permit(valkey.client, f"+{command}")

@@ -14,7 +14,7 @@ from counter import KEY, process_key
 from replicas import Figures, Reader, Record, Telling, figures
 from replicas.keys import DAY
 from tests.support import Caplog, Patch
-from tests.support.counting import reading, replica, telling
+from tests.support.counting import permit, reading, replica, telling
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
 
@@ -217,7 +217,7 @@ async def test_faults_that_redis_refuses_are_one_log_line(valkey: Valkey, caplog
 
 
 async def test_a_redis_that_does_not_tell_its_time_is_told_by_this_machines(valkey: Valkey) -> None:
-    valkey.client.acl_setuser("default", enabled=True, commands=["-time"])
+    permit(valkey.client, "-time")
     async with replica(valkey.url) as visits:
         own = Figures("web-1")
         key = process_key(visits.process_id)

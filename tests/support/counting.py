@@ -1,11 +1,17 @@
 """A counter of a test's own, without a server."""
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
+import redis
+
 from counter import Visits, process_key
 from replicas import Figures, Reader, Telling
+from tests.support import Caplog
+from tests.support.page import counters_lines
+from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
 #: As `replicas.figures.SIGN_EVERY`, so short that each group of visits is a sign.
@@ -62,3 +68,25 @@ async def telling(
         yield one
     finally:
         await one.close()
+
+
+def permit(client: redis.Redis, *commands: str, **rules: Any) -> None:
+    """Allow and forbid the default user commands, as ``+get`` and ``-get``."""
+    client.acl_setuser("default", enabled=True, commands=list(commands) or None, **rules)
+
+
+def sent_by_clients(valkey: Valkey, monitor: Any) -> list[list[str]]:
+    """Return the words that clients have sent, and not what scripts ran."""
+    valkey.client.echo("end")
+    seen = []
+    while not (one := monitor.next_command())["command"].startswith("ECHO"):
+        if one["client_type"] != "lua":
+            seen.append(one["command"].split())
+    return seen
+
+
+def assert_said(caplog: Caplog, said: str | None) -> None:
+    """Assert that the counter has warned once, and how; or not at all if None."""
+    lines = counters_lines(caplog)
+    assert [level for level, _ in lines] == ["WARNING"] * (said is not None), lines
+    assert said is None or re.match(said, lines[0][1]), lines

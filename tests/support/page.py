@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from tornado.httpclient import AsyncHTTPClient
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.testing import bind_unused_port
 
 from config import Settings
@@ -51,11 +51,15 @@ class Visitor:
     def close(self) -> None:
         self._client.close()
 
+    async def fetch(self, path: str = "") -> HTTPResponse:
+        """Return the answer to a path below the page's; the status must be 200."""
+        answer = await self._client.fetch(self.url + path, raise_error=False)
+        assert answer.code == 200, answer
+        return answer
+
     async def visit(self) -> int | None:
         """Return the number; the status must be 200."""
-        answer = await self._client.fetch(self.url, raise_error=False)
-        assert answer.code == 200, answer
-        return number_on(answer.body)
+        return number_on((await self.fetch()).body)
 
     async def counted_again(self, seconds: float = 2.0 + BUSY) -> int:
         """Visit until a visit counts, and return its number; fail when none does in time."""
