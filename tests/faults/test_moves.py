@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -16,10 +15,10 @@ from counter.opening import close
 from replicas import Reader, RefusedError
 from tests.support import Caplog, Patch
 from tests.support.fake_redis import FakeRedis
-from tests.support.names import Names, look_ups
+from tests.support.names import Names, names_of
 from tests.support.nodes import Node
 from tests.support.page import serving
-from tests.support.waiting import BUSY, PATIENCE, eventually, wait_until, within
+from tests.support.waiting import BUSY, PATIENCE, eventually, within
 
 NAME = "redis.invalid"
 
@@ -30,12 +29,8 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
 
 
 @pytest.fixture
-def names(monkeypatch: Patch) -> Iterator[Names]:
-    one = Names({NAME: [OTHER, OURS]})
-    monkeypatch.setattr(socket, "getaddrinfo", one.getaddrinfo)
-    yield one
-    one.let_go.set()
-    wait_until(lambda: not look_ups())
+def names() -> Iterator[Names]:
+    yield from names_of({NAME: [OTHER, OURS]})
 
 
 @contextlib.asynccontextmanager
@@ -109,24 +104,23 @@ async def test_an_address_of_a_replica_is_passed_over(fake: FakeRedis) -> None:
         assert await visitor.counted_again() == 2
 
 
-async def test_where_all_are_replicas_that_is_the_reason(names: Names, fake: FakeRedis) -> None:
-    fake.replies["ROLE"] = REPLICA
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize(
+    "role", [REPLICA, b"-NOPERM no\r\n", b"-ERR unknown command\r\n", b"$-1\r\n"]
+)
+async def test_an_address_that_does_not_say_what_it_is_will_do_and_a_replica_will_not(
+    role: bytes, fake: FakeRedis
+) -> None:
+    fake.replies["ROLE"] = role
     async with (
         at_the_other(fake.port, answering(REPLICA)),
         serving(f"redis://{NAME}:{fake.port}") as visitor,
     ):
-        assert await visitor.visit() is None
-        assert "is a replica" in visitor.visits.reason
-
-
-@pytest.mark.parametrize("role", [b"-NOPERM no\r\n", b"-ERR unknown command\r\n", b"$-1\r\n"])
-async def test_an_address_that_does_not_say_what_it_is_will_do(
-    role: bytes, names: Names, fake: FakeRedis
-) -> None:
-    names.addresses[NAME] = [OURS, OTHER]
-    fake.replies["ROLE"] = role
-    async with serving(f"redis://{NAME}:{fake.port}") as visitor:
-        assert await visitor.counted_again() == 1
+        if role is REPLICA:
+            assert await visitor.visit() is None
+            assert "is a replica" in visitor.visits.reason
+        else:
+            assert await visitor.counted_again() == 1
 
 
 async def test_a_proxy_that_hangs_up_on_role_will_do(names: Names, fake: FakeRedis) -> None:

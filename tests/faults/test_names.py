@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import trustme
@@ -19,16 +20,14 @@ from counter.connector import Connector
 from counter.resolver import MAX_LOOK_UPS, resolve
 from replicas import Reader
 from tests.support import Patch
-from tests.support.before import run_before
+from tests.support.counting import reading
 from tests.support.fake_redis import FakeRedis
-from tests.support.names import Names, look_ups
+from tests.support.names import Names, look_ups, names_of
 from tests.support.nodes import SERVICE, Node, Sentinel
 from tests.support.page import serving
 from tests.support.ports import full_backlog
-from tests.support.processes import seconds_to_stop
-from tests.support.program import Start
 from tests.support.proxy import Proxy
-from tests.support.waiting import BUSY, PATIENCE, eventually, wait_until, within
+from tests.support.waiting import PATIENCE, eventually, within
 
 NAME = "redis.invalid"
 
@@ -37,12 +36,8 @@ HUNG, WELL = "127.0.0.2", "127.0.0.1"
 
 
 @pytest.fixture
-def names(monkeypatch: Patch) -> Iterator[Names]:
-    one = Names({NAME: [HUNG, WELL]})
-    monkeypatch.setattr(socket, "getaddrinfo", one.getaddrinfo)
-    yield one
-    one.let_go.set()
-    wait_until(lambda: not look_ups())
+def names() -> Iterator[Names]:
+    yield from names_of({NAME: [HUNG, WELL]})
 
 
 @contextlib.contextmanager
@@ -58,29 +53,29 @@ def silent(host: str, port: int) -> Iterator[socket.socket]:
 HANGING = {"takes no connection": full_backlog, "takes connections": silent}
 
 
-@pytest.fixture(params=HANGING.values(), ids=HANGING)  # type: ignore[call-overload]
-def hanging(
-    request: pytest.FixtureRequest,
-) -> Callable[[str, int], contextlib.AbstractContextManager[None]]:
-    found: Callable[[str, int], contextlib.AbstractContextManager[None]] = request.param
-    return found
+Hanging = Callable[[str, int], contextlib.AbstractContextManager[object]]
+
+of_each_kind = pytest.mark.parametrize("hanging", HANGING.values(), ids=HANGING)
 
 
 # Several addresses.
 
 
+@of_each_kind
 @pytest.mark.parametrize("timeout", [0.5, 1, 10])
 @pytest.mark.usefixtures("names")
-async def test_an_address_that_hangs_is_no_hindrance(
-    fake: FakeRedis,
-    timeout: float,
-    hanging: Callable[[str, int], contextlib.AbstractContextManager[None]],
+async def test_an_address_that_hangs_is_no_hindrance_to_visits_nor_to_those_who_watch(
+    folder: Path, timeout: float, hanging: Hanging
 ) -> None:
-    with hanging(HUNG, fake.port):
-        async with serving(f"redis://{NAME}:{fake.port}", timeout=timeout) as visitor:
+    node = Node(folder)
+    node.start()
+    with hanging(HUNG, node.port):
+        async with serving(f"redis://{NAME}:{node.port}", timeout=timeout) as visitor:
             assert await visitor.counted_again() == 1
-            fake.close_connections()
+            node.client.client_kill_filter(_type="normal", skipme=True)
             assert await visitor.counted_again() == 2
+            with reading(visitor.visits) as reader:
+                assert (await reader.read()).total == 2
 
 
 @pytest.mark.usefixtures("names")
@@ -136,24 +131,11 @@ async def test_tls_finds_the_address_that_answers_and_has_the_name_without_its_d
             assert {*asked} == {NAME}
 
 
-@pytest.mark.usefixtures("names")
-async def test_an_address_that_hangs_is_no_hindrance_to_those_who_watch(
-    folder: Path, hanging: Callable[[str, int], contextlib.AbstractContextManager[None]]
-) -> None:
-    node = Node(folder)
-    node.start()
-    with hanging(HUNG, node.port):
-        async with serving(f"redis://{NAME}:{node.port}", timeout=1) as visitor:
-            assert await visitor.counted_again() == 1
-            reader = Reader(visitor.visits.new_connector())
-            assert (await reader.read()).total == 1
-            reader.close()
-
-
+@of_each_kind
 async def test_sentinels_and_the_primary_that_they_name_may_have_addresses_that_hang(
     names: Names,
     folder: Path,
-    hanging: Callable[[str, int], contextlib.AbstractContextManager[None]],
+    hanging: Hanging,
 ) -> None:
     hung = [f"127.0.0.{i}" for i in range(2, 10)]  # more than there are tenths of a second
     names.addresses[NAME] = [*hung, WELL]
@@ -171,9 +153,8 @@ async def test_sentinels_and_the_primary_that_they_name_may_have_addresses_that_
             stack.enter_context(hanging(host, node.port))
         async with serving(f"redis+sentinel://{NAME}:{named.port}/{SERVICE}") as visitor:
             assert await visitor.counted_again() == 1
-            reader = Reader(visitor.visits.new_connector())
-            assert (await reader.read()).total == 1
-            reader.close()
+            with reading(visitor.visits) as reader:
+                assert (await reader.read()).total == 1
 
 
 # Look-ups that hang.
@@ -254,36 +235,37 @@ async def test_a_look_up_that_fails_at_last_is_no_answer_to_those_who_asked_agai
     assert await asking == [WELL]
 
 
-async def test_one_name_too_many_is_a_clear_reason(names: Names) -> None:
-    hosts = [f"n{i}.invalid" for i in range(MAX_LOOK_UPS)]
-    names.addresses |= {host: [WELL] for host in hosts}
-    names.hanging |= {*hosts}
-    asking = [asyncio.create_task(resolve(host)) for host in hosts]
-    await eventually(lambda: len(look_ups()) == MAX_LOOK_UPS)
-    with pytest.raises(OSError, match=f"cannot resolve {NAME}: too many look-ups of names hang"):
-        await resolve(NAME)
-    names.let_go.set()
-    await asyncio.gather(*asking)
-    assert await resolve(NAME) == [HUNG, WELL]
-
-
-async def test_a_system_without_threads_to_spare_is_a_clear_reason(
-    names: Names, monkeypatch: Patch
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        *((host, "cannot resolve") for host in ("a..b", "a" * 64, "nul\0", ".")),
+        ("many", f"cannot resolve {NAME}: too many look-ups of names hang"),
+        ("threads", "no more threads"),
+    ],
+)
+async def test_a_name_that_cannot_be_looked_up_is_a_clear_reason(
+    host: str, why: str, names: Names, monkeypatch: Patch
 ) -> None:
-    def start(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+    async def refused(name: str) -> None:
+        with pytest.raises(OSError, match=why):
+            await within(1, resolve(name))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", start)
-        with pytest.raises(OSError, match="no more threads"):
-            await resolve(NAME)
+    if host == "many":
+        hosts = [f"n{i}.invalid" for i in range(MAX_LOOK_UPS)]
+        names.addresses |= {host: [WELL] for host in hosts}
+        names.hanging |= {*hosts}
+        asking = [asyncio.create_task(resolve(host)) for host in hosts]
+        await eventually(lambda: len(look_ups()) == MAX_LOOK_UPS)
+        await refused(NAME)
+        names.let_go.set()
+        await asyncio.gather(*asking)
+    elif host == "threads":
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no thread")))
+            await refused(NAME)
+    else:
+        await refused(host)
     assert await resolve(NAME) == [HUNG, WELL]
-
-
-@pytest.mark.parametrize("host", ["a..b", "a" * 64, "nul\0", "."])
-async def test_what_is_no_host_name_is_a_clear_reason(host: str) -> None:
-    with pytest.raises(OSError, match="cannot resolve"):
-        await within(1, resolve(host))
 
 
 async def test_addresses_are_tried_family_by_family_each_once_and_keep_their_link(
@@ -297,29 +279,6 @@ async def test_addresses_are_tried_family_by_family_each_once_and_keep_their_lin
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     in_turn = ["2001:db8::1", WELL, "2001:db8::2", HUNG, "fe80::1%4"]
     assert await resolve(NAME) == in_turn
-
-
-def test_a_server_keeps_to_few_threads_while_dns_is_away_and_counts_when_it_is_back(
-    fake: FakeRedis, program: Start, tmp_path: Path
-) -> None:
-    hang = tmp_path / "hang"
-    hang.touch()
-    code = f"""
-from pathlib import Path
-from tests.support.names import Names
-Names({{{NAME!r}: [{WELL!r}]}}, Path({str(hang)!r})).install()
-"""
-    url = f"--redis-url=redis://{NAME}:{fake.port}"
-    server = program(url, "--access-log=false", **run_before(tmp_path, code))
-    tasks = Path(f"/proc/{server.process.pid}/task")
-    server.wait_for(rb"counter off")
-    wait_until(lambda: len(list(tasks.iterdir())) >= 5)
-    hang.unlink()  # those that hang go on hanging
-    begun = time.monotonic()
-    wait_until(lambda: server.visits() == 1)
-    assert time.monotonic() - begun < 2 + BUSY
-    assert len(list(tasks.iterdir())) <= MAX_LOOK_UPS + 4
-    assert seconds_to_stop(server) < 1
 
 
 # Servers that take connections and never answer.

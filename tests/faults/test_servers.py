@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_crowd import DEADLINE, LONG_DEADLINE
-from tests.faults.test_redis_faults import FAULTS, Fault, Stage, repeatedly
+from tests.faults.test_redis_faults import FAULTS, LONG_DEADLINE, Stage, repeatedly
 from tests.support import ROOT
 from tests.support.balancer import Balancer
 from tests.support.driven import BUSY, driven
-from tests.support.exact import assert_exact, numbers
+from tests.support.exact import assert_all_counted, assert_exact, numbers
 from tests.support.ports import held_port
 from tests.support.program import Program, Start
 from tests.support.proxy import Proxy
@@ -30,22 +29,19 @@ def flags(proxy: Proxy, deadline: float = LONG_DEADLINE) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize(("number", "processes"), [(3, 1), (1, 2)])
 def test_servers_whose_connections_are_cut_show_each_number_once(
-    number: int, valkey: Valkey, counting: Start
+    number: int, processes: int, valkey: Valkey, counting: Start
 ) -> None:
     with Proxy([valkey.path]) as proxy, contextlib.ExitStack() as stack:
-        servers = [counting(*flags(proxy)) for _ in range(number)]
+        servers = [counting(*flags(proxy), f"--processes={processes}") for _ in range(number)]
         loads = [stack.enter_context(driven(server)) for server in servers]
         with repeatedly(lambda: proxy.cut(reset=True)):
-            begun = [load.now for load in loads]
-            wait_until(
-                lambda: all(load.now > at + 4 for load, at in zip(loads, begun, strict=True))
-            )
+            for load in loads:
+                load.wait(4)
         stack.close()
         for load in loads:
-            report = load.report()
-            assert (report.failed, report.uncounted) == (0, 0), report.as_text()
+            assert_all_counted(load)
             assert load.latencies()[-1] < LONG_DEADLINE + BUSY
         assert_exact(valkey.client, servers, [one for load in loads for one in numbers(load)])
 
@@ -58,30 +54,17 @@ TURNED_OFF = ("refused", "hung", "killed and restarted twice", "replies swallowe
 def test_servers_give_each_others_numbers_that_nobody_was_shown(
     name: str, valkey: Valkey, counting: Start, folder: Path
 ) -> None:
-    fault: Fault = FAULTS[name]
+    fault = FAULTS[name]
     with Proxy([valkey.path]) as proxy, contextlib.ExitStack() as stack:
-        servers = [counting(*flags(proxy, DEADLINE)) for _ in range(3)]
+        servers = [counting(*flags(proxy, fault.deadline)) for _ in range(3)]
         loads = [stack.enter_context(driven(server)) for server in servers]
-        with fault.inject(Stage(valkey, proxy, folder, DEADLINE)):
+        with fault.inject(Stage(valkey, proxy, folder, fault.deadline)):
             wait_until(lambda: all(load.uncounted() for load in loads))
         for load in loads:
             load.wait_counted(load.now)
         stack.close()
         assert sum(load.report().failed for load in loads) == 0
         assert_exact(valkey.client, servers, [one for load in loads for one in numbers(load)])
-
-
-def test_processes_of_a_server_whose_connections_are_cut_show_each_number_once(
-    valkey: Valkey, counting: Start
-) -> None:
-    with Proxy([valkey.path]) as proxy:
-        server = counting(*flags(proxy), "--processes=2")
-        with driven(server) as load, repeatedly(lambda: proxy.cut(reset=True)):
-            begun = load.now
-            wait_until(lambda: load.now > begun + 4)
-        report = load.report()
-        assert (report.failed, report.uncounted) == (0, 0), report.as_text()
-        assert_exact(valkey.client, [server], numbers(load))
 
 
 @pytest.fixture
@@ -107,8 +90,7 @@ def test_a_rolling_restart_under_load_shows_each_number_once(
             seen = len(load.visits)
             wait_until(lambda seen=seen: len(load.visits) >= seen + 60)  # type: ignore[misc]
         stack.close()
-        report = load.report()
-        assert (report.failed, report.uncounted) == (0, 0), report.as_text()
+        assert_all_counted(load)
         assert_exact(valkey.client, servers, numbers(load))
 
 
@@ -135,8 +117,7 @@ def test_a_rolling_restart_behind_a_balancer_that_hears_late_loses_nothing(
                 assert servers[turn].wait() == 0
                 servers[turn] = start(port)
                 wait_until(lambda port=port: port in balancer.ready)  # type: ignore[misc]
-        report = load.report()
-        assert (report.failed, report.uncounted) == (0, 0), report.as_text()
+        assert_all_counted(load)
         assert_exact(valkey.client, servers, numbers(load))
 
 

@@ -104,6 +104,11 @@ class Driven:
         """Return the visits that began after a moment and were counted."""
         return [one for one in list(self.visits) if one.at > moment and one.number is not None]
 
+    def wait(self, seconds: float) -> None:
+        """Wait, by the load's own clock."""
+        until = self.now + seconds
+        wait_until(lambda: self.now > until)
+
     def wait_counted(self, since: float, seconds: float = 2.0 + BUSY) -> float:
         """Wait until visits count, and return how long after a moment they did."""
         wait_until(lambda: self.counted_since(since))
