@@ -57,7 +57,7 @@ GARBAGE = {
 
 def _hang_up_on_all(fake: FakeRedis) -> None:
     fake.hanging_up = True
-    fake.close_connections()
+    fake.cut()
 
 
 def _answering(answer: fake_redis.Answer) -> Callable[[FakeRedis], None]:
@@ -201,8 +201,8 @@ async def test_a_second_reply_is_never_a_visits_number(fake: FakeRedis, extra: b
     "happens",
     [
         lambda fake: fake.send(b":99\r\n"),
-        FakeRedis.close_connections,
-        lambda fake: fake.close_connections(reset=True),
+        FakeRedis.cut,
+        lambda fake: fake.cut(reset=True),
     ],
     ids=["bytes", "end", "reset"],
 )

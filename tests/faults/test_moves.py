@@ -100,7 +100,7 @@ async def test_an_address_of_a_replica_is_passed_over(fake: FakeRedis) -> None:
         serving(f"redis://{NAME}:{fake.port}") as visitor,
     ):
         assert await visitor.counted_again() == 1
-        fake.close_connections()
+        fake.cut()
         assert await visitor.counted_again() == 2
 
 
@@ -189,7 +189,7 @@ async def test_the_last_good_address_is_tried_beside_a_look_up_that_fails_or_han
             names.hanging.add(NAME)
         else:
             names.addresses[NAME] = []
-        fake.close_connections()
+        fake.cut()
         assert await within(1, visitor.visit()) == 2
         fake.refuse()
         assert await visitor.visit() is None
@@ -207,7 +207,7 @@ async def test_an_address_that_the_name_no_longer_has_is_not_tried(
     async with serving(f"redis://{NAME}:{fake.port}") as visitor:
         assert await visitor.counted_again() == 1
         names.addresses[NAME] = [OTHER]
-        fake.close_connections()
+        fake.cut()
         assert await visitor.visit() is None
         assert "127.0.0.2" in visitor.visits.reason
         assert fake.counter == 1
@@ -292,7 +292,7 @@ async def test_a_name_that_fails_hangs_or_leaves_the_address_out_once_moves_nobo
         await eventually(lambda: names.asked[NAME] > asked)
         # Nobody waits for the look-up: neither what looks for Redis, nor a visit.
         assert await visitor.visit() == 2
-        fake.close_connections()
+        fake.cut()
         assert await within(1, visitor.visit()) == 3
         names.let_go.set()
     assert "moving" not in caplog.text

@@ -4,17 +4,16 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
-from tests.support.loop_thread import LoopThread
-from tests.support.ports import held_port
-from tests.support.streams import Streams, cancel
+from tests.support.streams import Service
 
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _FAILED = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
 
 
-class Balancer:
+class Balancer(Service):
     """Listens on a port of 127.0.0.1 and gives each request to the next server that is ready.
 
     Use it as a context. It takes requests without content, as visits are.
@@ -25,37 +24,27 @@ class Balancer:
     """
 
     def __init__(self, ports: Sequence[int], *, every: float, keep_alive: bool) -> None:
+        super().__init__()
         self.ready: set[int] = set()
         """Ports of the servers that were ready when they were last asked."""
         self._every = every
         self._keep_alive = keep_alive
         self._turn = itertools.cycle(ports)
         self._idle: dict[int, list[Pair]] = {port: [] for port in ports}
-        self._port = held_port()
-        self.url = f"http://127.0.0.1:{self._port.getsockname()[1]}"
-        self._thread = LoopThread("balancer")
-        self._streams = Streams(self._serve)
+        self.url = f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> "Balancer":
-        self._thread.start()
-        self._thread.run(self._begin())
+    def __enter__(self) -> Any:
+        super().__enter__()
+        self._call(self._begin)
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.run(self._end())
-        self._thread.end()
-        self._port.close()
 
     # In its thread.
 
-    async def _begin(self) -> None:
-        self._streams.listen_at(self._port.getsockname()[1])
+    def _begin(self) -> None:
         self._looks = [asyncio.create_task(self._look_after(port)) for port in self._idle]
 
     async def _end(self) -> None:
-        self._streams.refuse()
-        await self._streams.end()
-        await cancel(asyncio.all_tasks() - {asyncio.current_task()})
+        await super()._end()
         for port in self._idle:
             self._forget(port)
 

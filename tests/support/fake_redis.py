@@ -2,15 +2,11 @@
 
 import asyncio
 import contextlib
-import socket
-import struct
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
-from tests.support.loop_thread import LoopThread
-from tests.support.ports import held_port
-from tests.support.streams import Streams, cancel
+from tests.support.streams import Service
 
 
 @dataclass
@@ -131,7 +127,7 @@ def drip(seconds: float) -> Answer:
     return answer
 
 
-class FakeRedis:
+class FakeRedis(Service):
     """Speaks RESP2 on a port of its own, in a thread of its own; use it as a context.
 
     It applies tokens as the script does, but for numbers that nobody was shown; with
@@ -144,6 +140,7 @@ class FakeRedis:
     """
 
     def __init__(self, password: str | None = None) -> None:
+        super().__init__()
         self.password = password
         self.counter = 0
         self.scripts_refused = b""
@@ -153,10 +150,6 @@ class FakeRedis:
         self.commands: list[Command] = []
         self.figures: list[Command] = []
         self.connections: list[Connection] = []
-        self._thread = LoopThread("fake Redis")
-        self._streams = Streams(self._serve)
-        self._port = held_port()
-        self.port: int = self._port.getsockname()[1]
         self._gate: asyncio.Event | None = None
         self._healed = asyncio.Event()
         self.heal()
@@ -168,7 +161,7 @@ class FakeRedis:
         self.silent = False
         self.hanging_up = False
         healed, self._healed = self._healed, asyncio.Event()
-        self._thread.loop.call_soon_threadsafe(healed.set)
+        self.loop.call_soon_threadsafe(healed.set)
 
     def answer_when_healed(self) -> None:
         """Let replies come too late: they are sent once this Redis behaves again."""
@@ -194,26 +187,12 @@ class FakeRedis:
         """Return the connections that the client has not closed."""
         return [connection for connection in self.connections if not connection.closed]
 
-    @property
-    def listening(self) -> bool:
-        return self._streams.listening
-
     # What a test does to it, from its own thread.
-
-    def listen(self) -> None:
-        self._thread.run(self._listen())
-
-    def refuse(self) -> None:
-        """Stop listening and close every connection."""
-        self._thread.run(self._refuse())
-
-    def close_connections(self, *, reset: bool = False) -> None:
-        """Close every connection, with a reset instead of an orderly end if asked to."""
-        self._thread.run(self._close_connections(reset))
 
     def send(self, raw: bytes) -> None:
         """Send on every open connection, unasked."""
-        self._thread.run(self._send(raw))
+        for connection in self.open():
+            self._call(connection.writer.write, raw)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -228,48 +207,14 @@ class FakeRedis:
         """Send the replies that were held back, and hold back no more."""
         gate, self._gate = self._gate, None
         if gate is not None:
-            self._thread.loop.call_soon_threadsafe(gate.set)
-
-    def __enter__(self) -> "FakeRedis":
-        self._thread.start()
-        self.listen()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.refuse()
-        self._thread.run(self._end())
-        self._thread.end()
-        self._port.close()
+            self.loop.call_soon_threadsafe(gate.set)
 
     # In its thread.
-
-    async def _listen(self) -> None:
-        self._streams.listen_at(self.port)
-
-    async def _refuse(self) -> None:
-        self._streams.refuse()
-        await self._close_connections(reset=False)
-
-    async def _close_connections(self, reset: bool) -> None:
-        for connection in self.connections:
-            if reset and not connection.writer.is_closing():
-                linger = struct.pack("ii", 1, 0)
-                raw = connection.writer.get_extra_info("socket")
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                connection.writer.transport.abort()
-            connection.writer.close()
-
-    async def _send(self, raw: bytes) -> None:
-        for connection in self.open():
-            connection.writer.write(raw)
-
-    async def _end(self) -> None:
-        await self._streams.end()
-        await cancel(asyncio.all_tasks() - {asyncio.current_task()})
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(len(self.connections), time.monotonic(), writer)
         self.connections.append(connection)
+        self._writers.add(writer)
         if self.hanging_up:
             writer.close()
         try:
@@ -297,6 +242,7 @@ class FakeRedis:
             pass  # the end, or no RESP; a task that is cancelled here is asyncio's own
         finally:
             connection.closed = True
+            self._writers.discard(writer)
             writer.close()
 
     async def _answer(

@@ -10,9 +10,8 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.support.loop_thread import LoopThread
-from tests.support.ports import full_backlog, held_port
-from tests.support.streams import Streams, cancel
+from tests.support.ports import full_backlog
+from tests.support.streams import Service
 
 #: Where a connection is passed on to: a Unix socket, or a port of 127.0.0.1.
 Target = Path | int
@@ -45,8 +44,8 @@ class Line:
         """Seconds until bytes are passed on whose sender is cut off at once."""
 
 
-class Proxy:
-    """Listens on a port of 127.0.0.1; use it as a context.
+class Proxy(Service):
+    """Passes on what comes to a port of 127.0.0.1; use it as a context.
 
     :arg targets: each connection goes to the next of them that takes it, as a balancer does. They
         may be changed.
@@ -54,27 +53,12 @@ class Proxy:
     """
 
     def __init__(self, targets: Sequence[Target], tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
         self.to_target, self.to_client = Line(), Line()
-        self._port = held_port()
-        self.port: int = self._port.getsockname()[1]
         self.accepted = 0
         """Connections so far."""
         self.targets = list(targets)
         self._turn = itertools.count()
-        self._thread = LoopThread("proxy")
-        self._streams = Streams(self._serve, tls)
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    def __enter__(self) -> "Proxy":
-        self._thread.start()
-        self.listen()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.refuse()
-        self._thread.run(self._end())
-        self._thread.end()
-        self._port.close()
 
     # What a test does to it, from its own thread.
 
@@ -82,27 +66,16 @@ class Proxy:
         self.to_target.heal()
         self.to_client.heal()
 
-    def listen(self) -> None:
-        self._thread.run(self._listen())
-
-    def refuse(self) -> None:
-        """Stop listening, and close every connection."""
-        self._thread.run(self._refuse())
-
-    def cut(self, *, reset: bool = False) -> None:
-        """Close every connection, with a reset if asked to."""
-        self._thread.run(self._cut(reset))
-
     def half_close(self) -> None:
         """Send the end on every connection, both ways, and go on reading."""
-        self._thread.run(self._half_close())
+        self._call(self._half_close)
 
     @contextlib.contextmanager
     def lost(self) -> Iterator[None]:
         """Let no packet in, and tell nobody; after the context, on new connections alone."""
-        self._thread.run(self._lose())
+        self._call(self._lose)
         yield
-        self._thread.run(self._find())
+        self._call(self._find)
 
     @contextlib.contextmanager
     def full_backlog(self) -> Iterator[None]:
@@ -114,38 +87,19 @@ class Proxy:
 
     # In its thread.
 
-    async def _listen(self) -> None:
-        self._streams.listen_at(self.port)
-
-    async def _refuse(self) -> None:
-        self._streams.refuse()
-        await self._cut(reset=False)
-
-    async def _cut(self, reset: bool) -> None:
-        for writer in list(self._writers):
-            with contextlib.suppress(AttributeError):  # asyncio's TLS, when it was closed twice
-                raw = writer.get_extra_info("socket")
-                if reset and raw.fileno() != -1:
-                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                writer.transport.abort()
-
-    async def _lose(self) -> None:
+    def _lose(self) -> None:
         program = ctypes.create_string_buffer(KEEP_NOTHING)
         steps = struct.pack("HL", 1, ctypes.addressof(program))
         for sock in self._streams.sockets:
             sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, steps)
 
-    async def _find(self) -> None:
+    def _find(self) -> None:
         self._streams.sockets[0].setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
-    async def _half_close(self) -> None:
+    def _half_close(self) -> None:
         for writer in list(self._writers):
             with contextlib.suppress(OSError):
                 writer.write_eof()
-
-    async def _end(self) -> None:
-        await self._streams.end()
-        await cancel(asyncio.all_tasks() - {asyncio.current_task()})
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

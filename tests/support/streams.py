@@ -1,10 +1,16 @@
-"""A server of streams that leaves nothing behind."""
+"""Servers of streams that leave nothing behind: in the test's loop, or in a thread of their own."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import struct
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+
+from tests.support.ports import held_port
+from tests.support.waiting import PATIENCE
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -96,3 +102,80 @@ class Streams:
         finally:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 transport.abort()
+
+
+class Service:
+    """Serves a port of 127.0.0.1 from a thread of its own; use it as a context.
+
+    :arg tls: what clients are spoken to with; in the clear when None.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self.loop.run_forever, name=type(self).__name__, daemon=True
+        )
+        self._streams = Streams(self._serve, tls)
+        self._port = held_port()
+        self.port: int = self._port.getsockname()[1]
+        self._writers: set[asyncio.StreamWriter] = set()
+        """What `cut` closes."""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Any:
+        self._thread.start()
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.refuse()
+        self._run(self._end())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+        self._port.close()
+
+    # What a test does to it, from its own thread.
+
+    @property
+    def listening(self) -> bool:
+        return self._streams.listening
+
+    def listen(self) -> None:
+        self._call(self._streams.listen_at, self.port)
+
+    def refuse(self) -> None:
+        """Stop listening, and close every connection."""
+        self._call(self._streams.refuse)
+        self.cut()
+
+    def cut(self, *, reset: bool = False) -> None:
+        """Close every connection, with a reset if asked to."""
+        self._call(self._cut, reset)
+
+    def _run(self, coroutine: Any) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE)
+
+    def _call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call something in the thread, and wait for it."""
+
+        async def call() -> None:
+            function(*arguments)
+
+        self._run(call())
+
+    # In its thread.
+
+    def _cut(self, reset: bool) -> None:
+        for writer in list(self._writers):
+            with contextlib.suppress(AttributeError):  # asyncio's TLS, when it was closed twice
+                raw = writer.get_extra_info("socket")
+                if reset and raw.fileno() != -1:
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()
+
+    async def _end(self) -> None:
+        await self._streams.end()
+        await cancel(asyncio.all_tasks() - {asyncio.current_task()})  # type: ignore[arg-type]
