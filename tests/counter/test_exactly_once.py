@@ -15,7 +15,7 @@ from counter.connection import ASKING, RedisConnection, Request
 from counter.link import MAX_BACKOFF
 from tests.support import ROOT, Caplog, Patch
 from tests.support.counting import counting
-from tests.support.fake_redis import FakeRedis, hang_up, only
+from tests.support.fake_redis import FakeRedis, hang_up
 from tests.support.page import counters_lines
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
@@ -57,16 +57,6 @@ async def test_it_is_sent_again_at_once_and_then_less_and_less_often(fake: FakeR
         assert await within(2, visits.count()) is None
         sent = [one for one in fake.commands if one.visits][1:]
         assert 3 < len(sent) < 2 / MAX_BACKOFF + 10
-
-
-@pytest.mark.parametrize("reply", [b"-NOSCRIPT\r\n", b"+7 x y\r\n", b"+1 5 9\r\n", b"+3 1 1\r\n"])
-async def test_a_reply_that_is_none_turns_the_counter_off(fake: FakeRedis, reply: bytes) -> None:
-    async with counting(fake.url) as visits:
-        fake.answer = only(reply)
-        assert await within(0, visits.count()) is None
-        assert not visits.up
-        fake.heal()
-        await counted_again(visits)
 
 
 async def test_a_redis_that_has_forgotten_the_script_costs_one_round_trip(valkey: Valkey) -> None:

@@ -50,6 +50,10 @@ GARBAGE = {
     "line feed only": b":1\n",
     "ok": b"+OK\r\n",
     "a number as text": b"+42\r\n",
+    "a script that is unknown": b"-NOSCRIPT\r\n",
+    "a reply to no such token": b"+7 x y\r\n",
+    "too many numbers": b"+1 5 9\r\n",
+    "another token's reply": b"+3 1 1\r\n",
     "RESP3 push": b">2\r\n+invalidate\r\n_\r\n",
     "not UTF-8": b"+\xff\xfe\r\n",
 }

@@ -4,7 +4,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from tests.support.driven import BUSY, Driven, driven
 from tests.support.exact import assert_exact, assert_none_twice, numbers
 from tests.support.nodes import Node
 from tests.support.ports import held_port
-from tests.support.processes import seconds_to_stop
 from tests.support.program import Program, Start
 from tests.support.proxy import Proxy
 from tests.support.replayed import check
@@ -300,55 +298,6 @@ def test_no_visitor_waits_and_each_visit_counts_once(
             pages = [visit for visit in load.visits if first < visit.at < ended]
             if pages:  # the counter may have gone off as the fault ended
                 assert_nobody_waited(load, pages, fault.deadline)
-
-
-def test_a_visit_whose_reply_was_lost_gets_its_number_over_the_next_connection(
-    valkey: Valkey, program: Start
-) -> None:
-    with Proxy([valkey.path]) as proxy, ThreadPoolExecutor() as pool:
-        server = start(program, f"redis://127.0.0.1:{proxy.port}", NO_HURRY)
-        for made in range(1, 6):
-            before = proxy.accepted
-            proxy.to_client.cut_after = 0 if made % 2 else 2
-            number = pool.submit(server.visits)
-            wait_until(lambda before=before: proxy.accepted > before + 3)  # type: ignore[misc]
-            proxy.heal()
-            assert number.result() == made
-            assert valkey.counter() == made
-
-
-def test_a_number_whose_reply_came_in_no_time_goes_to_the_next_visit(
-    valkey: Valkey, program: Start
-) -> None:
-    with Proxy([valkey.path]) as proxy:
-        server = start(program, f"redis://127.0.0.1:{proxy.port}", 1)
-        assert server.visits() == 1
-        for made in range(2, 5):
-            proxy.to_client.cut_after = 0
-            assert server.visits() is None
-            assert valkey.counter() == made
-            proxy.heal()
-            wait_until(lambda: '"up"' in server.get("/readyz")[1])
-            assert server.visits() == made
-
-
-def test_a_redis_that_hangs_for_good_costs_one_deadline_and_stopping_is_quick(
-    valkey: Valkey, program: Start
-) -> None:
-    deadline = 1
-    server = start(program, valkey.url, deadline)
-    with driven(server) as load:
-        valkey.hang()
-        wait_until(load.uncounted)
-        off = min(visit.end for visit in load.uncounted())
-        time.sleep(2.5 * deadline)  # in which nobody may wait
-        wait_until(lambda: len(at_once(load, off)) >= 100)
-    assert load.report().failed == 0
-    assert load.latencies()[-1] < deadline + BUSY
-    later = at_once(load, off)
-    assert load.latencies(later)[-1] < deadline / 2
-    assert_nobody_waited(load, later, deadline)
-    assert seconds_to_stop(server) < 1
 
 
 def test_a_name_that_does_not_resolve_costs_nobody_any_time(program: Start) -> None:
