@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,14 @@ import redis
 
 import counter.opening
 from counter.opening import close
-from replicas import Reader, RefusedError
+from replicas import RefusedError
 from tests.support import Caplog, Patch
+from tests.support.counting import reading
 from tests.support.fake_redis import FakeRedis
 from tests.support.names import Names, names_of
 from tests.support.nodes import Node
 from tests.support.page import serving
+from tests.support.proxy import Proxy
 from tests.support.waiting import BUSY, PATIENCE, eventually, within
 
 NAME = "redis.invalid"
@@ -25,66 +27,32 @@ NAME = "redis.invalid"
 #: The fake Redis is at the second.
 OTHER, OURS = "127.0.0.2", "127.0.0.1"
 
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
-
 
 @pytest.fixture
 def names() -> Iterator[Names]:
     yield from names_of({NAME: [OTHER, OURS]})
 
 
-@contextlib.asynccontextmanager
-async def at_the_other(port: int, serve: Serve, host: str = OTHER) -> AsyncIterator[None]:
-    """Serve at the other address, on the same port."""
-    tasks: set[asyncio.Task[None]] = set()
+def hanging_up_on(command: bytes, fake: FakeRedis, host: str) -> Proxy:
+    """Pass on what comes to an address, on the same port, but for a command."""
+    proxy = Proxy([fake.port], at=(host, fake.port))
 
-    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.current_task())  # type: ignore[arg-type]
-        try:
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await serve(reader, writer)  # type: ignore[misc]
-        finally:
-            writer.close()
+    def change(data: bytes) -> bytes:
+        if command in data:
+            raise ConnectionResetError
+        return data
 
-    server = await asyncio.start_server(begin, host, port)
-    try:
-        yield
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks)
+    proxy.to_target.change = change
+    return proxy
 
 
-def answering(role: bytes, command: bytes = b"-READONLY You can't write.\r\n") -> Serve:
-    """Answer PING, ROLE, and commands that count."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(b"+PONG\r\n" if b"PING" in data else role if b"ROLE" in data else command)
-
-    return serve
-
-
-def passing_on_to(port: int, but: bytes = b"nothing") -> Serve:
-    """Pass on what comes to a Redis at our address, and hang up on some of it."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind, to = await asyncio.open_connection(OURS, port)
-
-        async def back() -> None:
-            while data := await behind.read(65536):
-                writer.write(data)
-
-        task = asyncio.create_task(back())
-        try:
-            while (data := await reader.read(65536)) and but not in data:
-                to.write(data)
-        finally:
-            task.cancel()
-            to.close()
-
-    return serve
+@pytest.fixture
+def replica(fake: FakeRedis) -> Iterator[FakeRedis]:
+    """A replica at the other address, on the same port."""
+    with FakeRedis(at=(OTHER, fake.port)) as other:
+        other.replies["ROLE"] = REPLICA
+        yield other
+        assert not other.visits()
 
 
 REPLICA = b"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:0\r\n"
@@ -93,61 +61,46 @@ REPLICA = b"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n
 # A replica, or a proxy.
 
 
-@pytest.mark.usefixtures("names")
-async def test_an_address_of_a_replica_is_passed_over(fake: FakeRedis) -> None:
-    async with (
-        at_the_other(fake.port, answering(REPLICA)),
-        serving(f"redis://{NAME}:{fake.port}") as visitor,
-    ):
-        assert await visitor.counted_again() == 1
-        fake.cut()
-        assert await visitor.counted_again() == 2
-
-
-@pytest.mark.usefixtures("names")
+@pytest.mark.usefixtures("names", "replica")
 @pytest.mark.parametrize(
-    "role", [REPLICA, b"-NOPERM no\r\n", b"-ERR unknown command\r\n", b"$-1\r\n"]
+    "role", [None, REPLICA, b"-NOPERM no\r\n", b"-ERR unknown command\r\n", b"$-1\r\n"]
 )
-async def test_an_address_that_does_not_say_what_it_is_will_do_and_a_replica_will_not(
-    role: bytes, fake: FakeRedis
+async def test_an_address_of_a_replica_is_passed_over_and_one_that_does_not_say_will_do(
+    role: bytes | None, fake: FakeRedis
 ) -> None:
-    fake.replies["ROLE"] = role
-    async with (
-        at_the_other(fake.port, answering(REPLICA)),
-        serving(f"redis://{NAME}:{fake.port}") as visitor,
-    ):
+    if role:
+        fake.replies["ROLE"] = role
+    async with serving(f"redis://{NAME}:{fake.port}") as visitor:
         if role is REPLICA:
             assert await visitor.visit() is None
             assert "is a replica" in visitor.visits.reason
-        else:
-            assert await visitor.counted_again() == 1
+            return
+        for number in (1, 2):
+            assert await visitor.counted_again() == number
+            fake.cut()
 
 
 async def test_a_proxy_that_hangs_up_on_role_will_do(names: Names, fake: FakeRedis) -> None:
     names.addresses[NAME] = [OTHER, "127.0.0.3"]
-    proxy = passing_on_to(fake.port, but=b"ROLE")
-    async with (
-        at_the_other(fake.port, proxy),
-        at_the_other(fake.port, proxy, "127.0.0.3"),
-        serving(f"redis://{NAME}:{fake.port}", timeout=1) as visitor,
+    with (
+        hanging_up_on(b"ROLE", fake, OTHER),
+        hanging_up_on(b"ROLE", fake, "127.0.0.3"),
     ):
-        assert await visitor.counted_again() == 1
+        async with serving(f"redis://{NAME}:{fake.port}", timeout=1) as visitor:
+            assert await visitor.counted_again() == 1
 
 
 async def test_a_proxy_that_hangs_up_on_what_is_read_refuses_it(fake: FakeRedis) -> None:
-    async with (
-        at_the_other(fake.port, passing_on_to(fake.port, but=b"TIME")),
-        serving(f"redis://{OTHER}:{fake.port}") as visitor,
-    ):
-        assert await visitor.counted_again() == 1
-        reader = Reader(visitor.visits.new_connector())
-        for _ in range(2):
-            with pytest.raises(redis.ConnectionError):
-                await reader.read()
-        for _ in range(2):
-            with pytest.raises(RefusedError, match="Redis closes the connection"):
-                await reader.read()
-        reader.close()
+    with hanging_up_on(b"TIME", fake, OTHER):
+        async with serving(f"redis://{OTHER}:{fake.port}") as visitor:
+            assert await visitor.counted_again() == 1
+            with reading(visitor.visits) as reader:
+                for _ in range(2):
+                    with pytest.raises(redis.ConnectionError):
+                        await reader.read()
+                for _ in range(2):
+                    with pytest.raises(RefusedError, match="Redis closes the connection"):
+                        await reader.read()
 
 
 # A Redis that takes nobody.
@@ -156,23 +109,18 @@ async def test_a_proxy_that_hangs_up_on_what_is_read_refuses_it(fake: FakeRedis)
 @pytest.mark.parametrize(
     "said", ["DENIED Redis is running in protected mode", "ERR max number of clients reached"]
 )
-@pytest.mark.parametrize("addresses", [[OTHER], [OTHER, "127.0.0.3"]])
+@pytest.mark.parametrize("addresses", [[OTHER], [OTHER, OURS]])
 @pytest.mark.parametrize("user", ["", ":secret@"])
 async def test_what_redis_says_as_it_takes_nobody_is_the_reason(
     said: str, addresses: list[str], user: str, names: Names, fake: FakeRedis
 ) -> None:
     names.addresses[NAME] = addresses
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(f"-{said}\r\n".encode())
-
-    async with (
-        at_the_other(fake.port, serve),
-        at_the_other(fake.port, serve, "127.0.0.3"),
-        serving(f"redis://{user}{NAME}:{fake.port}") as visitor,
-    ):
-        assert await within(1, visitor.visit()) is None
-        await eventually(lambda: said.removeprefix("ERR ") in visitor.visits.reason)
+    with FakeRedis(at=(OTHER, fake.port)) as other:
+        for one in (fake, other):
+            one.hanging_up, one.parting = True, f"-{said}\r\n".encode()
+        async with serving(f"redis://{user}{NAME}:{fake.port}") as visitor:
+            assert await within(1, visitor.visit()) is None
+            await eventually(lambda: said.removeprefix("ERR ") in visitor.visits.reason)
 
 
 # A name that cannot be looked up.
@@ -222,12 +170,11 @@ async def test_the_server_moves_to_the_redis_that_the_name_was_pointed_to_and_sa
     monkeypatch.setattr(counter.opening, "LOOK_UP_EVERY", 0.05)
     names.addresses[NAME] = [OURS]
     caplog.set_level(logging.INFO)
-    with FakeRedis() as new:
+    with contextlib.ExitStack() as stack:
+        new = stack.enter_context(FakeRedis())
         new.counter = 100
-        async with (
-            at_the_other(fake.port, passing_on_to(new.port)),
-            serving(f"redis://{NAME}:{fake.port}") as visitor,
-        ):
+        stack.enter_context(Proxy([new.port], at=(OTHER, fake.port)))
+        async with serving(f"redis://{NAME}:{fake.port}") as visitor:
             others = visitor.visits.new_connector()  # as those who read and tell have
             await close((await others.connect()).redis)
             assert await visitor.counted_again() == 1
@@ -256,23 +203,21 @@ async def test_a_migration_as_documented_shows_each_number_once(
     old, new = Node(folder), Node(folder)
     for node in (old, new):
         node.start()
-    async with (
-        at_the_other(old.port, passing_on_to(new.port)),
-        serving(f"redis://{NAME}:{old.port}", timeout=0.5) as visitor,
-    ):
-        shown = [await visitor.counted_again(), await visitor.visit()]
-        new.follow(old)
-        await eventually(lambda: old.replicas_in_step() == 1)
-        shown += [await visitor.visit() for _ in range(10)]
-        old.client.client_pause(60_000, all=False)
-        assert await visitor.visit() is None
-        offset = old.client.info("replication")["master_repl_offset"]
-        await eventually(lambda: new.client.info("replication")["slave_repl_offset"] >= offset)
-        new.client.replicaof("NO", "ONE")
-        names.addresses[NAME] = [OTHER]
-        shown += [await visitor.counted_again(), *[await visitor.visit() for _ in range(10)]]
-        assert shown == list(range(1, len(shown) + 1))
-        assert int(new.client.get("counter")) == len(shown)  # type: ignore[arg-type]
+    with Proxy([new.port], at=(OTHER, old.port)):
+        async with serving(f"redis://{NAME}:{old.port}", timeout=0.5) as visitor:
+            shown = [await visitor.counted_again(), await visitor.visit()]
+            new.follow(old)
+            await eventually(lambda: old.replicas_in_step() == 1)
+            shown += [await visitor.visit() for _ in range(10)]
+            old.client.client_pause(60_000, all=False)
+            assert await visitor.visit() is None
+            offset = old.client.info("replication")["master_repl_offset"]
+            await eventually(lambda: new.client.info("replication")["slave_repl_offset"] >= offset)
+            new.client.replicaof("NO", "ONE")
+            names.addresses[NAME] = [OTHER]
+            shown += [await visitor.counted_again(), *[await visitor.visit() for _ in range(10)]]
+            assert shown == list(range(1, len(shown) + 1))
+            assert int(new.client.get("counter")) == len(shown)  # type: ignore[arg-type]
 
 
 async def test_a_name_that_fails_hangs_or_leaves_the_address_out_once_moves_nobody(

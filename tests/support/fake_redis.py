@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.support.streams import Service
 
@@ -136,11 +137,12 @@ class FakeRedis(Service):
     ``answer`` replaces the reply to what counts, if by nothing, and to the figures beside plain
     commands, each of which has ``figure`` as its own; ``figures`` are not in ``commands``;
     ``replies`` has those of commands that this Redis does not know, by their first words;
-    ``silent`` answers no command at all; ``hanging_up`` closes every connection at once.
+    ``silent`` answers no command at all; ``hanging_up`` closes every connection at once, and says
+    ``parting`` first.
     """
 
-    def __init__(self, password: str | None = None) -> None:
-        super().__init__()
+    def __init__(self, password: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
         self.password = password
         self.counter = 0
         self.scripts_refused = b""
@@ -159,7 +161,7 @@ class FakeRedis(Service):
         self.answer: Answer | None = None
         self.figure = b":1\r\n"
         self.silent = False
-        self.hanging_up = False
+        self.hanging_up, self.parting = False, b""
         healed, self._healed = self._healed, asyncio.Event()
         self.loop.call_soon_threadsafe(healed.set)
 
@@ -216,6 +218,7 @@ class FakeRedis(Service):
         self.connections.append(connection)
         self._writers.add(writer)
         if self.hanging_up:
+            writer.write(self.parting)
             writer.close()
         try:
             while True:

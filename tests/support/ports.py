@@ -5,8 +5,8 @@ import socket
 from collections.abc import Iterator
 
 
-def held_port() -> socket.socket:
-    """Return a socket that holds a port of 127.0.0.1, and to which connecting is refused.
+def held_port(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """Return a socket that holds a port, any if 0, and to which connecting is refused.
 
     Whoever has it may listen on that port with another socket (SO_REUSEADDR), and stop, as often
     as need be. A port that nobody holds meanwhile is given to others, or to the very connection
@@ -14,7 +14,7 @@ def held_port() -> socket.socket:
     """
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    holder.bind(("127.0.0.1", 0))
+    holder.bind((host, port))
     return holder
 
 

@@ -9,6 +9,7 @@ import ssl
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.support.ports import full_backlog
 from tests.support.streams import Service
@@ -52,8 +53,10 @@ class Proxy(Service):
     :arg tls: what clients are spoken to with; in the clear when None.
     """
 
-    def __init__(self, targets: Sequence[Target], tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(tls)
+    def __init__(
+        self, targets: Sequence[Target], tls: ssl.SSLContext | None = None, **options: Any
+    ) -> None:
+        super().__init__(tls, **options)
         self.to_target, self.to_client = Line(), Line()
         self.accepted = 0
         """Connections so far."""

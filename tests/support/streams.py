@@ -55,11 +55,11 @@ class Streams:
         self._listening = sock
         asyncio.get_running_loop().add_reader(sock, self._accept, sock)
 
-    def listen_at(self, port: int) -> None:
-        """Listen on a port of 127.0.0.1, which another socket may hold."""
+    def listen_at(self, host: str, port: int) -> None:
+        """Listen on a port, which another socket may hold."""
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", port))
+        sock.bind((host, port))
         self.listen(sock)
 
     def refuse(self) -> None:
@@ -105,18 +105,22 @@ class Streams:
 
 
 class Service:
-    """Serves a port of 127.0.0.1 from a thread of its own; use it as a context.
+    """Serves a port of its own from a thread of its own; use it as a context.
 
     :arg tls: what clients are spoken to with; in the clear when None.
+    :arg at: the address, and the port if it is to be one of several at it.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, tls: ssl.SSLContext | None = None, at: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self.loop.run_forever, name=type(self).__name__, daemon=True
         )
         self._streams = Streams(self._serve, tls)
-        self._port = held_port()
+        self._port = held_port(*at)
+        self.host = at[0]
         self.port: int = self._port.getsockname()[1]
         self._writers: set[asyncio.StreamWriter] = set()
         """What `cut` closes."""
@@ -144,7 +148,7 @@ class Service:
         return self._streams.listening
 
     def listen(self) -> None:
-        self._call(self._streams.listen_at, self.port)
+        self._call(self._streams.listen_at, self.host, self.port)
 
     def refuse(self) -> None:
         """Stop listening, and close every connection."""
