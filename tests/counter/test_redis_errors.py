@@ -92,7 +92,8 @@ UNANSWERED = {
 
 #: Those after which a visit is counted by a plain command, where that is not refused too.
 REFUSED = {
-    f"error: {name}" for name in ("noperm", "tryagain", "without words", "wrongtype", "overflow")
+    *("error: noperm", "error: tryagain", "error: without words", "error: wrongtype"),
+    *("error: overflow", "garbage: a script that is unknown"),
 }
 
 
