@@ -38,7 +38,10 @@ def test_no_order_of_events_shows_a_number_twice_or_loses_one(bounds: Bounds) ->
         Bounds(cuts=2, deadlines=1, goers=1),
         Bounds(cuts=1, deadlines=1, wait=1, failovers=1),
         Bounds(cuts=1, sizes=(1,), deadlines=1, refusals=1),
-        Bounds(processes=2, cuts=1, batches=1, sizes=(1,), deadlines=1, kills=1),
+        pytest.param(
+            Bounds(processes=2, cuts=1, batches=1, sizes=(1,), deadlines=1, kills=1),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=str,
 )

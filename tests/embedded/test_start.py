@@ -17,6 +17,7 @@ from embedded.folder import socket_folder
 from process.signals import SAME_SIGNAL
 from tests.embedded.conftest import Keep
 from tests.support import Patch
+from tests.support.before import run_before
 from tests.support.counting import counting
 from tests.support.embedded import keeper_of, only_line, valkey_of
 from tests.support.processes import is_running, processes_in
@@ -29,10 +30,14 @@ Connect = Callable[[Program], HTTPConnection]
 
 
 @pytest.fixture
-def hung(counting: Start, connect: Connect, data: Path) -> tuple[Program, list[HTTPConnection]]:
+def hung(
+    counting: Start, connect: Connect, data: Path, tmp_path: Path
+) -> tuple[Program, list[HTTPConnection]]:
     """A server that has read visits for which its Valkey, which hangs, has no number yet."""
+    hasty = run_before(tmp_path, "from embedded import leftover\nleftover.STOP /= 10")
     # No test waits that long: it is only never the reason for an end.
-    server = counting(f"--redis-url=embedded:{data}", "--redis-timeout=60", "--grace=60")
+    patient = ("--redis-timeout=60", "--grace=60")
+    server = counting(f"--redis-url=embedded:{data}", *patient, **hasty)
     visitors, bystander = [connect(server) for _ in range(5)], connect(server)
     os.kill(valkey_of(data), signal.SIGSTOP)
     for visitor in visitors:

@@ -111,7 +111,7 @@ async def test_looks_while_visits_are_counted_miss_none_and_count_none_twice(
         going = [asyncio.create_task(go_on(one)) for one in (visits, other)]
         with reading(visits) as reader:
             looks = []
-            for _ in range(30):
+            for _ in range(15):
                 # So many that Redis reads the look in several pieces, the servers' being the last.
                 ahead = dict.fromkeys(map(str, range(900)), time.time() + figures.OFF / 2)
                 valkey.client.zadd("{counter}:processes", ahead)
