@@ -76,6 +76,8 @@ async def test_a_fault_beside_the_counter_costs_no_visit_its_number(
         inject(valkey.client)
         connections = valkey.client.info("stats")["total_connections_received"]
         numbers = [await visits.count() for _ in range(3)]
+        if said and said.startswith("spare numbers"):
+            inject(valkey.client)  # again, and it is not said again
         waves = [asyncio.create_task(visits.count()) for _ in range(50)]
         numbers += await asyncio.gather(*waves)
         first = numbers[0]
