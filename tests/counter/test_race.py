@@ -36,21 +36,18 @@ class Ways:
         return await first_to_end(self.begin, every=every, discard=self.discard)
 
 
-@pytest.mark.gen_test
 async def test_a_way_that_ends_is_begun_once() -> None:
     ways = Ways(1, 2)
     assert await ways.run(every=60) == 1
     assert (ways.begun, ways.discarded) == (1, [])
 
 
-@pytest.mark.gen_test
 async def test_one_that_is_stuck_is_given_up_when_another_has_ended() -> None:
     ways = Ways(None, None, 3)
     assert await ways.run() == 3
     assert (ways.begun, ways.given_up) == (3, 2)
 
 
-@pytest.mark.gen_test
 async def test_a_failure_decides_too_and_does_not_wait_for_what_is_stuck() -> None:
     ways = Ways(None, OSError("refused"))
     with pytest.raises(OSError, match="refused"):
@@ -58,7 +55,6 @@ async def test_a_failure_decides_too_and_does_not_wait_for_what_is_stuck() -> No
     assert (ways.begun, ways.given_up) == (2, 1)
 
 
-@pytest.mark.gen_test
 async def test_that_a_later_one_takes_too_long_decides_nothing() -> None:
     ways = Ways(None, TimeoutError(), 3)
     assert await ways.run() == 3
@@ -66,7 +62,6 @@ async def test_that_a_later_one_takes_too_long_decides_nothing() -> None:
         await Ways(TimeoutError(), 2).run(every=60)
 
 
-@pytest.mark.gen_test
 async def test_of_two_that_end_in_the_same_moment_one_is_discarded() -> None:
     both = asyncio.Event()
     ways = Ways()
@@ -83,7 +78,6 @@ async def test_of_two_that_end_in_the_same_moment_one_is_discarded() -> None:
     assert sorted([won, *ways.discarded]) == list(range(1, ways.begun + 1))
 
 
-@pytest.mark.gen_test
 async def test_who_gives_up_waiting_leaves_nothing_under_way() -> None:
     ways = Ways(*[None] * 10_000)
     waiting = asyncio.create_task(ways.run())

@@ -17,6 +17,7 @@ import pytest
 
 import counter.opening
 from tests.faults.test_sentinel import Group
+from tests.support import Patch
 from tests.support.nodes import SERVICE, Node
 from tests.support.page import ServedVisitor, serving
 from tests.support.proxy import Proxy
@@ -122,7 +123,6 @@ async def test_after_connections_were_refused(node: Node, seconds: float) -> Non
             await asyncio.to_thread(node.start)
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("seconds", [0.1, 3, pytest.param(10, marks=pytest.mark.slow)])
 async def test_after_it_hung(node: Node, seconds: float) -> None:
     async with serving(url_of(node), timeout=DEADLINE) as visitor:
@@ -132,7 +132,6 @@ async def test_after_it_hung(node: Node, seconds: float) -> None:
             node.go_on()
 
 
-@pytest.mark.gen_test
 async def test_after_it_loaded_its_data(folder: Path) -> None:
     # Microseconds that each key takes, and bytes after which it answers others meanwhile.
     node = Node(
@@ -149,7 +148,6 @@ async def test_after_it_loaded_its_data(folder: Path) -> None:
             await starting
 
 
-@pytest.mark.gen_test
 async def test_after_its_password_was_changed(node: Node, folder: Path) -> None:
     file = folder / "password"
     file.write_text("old")
@@ -191,11 +189,10 @@ class Resolver:
         return list(self._real(host, port, *args, **options))
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("known", [False, True], ids=["never known", "known before"])
 @pytest.mark.parametrize("hangs", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_after_its_name_did_not_resolve(
-    node: Node, known: bool, hangs: bool, monkeypatch: pytest.MonkeyPatch
+    node: Node, known: bool, hangs: bool, monkeypatch: Patch
 ) -> None:
     resolver = Resolver(f"redis-{node.port}.invalid", hangs)
     monkeypatch.setattr(socket, "getaddrinfo", resolver.getaddrinfo)
@@ -245,7 +242,6 @@ async def test_after_a_failover(folder: Path) -> None:
             pass
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("seconds", [0.0, 1.1, 2.5])
 async def test_after_packets_were_lost_and_nobody_was_told(node: Node, seconds: float) -> None:
     """As when a pod's node goes: its connections stay dead when another has its address."""
@@ -258,7 +254,6 @@ async def test_after_packets_were_lost_and_nobody_was_told(node: Node, seconds: 
                 await asyncio.to_thread(lost.__exit__, None, None, None)
 
 
-@pytest.mark.gen_test
 async def test_after_what_asked_for_a_connection_was_lost(node: Node) -> None:
     """As when a pod goes. The system asks again by itself, a second later and one or two later."""
     with Proxy([node.port]) as proxy, contextlib.ExitStack() as away:
@@ -274,9 +269,8 @@ async def test_after_what_asked_for_a_connection_was_lost(node: Node) -> None:
                 await asyncio.to_thread(away.close)
 
 
-@pytest.mark.gen_test
 async def test_an_idle_connection_that_is_dead_is_replaced_before_a_visit_meets_it(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+    node: Node, monkeypatch: Patch
 ) -> None:
     monkeypatch.setitem(counter.opening.DEAD_AFTER, socket.TCP_KEEPIDLE, 1)
     with Proxy([node.port]) as proxy:
