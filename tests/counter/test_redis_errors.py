@@ -258,9 +258,8 @@ async def test_a_resolver_that_fails_for_a_while_leaves_other_names_and_pages_al
         assert await asyncio.wait_for(other, PATIENCE / 2), "the other look-up hangs till the end"
         both = asyncio.gather(*waiting)
         assert await within(TIMEOUT if hangs else 0, both) == [None] * 20
-        asked = names.asked["redis.invalid"]
-        await eventually(lambda: names.asked["redis.invalid"] >= asked + 2)
-        await visitor.assert_at_once(5)
+        await eventually(lambda: names.asked["redis.invalid"] >= 2)
+        await visitor.assert_at_once(2)
         # The look-ups that hang go on hanging: the next one must do.
         names.hanging.clear()
         names.addresses["redis.invalid"] = found

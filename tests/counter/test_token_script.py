@@ -7,13 +7,11 @@ import pytest
 from counter.connection import Request
 from counter.tokens import Tokens
 from tests.support.commands import Hash, SortedSet
+from tests.support.counting import KEPT
 from tests.support.losing import LosingTokens
 from tests.support.store import Store
 
 SPARES = b"{counter}:spares"
-
-#: Seconds that a record is kept, from when a token asks for it: a day, and an hour until then.
-KEPT = 90000
 
 #: All that the script asks of an access list.
 COMMANDS = [

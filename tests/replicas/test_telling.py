@@ -11,9 +11,8 @@ import redis
 
 from counter import Visits, process_key
 from replicas import Figures, Reader, Record, Telling, figures
-from replicas.keys import DAY
 from tests.support import Caplog, Patch
-from tests.support.counting import permit, reading, replica, telling
+from tests.support.counting import KEPT, permit, reading, replica, telling
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
 
@@ -184,7 +183,7 @@ async def test_faults_are_told_without_a_visit_and_taken_back_and_change_no_figu
         valkey.start()
         await told(reader, "web-2", lambda one: not one.faults)
     keys = valkey.client.keys()
-    assert all(0 < valkey.client.ttl(key) <= DAY for key in keys if b":process" in key)
+    assert all(0 < valkey.client.ttl(key) <= KEPT for key in keys if b":process" in key)
 
 
 @pytest.mark.usefixtures("often")

@@ -14,6 +14,9 @@ from tests.support.page import counters_lines
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
+#: Seconds that a record is kept, from when a token asks for it: a day, and an hour until then.
+KEPT = 25 * 60 * 60
+
 #: As `replicas.figures.SIGN_EVERY`, so short that each group of visits is a sign.
 ALWAYS = 1e-6
 
