@@ -83,6 +83,7 @@ def test_counts_in_a_folder_that_is_made_on_a_socket_only_and_appends_to_a_file(
     with running(str(made)), redis.Redis(unix_socket_path=str(made / "run/valkey.sock")) as client:
         client.incr("counter")
         config = client.config_get("append*", "*port")
+    assert made.stat().st_mode & 0o777 == 0o700
     assert (config["appendonly"], config["appendfsync"]) == ("yes", "always")
     assert (config["port"], config["tls-port"]) == ("0", "0")
     files = {path.suffix: path for path in (made / "appendonlydir").iterdir()}
