@@ -101,10 +101,12 @@ class _TurnHandler(logging.Handler):
     def flush(self) -> None:
         """Hand over what was logged."""
         self.acquire()
-        lines, self._lines, self._is_due = self._lines, [], False
-        if lines:
-            self._error.write(_encoded(lines))
-        self.release()
+        try:
+            lines, self._lines, self._is_due = self._lines, [], False
+            if lines:
+                self._error.write(_encoded(lines))
+        finally:
+            self.release()
 
     def close(self) -> None:
         """Wait a moment until all is written; logging calls it as the program ends."""
