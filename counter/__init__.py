@@ -1,7 +1,7 @@
-"""The visit counter: one integer in Redis, raised in batches, each within a deadline.
+"""The visit counter: one integer in Redis. A batch of visits raises it, within a deadline.
 
-`Visits.count` gives a visit its number. The package imports nothing of the program around it: an
-`Observer` is told what happens, and limits are arguments.
+`Visits.count` gives a visit its number. The package imports nothing of the program around it: the
+counter tells an `Observer` what happens, and limits are arguments.
 """
 
 from counter.connection import packed

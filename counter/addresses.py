@@ -1,4 +1,4 @@
-"""Where something listens, as URLs write it, and as sentinels and nodes of a cluster tell it."""
+"""Addresses: how URLs write them, and how sentinels and the nodes of a cluster tell them."""
 
 import contextlib
 from typing import Any
@@ -11,17 +11,21 @@ Address = tuple[str, int]
 
 _DEFAULT_PORT = {"sentinel": 26379, "cluster": 6379}
 
-#: What a node sends to that is not to tell hosts, or that has no name where names are preferred
-#: (https://redis.io/docs/latest/commands/cluster-slots/).
+#: What a node sends in place of a host: a node that is set to tell no host, or a node that is set
+#: to tell its name and has none (https://redis.io/docs/latest/commands/cluster-slots/).
 _UNKNOWN = ("", "?")
 
 
 class NoWayError(ConnectionError):
-    """Those who are to know where Redis is do not."""
+    """The sentinels, or the nodes of the cluster, do not know where Redis is."""
 
 
 def split(url: str) -> tuple[str, str, list[Address], str]:
-    """Return what leads to Redis (nothing, sentinel, cluster), and the URL without it."""
+    """Return the parts of a Redis URL.
+
+    :return: what leads to Redis: ``sentinel``, ``cluster``, or nothing; the name of the Sentinel
+        service; the addresses of the sentinels or nodes; and the URL that redis-py can read.
+    """
     scheme, _, kind = url.partition(":")[0].partition("+")
     if not kind:
         return "", "", [], url
@@ -41,9 +45,9 @@ def split(url: str) -> tuple[str, str, list[Address], str]:
 def told(words: Any, by: Address) -> Address:
     """Return the address that a server tells.
 
-    :arg words: a host and a port, as far as the server keeps to what it should tell.
+    :arg words: what the server sent. It should be a host and a port.
     :arg by: the server's own address.
-    :raises NoWayError: when it does not.
+    :raises NoWayError: when the words are no address.
     """
     with contextlib.suppress(TypeError, ValueError):
         host, port = (word.decode() if isinstance(word, bytes) else word for word in words)
@@ -53,19 +57,23 @@ def told(words: Any, by: Address) -> Address:
 
 
 def redirected(error: AskError, by: Address) -> Address:
-    """Return where a node of a cluster sends to: to its own host when it tells no other.
+    """Return the address that a cluster's node redirects to.
 
+    When the node tells no host, the host is the node's own:
     https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#moved-redirection
 
-    :raises NoWayError: when that is no address.
+    :arg error: the redirection.
+    :arg by: the node's own address.
+    :raises NoWayError: when the redirection holds no address.
     """
     return told((by[0] if error.host in _UNKNOWN else error.host, error.port), by)
 
 
 def certificate_name(host: str) -> str:
-    """Return the name that a host's certificate is for, and that it is asked for by.
+    """Return the name that a host's certificate must have. TLS sends this name to the host.
 
-    The dot at a name's end is for the resolver only
-    (https://www.rfc-editor.org/rfc/rfc6066#section-3), and so is the link of an IPv6 address.
+    Only the resolver needs the dot at the end of a name
+    (https://www.rfc-editor.org/rfc/rfc6066#section-3). Only the system needs the link of an IPv6
+    address, as in ``fe80::1%eth0``.
     """
     return host.partition("%")[0].removesuffix(".")

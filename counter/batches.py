@@ -1,7 +1,7 @@
-"""Visits in batches: what waits in the queue is counted by the next request.
+"""Visits in batches: the next request counts all visits that wait in the queue.
 
-One batch is under way at a time. Numbers are given in the order in which visits came; a number
-whose visitor has gone goes to the next visitor, or back.
+One batch is under way at a time. Visits get their numbers in the order in which they came. When a
+visitor has gone, its number goes to the next visitor, or back to Redis.
 """
 
 import asyncio
@@ -13,13 +13,15 @@ from counter.link import Link
 from counter.roles import Observer, Reason
 from counter.tokens import Numbers
 
-#: Visits that are answered in one turn of the loop; then requests are read. Answered all at once,
-#: hundreds would come back all at once, and wait for one command with nothing else to do.
+#: Visits that are answered in one turn of the loop. Then the loop reads requests. If it answered
+#: hundreds of visits at once, their clients would all ask again at once. One command would count
+#: them all, and the server would have nothing to do meanwhile.
 ANSWERS_PER_TURN = 128
 
-#: Visits of a large batch, and turns of the loop from its reply to the next batch: those who come
-#: back at once go along. That is a third fewer commands with 64 connections, and 1.06 times the
-#: pages. After a smaller one it is a single turn: 1.08 times the pages with 8 connections.
+#: Visits of a large batch, and turns of the loop from its reply to the next batch. Clients which
+#: ask again at once join the next batch. That is a third fewer commands with 64 connections, and
+#: 1.06 times the pages. After a smaller one it is a single turn: 1.08 times the pages with 8
+#: connections.
 LARGE_BATCH, GATHER_TURNS = 10, 3
 
 #: Batches of one visit after which the next visit is sent at once, which is 3 % of its time, and
@@ -37,10 +39,10 @@ class PlainNumber(int):
 class Batches:
     """The queue, the batch under way, and the answers.
 
-    :arg link: the way to Redis; it asks for batches, and answers them.
+    :arg link: the link to Redis. It takes each batch, and brings the numbers.
     :arg timeout: seconds from a visit's arrival to its number.
-    :arg max_waiting: visits that may wait at once; those past it get no number.
-    :arg observer: is told how many visits get a number, how fast, and how many do not.
+    :arg max_waiting: visits that may wait at once. Further visits get no number.
+    :arg observer: hears how many visits get a number, how fast, and how many get none.
     """
 
     def __init__(
@@ -53,16 +55,19 @@ class Batches:
         self._observer = observer
         self._queue: list[Waiter] = []
         self._batch: list[Waiter] = []
-        self._deadline = 0.0  # of the first visit in the queue, so of all of them
+        self._deadline = 0.0  # of the first visit in the queue; it holds for the whole queue
         self._batch_deadline = 0.0
-        self._is_sending = False  # or is about to
-        self._singles = 0  # batches of one visit, one after the other
-        self._timer: asyncio.TimerHandle | None = None  # ends what waits too long
-        self._answers: deque[Waiter] = deque()  # who is to get the numbers below
-        self._numbers: deque[int] = deque()  # not fewer
+        self._is_sending = False  # a request is under way, or about to be sent
+        self._singles = 0  # how many batches in a row had one visit
+        self._timer: asyncio.TimerHandle | None = None  # runs out at a deadline
+        self._answers: deque[Waiter] = deque()  # the visits that get the numbers below
+        self._numbers: deque[int] = deque()  # at least as many as those visits
 
     def add(self) -> Waiter | None:
-        """Let a visit wait for its number; None when it may not."""
+        """Put a visit into the queue.
+
+        :return: the future of its number; None when the counter is off, or the queue is full.
+        """
         if self._link.is_off or len(self._queue) >= self._max_waiting:
             self._observer.uncounted(1, "off" if self._link.is_off else "crowded")
             return None
@@ -78,11 +83,11 @@ class Batches:
             if self._singles > ALONE:
                 self._link.send(awake=True)
             else:
-                loop.call_soon(self._link.send)  # those that arrive in this turn go along
+                loop.call_soon(self._link.send)  # visits that arrive in this turn join the batch
         return waiter
 
     def _watch_deadline(self) -> None:
-        """Look at the deadline when it comes.
+        """Turn the counter off if the deadline has passed; else set the timer to the deadline.
 
         The timer is not put off with each batch, which would be 2 % of a visit's time.
         """
@@ -96,7 +101,7 @@ class Batches:
         else:
             self._timer = loop.call_at(deadline, self._watch_deadline)
 
-    # What the link asks and answers.
+    # The link calls these.
 
     @property
     def are_waiting(self) -> bool:
@@ -106,7 +111,8 @@ class Batches:
     def take(self) -> tuple[int, float]:
         """Begin the next batch.
 
-        :return: its visits, none when none waits, and their deadline, on the loop's clock.
+        :return: how many visits it has (0 when none waits), and their deadline, in seconds of the
+            loop's clock.
         """
         assert not self._batch
         self._batch, self._queue = self._queue, []
@@ -117,9 +123,9 @@ class Batches:
     def counted(self, numbers: Sequence[Numbers], seconds: float, exactly_once: bool) -> None:
         """Answer the batch, and send the next one.
 
-        :arg numbers: as many as the batch has visits.
+        :arg numbers: one for each visit of the batch.
         :arg seconds: from sending the request to its reply.
-        :arg exactly_once: whether a number that nobody is shown can be given back.
+        :arg exactly_once: whether a number that is not shown can be given back.
         """
         size = len(self._batch)
         self._singles = self._singles + 1 if size == 1 else 0
@@ -136,7 +142,7 @@ class Batches:
             self._send_after(GATHER_TURNS if size >= LARGE_BATCH else 1)
 
     def uncounted(self, reason: Reason) -> None:
-        """Answer all that wait without a number."""
+        """Answer all visits that wait. They get no number."""
         self._is_sending = False
         waiters = self._batch + self._queue
         self._batch, self._queue = [], []
@@ -154,7 +160,10 @@ class Batches:
     # Answers.
 
     def _answer_some(self, most: int = ANSWERS_PER_TURN) -> None:
-        """Answer those that have waited longest; the others after what else there is to do."""
+        """Answer the visits that have waited longest. The others are answered in later turns.
+
+        :arg most: how many visits to answer now.
+        """
         answers, numbers = self._answers, self._numbers
         assert len(numbers) >= len(answers)
         for _ in range(min(most, len(answers))):
@@ -167,12 +176,12 @@ class Batches:
             self.give_back(numbers.popleft())
 
     def give_back(self, number: int) -> None:
-        """Leave a number that nobody was shown to the next visit."""
+        """Give a number back, because it was not shown. The next visit gets it."""
         if not isinstance(number, PlainNumber):
             self._link.give_back(range(number, number + 1))
 
     def close(self) -> None:
-        """Answer all: with their numbers, and else without."""
+        """Answer all visits whose numbers have come."""
         self._answer_some(len(self._answers))
         assert not self._answers
         assert not self._numbers

@@ -1,4 +1,4 @@
-"""A connection to Redis for requests whose replies are one line each, one after the other."""
+"""A connection to Redis that sends one request at a time. Each reply is one line."""
 
 import asyncio
 import functools
@@ -14,10 +14,10 @@ from counter.redis_internals import take_over
 #: A command's words.
 Command = tuple[str | int, ...]
 
-#: Is given the replies, or what came instead of one.
+#: Gets the replies, or the error that came in place of a reply.
 OnReplies = Callable[[list[bytes] | Exception], None]
 
-#: Goes before each command that follows a slot on its move
+#: Goes before each command to a node that is taking a slot over from another node
 #: (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#ask-redirection).
 ASKING = b"*1\r\n$6\r\nASKING\r\n"
 
@@ -26,31 +26,31 @@ _INTEGER = re.compile(rb":([+-]?[0-9]{1,19})")
 #: Redis refuses to raise an integer past 64 bits (https://redis.io/commands/incrby).
 MAX_NUMBER = 2**63 - 1
 
-#: Bytes of a reply that is not an end of a line yet. Redis's errors are far shorter.
+#: The most bytes that a reply may have before its line ends. Redis's errors are far shorter.
 MAX_REPLY = 64 * 1024
 
 
 class CutError(ConnectionError):
-    """The connection ended before every reply had come; nobody knows what Redis has done."""
+    """The connection ended before all replies came, so nobody knows what Redis has done."""
 
 
 class Request(NamedTuple):
-    """What is sent in one packet: a command that counts, and what goes with it."""
+    """What the server sends in one packet: a command that counts, and what goes with it."""
 
     command: bytes
     """The command that counts."""
     arguments: bytes = b""
-    """Its last words."""
+    """The last words of the command that counts."""
     in_full: bytes = b""
-    """What stands for the command when Redis does not know the script that it names."""
+    """The command with the whole script, for a Redis that does not know the script's digest."""
     beside: Sequence[bytes] = ()
-    """Commands after it. Redis may refuse one without harm, and their replies are not given."""
+    """Commands after it. Redis may refuse one without harm. Nobody gets their replies."""
     wait: bytes = b""
-    """What is sent last, if anything."""
+    """The WAIT command, which is sent last; empty when no replica must acknowledge."""
     visits: int = 0
-    """How many numbers it asks for."""
+    """How many numbers the request asks for."""
     sequence: int = 0
-    """That of its token; without a token it must not be sent again."""
+    """The number of its token; 0 without a token. Without a token, it must be sent only once."""
 
 
 class RedisConnection(asyncio.Protocol):
@@ -59,37 +59,37 @@ class RedisConnection(asyncio.Protocol):
     redis-py leads a command through streams, locks, retries and hooks that are of no use here:
     a third of what a page costs that is alone. It opens the connection (TLS, AUTH, SELECT).
 
-    :arg redis: connected, and idle; it is not to be used any more.
-    :arg asking: whether the node serves the slot only to those who were sent to it.
-    :raises ConnectionError: when Redis has sent what it was not asked for, or has gone.
+    :arg redis: a client that is connected and idle. The caller must not use it any more.
+    :arg asking: whether each command must follow ``ASKING``, as a slot is moving to the node.
+    :raises ConnectionError: when Redis has sent something unasked, or has closed the connection.
     """
 
     def __init__(self, redis: Redis, asking: bool = False) -> None:
         self.is_sound = True
         """Whether every command has had its reply, and nothing else has come."""
         self._asking = asking
-        self._writer = take_over(redis, self)  # kept, as the transport ends with it
+        self._writer = take_over(redis, self)  # without it the transport would be closed
         self._transport = self._writer.transport
         self._input = b""
         self._request = Request(b"")
         self._replies: list[bytes] = []
-        self._position = 0  # of the next reply; the one of the command that counts is at 0
+        self._position = 0  # of the next reply; the command that counts has its reply at 0
         self._end = 0
         self._in_full = b""  # what to send if Redis does not know the script
-        self._is_unknown = False  # Redis has said so
-        self._error: ResponseError | None = None  # which ends the request
+        self._is_unknown = False  # Redis has said that it does not know the script
+        self._error: ResponseError | None = None  # the error that ends the request
         self._on_replies: OnReplies | None = None
         self.refused = ""
-        """What Redis has last refused of the commands beside the one that counts."""
+        """The last command that Redis refused beside the one that counts, and the error."""
 
     def send(self, request: Request, on_replies: OnReplies) -> None:
         """Send a request, once.
 
-        :arg on_replies: is called once, with the first command's reply, and with the last one's
-            if there is one; not at all after ``close()``.
+        :arg on_replies: is called once, with the reply of the command that counts, and with the
+            reply of WAIT if the request has one. After ``close()`` it is not called.
         """
         self._request, self._on_replies = request, on_replies
-        if self._asking:  # those beside would have to ask as well, each for itself
+        if self._asking:  # each command beside would need an ASKING of its own
             self._request = request._replace(beside=())
         self._in_full = request.in_full
         self._write(request.command)
@@ -105,12 +105,12 @@ class RedisConnection(asyncio.Protocol):
     async def ask(self, request: Request) -> list[bytes]:
         """Send a request, and return the replies.
 
-        :raises RedisError: when one is an error, or the connection is lost.
+        :raises RedisError: when a reply is an error, or the connection is lost.
         """
         answer: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
 
         def on_replies(replies: list[bytes] | Exception) -> None:
-            if answer.done():  # whoever asked has given up
+            if answer.done():  # the caller has given up
                 return
             if isinstance(replies, Exception):
                 answer.set_exception(replies)
@@ -121,7 +121,7 @@ class RedisConnection(asyncio.Protocol):
         return await answer
 
     def close(self) -> None:
-        """Close the connection; what has come of a reply is for nobody."""
+        """Close the connection. From now on, replies are ignored."""
         self.is_sound, self._on_replies = False, None
         self._transport.close()
 
@@ -131,11 +131,11 @@ class RedisConnection(asyncio.Protocol):
         while self._on_replies is not None and (end := self._input.find(b"\r\n")) >= 0:
             line, self._input = self._input[:end], self._input[end + 2 :]
             self._error = self._take(line) or self._error
-            if self._error is not None and not self._is_beside:  # those beside come all the same
+            if self._error is not None and not self._is_beside:  # after those beside
                 self._give(self._error)
             elif self._position == self._end and self._is_unknown:
                 in_full, self._in_full = self._in_full, b""
-                self._request = self._request._replace(beside=())  # they were run
+                self._request = self._request._replace(beside=())  # Redis has run them
                 self._write(in_full)
             elif self._position == self._end:
                 self._give(self._replies)
@@ -149,7 +149,7 @@ class RedisConnection(asyncio.Protocol):
         return 0 < self._position <= len(self._request.beside)
 
     def _take(self, line: bytes) -> ResponseError | None:
-        """Keep a reply; return it when it is an error that ends the request."""
+        """Keep a reply. Return the reply if it is an error that ends the request."""
         position, self._position = self._position, self._position + 1
         if 0 < position <= len(self._request.beside):
             if line[:1] == b"-":
@@ -166,13 +166,13 @@ class RedisConnection(asyncio.Protocol):
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits for a reply."""
+        """Tell the caller of `send`, if it waits for a reply."""
         self.is_sound = False
         self._give(CutError(str(exc) if exc else "Redis closed the connection"))
 
     def _give(self, replies: list[bytes] | Exception) -> None:
         on_replies, self._on_replies = self._on_replies, None
-        # What follows the replies answers nothing; before it is taken for the next one's reply:
+        # Bytes after the replies would be taken for replies to the next request.
         if self._input or self._position < self._end:
             self.is_sound = False
         if on_replies is not None:
@@ -180,14 +180,14 @@ class RedisConnection(asyncio.Protocol):
 
 
 def _text(line: bytes) -> str:
-    """Return what an error says."""
+    """Return the text of an error."""
     return line[1:].decode(errors="replace").removeprefix("ERR ")
 
 
 def integer(line: bytes) -> int:
-    """Return the integer that a reply is.
+    """Return the integer that a reply holds.
 
-    :raises ValueError: when it is none.
+    :raises ValueError: when the reply is no integer.
     """
     if match := _INTEGER.fullmatch(line):
         return within_64_bits(int(match[1]))
@@ -195,9 +195,9 @@ def integer(line: bytes) -> int:
 
 
 def within_64_bits(number: int) -> int:
-    """Return an integer that Redis can hold.
+    """Return the number, if Redis can hold it.
 
-    :raises ValueError: for any other.
+    :raises ValueError: when Redis cannot hold it.
     """
     if not -MAX_NUMBER <= number <= MAX_NUMBER:
         raise ValueError(f"Redis answered with {number}, which has more than 64 bits")
@@ -205,17 +205,17 @@ def within_64_bits(number: int) -> int:
 
 
 def unexpected(line: bytes) -> ValueError:
-    """Return what to raise for a reply that is none to the command."""
+    """Return the error to raise for a reply that does not answer the command."""
     return ValueError(f"Redis answered with {line[:100].decode(errors='replace')!r}")
 
 
 @functools.lru_cache(maxsize=1024)
 def packed(*command: str | int) -> bytes:
-    """Return a command as it is sent; bytes that are no UTF-8 (PEP 383) as they were."""
+    """Return the bytes of a command. Bytes that are no UTF-8 (PEP 383) stay as they were."""
     words = [str(word).encode(errors="surrogateescape") for word in command]
     return b"*%d\r\n" % len(words) + b"".join(map(bulk, words))
 
 
 def bulk(word: bytes) -> bytes:
-    """Return a word of a command as it is sent."""
+    """Return the bytes of one word of a command."""
     return b"$%d\r\n%b\r\n" % (len(word), word)

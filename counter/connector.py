@@ -1,8 +1,8 @@
 """The way to the Redis that counts: its own address, a Sentinel's primary, or a cluster's node.
 
-The way is asked with redis-py's clients, retries off, of all at once, so that one that is dead
-or hung costs nothing: of the sentinels the majority decides, in a cluster whoever first leads to
-the node that serves the key.
+The connector asks all sentinels, or all nodes of the cluster, at once, so a dead or hung one costs
+no time. The majority of the sentinels decides. In a cluster, the first answer that leads to the
+node of the key decides. The clients are redis-py's, without retries.
 """
 
 import asyncio
@@ -24,30 +24,32 @@ from counter.opening import Opened, Opener, close, closed_on_error, discard
 from counter.race import cancel, first, first_to_end
 
 _OPTIONS = {
-    # redis-py would retry each command ten times, on timeouts too: a visit would count again.
-    # Its own timeouts are off because the caller keeps the deadline.
+    # redis-py would retry each command ten times, after timeouts too, and count a visit again.
+    # The caller keeps the deadline, so redis-py's own timeouts are off.
     "retry": Retry(NoBackoff(), 0),
     "socket_timeout": None,
     "socket_connect_timeout": None,
-    # RESP2 and no driver info: connecting takes no command but AUTH and SELECT.
+    # With RESP2 and no driver info, redis-py sends no command to connect but AUTH and SELECT.
     "protocol": 2,
     "driver_info": None,
 }
 
-#: Seconds in which a sentinel answers; one that hangs is waited for only where it decides.
+#: Seconds that a sentinel may take to answer. The connector waits for a sentinel that hangs only
+#: when the others have no majority.
 SENTINEL_TIMEOUT = 0.5
 
-#: Seconds after which connecting begins anew beside: what asked for a connection may have been lost
-#: with a Redis that has just gone, and the system asks again after a second, and two more.
+#: Seconds after which the connector begins another connection beside one that is stuck. The first
+#: packet may be lost when a Redis has just gone. The system sends the packet again only after one
+#: second, and then after two more.
 STUCK_AFTER = 0.4
 
-#: Nodes of a cluster that are asked, one sending to the next.
+#: How many nodes of a cluster the connector asks, when each redirects to the next.
 MAX_NODES = 3
 
-#: What Redis adds to an error that a command meets in a script: where.
+#: Redis adds this to the error of a command in a script. It says where the error was.
 _IN_SCRIPT = re.compile(r" script: \S* ?on @user_script:[0-9]+\.$")
 
-#: Returns the password of the moment.
+#: Returns the present password.
 Password = Callable[[], str]
 
 
@@ -57,11 +59,11 @@ class Connector:
     :arg url: ``redis://``, ``rediss://`` or ``unix:`` as redis-py reads it;
         ``redis+sentinel://host:26379,host2:26379/service/0``;
         ``redis+cluster://host:6379,host2:6379``; with ``rediss+`` over TLS.
-    :arg key: what a cluster is asked the way to.
-    :arg password: asked for at each connection, and used instead of the URL's own.
-    :arg sentinel_password: the sentinels' own, likewise.
-    :arg timeout: seconds that connecting may take once the name is looked up.
-    :arg says_moves: whether to log that the name was pointed to another Redis.
+    :arg key: the key whose node the connector looks for in a cluster.
+    :arg password: is called for each connection; its result replaces the password in the URL.
+    :arg sentinel_password: the same for the sentinels.
+    :arg timeout: seconds that connecting may take after the name is looked up.
+    :arg says_moves: whether to log that the name leads to another Redis.
     :raises ValueError: when the URL cannot be read.
     :raises OSError: when a certificate that the URL names cannot be loaded.
     """
@@ -84,7 +86,7 @@ class Connector:
         self._class = pool.connection_class
         self._opener = Opener(self._class, timeout, says_moves)
         self._options = pool.connection_kwargs
-        if "path" in self._options:  # any bytes (PEP 383), which redis-py reads as UTF-8
+        if "path" in self._options:  # it may be any bytes (PEP 383); redis-py expects UTF-8
             self._options["path"] = unquote(urlsplit(plain).path, errors="surrogateescape")
         self._sentinel_options = self._options | {"username": None, "password": None, "db": 0}
         self._secrets = {self._options.get("password") or ""}
@@ -93,18 +95,22 @@ class Connector:
 
     @property
     def in_cluster(self) -> bool:
-        """Whether a node may say that another one serves the key."""
+        """Whether a node may say that another node serves the key."""
         return self._kind == "cluster"
 
     async def connect(self) -> Opened:
-        """Do what `try_once` does; while that is stuck, try again beside it."""
+        """Open a connection as `try_once` does; while an attempt is stuck, try again beside it.
+
+        :raises RedisError: when Redis refuses.
+        :raises OSError: when Redis cannot be reached, TimeoutError included.
+        """
         return await first_to_end(self.try_once, every=STUCK_AFTER, discard=discard)
 
     async def try_once(self) -> Opened:
-        """Open a connection, on which no command has been sent that changes anything.
+        """Open a connection. This changes nothing in Redis.
 
         :raises RedisError: when Redis refuses.
-        :raises OSError: when it cannot be reached, TimeoutError included.
+        :raises OSError: when Redis cannot be reached, TimeoutError included.
         """
         if self._kind == "sentinel":
             return Opened(await self._connect_to_primary())
@@ -114,9 +120,10 @@ class Connector:
         return Opened(await self._open(self._options, self._password, to_primary=True))
 
     def reason(self, error: Exception) -> str:
-        """Return why there is no way to Redis or no answer from it, in one text without secrets.
+        """Return why Redis cannot be reached or does not answer, without secrets.
 
-        A Redis that does not know AUTH repeats its words, of which one is the password.
+        A Redis that does not know AUTH repeats the words of the command. One of them is the
+        password.
         """
         if isinstance(error, TimeoutError):
             return "no answer from Redis in time"
@@ -126,11 +133,12 @@ class Connector:
         return text
 
     async def has_moved(self) -> bool:
-        """Tell whether there is another Redis to connect to than the one connected to.
+        """Tell whether the way now leads to another Redis than the last connection.
 
-        The sentinels name another primary: one that hangs, or that a broken network has cut off
-        from them alone, would not be noticed otherwise. Or the name was pointed to another Redis,
-        and the old one lives on. In a cluster the connection itself tells.
+        Sentinels may name another primary. The server would not notice this by itself when the
+        old primary hangs, or when a broken network separates it from the sentinels alone. A name
+        may lead to another Redis while the old one still runs. In a cluster this asks nothing,
+        because the node itself redirects the next command.
         """
         host = self._options.get("host")
         if not self._kind and host:
@@ -139,7 +147,7 @@ class Connector:
             return False
         try:
             return await self._primary_by_vote() != self._primary
-        except Exception:  # whatever a server may send, counting goes on
+        except Exception:  # counting goes on, whatever a sentinel sends
             return False
 
     async def _connect_to_primary(self) -> Redis:
@@ -156,8 +164,8 @@ class Connector:
     async def _primary_by_vote(self) -> Address:
         """Return the primary that most sentinels name.
 
-        Not the first answer: while a failover is on its way, and where the network is split,
-        they may differ, and what the minority's primary counts is lost.
+        The first answer is not enough. During a failover, or while the network is split, the
+        sentinels may name different primaries. What the primary of the minority counts is lost.
         """
         tasks = [asyncio.create_task(self._ask_sentinel(seed)) for seed in self._seeds]
         votes: Counter[Address] = Counter()
@@ -185,14 +193,14 @@ class Connector:
         options = self._sentinel_options | {"host": seed[0], "port": seed[1]}
         sentinel = await self._open(options, self._sentinel_password, SENTINEL_TIMEOUT)
         try:
-            # Of a failover it tells as soon as the new primary is one.
+            # A sentinel names the new primary as soon as the new primary takes writes.
             address = await sentinel.execute_command(
                 "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service
             )
         finally:
             await close(sentinel)
         if address is None:
-            raise NoWayError(f"the sentinels know no {self._service}")
+            raise NoWayError(f"the sentinels do not know the service {self._service}")
         return told(address, by=seed)
 
     async def _follow(self, node: Address) -> Opened:
@@ -203,16 +211,16 @@ class Connector:
                 redirection = error
             node = redirected(redirection, by=node)
             if not isinstance(redirection, MovedError):
-                # The slot is on its move, and the key has gone ahead.
+                # The slot is moving, and its keys may already be at the new node.
                 return Opened(await self._open_at(node), asking=True)
-        raise NoWayError("the nodes of the cluster send from one to the other")
+        raise NoWayError("the nodes of the cluster redirect from one to another")
 
     async def _open_cluster_node(self, address: Address) -> Redis:
         redis = await self._open_at(address)
         async with closed_on_error(redis):
             try:
                 await redis.exists(self._key)
-            except ValueError:  # redis-py's own, when it reads the redirection
+            except ValueError:  # redis-py raises it when it cannot read the redirection
                 raise NoWayError(f"{address[0]}:{address[1]} sends on to no address") from None
         return redis
 
@@ -230,7 +238,7 @@ class Connector:
     ) -> Redis:
         """Open a connection; see `counter.opening.Opener.open`.
 
-        :arg password: asked for now; the options' own when None.
+        :arg password: is called now; with None, the password in the options is used.
         """
         if password is not None:
             options = options | {"password": password()}
@@ -242,7 +250,7 @@ class Connector:
             return
         try:
             self._class(**self._options).ssl_context.get()
-        except OSError as error:  # it does not say which file
+        except OSError as error:  # its text names no file
             names = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
             files = ", ".join(f"{n}={self._options[n]}" for n in names if n in self._options)
             raise OSError(f"cannot use {files}: {error.strerror or error}") from None

@@ -1,7 +1,7 @@
 """Which way visits are counted: exactly once by tokens, or at most once by plain commands.
 
-Plain commands serve where Redis refuses the script: it may have none, or an access list may forbid
-it, or a key of the script's may have a wrong type.
+Where Redis refuses the script, plain commands count. Redis may have no scripts, an access list may
+forbid them, or a key of the script may have a wrong type.
 """
 
 import asyncio
@@ -15,17 +15,17 @@ from redis.exceptions import RedisError, ResponseError
 from counter.connection import Request, integer, packed
 from counter.tokens import Numbers, Tokens
 
-#: Seconds after which a Redis that has refused the script is asked to run it again.
+#: Seconds after a refusal of the script until the server tries the script again.
 REFUSED_FOR = 5.0
 
-#: How Redis says that it cannot count now, by whatever command; or that another node can.
+#: How Redis says that no command can count now, or that another node counts.
 _STATES = re.compile(
     r"\b(LOADING|READONLY|MASTERDOWN|MISCONF|OOM|BUSY|CLUSTERDOWN|NOREPLICAS|NOAUTH|WRONGPASS|"
     r"DENIED|MOVED|ASK)\b|max number of clients"
 )
 
-#: Seconds before the deadline at which WAIT ends by itself, and says how many acknowledged. Redis
-#: looks at the clock ten times a second.
+#: Seconds before the deadline at which WAIT ends by itself, and says how many replicas have
+#: acknowledged. Redis looks at the clock ten times a second.
 WAIT_MARGIN = 0.15
 
 log = logging.getLogger("friendlyhello.visits")
@@ -43,11 +43,11 @@ class Delivery:
         self.tokens = Tokens(counter)
         self._counter = counter
         self._wait = wait
-        self._refusal = ""  # the last one, until the script runs again
+        self._refusal = ""  # the last refusal; empty when the script runs again
         self._refused_at = 0.0
         self._has_said_dropped = False
         self.exactly_once = True
-        """Whether a token counted last; else a plain command did."""
+        """Whether a token, not a plain command, counted the last visits."""
 
     @property
     def refusal(self) -> str:
@@ -56,39 +56,44 @@ class Delivery:
 
     @property
     def settled(self) -> bool:
-        """Whether Redis has no numbers for this process that nobody was shown."""
+        """Whether each number that Redis gave this process was shown, or is spare."""
         return self.tokens.settled
 
     def request(self, visits: int) -> Request:
-        """Return a request, with a token where Redis takes one.
+        """Return a request: with a token, or while Redis refuses the script, a plain command.
 
-        :arg visits: how many numbers to ask for; none with 0.
+        :arg visits: how many numbers to ask for; it may be 0.
         """
         if not self._refusal or time.monotonic() > self._refused_at + REFUSED_FOR:
             return self.tokens.request(visits)
         return self.plain_request(visits)
 
     def plain_request(self, visits: int) -> Request:
-        """Return what raises the counter (https://redis.io/commands/incrby); to be sent once."""
+        """Return a request without a token, which the server may send only once.
+
+        :arg visits: how much to raise the counter by (https://redis.io/commands/incrby).
+        """
         one = ("INCR", self._counter) if visits == 1 else ("INCRBY", self._counter, visits)
         return Request(packed(*one), visits=visits)
 
     def waiting(self, request: Request, deadline: float) -> Request:
-        """Return a request that has its replicas acknowledge it, if any must.
+        """Return the request, with a WAIT after it when replicas must acknowledge it.
 
-        :arg deadline: on the loop's clock; replicas have until a little before it.
+        :arg deadline: in seconds of the loop's clock. WAIT ends a little before the deadline.
         """
         if not self._wait:
             return request
         seconds = deadline - asyncio.get_running_loop().time()
         seconds -= min(WAIT_MARGIN, seconds / 4)
-        # 0 would wait for ever.
+        # WAIT with 0 would wait for ever.
         return request._replace(wait=packed("WAIT", self._wait, max(1, int(seconds * 1000))))
 
     def refused(self, error: Exception, request: Request) -> bool:
-        """Tell whether Redis refused a token, which has counted nothing; a plain command is next.
+        """Tell whether Redis refused the token of a request.
 
-        :arg error: what came instead of a reply.
+        The token then counted nothing, and the next request is a plain command.
+
+        :arg error: what came in place of a reply.
         """
         if not is_refusal(error):
             return False
@@ -96,23 +101,23 @@ class Delivery:
             self.tokens.abandon()
             self.refuse(str(error) or "without a word")
         elif self.exactly_once:
-            self._refusal = ""  # it was no refusal of the script: no command counts
+            self._refusal = ""  # no command counts, so it was no refusal of the script
         return request.sequence > 0
 
     def refuse(self, refusal: str) -> None:
         """Use plain commands for a while.
 
-        :arg refusal: why.
+        :arg refusal: how Redis refused the script.
         """
         self._refusal, self._refused_at = refusal, time.monotonic()
 
     def numbers(self, replies: Sequence[bytes], request: Request) -> Sequence[Numbers]:
         """Return the numbers that a request got, as many as it asked for.
 
-        :arg replies: that of its command, and that of WAIT where it waits.
-        :raises SupersededError: when a newer token was applied before.
-        :raises RedisError: when too few replicas have acknowledged it.
-        :raises ValueError: when these are no replies to it.
+        :arg replies: the reply of the command that counts, and of WAIT if the request has one.
+        :raises SupersededError: when Redis applied a newer token before.
+        :raises RedisError: when too few replicas have acknowledged the request.
+        :raises ValueError: when the replies do not answer the request.
         """
         reply, *acknowledged = replies
         if acknowledged and (number := integer(acknowledged[0])) < self._wait:
@@ -143,5 +148,5 @@ class Delivery:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Tell whether Redis has refused a command, and may run another one."""
+    """Tell whether Redis has refused this command, and may still run another command."""
     return isinstance(error, ResponseError) and not _STATES.search(str(error))

@@ -1,4 +1,4 @@
-"""Whether Redis may evict keys: what it evicts of the counter's keys, no script can get back."""
+"""Whether Redis may evict keys. If Redis evicts a key of the counter, no script can restore it."""
 
 import asyncio
 import logging
@@ -7,14 +7,14 @@ from typing import Any
 from counter.connector import Connector
 from counter.opening import close
 
-#: Seconds in which Redis is asked, connecting included.
+#: Seconds that the question to Redis may take, connecting included.
 TIMEOUT = 2.0
 
 log = logging.getLogger("friendlyhello.visits")
 
 
 class Eviction:
-    """Asks Redis for its policy, and warns.
+    """Asks Redis for its eviction policy, and warns.
 
     :arg connector: the way to Redis.
     """
@@ -22,10 +22,10 @@ class Eviction:
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
         self.warning = ""
-        """What an operator should know; empty when Redis evicts nothing, or does not tell."""
+        """The warning for an operator; empty when Redis evicts nothing, or does not tell."""
 
     async def look(self) -> None:
-        """Ask (https://redis.io/docs/latest/commands/info/), and log a warning that is new."""
+        """Ask by INFO (https://redis.io/docs/latest/commands/info/), and log a new warning."""
         try:
             async with asyncio.timeout(TIMEOUT):
                 opened = await self._connector.connect()
@@ -33,7 +33,7 @@ class Eviction:
                     warning = warning_of(await opened.redis.info("memory"))
                 finally:
                     await close(opened.redis)
-        except Exception as error:  # it may not tell, for many reasons; visits count all the same
+        except Exception as error:  # there are many possible reasons, and visits count anyway
             log.debug("Redis does not tell whether it evicts keys: %s", error)
             return
         if warning and warning != self.warning:
@@ -42,9 +42,9 @@ class Eviction:
 
 
 def warning_of(memory: dict[str, Any]) -> str:
-    """Return a warning where keys may be evicted, else nothing.
+    """Return a warning if Redis may evict keys; else an empty text.
 
-    :arg memory: what INFO tells of the memory
+    :arg memory: the answer of INFO about the memory
         (https://redis.io/docs/latest/develop/reference/eviction/).
     """
     policy = str(memory.get("maxmemory_policy", "noeviction"))

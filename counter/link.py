@@ -1,8 +1,8 @@
 """The link to the Redis that counts: one connection, one request under way, on or off.
 
-A request whose reply is lost is sent again over a new connection until its deadline, where Redis
-knows its token. After any other failure the counter is off: visits are answered at once, while a
-background task probes for Redis.
+When the reply to a request with a token is lost, the link sends the request again over a new
+connection, until its deadline. After any other failure the counter is off: visits get no number,
+at once, while a background task looks for Redis.
 """
 
 import asyncio
@@ -20,28 +20,28 @@ from counter.roles import Asker, Beside
 from counter.spell import Spell
 from counter.tokens import Numbers, SupersededError
 
-#: Seconds between two times that a batch is sent again, at first and at most. The first time is
-#: at once.
+#: Seconds between two attempts to send a batch again: the shortest and the longest pause. The
+#: first attempt has no pause.
 BACKOFF, MAX_BACKOFF = 0.001, 0.05
 
-#: Seconds for which the loop does not sleep while a lone visit waits, where the last reply came
-#: within them. To wake takes as long as a Redis nearby takes to reply: 9 % of the visit's time.
+#: Seconds for which the loop stays awake while a lone visit waits, if the last reply came as
+#: quickly. To wake takes as long as a Redis nearby takes to reply: 9 % of the visit's time.
 BUSY_POLL = 150e-6
 
 log = logging.getLogger("friendlyhello.visits")
 
 
 class Link:
-    """Asks Redis for what waits, one request at a time.
+    """Asks Redis for the numbers of the visits that wait, one request at a time.
 
     :arg connector: the way to Redis.
     :arg delivery: makes the requests, and reads their replies.
     :arg timeout: seconds that a visit may wait.
-    :arg beside: says what goes beside the visits, if anything does.
+    :arg beside: gives the commands that go beside the visits, if there are any.
     """
 
     asker: Asker
-    """Whose visits are counted."""
+    """Gives the visits, and gets their numbers."""
 
     def __init__(
         self, connector: Connector, delivery: Delivery, *, timeout: float, beside: Beside | None
@@ -52,14 +52,14 @@ class Link:
         self._beside = beside
         self.is_off = False
         """Whether visits are not being counted."""
-        self._spell: Spell | None = None  # without Redis, while off
+        self._spell: Spell | None = None  # the present spell without Redis, while off
         self._connection: RedisConnection | None = None
-        self._moved = False  # another Redis is the primary than the one connected to
-        self._request: Request | None = None  # the one under way
+        self._moved = False  # the way now leads to another Redis than this connection
+        self._request: Request | None = None  # the request under way
         self._deadline = 0.0  # of its first visit, on the loop's clock
         self._sent_at = 0.0
-        self._is_held = False  # until Redis was looked for
-        self._is_near = False  # Redis: it has just replied within `BUSY_POLL`
+        self._is_held = False  # sends nothing, until the first search for Redis has ended
+        self._is_near = False  # Redis has just replied within `BUSY_POLL`
         self._backoff = 0.0
         self._connecting: asyncio.Task[None] | None = None
 
@@ -68,17 +68,17 @@ class Link:
         """Why visits are not being counted, without secrets; empty when they are."""
         return self._spell.reason if self._spell else ""
 
-    # Sending: one request at a time, for all that wait.
+    # Sending: one request at a time, for all visits that wait.
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is under way, or a connection being opened."""
+        """Whether a request is under way, a connection is being opened, or the link is held."""
         return self._request is not None or self._connecting is not None or self._is_held
 
     def send(self, awake: bool = False) -> None:
-        """Send what waits, once there is a sound connection and nothing is under way.
+        """Send the visits that wait. While a request is under way, do nothing.
 
-        :arg awake: whether the event loop is not to sleep until the reply, if that comes soon.
+        :arg awake: whether the event loop stays awake for a while, until the reply comes.
         """
         if not self.is_busy and not self.is_off:
             self._send()
@@ -106,7 +106,10 @@ class Link:
         return request._replace(beside=beside) if beside else request
 
     def _stay_awake(self, sent_at: float) -> None:
-        """Keep the loop turning until what was sent then has its reply, if that comes soon."""
+        """Keep the loop turning until the reply comes, for `BUSY_POLL` at most.
+
+        :arg sent_at: when the request was sent. A later request keeps the loop turning by itself.
+        """
         is_waiting = self._sent_at == sent_at and self._request is not None
         if is_waiting and self._is_near and time.perf_counter() - sent_at < BUSY_POLL:
             asyncio.get_running_loop().call_soon(self._stay_awake, sent_at)
@@ -114,7 +117,7 @@ class Link:
     def _reconnect(self) -> None:
         self._drop()
         if self._request is not None:
-            self._request = self._request._replace(beside=())  # what was sent may have been run
+            self._request = self._request._replace(beside=())  # Redis may have run them
         self._connecting = asyncio.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -128,7 +131,7 @@ class Link:
             self._send()
         except Exception as error:
             self._connecting = None
-            # Not only Redis's errors: whatever a server may send, a page is answered.
+            # Any error, not only Redis's own: a page is answered, whatever Redis sends.
             self._go_on_after(error)
 
     def _on_replies(self, replies: list[bytes] | Exception) -> None:
@@ -149,17 +152,17 @@ class Link:
         self._is_near = seconds < BUSY_POLL
         if request.visits:
             self.asker.counted(numbers, seconds, request.sequence > 0)
-        else:  # it settled what was under way before
+        else:  # the request was only to settle older tokens
             self._send()
 
     def give_back(self, numbers: Numbers) -> None:
-        """Leave numbers that a token got, and that nobody was shown, to the next visits."""
+        """Give numbers of a token back, because they were not shown. The next visits get them."""
         self._delivery.tokens.give_back(numbers)
 
     # When something goes wrong.
 
     def _go_on_after(self, error: Exception) -> None:
-        """Send what is under way again where that may help; else turn the counter off."""
+        """Send the request under way again, if that may help; else turn the counter off."""
         request = self._request
         if request is None and not self.asker.are_waiting:
             self.turn_off(error)
@@ -172,13 +175,16 @@ class Link:
             self.turn_off(error)
 
     def _may_do_elsewhere(self, error: Exception) -> bool:
-        """Tell whether what is under way may be sent again, and another connection may do."""
+        """Tell whether the request may be sent again, and another connection may help."""
         if isinstance(error, ResponseError):
             return is_redirection(error, self._connector)
         return is_cut(error) and (self._request is None or self._request.sequence > 0)
 
     def turn_off(self, error: Exception) -> None:
-        """Count no more until Redis is found; a reply that still comes is for nobody."""
+        """Count no more until Redis is found. Replies that still come are ignored.
+
+        :arg error: why.
+        """
         reason = self._connector.reason(error)
         self.is_off = True
         if self._spell is None:
@@ -195,15 +201,19 @@ class Link:
         self._delivery.tokens.abandon()
         self.asker.uncounted(why)
 
-    # Looking after the connection, which `counter.lookout` does.
+    # `counter.lookout` calls these. It looks after the connection.
 
     def hold(self) -> None:
-        """Send nothing until turned on or off: a probe's token would settle that of a batch."""
+        """Send nothing until the link is turned on or off.
+
+        A probe sends a token of its own. If a batch were under way, the probe's token would make
+        the numbers of the batch spare.
+        """
         assert not self.is_busy
         self._is_held = True
 
     def turn_on(self, connection: RedisConnection) -> None:
-        """Count over a connection from now on."""
+        """Count over this connection from now on."""
         self.is_off, spell, self._spell = False, self._spell, None
         self._connection, self._backoff, self._is_held = connection, 0.0, False
         log.info("counter on")
@@ -212,14 +222,14 @@ class Link:
         self.send()
 
     def still_off(self, error: Exception) -> None:
-        """Take note of what a search for Redis met."""
+        """Note the error that a search for Redis met."""
         if self._spell is not None and not isinstance(error, SupersededError):
             self._spell.say(self._connector.reason(error))
 
     def look_after(self, moved: bool) -> None:
-        """While nothing is under way: replace an unsound connection, and settle.
+        """Replace an unsound connection, or give numbers back. While busy or off, do neither.
 
-        :arg moved: whether another Redis is the primary than the one connected to.
+        :arg moved: whether the way now leads to another Redis than the connection.
         """
         self._moved = moved and self._connection is not None
         if self.is_busy or self.is_off:
@@ -227,13 +237,13 @@ class Link:
         if self._is_unsound:
             self._reconnect()
         elif self._connection and self._delivery.exactly_once and not self._delivery.settled:
-            # No visit comes to take what nobody was shown: it is for those at other replicas.
+            # No visit comes here to take the numbers, so visits at other replicas may get them.
             self._request = self._delivery.request(0)
             self._deadline = asyncio.get_running_loop().time() + self._timeout
             self._send()
 
     def stop(self) -> None:
-        """Count no more: whoever waits gets no number."""
+        """Count no more. Visits that wait get no number."""
         self.is_off = True
         self._end("stopping")
 

@@ -1,4 +1,4 @@
-"""The lookout: finds Redis at the start and while the counter is off, and looks after the link."""
+"""The lookout finds Redis at the start and while the counter is off, and looks after the link."""
 
 import asyncio
 import logging
@@ -11,11 +11,11 @@ from counter.eviction import Eviction
 from counter.link import Link
 from counter.probing import Prober
 
-#: Seconds that the end waits until Redis has the numbers that nobody was shown.
+#: Seconds that the server, at its end, gives Redis to take the numbers that were not shown.
 HAND_ON_TIMEOUT = 0.4
 
-#: Seconds after which a token has the record of the process kept anew. Redis keeps it for a day and
-#: an hour; to have that said by each token took Redis a tenth of its time.
+#: Seconds between two tokens that prolong the record of the process. Redis keeps the record for a
+#: day and an hour; to have that said by each token took Redis a tenth of its time.
 RENEW_EVERY = 3600.0
 
 log = logging.getLogger("friendlyhello.visits")
@@ -26,7 +26,7 @@ class Lookout:
 
     :arg link: the link.
     :arg connector: the way to Redis.
-    :arg delivery: makes what probes ask.
+    :arg delivery: makes the requests of the probes.
     :arg timeout: seconds that a visit may wait.
     """
 
@@ -40,18 +40,18 @@ class Lookout:
         self.eviction = Eviction(connector)
         """Whether Redis may evict keys."""
         self.is_looking = False
-        """Whether it has begun."""
+        """Whether the lookout has begun."""
         self._looking: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Look from now on, until closed."""
+        """Look from now on, until `close`."""
         if not self.is_looking:
             self.is_looking = True
             self._looking = asyncio.create_task(self._look())
 
     async def start(self, within: float) -> None:
-        """Find Redis before the first visit asks for it; not found, the counter starts off.
+        """Find Redis before the first visit needs it. If this fails, the counter starts off.
 
         :arg within: seconds to wait for Redis.
         """
@@ -64,7 +64,7 @@ class Lookout:
             self._link.turn_off(error)
 
     async def _look(self) -> None:
-        """While off, look for Redis; while on, replace a connection that is none any more."""
+        """While the counter is off, look for Redis. While it is on, look after the connection."""
         loop = asyncio.get_running_loop()
         renew_at = loop.time() + RENEW_EVERY
         while True:
@@ -82,7 +82,7 @@ class Lookout:
         self._asking = asyncio.create_task(self.eviction.look())
 
     async def close(self) -> None:
-        """Stop the link, and leave numbers that nobody was shown to others."""
+        """Stop the link. Other servers get the numbers that were not shown."""
         tasks = [task for task in (self._looking, self._asking) if task]
         for task in tasks:
             task.cancel()

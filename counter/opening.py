@@ -1,7 +1,7 @@
-"""Opens a connection to one of a host's addresses, and knows which one it was.
+"""Opens a connection to one of a host's addresses, and remembers the address.
 
-A name may have several addresses, of which some hang, refuse, or are of replicas; its look-up may
-fail while Redis is well; and it may be pointed elsewhere while the old Redis lives on.
+A name may have several addresses. Some may hang, refuse, or belong to replicas. The look-up of the
+name may fail while Redis is well. The name may lead to another Redis while the old one still runs.
 """
 
 import asyncio
@@ -24,23 +24,24 @@ from counter.race import first
 from counter.redis_internals import NamedSSLConnection
 from counter.resolver import resolve
 
-#: Seconds from the attempt to connect to one of a name's addresses to the next one, as little as
+#: Seconds between the attempts to connect to two addresses of a name. They are as few as
 #: https://www.rfc-editor.org/rfc/rfc8305#section-8 recommends: Redis is near, and a visit waits.
-#: Also those from a look-up to the attempt to connect to the last good address beside it.
+#: A look-up has the same time before the opener also tries the last good address.
 ATTEMPT_DELAY = 0.1
 
-#: Seconds between two look-ups of the name that is connected to, and how many in a row must not
-#: have the address before it is given up: some servers tell a part of the addresses at a time.
+#: Seconds between two look-ups of a name in use, and how many look-ups in a row must lack the
+#: address in use before the opener gives it up. Some DNS servers answer only a part of the
+#: addresses each time.
 LOOK_UP_EVERY, LOOK_UPS = 5.0, 2
 
-#: What Redis says instead of taking a connection, before any command.
+#: What Redis says before any command, when it does not take the connection.
 _NOT_TAKEN = re.compile(r"\bDENIED\b|max number of clients")
 
-#: tcp(7): a connection ends by itself when what is sent on it is not acknowledged for so many
-#: milliseconds from the first repetition on, which is 0.7 s in all; and when it is idle, and nobody
-#: answers for so many seconds. The system of a Redis that hangs goes on acknowledging, so then its
-#: address is another's, or no packet gets through any more: a new connection may do, and a visit
-#: need not wait for its deadline to find out.
+#: Options of tcp(7) that end a dead connection. TCP_USER_TIMEOUT counts, in milliseconds, from the
+#: first time that the system repeats a packet that nobody acknowledges; this ends the connection
+#: after 0.7 s in all. The keep-alive options, in seconds, end an idle connection. The system of a
+#: Redis that hangs still acknowledges. So if nobody acknowledges, the address belongs to another
+#: machine, or no packet gets through. A new connection may help, long before the visit's deadline.
 DEAD_AFTER = {
     getattr(socket, name): value
     for name, value in (("TCP_USER_TIMEOUT", 300), ("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 1))
@@ -51,15 +52,15 @@ log = logging.getLogger("friendlyhello.visits")
 
 
 class Opened(NamedTuple):
-    """A connection that has been opened."""
+    """An open connection."""
 
     redis: Redis
     asking: bool = False
-    """Whether the node serves the key only to those who were sent to it, by ASKING."""
+    """Whether the node serves the key only after ASKING, as its slot is moving to the node."""
 
 
 class _Found(NamedTuple):
-    """A connection, and the address that it was opened to."""
+    """A connection, and the address at its other end."""
 
     redis: Redis
     ip: str
@@ -68,9 +69,9 @@ class _Found(NamedTuple):
 class Opener:
     """Opens connections to hosts.
 
-    :arg connection_class: of redis-py's.
-    :arg timeout: seconds that connecting may take once the name is looked up.
-    :arg says_moves: whether a name that leads elsewhere is worth a line in the log.
+    :arg connection_class: a class of redis-py.
+    :arg timeout: seconds that connecting may take after the name is looked up.
+    :arg says_moves: whether to log that a name leads to another address.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Opener:
         self._says_moves = says_moves
         self._class = connection_class
         self._timeout = timeout
-        self._good: dict[str, str] = {}  # host to the address that was connected to last
+        self._good: dict[str, str] = {}  # for each host, the address of its last connection
         self._comparing: asyncio.Task[list[str]] | None = None  # a look-up of the name in use
         self._compared_at = time.monotonic()
         self._missed = 0  # look-ups in a row without the address in use
@@ -87,15 +88,15 @@ class Opener:
     async def open(
         self, options: dict[str, Any], within: float = math.inf, *, to_primary: bool = False
     ) -> Redis:
-        """Open a connection to whichever address of a host answers first.
+        """Open a connection to the address of a host that answers a command first.
 
-        Not just whichever can be connected to: the system does that for a server that hangs.
-        While the name is looked up for long, or cannot be, the last good address is tried, too.
+        To accept a connection is not enough: the system does that for a server that hangs. When
+        the look-up of the name takes long or fails, the opener also tries the last good address.
 
-        :arg options: of redis-py's connection.
+        :arg options: for redis-py's connection.
         :arg within: seconds that the caller waits, if fewer than connecting may take.
-        :arg to_primary: whether an address is passed over that is a replica's, where it says so.
-        :raises OSError: when the name does not resolve, or no address can be connected to.
+        :arg to_primary: whether to refuse an address whose Redis says that it is a replica.
+        :raises OSError: when the name does not resolve, or no address accepts a connection.
         :raises RedisError: when Redis refuses.
         """
         host = options.get("host")
@@ -118,10 +119,11 @@ class Opener:
         return opened.redis
 
     def has_moved(self, host: str) -> bool:
-        """Tell whether a host's name no longer leads to the address that was connected to last.
+        """Tell whether a host's name no longer leads to the address of the last connection.
 
-        To be asked again and again, as nobody waits for the look-up, one every `LOOK_UP_EVERY`
-        seconds. While the name cannot be looked up, nothing has moved.
+        The caller asks again and again. A call begins a look-up or reads its result, and never
+        waits for it. There is one look-up every `LOOK_UP_EVERY` seconds. A look-up that fails
+        says nothing about a move.
         """
         if self._comparing is None:
             if host in self._good and time.monotonic() >= self._compared_at + LOOK_UP_EVERY:
@@ -153,7 +155,7 @@ class Opener:
         async with asyncio.timeout(self._timeout):
             if len(ips) == 1:
                 return _Found(await self._open_ip(options, ips[0]), ips[0])
-            # The last attempt has at least half of the time.
+            # The last attempt keeps at least half of the time.
             delay = min(ATTEMPT_DELAY, min(self._timeout, within) / 2 / len(ips))
             ways = [functools.partial(self._open_answering, options, ip, to_primary) for ip in ips]
             return await first(ways, delay=delay, discard=discard)
@@ -164,12 +166,12 @@ class Opener:
             async with closed_on_error(redis):
                 try:
                     await redis.ping()
-                except ResponseError as error:  # an answer, too
+                except ResponseError as error:  # an error is an answer, too
                     if _NOT_TAKEN.search(str(error)):
                         raise
                 try:
                     is_replica = to_primary and await _role(redis) == b"slave"
-                except ConnectionError:  # a proxy hangs up on a command that it does not know
+                except ConnectionError:  # a proxy may hang up at a command that it does not know
                     await close(redis)
                     return _Found(await self._open_ip(options, ip), ip)
                 if is_replica:
@@ -190,8 +192,8 @@ class Opener:
 
 
 async def _role(redis: Redis) -> object:
-    """Return what a Redis says that it is (https://redis.io/commands/role); None if nothing."""
-    with contextlib.suppress(ResponseError):  # it is not allowed, or not known
+    """Return the role that Redis tells (https://redis.io/commands/role); None if it tells none."""
+    with contextlib.suppress(ResponseError):  # Redis does not allow or know the command
         role = await redis.execute_command("ROLE")
         if isinstance(role, list) and role:
             return role[0]
@@ -207,7 +209,7 @@ async def close(redis: Redis) -> None:
 
 @contextlib.asynccontextmanager
 async def closed_on_error(redis: Redis) -> AsyncIterator[None]:
-    """Close a connection when what is done with it fails."""
+    """Close a connection when the body of the ``with`` block fails."""
     try:
         yield
     except BaseException:
@@ -216,5 +218,5 @@ async def closed_on_error(redis: Redis) -> AsyncIterator[None]:
 
 
 async def discard(opened: Opened | _Found) -> None:
-    """Close what is not used."""
+    """Close a connection that nobody uses."""
     await close(opened.redis)

@@ -1,4 +1,4 @@
-"""Probing: looking for a Redis that counts, one look after the other."""
+"""Probing: the search for a Redis that counts, probe after probe."""
 
 import asyncio
 import contextlib
@@ -9,24 +9,24 @@ from counter.connector import Connector
 from counter.delivery import Delivery, is_refusal
 from counter.redis_internals import was_cut
 
-#: Seconds between two probes for Redis, or checks of an idle connection. "Back within 2 s"
-#: rests on it.
+#: Seconds between two probes for Redis, or two checks of an idle connection. The promise "back
+#: within 2 s" depends on it.
 PROBE_EVERY = 0.5
 
-#: Seconds that a probe may take to connect, however long a visit may wait. A probe that is stuck
-#: costs no time: the next one starts beside it.
+#: The most seconds that a probe may take to connect, even if a visit may wait longer. A probe that
+#: is stuck costs no time: the next probe starts beside it.
 PROBE_TIMEOUT = 2.0
 
-#: Seconds after which a stuck probe is given up, longer than any that may still succeed takes. So
-#: a server that takes connections and never answers is not waited for while another has come.
+#: Seconds after which a stuck probe is given up. A probe that takes longer cannot succeed: its
+#: server accepts connections and never answers. Meanwhile another server may have its address.
 STUCK_AFTER = 5.0
 
-#: Times that the script is refused, or the connection ends at it, while a plain command is answered
-#: each time: after them visits count by plain commands. A proxy that knows no scripts hangs up on
-#: them, and so may a network that cuts connections, but not for so often.
+#: How many times in a row Redis must refuse the script, or the connection must end at the script,
+#: before visits count by plain commands. Each time, a plain command must get its answer. A proxy
+#: that knows no scripts closes the connection each time. A bad network does so less often.
 TRIES = 5
 
-#: Seconds between two tries to hand numbers on.
+#: Seconds between two attempts to hand numbers on.
 HAND_ON_EVERY = 0.05
 
 #: How a node says that another one has the key.
@@ -34,7 +34,7 @@ REDIRECTIONS = ("MOVED", "ASK")
 
 
 def is_cut(error: Exception) -> bool:
-    """Tell whether a connection that had been made has ended, so that another one may do."""
+    """Tell whether an open connection has ended. Then another connection may work."""
     return isinstance(error, CutError) or was_cut(error)
 
 
@@ -47,7 +47,7 @@ class Prober:
     """Opens connections on which Redis counts.
 
     :arg connector: the way to Redis.
-    :arg delivery: makes what a probe asks.
+    :arg delivery: makes the requests of the probes.
     :arg timeout: seconds that a visit may wait.
     """
 
@@ -57,9 +57,9 @@ class Prober:
         self._timeout = min(timeout, PROBE_TIMEOUT)
 
     async def find(self, on_error: Callable[[Exception], None]) -> RedisConnection:
-        """Return a connection on which Redis counts, once there is one.
+        """Look for Redis until it counts, and return the connection.
 
-        :arg on_error: is given what each probe meets.
+        :arg on_error: gets the error of each probe that fails.
         """
 
         async def look() -> RedisConnection:
@@ -73,12 +73,13 @@ class Prober:
         return await _first(look, PROBE_EVERY)
 
     async def probe(self) -> RedisConnection:
-        """Connect, and ask just what a visit asks, adding nothing.
+        """Connect, and send what a visit sends, but ask for no number.
 
-        With a token, so that no older one can be applied any more: what an older one got, if
-        nobody was shown it, is spare.
+        The request has a token, so Redis applies no older token after it. If an older token got
+        numbers that were not shown, they become spare.
 
-        :raises Exception: when there is no such Redis.
+        :return: a connection on which Redis counts.
+        :raises Exception: when Redis does not count.
         """
         request, why = self._delivery.request(0), ""
         for _ in range(TRIES if request.sequence else 0):
@@ -88,7 +89,7 @@ class Prober:
                 if not isinstance(error, CutError) and not is_refusal(error):
                     raise
                 why = self._connector.reason(error)
-            # Where no command is answered, it is not the script that is refused.
+            # If Redis does not answer a plain command either, it did not refuse the script.
             (await self._connect_and_ask(self._delivery.plain_request(0))).close()
             request = self._delivery.tokens.request(0)
         if why:
@@ -96,9 +97,9 @@ class Prober:
         return await self._connect_and_ask(self._delivery.request(0))
 
     async def hand_on(self) -> None:
-        """Leave to others what Redis has for this process, and nobody was shown.
+        """Make the numbers that were not shown spare, so that other servers get them.
 
-        :raises Exception: when Redis does not take it.
+        :raises Exception: when Redis does not take them.
         """
         while not self._delivery.tokens.settled:
             try:
@@ -111,7 +112,7 @@ class Prober:
     async def _connect_and_ask(self, request: Request) -> RedisConnection:
         """Open a connection on which Redis answers a request in time.
 
-        A visit may have to wait for the request under way and then for its own, so a Redis
+        A visit may have to wait for two requests: the one under way, and then its own. So a Redis
         that takes more than half the deadline to reply cannot serve.
         """
         connection = RedisConnection(*await self._connector.try_once())
@@ -120,7 +121,7 @@ class Prober:
             async with asyncio.timeout_at(deadline):
                 replies = await connection.ask(self._delivery.waiting(request, deadline))
             if self._delivery.numbers(replies, request)[0].stop > MAX_NUMBER:
-                raise OverflowError("the counter is at its 64-bit end")
+                raise OverflowError("the counter has reached the end of its 64 bits")
         except BaseException:
             connection.close()
             raise
@@ -130,8 +131,9 @@ class Prober:
 async def _first(probe: Callable[[], Awaitable[RedisConnection]], every: float) -> RedisConnection:
     """Return the first connection that a probe finds.
 
-    :arg probe: opens a connection that counts, or raises; it ends at some time.
-    :arg every: seconds between two probes. A stuck one may stay so, so the next is a fresh one.
+    :arg probe: opens a connection that counts, or raises. It must end at some time.
+    :arg every: seconds between the starts of two probes. A probe may be stuck, so the next one does
+        not wait for it.
     """
     found: asyncio.Future[RedisConnection] = asyncio.get_running_loop().create_future()
 

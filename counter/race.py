@@ -1,4 +1,4 @@
-"""A race: several ways to one end, or one way several times, of which the first is taken."""
+"""A race between several ways to a result, or several attempts at one way. The first wins."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 Prize = TypeVar("Prize")
 
-#: Begins a way.
+#: Begins an attempt.
 Way = Callable[[], Coroutine[Any, Any, Prize]]
 
 
@@ -16,15 +16,14 @@ async def first(
     delay: float = 0.0,
     discard: Callable[[Prize], Awaitable[None]],
 ) -> Prize:
-    """Return what the first way leads to; the others are given up.
+    """Return the result of the first way that succeeds, and cancel the others.
 
     asyncio has such a race for connecting only, and uvloop has none.
 
     :arg ways: at least one.
-    :arg delay: seconds from the start of one to that of the next, which starts at once when
-        another has failed.
-    :arg discard: is given what is not returned, as two may get there in the same moment.
-    :raises Exception: the error of the one that failed last, when all do.
+    :arg delay: seconds between the starts of two ways. When a way fails, the next starts at once.
+    :arg discard: gets each further result: two ways may succeed at the same moment.
+    :raises Exception: when all ways fail, the error of the way that failed last.
     """
     tasks: list[asyncio.Task[Prize]] = []
     try:
@@ -39,7 +38,10 @@ async def first(
 async def _winner(
     ways: Iterable[Way[Prize]], delay: float, tasks: list[asyncio.Task[Prize]]
 ) -> asyncio.Task[Prize]:
-    """Begin the ways, as long as none has got there, and keep them in a list."""
+    """Begin one way after another until one succeeds, and return it.
+
+    :arg tasks: gets the task of each way that has begun.
+    """
     left = iter(ways)
     pending: set[asyncio.Task[Prize]] = set()
     error: BaseException | None = None
@@ -65,13 +67,13 @@ async def _winner(
 async def first_to_end(
     way: Way[Prize], *, every: float, discard: Callable[[Prize], Awaitable[None]]
 ) -> Prize:
-    """Return what a way leads to, which is begun anew beside one that is stuck.
+    """Return the result of the first attempt that ends. Begin more attempts while all are stuck.
 
-    :arg way: may be under way many times at once.
-    :arg every: seconds from the start of one to that of the next, as long as none has ended. That
-        a later one takes too long is no end: the first may still get there.
-    :arg discard: is given what is not returned.
-    :raises Exception: the error of the first one to end, when it fails.
+    :arg way: begins an attempt. Many may be under way at once.
+    :arg every: seconds between the starts of two attempts, as long as none has ended. A timeout of
+        a later attempt does not count as an end: the first attempt may still succeed.
+    :arg discard: gets each result that is not returned.
+    :raises Exception: when the first attempt to end has failed, its error.
     """
     tasks: list[asyncio.Task[Prize]] = []
     ended: list[asyncio.Task[Prize]] = []
@@ -101,7 +103,7 @@ async def _give_up(
 
 
 async def cancel(tasks: Iterable[asyncio.Task[Prize]]) -> list[Prize | BaseException]:
-    """Cancel tasks, wait until they have ended, and return how each did."""
+    """Cancel tasks, wait until they have ended, and return the result or error of each."""
     ending = list(tasks)
     for task in ending:
         task.cancel()

@@ -1,7 +1,7 @@
 """The private parts of redis-py that the counter uses, each with its reason.
 
-No other module of the package reaches behind redis-py's public interface, so that a new version
-of it has to be checked against this page alone. ``tests/test_house.py`` names the version.
+No other module of the package uses private parts of redis-py. So for a new version of redis-py,
+only this module must be checked. ``tests/test_house.py`` names the version.
 """
 
 import asyncio
@@ -10,11 +10,11 @@ from typing import Any
 from redis.asyncio import Redis, SSLConnection
 from redis.exceptions import ConnectionError, ResponseError
 
-#: Seconds that closing waits for the other end's close of TLS: a server that hangs sends none, and
-#: asyncio would keep the connection open for half a minute.
+#: Seconds to wait at the end of a TLS connection until the other end closes TLS, too. A server that
+#: hangs does not close it, and asyncio would keep the connection open for half a minute.
 TLS_CLOSE_TIMEOUT = 0.5
 
-#: What the system, or a stream, says of a connection that has ended.
+#: What the system, or a stream, raises when a connection has ended.
 _ENDINGS = (
     ConnectionResetError,
     ConnectionAbortedError,
@@ -24,12 +24,12 @@ _ENDINGS = (
 
 
 class NamedSSLConnection(SSLConnection):
-    """TLS to an address, whose certificate is for the name that it was looked up by.
+    """TLS to an IP address. The certificate must be for the name that was looked up.
 
-    redis-py takes the certificate's name from the host that it connects to, and offers no other
-    way to set it, or how long closing may take, than this method's result.
+    redis-py expects the certificate to name the host that it connects to, here the IP address.
+    Only the result of ``_connection_arguments`` can change this, and how long closing may take.
 
-    :arg server_name: the name that the certificate is for.
+    :arg server_name: the name that the certificate must be for.
     """
 
     def __init__(self, *, server_name: str, **options: Any) -> None:
@@ -45,11 +45,11 @@ class NamedSSLConnection(SSLConnection):
 
 
 def was_cut(error: Exception) -> bool:
-    """Tell whether a connection that had been made has ended, so that the next one may last.
+    """Tell whether an open connection has ended. Then the next connection may last.
 
-    Of redis-py's errors none says so: the same stands for a Redis that refuses the connection, and
-    only what was being handled when it was raised tells them apart; or the text, where Redis has
-    taken the connection to say that it takes no more.
+    redis-py raises the same error when Redis refuses a connection. Only the error's context tells
+    the two apart. Redis may also accept a connection just to say that it takes no more. Then only
+    the error's text tells.
     """
     made = error.__context__ is None or isinstance(error.__context__, _ENDINGS)
     return type(error) is ConnectionError and made and "number of clients" not in str(error)
@@ -58,14 +58,14 @@ def was_cut(error: Exception) -> bool:
 def take_over(redis: Redis, protocol: asyncio.Protocol) -> asyncio.StreamWriter:
     """Give the transport of an idle client to another protocol.
 
-    redis-py has no way to hand over its connection: its reader and writer are private, and so is
-    what the reader has read ahead.
+    redis-py has no way to hand over its connection: its reader and writer are private, and so are
+    the bytes that the reader has read ahead.
 
-    :arg redis: connected, and idle; it is not to be used any more.
+    :arg redis: a client that is connected and idle. The caller must not use it any more.
     :arg protocol: receives what Redis sends from now on.
-    :return: the writer; the transport is closed when it is collected.
+    :return: the writer. When Python collects the writer, it closes the transport.
     :raises ResponseError: when Redis has said why it does not take the connection.
-    :raises ConnectionError: when Redis has sent what it was not asked for, or has gone.
+    :raises ConnectionError: when Redis has sent something unasked, or has closed the connection.
     """
     connection, redis.connection = redis.connection, None
     assert connection is not None
@@ -78,6 +78,6 @@ def take_over(redis: Redis, protocol: asyncio.Protocol) -> asyncio.StreamWriter:
         said, end, _ = bytes(reader._buffer).partition(b"\r\n")  # type: ignore[attr-defined]
         if said.startswith(b"-") and end:
             raise ResponseError(said[1:].decode(errors="replace").removeprefix("ERR "))
-        raise ConnectionError("Redis sent what it was not asked for, or closed the connection")
+        raise ConnectionError("Redis sent something unasked, or closed the connection")
     writer.transport.set_protocol(protocol)
     return writer

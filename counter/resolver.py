@@ -1,9 +1,8 @@
-"""DNS look-ups that never hold up the program, and of which a bounded number hangs.
+"""DNS look-ups that never hold up the program. The number of look-ups that hang is bounded.
 
-A look-up cannot be ended: `getaddrinfo` returns when the system's resolver gives up, with the
-default of resolv.conf(5) ten seconds or more after it began. So all who ask for a name at a time
-share its look-ups, of whichever connection they are, and a new one begins beside those that
-hang, as the network may have been back since.
+Nothing can end a look-up: `getaddrinfo` returns when the system's resolver gives up. With the
+defaults of resolv.conf(5) this takes ten seconds or more. So all connections that need a name share
+its look-ups. A new look-up begins beside those that hang, because the network may be back by then.
 """
 
 import asyncio
@@ -16,38 +15,40 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Look-ups under way at once in a process, each a thread. The manifests allow a container 64.
+#: Look-ups that a process may have under way at once. Each is a thread. The manifests allow a
+#: container 64 threads.
 MAX_LOOK_UPS = 16
 
-#: Seconds after which a look-up hangs, and the next one of the name may begin. The resolver asks
-#: again after five, so that with the eight that one name may have there is a question on its way
-#: in less than every second.
+#: Seconds after which a look-up counts as hanging, and the next look-up of the name may begin. The
+#: system's resolver sends its question again only after five seconds. One name may have eight
+#: look-ups, so together they send a question at least every second.
 HANGS_AFTER = 0.6
 
 
 @dataclass
 class _Name:
-    """The look-ups of one host, and those who wait for them."""
+    """The look-ups of one host, and the callers that wait for them."""
 
     under_way: list[threading.Thread] = field(default_factory=list)
-    """The one that began last is last."""
+    """In the order in which they began."""
     begun: float = 0.0
-    """When it did, on the monotonic clock."""
+    """When the last one began, in seconds of the monotonic clock."""
     waiting: set[asyncio.Future[list[str]]] = field(default_factory=set)
 
 
-_lock = threading.Lock()  # held by the event loop and by look-ups, for no time
+_lock = threading.Lock()  # the event loop and the look-ups hold it for a few microseconds
 _names: dict[str, _Name] = {}
 
 
 async def resolve(host: str) -> list[str]:
-    """Return the addresses of a host, in the order in which they are to be tried.
+    """Return the addresses of a host, in the order in which to try them.
 
-    The loop would look them up in a few threads of its pool, which a resolver that hangs fills,
-    and which the end of the program waits for. Nobody waits for these.
+    The event loop's own look-ups run in a pool of a few threads. A resolver that hangs would fill
+    the pool, and the program would wait for the pool at its end. Nobody waits for these threads.
 
-    :arg host: a name, or an address, which is returned as it is.
-    :raises OSError: when the name does not resolve, or too many look-ups hang to begin another.
+    :arg host: a name, or an IP address, which is returned as it is.
+    :raises OSError: when the name does not resolve, or so many look-ups hang that no other may
+        begin.
     """
     with contextlib.suppress(ValueError):
         return [str(ipaddress.ip_address(host))]
@@ -67,10 +68,12 @@ async def resolve(host: str) -> list[str]:
 
 
 def _begin_if_due(host: str) -> None:
-    """Begin a look-up of a name, unless one that may still answer is under way.
+    """Begin a look-up of a name, unless one is under way that does not hang.
 
-    A name has others beside one that hangs as long as there is room: of what is allowed in all,
-    each name has the same share, and so has one that is not there yet.
+    While look-ups of the name hang, others begin beside them as long as there is room. All names
+    have equal shares of the look-ups. One more share is kept for a new name.
+
+    :raises OSError: when the name has no look-up, and none may begin.
     """
     name = _names.setdefault(host, _Name())
     numbers = [len(one.under_way) for one in _names.values() if one.under_way]
@@ -84,7 +87,7 @@ def _begin_if_due(host: str) -> None:
         raise OSError(f"cannot resolve {host}: too many look-ups of names hang")
     thread = threading.Thread(target=_look_up, args=(host,), name=f"look-up of {host}", daemon=True)
     try:
-        thread.start()  # it cannot end before the lock is free
+        thread.start()  # at its end it needs the lock, so it is in the list before it ends
     except RuntimeError:
         if not name.under_way:
             raise OSError(f"cannot resolve {host}: the system allows no more threads") from None
@@ -99,26 +102,26 @@ def _look_up(host: str) -> None:
         addresses = _in_order(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
     except OSError as error:
         failure = error.strerror or str(error)
-    except ValueError:  # another server has told a label that is too long, or empty
+    except ValueError:  # a sentinel or a node has sent a name with a label too long, or empty
         failure = "it is no host name"
     with _lock:
         name, thread = _names[host], threading.current_thread()
         is_last = name.under_way[-1] is thread
         name.under_way.remove(thread)
         if failure and not is_last:
-            return  # the one that was asked later may know better
+            return  # a look-up that began later may succeed
         name.begun = 0.0
         waiting = list(name.waiting)
         _forget_if_idle(host)
     for answer in waiting:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+        with contextlib.suppress(RuntimeError):  # it is raised when the loop is closed
             answer.get_loop().call_soon_threadsafe(_finish, answer, host, addresses, failure)
 
 
 def _finish(
     answer: asyncio.Future[list[str]], host: str, addresses: list[str], failure: str
 ) -> None:
-    if answer.done():  # whoever asked has given up, or has had another answer
+    if answer.done():  # the caller has given up, or has had another answer
         return
     if failure:
         answer.set_exception(OSError(f"cannot resolve {host}: {failure}"))
@@ -132,14 +135,14 @@ def _forget_if_idle(host: str) -> None:
 
 
 def _in_order(found: list[Any]) -> list[str]:
-    """Return the addresses that `getaddrinfo` found, each family's in turn.
+    """Return the addresses that `getaddrinfo` found: one of each family in turn.
 
-    It sorts them by which are likely to do, so where IPv6 is broken, all of its addresses would be
-    tried first (https://www.rfc-editor.org/rfc/rfc8305#section-4).
+    `getaddrinfo` puts first what it expects to work. Where IPv6 is broken, all IPv6 addresses would
+    be tried before the first IPv4 address (https://www.rfc-editor.org/rfc/rfc8305#section-4).
     """
     families: dict[int, list[str]] = {}
     for family, _, _, _, (address, _, *more) in found:
-        if more and more[1]:  # a link-local address means nothing without its link
+        if more and more[1]:  # a link-local address is useless without its link
             address = f"{address}%{more[1]}"
         families.setdefault(family, []).append(address)
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*families.values()))

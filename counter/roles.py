@@ -1,4 +1,4 @@
-"""What the counter asks of its users, and its parts of each other."""
+"""Protocols: what the counter needs from its users, and what its parts need from each other."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -6,12 +6,12 @@ from typing import Literal, Protocol
 from counter.tokens import Numbers
 
 #: Why a visit got no number: the counter was off, too many visits waited, Redis did not answer
-#: within the deadline, Redis answered with an error or not at all, the server was stopping.
+#: within the deadline, Redis answered with an error or not at all, or the server was stopping.
 Reason = Literal["off", "crowded", "timeout", "error", "stopping"]
 
 
 class Observer(Protocol):
-    """Is told what becomes of visits."""
+    """Hears which visits get a number."""
 
     def counted(self, visits: int, seconds: float) -> None:
         """Take note of visits that one command has counted.
@@ -24,36 +24,52 @@ class Observer(Protocol):
 
 
 class Asker(Protocol):
-    """Whoever asks for numbers."""
+    """Asks for numbers."""
 
     @property
     def are_waiting(self) -> bool:
         """Whether visits wait for their number."""
 
     def take(self) -> tuple[int, float]:
-        """Return how many numbers the next request asks for, none with 0, and its deadline."""
+        """Begin the next batch.
+
+        :return: how many visits it has (0 when none waits), and their deadline, in seconds of the
+            loop's clock.
+        """
 
     def counted(self, numbers: Sequence[Numbers], seconds: float, exactly_once: bool) -> None:
-        """Take the numbers of a request, and the seconds that it took."""
+        """Take the numbers of a request.
+
+        :arg seconds: from sending the request to its reply.
+        :arg exactly_once: whether a number that is not shown can be given back.
+        """
 
     def uncounted(self, reason: Literal["timeout", "error", "stopping"]) -> None:
-        """Hear that nobody who waits gets a number."""
+        """Hear that no visit that waits gets a number."""
 
 
 class Beside(Protocol):
-    """What is sent beside the visits, for others to see; the counter does not know its meaning."""
+    """Commands that go beside the visits. The counter does not know their meaning."""
 
     def commands(self, key: str, shown: int, visits: int, scripts: bool) -> Sequence[bytes]:
-        """Return commands, as `packed` makes them, that go after a request; mostly none.
+        """Return the commands to send after a request, as `packed` makes them; mostly none.
 
         :arg key: of the process's record in Redis, a hash.
-        :arg shown: visits that the process had shown before.
-        :arg visits: how many the request asks for.
+        :arg shown: how many numbers the process has shown so far.
+        :arg visits: how many numbers the request asks for.
         :arg scripts: whether Redis runs scripts, as far as is known.
         """
 
     def refused(self, why: str) -> None:
-        """Hear of an error that one of them got: its first word, a colon, the error's text."""
+        """Hear that Redis refused one of the commands.
+
+        :arg why: the command's first word, a colon, and the text of the error.
+        """
 
     def was_away(self, start: float, end: float, reason: str) -> None:
-        """Hear that the process was without Redis; in seconds of the monotonic clock."""
+        """Hear that the process was without Redis, and now has Redis again.
+
+        :arg start: when Redis went, in seconds of the monotonic clock.
+        :arg end: when Redis was back, in seconds of the same clock.
+        :arg reason: why visits were not counted at first.
+        """

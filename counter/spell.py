@@ -3,8 +3,8 @@
 import logging
 import time
 
-#: Reasons that are logged, one line each. A probe finds one twice a second, and some name an
-#: address or a port that changes.
+#: How many different reasons are logged in one spell, one line each. There are two probes a second,
+#: and some reasons name an address or a port that changes each time.
 MAX_REASONS = 8
 
 log = logging.getLogger("friendlyhello.visits")
@@ -20,11 +20,11 @@ class Spell:
         self.start = time.monotonic()
         """When it began, in seconds of the monotonic clock."""
         self.first_reason = self.reason = reason
-        """Why it began, and why it goes on."""
+        """Why it began; ``reason`` is why it goes on."""
         self._said: set[str] = set()
 
     def say(self, reason: str) -> None:
-        """Go on, for a reason that is logged when it is a new one."""
+        """Note why the spell goes on, and log the reason if it is new."""
         self.reason = reason
         if reason not in self._said and len(self._said) < MAX_REASONS:
             log.warning("counter %s: %s", "still off" if self._said else "off", reason)

@@ -7,14 +7,14 @@
 -- A range is " LAST COUNT": COUNT numbers, the last of which is LAST. The record keeps the newest
 -- token as "SEQUENCE RANGES". The reply is that text; or LAST alone, where no number was spare.
 
-local KEPT, MOST = 90000, 128 -- a day and an hour; groups that a token reads, less one
+local KEPT, MOST = 90000, 128 -- a day and an hour; a token reads one more group than MOST
 local EXACT = 1e14 -- Lua writes larger numbers inexactly, so they are never spare
 local format = '^(%d+) (%d+) (%d+) (%d+) (%d)(.*)$'
 local sequence, visits, shown, known, renew, unshown = ARGV[1]:match(format)
 -- If Redis applied this token or a newer one before, the script changes no number.
 local newest, got = (redis.call('HGET', KEYS[2], 'token') or ''):match('^(%d+)(.*)$')
 if newest and tonumber(sequence) <= tonumber(newest) then
-  redis.call('EXPIRE', KEYS[2], KEPT) -- a write: a WAIT that follows needs one
+  redis.call('EXPIRE', KEYS[2], KEPT) -- this is a write, and a WAIT after it needs a write
   return {ok = newest .. got}
 end
 -- A newest token above KNOWN has made UNSHOWN spare. The process showed none of its numbers.
@@ -23,12 +23,12 @@ local left, ranges, dropped, total = tonumber(visits), '', ''
 local are_spare = redis.call('ZRANGE', KEYS[3], 0, 0)[1] or unshown ~= ''
 if are_spare or not newest or renew == '1' then
   total = redis.call('INCRBY', KEYS[1], 0) -- INCRBY must fail before a spare number moves, or never
-  redis.call('HSET', KEYS[2], 'visits', shown) -- and so must HSET
+  redis.call('HSET', KEYS[2], 'visits', shown) -- HSET must fail here, too, or never
   redis.call('EXPIRE', KEYS[2], KEPT)
 end
 if are_spare and math.abs(total) < EXACT then
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], '(' .. total, '+inf') -- the counter gives these again
-  redis.call('ZADD', KEYS[3], 'XX', 0, '') -- and so must ZADD; this one changes nothing
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '(' .. total, '+inf') -- the counter will reach these
+  redis.call('ZADD', KEYS[3], 'XX', 0, '') -- no change; ZADD must fail here, or never
   for last, count in unshown:gmatch(' (%-?%d+) (%d+)') do
     if count ~= '0' and tonumber(last) <= total and math.abs(last) < EXACT then
       local below = redis.call('ZRANGEBYSCORE', KEYS[3], last - count, last - count)[1]
@@ -55,6 +55,6 @@ if left > 0 or ranges == '' then
   ranges = ranges .. ' ' .. last .. ' ' .. left
 end
 local put = redis.pcall('HSET', KEYS[2], 'token', sequence .. ranges, 'visits', shown + visits)
-if type(put) == 'table' then redis.call('INCRBY', KEYS[1], 0 - left) return put end -- refused
+if type(put) == 'table' then redis.call('INCRBY', KEYS[1], 0 - left) return put end -- HSET failed
 if left == tonumber(visits) and dropped == '' and math.abs(total) < EXACT then return total end
 return {ok = sequence .. ranges .. dropped}

@@ -1,4 +1,4 @@
-"""What is sent to have visits counted exactly once: tokens, which `token.lua` applies.
+"""Tokens: the server sends one with each batch, and `token.lua` applies each token once.
 
 A token has the id of the process and a sequence number. Redis applies a token once, and answers the
 numbers that the token got, however often the token comes. A process has one batch under way at a
@@ -23,18 +23,18 @@ KEY = "counter"
 
 SCRIPT = Path(__file__).with_name("token.lua").read_bytes()
 
-#: By which Redis knows the script (https://redis.io/docs/latest/commands/evalsha/).
+#: The digest by which Redis knows the script (https://redis.io/docs/latest/commands/evalsha/).
 DIGEST = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 
 #: Consecutive numbers.
 Numbers = range
 
-#: What the script answers, but for the last number alone.
+#: The script's answer, if it is not one number alone.
 _STATE = re.compile(rb"\+([0-9]{1,16})((?: -?[0-9]{1,19} [0-9]{1,9})+)( dropped)?")
 
 
 class SupersededError(RedisError):
-    """A newer token of the process was applied before this one, which so gets nothing."""
+    """Redis applied a newer token of the process before this one. So this token gets no number."""
 
 
 def process_key(process_id: str, counter: str = KEY) -> str:
@@ -43,7 +43,7 @@ def process_key(process_id: str, counter: str = KEY) -> str:
 
 
 def spares_key(counter: str) -> str:
-    """Return the key of the numbers that were counted and shown to nobody."""
+    """Return the key of the spare numbers: they were counted, and not shown."""
     return f"{{{counter}}}:spares"
 
 
@@ -56,20 +56,20 @@ class Tokens:
     def __init__(self, counter: str) -> None:
         self._counter = counter
         self._sequence = 0  # of the newest token
-        self._asked = 0  # of the newest one that asked for numbers
-        self._known = 0  # of the newest one whose reply is known
-        self._renewing = 1  # of the first one that has the record kept anew, until one is known
-        self._awaited = 0  # of the one whose numbers visits wait for; 0 when none do
-        self._unshown: list[Numbers] = []  # that no token has given back
-        self._given_back: list[Numbers] = []  # by each token since the known one
+        self._asked = 0  # of the newest token that asked for numbers
+        self._known = 0  # of the newest token whose reply is known
+        self._renewing = 1  # tokens prolong the record until this one, or a newer one, is known
+        self._awaited = 0  # of the token whose numbers visits wait for; 0 when no visit waits
+        self._unshown: list[Numbers] = []  # not shown, and not yet given back by a token
+        self._given_back: list[Numbers] = []  # given back by each token since the known one
         self.shown = 0
-        """Numbers that were shown."""
+        """How many numbers were shown."""
         self.has_dropped = False
         """Whether Redis had spare numbers that nobody can read."""
 
     @functools.cached_property
     def process_id(self) -> str:
-        """What tells this process from all others; made late, as the process may be forked."""
+        """The random id of this process. It is made at its first use, after the process forks."""
         return secrets.token_urlsafe(12)
 
     @property
@@ -79,17 +79,17 @@ class Tokens:
 
     @property
     def settled(self) -> bool:
-        """Whether Redis has no numbers for this process that nobody was shown."""
+        """Whether each number that Redis gave this process was shown, or is spare."""
         return self._known >= self._asked and not self._unshown and not self._given_back
 
     def request(self, visits: int) -> Request:
-        """Return a request with a new token; no older token is applied after this one.
+        """Return a request with a new token. Redis applies no older token after this one.
 
-        :arg visits: how many numbers to ask for; with 0 the token only settles the older ones.
+        :arg visits: how many numbers to ask for; with 0 the token only settles the older tokens.
         """
         assert visits >= 0
         assert not self._awaited, "it would make spare numbers of what visits still wait for"
-        # A token whose reply is not known may have given some back: the next one gives the same.
+        # A token whose reply is not known may have given numbers back: later ones name the same.
         if self._unshown and self._sequence == self._known:
             self._given_back, self._unshown = _joined(self._unshown), []
         self._sequence += 1
@@ -113,11 +113,11 @@ class Tokens:
     def numbers(self, reply: bytes, request: Request) -> Sequence[Numbers]:
         """Return the numbers that a request got, as many as it asked for.
 
-        :raises SupersededError: when a newer token was applied before.
-        :raises ValueError: when this is no reply to the request.
+        :raises SupersededError: when Redis applied a newer token before.
+        :raises ValueError: when the reply does not answer the request.
         """
         got = self._got(reply, request)
-        # A newer one may have left these numbers to others.
+        # A newer token may have made these numbers spare.
         assert not request.visits or request.sequence == self._awaited == self._sequence
         if request.sequence > self._known:
             self._known, self._awaited, self._given_back = request.sequence, 0, []
@@ -143,22 +143,22 @@ class Tokens:
         return got
 
     def renew(self) -> None:
-        """Have Redis keep the record for as long as it can from the next token on."""
+        """Make the next tokens prolong the record in Redis, until one is known to have done so."""
         self._renewing = self._sequence + 1
 
     def abandon(self) -> None:
-        """Let no visit wait for the newest token any more: its numbers will be spare."""
+        """Give up the newest token. No visit waits for its numbers; they become spare."""
         self._awaited = 0
 
     def give_back(self, numbers: Numbers) -> None:
-        """Leave numbers that a token got, and that nobody was shown, to the next visits."""
+        """Give numbers of a token back, because they were not shown. The next visits get them."""
         self._unshown.append(numbers)
         self.shown -= len(numbers)
         assert self.shown >= 0
 
 
 def _joined(numbers: Iterable[Numbers]) -> list[Numbers]:
-    """Return the same numbers, neighbours as one."""
+    """Return the same numbers, in ascending order. Ranges that touch become one."""
     joined: list[Numbers] = []
     for one in sorted(numbers, key=lambda one: one.start):
         if joined and joined[-1].stop == one.start:

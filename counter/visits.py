@@ -26,15 +26,15 @@ class Visits:
     """Gives each visit its number.
 
     :arg url: where Redis is, as `counter.connector.Connector` reads it.
-    :arg password: asked for at each connection, and used instead of the URL's own.
-    :arg sentinel_password: the sentinels' own, likewise.
+    :arg password: is called for each connection; its result replaces the password in the URL.
+    :arg sentinel_password: the same for the sentinels.
     :arg timeout: seconds from a visit's arrival to its number, looking up the name,
         connecting, sending and reading included.
     :arg wait: replicas that must have acknowledged a number before it is shown
         (https://redis.io/commands/wait).
-    :arg max_waiting: visits that may wait at once; those past it get no number.
-    :arg observer: is told how many visits get a number, how fast, and how many do not.
-    :arg beside: says what is sent beside the visits, if anything is.
+    :arg max_waiting: visits that may wait at once. Further visits get no number.
+    :arg observer: hears how many visits get a number, how fast, and how many get none.
+    :arg beside: gives the commands that go beside the visits, if there are any.
     :raises ValueError: when the URL cannot be read.
     :raises OSError: when a certificate that the URL names cannot be loaded.
     """
@@ -59,7 +59,7 @@ class Visits:
             sentinel_password=sentinel_password,
             timeout=min(timeout, PROBE_TIMEOUT),
         )
-        """Return a way to the same Redis, for a connection of one's own."""
+        """Return a connector to the same Redis, for a caller that needs its own connection."""
         connector = self.new_connector(says_moves=True)
         self._delivery = Delivery(KEY, wait)
         self._link = Link(connector, self._delivery, timeout=timeout, beside=beside)
@@ -79,7 +79,7 @@ class Visits:
 
     @property
     def exactly_once(self) -> bool:
-        """Whether Redis runs the script, as far as is known; else visits count at most once."""
+        """Whether Redis runs the script, as far as is known. If not, visits count at most once."""
         return self._delivery.exactly_once
 
     @property
@@ -89,12 +89,12 @@ class Visits:
 
     @property
     def warning(self) -> str:
-        """What an operator should know of Redis; empty when there is nothing."""
+        """A warning about Redis for the operator; empty when there is none."""
         return self._lookout.eviction.warning
 
     @property
     def process_id(self) -> str:
-        """What tells this process from all others in Redis; made late, as it may be forked."""
+        """The random id of this process in Redis. It is made at its first use, after forks."""
         return self._delivery.tokens.process_id
 
     @property
@@ -103,7 +103,7 @@ class Visits:
         return self._delivery.tokens.shown
 
     async def start(self, within: float) -> None:
-        """Find Redis before the first visit asks for it; not found, the counter starts off.
+        """Find Redis before the first visit needs it. If this fails, the counter starts off.
 
         :arg within: seconds to wait for Redis.
         """
@@ -112,8 +112,8 @@ class Visits:
     async def count(self) -> int | None:
         """Count one visit.
 
-        :return: its number, or None when Redis did not give one in time. A number that is not
-            shown after all is to be given back.
+        :return: its number, or None when Redis did not give one in time. If the caller does not
+            show the number, it must call `give_back`.
         """
         if not self._lookout.is_looking:
             self._lookout.begin()
@@ -128,17 +128,17 @@ class Visits:
             raise
 
     def give_back(self, number: int) -> None:
-        """Leave a number that nobody was shown to the next visit.
+        """Give a number back, because it was not shown. The next visit gets it.
 
-        :arg number: what `count` has returned.
+        :arg number: the result of `count`.
         """
         self._batches.give_back(number)
 
     async def close(self) -> None:
-        """Stop counting; visits that wait get no number.
+        """Stop counting. Visits that wait get no number.
 
-        Numbers that nobody was shown are left to the others.
+        Other servers get the numbers that were not shown.
         """
         self._batches.close()
-        await asyncio.sleep(0)  # whoever has just got a number may give it back
+        await asyncio.sleep(0)  # a caller that has just got its number may give it back
         await self._lookout.close()
