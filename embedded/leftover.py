@@ -1,4 +1,4 @@
-"""A Valkey that a killed server, or a killed keeper, has left over."""
+"""A leftover: a Valkey that still runs after its server or its keeper was killed."""
 
 import contextlib
 import fcntl
@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-#: Valkey's lock, seen from DIR. Valkey holds it until it is gone, and it names its process.
+#: Valkey's lock file, in DIR. Valkey holds the lock until it is gone. The file names its process.
 LOCK = Path("run/valkey.lock")
 
 #: Seconds that a Valkey gets to end.
@@ -15,14 +15,14 @@ STOP = 3.0
 
 
 def outlast(lock: int, patience: float) -> None:
-    """Take Valkey's lock. One that is left over is about to stop, or is stopped.
+    """Take Valkey's lock. Wait for a leftover to end, and kill it if it does not.
 
-    While the lock is held, the group of the process that it names is Valkey and what Valkey has
-    forked. So the number cannot have become that of another program, as one in a file might.
+    The lock file names a process group. While the lock is held, this group is Valkey and what
+    Valkey has forked. So the number cannot belong to another program by now.
 
     :arg lock: the open lock file.
     :arg patience: seconds until the leftover is killed.
-    :raises BlockingIOError: when it is there still, `STOP` seconds later.
+    :raises BlockingIOError: when the leftover still runs `STOP` seconds after that.
     """
     kill_at = time.monotonic() + patience
     give_up_at = kill_at + STOP
@@ -34,6 +34,6 @@ def outlast(lock: int, patience: float) -> None:
             if now > give_up_at:
                 raise
             if now > kill_at and (group := os.pread(lock, 10, 0)):
-                with contextlib.suppress(ProcessLookupError, PermissionError):  # it ends
+                with contextlib.suppress(ProcessLookupError, PermissionError):  # it is ending
                     os.killpg(int(group), signal.SIGKILL)
             time.sleep(0.01)

