@@ -1,4 +1,4 @@
-"""What one client may take of the server, so that the others always get theirs."""
+"""What one client may take of the server, so that the other clients always get their share."""
 
 import contextlib
 import os
@@ -11,53 +11,55 @@ if sys.platform != "win32":
 
 #: What a connection may take.
 HTTP = {
-    # Browsers and balancers stay below 8 kB; what is longer is refused as it is read.
+    # Bytes. Browsers and balancers stay below 8 kB. The server refuses longer headers at once.
     "max_header_size": 16 * 1024,
-    # No page takes a body. One that was announced longer is refused unread.
+    # Bytes. No page takes a body. The server refuses a longer one without reading it.
     "max_body_size": 64 * 1024,
-    # Seconds for such a body: one packet, or a few over a bad line.
+    # Seconds for such a body: it is one packet, or a few over a bad line.
     "body_timeout": 10.0,
-    # Seconds for a request's headers, from their first byte on: as long for them.
+    # Seconds for the headers of a request, from their first byte on.
     "header_timeout": 10.0,
-    # Seconds in which a client has to read some of a long answer. It is not the time that a
-    # connection may be idle: a balancer may need that to be long, and nobody needs this.
+    # Seconds in which a client must read some of a long answer. The idle timeout is another limit:
+    # a balancer may need a long one, and no client needs a long write timeout.
     "write_timeout": 60.0,
 }
 
-#: Connections that may wait to be accepted; the system lowers it to its own limit.
+#: Connections that may wait until the server accepts them. The system may lower this number.
 BACKLOG = 4096
 
-#: Descriptors that clients leave to the rest: connections to Redis and its sentinels, one more of
-#: each while they are looked for, DNS, a file that is sent, /metrics, a Valkey that starts again.
+#: Descriptors that clients cannot take. They are for connections to Redis and its sentinels, one
+#: more of each during a search, DNS, a file that is sent, /metrics, a Valkey that starts again.
 RESERVE = 32
 
-#: Bytes of a process that serves nobody, and what it may need for a while beside its clients.
+#: Bytes that a process needs without clients, with some to spare.
 BASE = 56 << 20
 
-#: Bytes that a client may make its connection take, whatever it sends and does not read; more over
-#: TLS. `docs/settings.md` has those of each state, and a test measures them.
+#: The most bytes of memory that one connection may take, whatever its client does; the second is
+#: with TLS. `docs/settings.md` lists the bytes of each state, and a test measures them.
 CONNECTION = 80 * 1024
 TLS_CONNECTION = 176 * 1024
 
-#: Streams may be one in so many of the connections, as they stay: pages and probes find room.
+#: At most one connection in so many may be a stream. Streams stay open, and pages and probes need
+#: room, too.
 STREAMS_SHARE = 2
 
-#: Seconds that a stream lives, at least and at most: then browsers come back, some of them to
-#: other replicas, and not all at once.
+#: Seconds that a stream lives, at least and at most. Then its browser connects again, perhaps to
+#: another replica. The times differ, so that browsers do not all connect at once.
 STREAM_SECONDS = (3240.0, 3960.0)
 
-#: What macOS allows where it says that it allows any number (setrlimit(2) there, OPEN_MAX).
+#: How many descriptors macOS really allows when it says that there is no limit (setrlimit(2) of
+#: macOS, OPEN_MAX).
 MACOS_MOST = 10_240
 
-#: Visits that may wait for their numbers. As many as arrive in the two seconds that a visit may
-#: wait by default, at 5,000 a second; past it the counter is no help, and pages go without.
+#: Visits that may wait for their numbers: as many as arrive in two seconds at 5,000 a second. Two
+#: seconds is how long a visit may wait by default. Pages of further visits show no number.
 WAITING_VISITS = 10_000
 
 
 def raise_descriptors() -> None:
-    """Raise the soft limit of descriptors to the hard one (getrlimit(2)), or as far as it goes.
+    """Raise the soft limit of descriptors to the hard limit (getrlimit(2)), or as far as possible.
 
-    Systems keep it low for programs that use select(2), which cannot do with more than 1,024.
+    Systems keep the soft limit low for programs that use select(2): it fails above 1,024.
     """
     if sys.platform == "win32":
         return
@@ -73,8 +75,8 @@ def raise_descriptors() -> None:
 def max_connections(processes: int = 1, is_tls: bool = False) -> int:
     """Return how many connections of clients this process has descriptors and memory for.
 
-    :arg processes: how many share the memory.
-    :arg is_tls: whether they speak TLS.
+    :arg processes: how many processes share the memory.
+    :arg is_tls: whether the connections use TLS.
     """
     free = memory() // processes - BASE
     by_memory = max(1, free // (TLS_CONNECTION if is_tls else CONNECTION))
@@ -88,25 +90,28 @@ def max_streams(connections: int) -> int:
 
 
 def _free_descriptors() -> int | None:
-    """Return how many are not in use now, but for `RESERVE`, or half of them where there are few.
+    """Return how many descriptors clients may use.
 
-    :return: None where the system says no limit.
+    `RESERVE` descriptors are kept free, or half of them when there are few.
+
+    :return: None if the system has no limit.
     """
     if sys.platform == "win32":
         return None
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return None
-    with open(os.devnull) as lowest:  # the lowest number that is free (open(2))
+    with open(os.devnull) as lowest:  # it gets the lowest free number (open(2))
         free = soft - lowest.fileno()
     return max(1, free - min(RESERVE, free // 2))
 
 
 def memory(root: Path = Path("/")) -> int:
-    """Return the bytes that this process and its siblings may use.
+    """Return how many bytes of memory this process and its siblings may use.
 
-    :arg root: where ``proc`` and ``sys`` are.
-    :return: the least of the machine's, of those of its control groups, and of its own limit.
+    :arg root: the folder that holds ``proc`` and ``sys``.
+    :return: the least of three: the memory of the machine, the limits of the control groups, and
+        the limit of the process.
     """
     found = [*_of_groups(root), *_of_process()]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -122,10 +127,10 @@ def _of_process() -> Iterator[int]:
 
 
 def _of_groups(root: Path) -> Iterator[int]:
-    """Return the limits of the process's control group, and of those around it.
+    """Return the limits of the process's control group, and of the groups around it.
 
     https://docs.kernel.org/admin-guide/cgroup-v2.html, and ``cgroup-v1/memory.html`` beside it.
-    In a container its own group is the root.
+    A process in a container may see its own group as the root.
     """
     mounted = root / "sys/fs/cgroup"
     groups: set[str] = set()

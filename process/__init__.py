@@ -1,4 +1,4 @@
-"""What a process needs, whatever it serves: workers, a health check, secrets in files, messages."""
+"""What any server process needs: workers, a health check, secrets in files, messages."""
 
 from process.burden import Burden, Burdened
 from process.cores import usable_cores

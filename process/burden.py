@@ -1,4 +1,4 @@
-"""What a replica takes of its machine on purpose: CPU, by processes of its own, and memory."""
+"""Load that a replica puts on its machine on purpose: CPU, by processes of its own, and memory."""
 
 import asyncio
 import logging
@@ -10,17 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-#: Seconds between two looks at what is wanted.
+#: Seconds between two looks at the wanted load.
 LOOK_EVERY = 0.1
 
-#: Bytes that are touched in one step of the event loop: 5 ms or so.
+#: Bytes that are touched in one turn of the event loop. This takes about 5 ms.
 STEP = 8 * 1024 * 1024
 
 log = logging.getLogger("friendlyhello.faults")
 
 
 class Burden(NamedTuple):
-    """How much is to be taken."""
+    """How much load to put on the machine."""
 
     cpu: float = 0.0
     """Cores."""
@@ -29,9 +29,9 @@ class Burden(NamedTuple):
 
 
 class Burdened:
-    """Takes what is wanted, for as long as it is wanted and this process lives.
+    """Puts the wanted load on the machine, as long as it is wanted and this process lives.
 
-    :arg wanted: tells what is wanted now.
+    :arg wanted: returns the load that is wanted now.
     """
 
     def __init__(self, wanted: Callable[[], Burden]) -> None:
@@ -41,7 +41,10 @@ class Burdened:
         self._memory: mmap.mmap | None = None
 
     async def follow(self) -> None:
-        """Look after it until it is cancelled. All is free when this process ends, however."""
+        """Keep the load as it is wanted, until the task is cancelled.
+
+        When this process ends, even by a kill, all load ends.
+        """
         while True:
             if (wanted := self._wanted()) != self._taken:
                 try:
@@ -62,11 +65,14 @@ class Burdened:
 
     def _burn(self, share: float) -> None:
         command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("burn.py")), f"{share}"]
-        # It ends with its standard input, so also when this process is killed.
+        # It ends when its standard input closes, so it ends even when this process is killed.
         self._burning.append(subprocess.Popen(command, stdin=subprocess.PIPE))
 
     async def _touch(self, size: int) -> None:
-        """Take memory, and write into each page: until then the system gives none."""
+        """Take memory, and write to each page, because the system gives a page at its first write.
+
+        :arg size: in bytes.
+        """
         if not size:
             return
         self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -80,7 +86,7 @@ class Burdened:
         while self._burning:
             burning = self._burning.pop()
             burning.kill()
-            burning.communicate()  # closes the pipe, and takes its status
+            burning.communicate()  # closes the pipe, and reaps the process
 
     def _free_memory(self) -> None:
         if self._memory is not None:

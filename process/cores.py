@@ -1,11 +1,11 @@
-"""How many cores this process may use: its affinity and the quotas of its control groups count.
+"""How many cores this process may use, by its affinity and the quotas of its control groups.
 
-A quota is microseconds of CPU time in a period of so many. A group has at most what the groups
-above it have, so each of them is asked:
+A quota is CPU time in each period. Both are in microseconds. A group can use no more than each
+group above it, so all of them are read:
 
-- version 2 has both in the file ``cpu.max``
+- version 2 has quota and period in the file ``cpu.max``
   (https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files),
-- version 1 has ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us``
+- version 1 has them in ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us``
   (https://docs.kernel.org/scheduler/sched-bwc.html#management).
 """
 
@@ -17,12 +17,12 @@ from pathlib import Path, PurePosixPath
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Return how many processes can be at work at the same time; at least one.
+    """Return how many processes can work at the same time; at least one.
 
-    A quota of one core and a half counts as two, so that all of it can be used, as Java and Go
-    count it. With all of them at work, the last ones wait for the end of a period, 0.1 s as a rule.
+    A quota of 1.5 cores counts as two, as in Java and Go, so that all of it can be used. When both
+    processes work, they use the quota up, and wait for the end of the period, usually 0.1 s.
 
-    :arg root: the folder in which ``proc`` and ``sys`` are.
+    :arg root: the folder that holds ``proc`` and ``sys``.
     """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))  # sched_setaffinity(2), and what the cpuset allows
@@ -32,9 +32,9 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Return the quotas that count for this process, in cores."""
+    """Return the quotas of this process's groups, in cores."""
     for group in _groups(root):
-        # What is not there sets no quota; nor does "max", or -1 in version 1.
+        # A group without the file has no quota. "max" is no quota, and in version 1 nor is -1.
         with contextlib.suppress(OSError, ValueError):
             quota, period = _quota_of(group)
             if quota > 0 and period > 0:
@@ -51,10 +51,10 @@ def _quota_of(group: Path) -> tuple[int, int]:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Return the folders of the groups that this process is in, from its own up to the topmost.
+    """Return the folders of the groups that this process is in, from its own up to the root.
 
-    Its own may not be found in a container that sees its own group as the topmost one, and is told
-    the path that it has outside. That one is asked, too.
+    A container may see its own group as the root. The system still tells the path that this group
+    has outside. Inside there is no folder with this path, and only the root counts.
     """
     mounted = root / "sys/fs/cgroup"
     try:

@@ -1,6 +1,6 @@
-"""``python server.py --healthcheck``: asks whether the server is alive.
+"""``python server.py --healthcheck`` asks whether the server is alive.
 
-It imports as little as it can, since every container runs it every few seconds.
+It imports little, because each container runs it every few seconds.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ TIMEOUT = 2.0
 def what_is_wrong(settings: Settings) -> str | None:
     """Ask the server of the same settings for ``/healthz``.
 
-    Its certificate is not verified: it is for the name that clients use, and not for localhost.
-    Where clients must show one, this client has none that the server would have to take. So the
-    server's part of the handshake has to do, which like ``/healthz`` says that its loop turns.
+    The certificate of the server is not verified: it is for the name that clients use, and not for
+    localhost. When clients must show a certificate, the health check has none to show. So it takes
+    only the server's part of the TLS handshake. This too shows that the server's event loop turns.
 
-    :return: what is wrong with it, or None when it is healthy.
+    :return: what is wrong with the server, or None when it is healthy.
     """
     host = {None: "localhost", "0.0.0.0": "127.0.0.1"}.get(settings.address, settings.address)
     where = (str(host), settings.port)
@@ -49,9 +49,9 @@ def what_is_wrong(settings: Settings) -> str | None:
 
 
 def _host_header(host: str, port: int) -> str:
-    """Return ``Host`` as it may be sent: a zone is this machine's alone (RFC 6874, 4).
+    """Return the ``Host`` header without a zone: only this machine knows its zones (RFC 6874, 4).
 
-    By itself, Python 3.11.2 sends it.
+    Python 3.11.2 by itself sends the zone.
     """
     name = host.partition("%")[0]
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
@@ -65,12 +65,12 @@ def _trusting_anyone() -> ssl.SSLContext:
 
 
 def _see_handshake(where: tuple[str, int]) -> None:
-    """Take part in a handshake of TLS until the server has proved that it has its key.
+    """Take part in a TLS handshake until the server has proved that it has its key.
 
-    Then leave, without a word that the server would have to refuse and to log.
-    In TLS 1.3 that is before the client shows its certificate (RFC 8446, 2).
+    In TLS 1.3 the client shows its certificate after that (RFC 8446, 2). The health check leaves
+    before, so the server has nothing to refuse and to log.
 
-    :raises OSError: when the server does not get so far.
+    :raises OSError: when the server does not prove that it has its key.
     """
     context = _trusting_anyone()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -83,12 +83,12 @@ def _see_handshake(where: tuple[str, int]) -> None:
             except ssl.SSLWantReadError:
                 connection.sendall(to_send.read())
                 if not (data := connection.recv(65536)):
-                    raise ConnectionError("closed in the handshake of TLS") from None
+                    raise ConnectionError("closed in the TLS handshake") from None
                 received.write(data)
 
 
 def check_health() -> NoReturn:
-    """End with status 0 when the server is healthy, 1 when not, 2 for a bad setting."""
+    """End with status 0 if the server is healthy, with 1 if not, and with 2 for a bad setting."""
     try:
         wrong = what_is_wrong(config.load())
     except config.SettingError as error:

@@ -1,27 +1,27 @@
-"""Process 1 of a container: what the system asks of it, so that the server need not know.
+"""Process 1 of a container: it does what the system expects of process 1, beside the server.
 
-Process 1 is the parent of each process whose own parent has ended, and is to reap it. Signals for
-which it has no handler never reach it (pid_namespaces(7)). So the server is a process of its own,
-and process 1 takes no status that the server waits for.
+When a process ends, process 1 becomes the parent of its children, and must reap them. Signals for
+which process 1 has no handler never reach it (pid_namespaces(7)). So the server is another process.
+Then process 1 never reaps a process that the server waits for.
 """
 
 import os
 import signal
 
-#: What is passed on: by these the server is asked to stop.
+#: The signals that ask the server to stop. Process 1 passes them on.
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _WATCHED = (*PASSED_ON, signal.SIGCHLD)
 
 
 def leave_process_1() -> None:
-    """Fork, and return in the new process; this one, process 1, waits for its end.
+    """Fork, and return in the new process. Process 1 stays here, and waits for the new process.
 
-    Process 1 ends with the status of the other, as a shell tells it: 128 and the number of a
-    signal that has ended it. It is 0 when that is one that was passed on: the server did not handle
-    it yet, so there was nothing to drain.
+    Process 1 ends with the status of the new process. If a signal has ended the new process, the
+    status is 128 plus the signal's number, as in a shell. If process 1 had passed this signal on,
+    the status is 0: the server had no handler yet, so it had nothing to drain.
 
-    Where the container may have no other process, process 1 goes on by itself.
+    If the container may have no other process, process 1 returns.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     try:
@@ -33,21 +33,21 @@ def leave_process_1() -> None:
             os._exit(_outlive(server))
         if os.environ.get("LISTEN_PID") == "1":  # its sockets are for the server (sd_listen_fds(3))
             os.environ["LISTEN_PID"] = str(os.getpid())
-        os.setpgid(0, 0)  # a terminal's Ctrl-C is for process 1, which passes it on once
+        os.setpgid(0, 0)  # Ctrl-C in a terminal reaches process 1 alone, which passes it on
         for signum in PASSED_ON:
             if signal.getsignal(signum) != signal.SIG_IGN:
-                signal.signal(signum, signal.SIG_DFL)  # Python's own for SIGINT writes a traceback
+                signal.signal(signum, signal.SIG_DFL)  # not Python's own: it writes a traceback
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
 
 
 def _outlive(server: int) -> int:
-    """Pass signals on and reap whoever has ended, until the server has; return its status."""
+    """Pass signals on, and reap processes, until the server ends. Return the server's status."""
     passed_on = set()
     while True:
         signum = signal.sigwait(_WATCHED)
         if signum in PASSED_ON:
             passed_on.add(signum)
-            os.kill(server, signum)  # it was not reaped, so that the number is still its own
+            os.kill(server, signum)  # the server is not reaped, so it still has this number
         while any(ended := os.waitpid(-1, os.WNOHANG)):
             if ended[0] == server:
                 code = os.waitstatus_to_exitcode(ended[1])

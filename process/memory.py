@@ -1,25 +1,26 @@
-"""Giving memory back to the system, once many clients have gone."""
+"""Giving memory back to the system after many clients have gone."""
 
 import asyncio
 import ctypes
 from collections.abc import Callable
 
-#: Seconds between two looks at how many have gone.
+#: Seconds between two looks at how many clients have gone.
 LOOK_EVERY = 1.0
 
-#: Clients that have gone since the last time, and so are worth the milliseconds that it takes.
+#: How many clients must have gone since the last time. Giving memory back takes milliseconds.
 MANY = 32
 
 
 async def give_memory_back(gone: Callable[[], int]) -> None:
-    """Give back what is free whenever many clients have gone, until it is cancelled.
+    """Give free memory back whenever many clients have gone, until the task is cancelled.
 
-    What they had was all over the heap, of which the C library gives back the end alone: a crowd
-    that was there for a second would be seen in the memory for good (malloc_trim(3)).
+    The memory of the clients is all over the heap. By itself, the C library gives back only the end
+    of the heap (malloc_trim(3)). So after one second with many clients, the process would keep
+    their memory for ever.
 
-    :arg gone: how many have gone since the start.
+    :arg gone: returns how many clients have gone since the start.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     before = 0
     while trim is not None:
         await asyncio.sleep(LOOK_EVERY)

@@ -1,6 +1,6 @@
-"""Messages of one line, whatever is in them."""
+"""Messages that are always one line."""
 
-import encodings.unicode_escape  # noqa: F401  now: without descriptors it is not found
+import encodings.unicode_escape  # noqa: F401  now, while a descriptor is free
 import sys
 from typing import NoReturn
 
@@ -8,7 +8,7 @@ from process.standard_error import take_standard_error
 
 
 def one_line(text: str) -> str:
-    """Return a text with every character escaped that could end its line or move the cursor."""
+    """Return a text, and escape each character that could end the line or move the cursor."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -17,7 +17,8 @@ def one_line(text: str) -> str:
 def fail(status: int, error: object) -> NoReturn:
     """End the program with one line that says why.
 
-    :arg status: its exit status.
+    :arg status: the exit status.
+    :arg error: what the line says.
     """
     writing = take_standard_error()
     print(one_line(f"server.py: {error}"), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A password in a file, where it may change."""
+"""A password in a file. The file may change."""
 
 import logging
 from pathlib import Path
@@ -9,22 +9,22 @@ log = logging.getLogger("friendlyhello")
 
 
 def password_file(settings: Settings, name: str) -> "PasswordFile | None":
-    """Return the password that a file holds, read by now.
+    """Read the password file of a setting.
 
-    :arg name: of the setting that names the file.
-    :return: None when the setting does not.
-    :raises SettingError: when it cannot be read, is empty or is not UTF-8.
+    :arg name: the name of the setting.
+    :return: None when the setting names no file.
+    :raises SettingError: when the file cannot be read, is empty or is not UTF-8.
     """
     path = getattr(settings, name)
     return None if path is None else PasswordFile(path, flag_of(name))
 
 
 class PasswordFile:
-    """A password in a file, where it may change.
+    """A password in a file. The file may change.
 
-    :arg path: the file's.
-    :arg flag: what errors name.
-    :raises SettingError: when it cannot be read, is empty or is not UTF-8.
+    :arg path: of the file.
+    :arg flag: the flag that errors name.
+    :raises SettingError: when the file cannot be read, is empty or is not UTF-8.
     """
 
     def __init__(self, path: str, flag: str) -> None:
@@ -34,9 +34,9 @@ class PasswordFile:
         self._is_lost = False
 
     def __call__(self) -> str:
-        """Return the password of now; the last one while the file is missing or being written.
+        """Return the present password; while the file cannot be read, the last password.
 
-        A pipe, as a shell's ``<(…)`` is one, is read once, as there is no more in it.
+        A pipe, such as a shell's ``<(…)``, is read only once: after that it is empty.
         """
         try:
             if Path(self._path).is_fifo():

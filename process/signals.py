@@ -1,18 +1,19 @@
-"""The signals by which a process is asked to stop, once or for good."""
+"""The signals that ask a process to stop, and the second signal that stops it at once."""
 
 import signal
 import time
 
-#: SIGHUP comes when a terminal is closed. Where it was ignored at the start, as by nohup(1), the
-#: program is to outlive the terminal.
+#: The system sends SIGHUP when a terminal is closed. If SIGHUP was ignored at the start, as with
+#: nohup(1), it stays ignored, and the program outlives the terminal.
 STOP_SIGNALS = (
     signal.SIGTERM,
     signal.SIGINT,
     *([signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []),
 )
 
-#: Seconds in which the same signal again is no second one: service managers, launchers and
-#: terminals send it to a whole group, in which there may be others that pass it on.
+#: Seconds during which the same signal does not count as a second signal. Service managers,
+#: launchers and terminals send a signal to a whole group, and a process in the group may pass the
+#: signal on.
 SAME_SIGNAL = 0.25
 
 
@@ -20,20 +21,19 @@ class Stopping:
     """Knows whether the process has been asked to stop."""
 
     def __init__(self) -> None:
-        self._signum: int | None = None  # the first one
-        self._at: float | None = None  # when
+        self._signum: int | None = None  # the first signal
+        self._at: float | None = None  # when the process was asked first
 
     @property
     def asked(self) -> bool:
-        """Whether it has."""
+        """Whether the process has been asked to stop."""
         return self._at is not None
 
     def ask(self, signum: int | None = None) -> bool:
-        """Ask the process to stop, and return whether it is to do so at once.
+        """Ask the process to stop.
 
-        It is when this is a second signal, and not the first one once more.
-
-        :arg signum: None when it is asked in another way, which never is a second signal.
+        :arg signum: the signal; None for a request by other means, which is never a second signal.
+        :return: whether the process must stop at once, because this is a second signal.
         """
         now = time.monotonic()
         if self._at is None:

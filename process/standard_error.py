@@ -1,4 +1,4 @@
-"""Standard error that nobody waits for: it may be a pipe that is not read, or a full disk."""
+"""Standard error that never makes the server wait: a pipe that nobody reads, or a full disk."""
 
 import contextlib
 import fcntl
@@ -15,74 +15,76 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-#: Bytes that may wait while what was taken before is written; what comes then is dropped.
+#: The most bytes of lines that may wait to be written. Further lines are dropped.
 MOST_WAITING = 1024 * 1024
 
-#: Bytes that wait before the loop stands back for the thread, and for how many seconds at most. An
-#: event loop that never rests may keep the interpreter from it for seconds.
+#: When so many bytes wait, `StandardError.write` waits for the thread, for so many seconds at most.
+#: An event loop that never rests may keep the interpreter from the thread for seconds.
 MUCH_WAITING, STAND_BACK = MOST_WAITING // 4, 0.02
 
-#: Seconds between two times that lines are written. Those that come meanwhile cost one change to
+#: Seconds between two writes of the thread. Those that come meanwhile cost one change to
 #: the thread and back: without it a logged page costs 5 % more, and 40 % with no others beside it.
 PAUSE = 0.01
 
-#: Seconds that an end or a fork waits for what was not written yet; and so many times that, while
-#: the descriptor takes more: then it is the machine that is too busy for the thread.
+#: Seconds that the end of the program, or a fork, waits for lines that are not yet written; and how
+#: many times it waits so long while the descriptor has room. In that case the machine is too busy
+#: to run the thread.
 PATIENCE, MOST_TIMES = 0.2, 25
 
 
 class StandardError(io.RawIOBase):
-    """Takes lines, and has a thread write them to a descriptor.
+    """Takes lines, and lets a thread write them to a descriptor.
 
-    A thread, because nothing else keeps the promise everywhere. ``O_NONBLOCK`` would be set for
-    all who share the terminal or the pipe. A pipe that is said to have room may be filled by
-    another process before one writes to it. All that waits is written at once, because a busy event
-    loop lets the thread go on every 5 ms at best (`sys.getswitchinterval`).
+    Nothing but a thread keeps the promise everywhere. ``O_NONBLOCK`` would change the terminal or
+    the pipe for all processes that share it. A pipe may have room when the server looks, and be
+    full when the server writes, because another process has filled it. The thread writes all lines
+    that wait at once, because a busy event loop lets the thread run every 5 ms at best
+    (`sys.getswitchinterval`).
 
-    :arg descriptor: what is written to, blocking or not.
+    :arg descriptor: where the lines go. It may be blocking or not.
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
-        self._turns = -1  # locked by the process that writes, when there are several
-        self._begun = b""  # the rest of a line that was begun when writing failed
-        #: Told how many lines are dropped, each time.
+        self._turns = -1  # the process that writes locks this, when there are several
+        self._begun = b""  # the rest of a line that was only partly written
+        #: Hears how many lines are dropped, each time.
         self.on_dropped: Callable[[int], None] = lambda lines: None
-        #: Writes the line that says how many were.
+        #: Returns the line that says how many lines were dropped.
         self.note: Callable[[int], bytes] = lambda lines: b"%d lines were dropped\n" % lines
         self.forget()
 
     def forget(self) -> None:
-        """Start anew in a process that was forked: the thread and the lines are the parent's."""
+        """Start anew in a new process: the thread and the lines belong to its parent."""
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_idle = False  # the thread waits for lines
-        self._has_stood_back = False  # since the thread took what was waiting
+        self._has_stood_back = False  # `write` has waited since the thread last took lines
         self._is_finishing = False
         self._patience = PATIENCE
         self._waiting: list[bytes] = []
-        self._size = 0  # of what waits
-        self._untold = 0  # lines that were dropped, and no line has said so
+        self._size = 0  # bytes that wait
+        self._untold = 0  # how many dropped lines no line has reported yet
 
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._descriptor
 
     def isatty(self) -> bool:
-        """Return whether it is a terminal."""
+        """Return whether the descriptor is a terminal."""
         return os.isatty(self._descriptor)
 
     def writable(self) -> bool:
-        """Return that it takes lines."""
+        """Return True: it takes lines."""
         return True
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Take whole lines, or drop them when too much is waiting.
+        """Take whole lines, or drop them when too many bytes wait.
 
-        Never waits for the descriptor.
+        This never waits for the descriptor.
 
-        :return: the number of bytes, in either case.
+        :return: the number of bytes, even if they are dropped.
         """
         data = bytes(data)
         with self._changed:
@@ -102,9 +104,10 @@ class StandardError(io.RawIOBase):
         return len(data)
 
     def finish(self) -> None:
-        """Wait until all is written and the thread has ended; the next line starts another.
+        """Wait until all lines are written and the thread has ended.
 
-        It waits for `PATIENCE` at most where nothing is taken, and not again before something was.
+        The next line starts another thread. If the descriptor takes nothing, this waits for
+        `PATIENCE` at most. It does not wait again until the descriptor has taken something.
         """
         with self._changed:
             self._is_finishing = True
@@ -121,7 +124,7 @@ class StandardError(io.RawIOBase):
             self._is_finishing = False
 
     def _stand_back(self) -> None:
-        """Let the thread take what waits, unless what it waits for is the descriptor."""
+        """Wait until the thread takes the lines, unless the thread itself waits for room."""
         if self._thread and self._has_room():
             self._has_stood_back = True
             self._changed.notify_all()
@@ -129,9 +132,9 @@ class StandardError(io.RawIOBase):
 
     def _start(self) -> None:
         if sys.is_finalizing():
-            return  # the thread would not run, and be waited for
+            return  # the thread would not run, and `finish` would wait for it
         thread = threading.Thread(target=self._work, name="standard error", daemon=True)
-        # Signals are for the main thread, which may have blocked them for a while.
+        # Signals are for the main thread, even while it blocks them. So this thread blocks all.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             with contextlib.suppress(RuntimeError):  # no more threads; the next line tries again
@@ -164,7 +167,7 @@ class StandardError(io.RawIOBase):
                 self._changed.wait_for(self._is_urgent, PAUSE)
 
     def _write_without_thread(self) -> None:
-        """Write what the descriptor takes at once, where the system allows no thread."""
+        """Write as much as the descriptor takes at once, when the system allows no thread."""
         lost = 0
         while not self._thread and not lost and self._has_room():
             if not self._waiting and not self._untold:
@@ -174,7 +177,7 @@ class StandardError(io.RawIOBase):
             try:
                 with self._turn(fcntl.LOCK_NB):
                     lost = self._write(data[: select.PIPE_BUF])
-            except BlockingIOError:  # another process of ours writes
+            except BlockingIOError:  # another process of the server writes
                 break
             rest = data[select.PIPE_BUF :]
             self._waiting, self._size = [rest] if rest else [], len(rest)
@@ -184,7 +187,7 @@ class StandardError(io.RawIOBase):
                 self._untold = 0
 
     def _has_room(self) -> bool:
-        """Whether the descriptor takes so much that nobody waits: ``PIPE_BUF`` bytes."""
+        """Whether the descriptor takes ``PIPE_BUF`` bytes without waiting."""
         return bool(select.select([], [self._descriptor], [], 0)[1])
 
     def _is_urgent(self) -> bool:
@@ -196,7 +199,7 @@ class StandardError(io.RawIOBase):
         return lines
 
     def _write(self, data: bytes) -> int:
-        """Write lines, however long it takes, and return how many were not taken."""
+        """Write lines, however long it takes. Return how many could not be written."""
         is_begun, data, at = bool(self._begun), self._begun + data, 0
         while at < len(data):
             try:
@@ -204,7 +207,7 @@ class StandardError(io.RawIOBase):
             except BlockingIOError:  # another process has set O_NONBLOCK
                 select.select([], [self._descriptor], [])
             except OSError:
-                # A line that was begun is finished before the next, when writing succeeds again.
+                # When writing works again, the rest of a line that was begun comes first.
                 end = data.find(b"\n", at) + 1 if is_begun else at
                 self._begun = data[at:end]
                 return data.count(b"\n", end)
@@ -216,22 +219,24 @@ class StandardError(io.RawIOBase):
 
     @contextlib.contextmanager
     def _turn(self, flags: int = 0) -> Iterator[None]:
-        """Wait until no process of ours writes, as a full pipe takes a part of what one writes.
+        """Wait until no other process of the server writes, and keep the others from writing.
 
-        :arg flags: ``LOCK_NB`` not to wait.
-        :raises BlockingIOError: when it would have to.
+        A full pipe takes a part of a text. Without turns, the parts would mix.
+
+        :arg flags: with ``LOCK_NB``, do not wait.
+        :raises BlockingIOError: with ``LOCK_NB``, when another process writes.
         """
         if self._turns == -1:
             yield
             return
-        fcntl.lockf(self._turns, fcntl.LOCK_EX | flags)  # let go of when the process ends, too
+        fcntl.lockf(self._turns, fcntl.LOCK_EX | flags)  # the lock also ends with the process
         try:
             yield
         finally:
             fcntl.lockf(self._turns, fcntl.LOCK_UN)
 
     def before_fork(self) -> None:
-        """Have nothing half done, and take turns with the new process. Linux only."""
+        """Write all lines before a fork. On Linux, take turns with the new process after it."""
         if self._turns == -1 and hasattr(os, "memfd_create"):
             self._turns = os.memfd_create("standard error")
         self.finish()
@@ -239,18 +244,18 @@ class StandardError(io.RawIOBase):
 
 @functools.cache
 def take_standard_error() -> StandardError | None:
-    """Take standard error over for this process, and those that it forks.
+    """Take standard error over, for this process and those that it forks.
 
-    `sys.stderr` writes to it from then on, so that no traceback or warning is waited for either.
+    From then on `sys.stderr` goes the same way, so tracebacks and warnings do not wait, either.
 
-    :return: where lines go; None when there is no standard error.
+    :return: what takes the lines; None when the process has no standard error.
     """
     stream = sys.stderr
     if stream is None:
         return None
     error = StandardError(stream.fileno())
     sys.stderr = io.TextIOWrapper(
-        error,  # as with `python -u`, nothing is buffered in between
+        error,  # without a buffer in between, as with `python -u`
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=True,

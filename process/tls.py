@@ -1,4 +1,4 @@
-"""The certificate and key that HTTPS is served with, where their files may change."""
+"""The certificate and key of HTTPS. Their files may change."""
 
 import asyncio
 import contextlib
@@ -11,31 +11,32 @@ from typing import Any, NoReturn
 
 from config import SettingError, Settings, flag_of, shown
 
-#: Seconds between two looks at the files. What has changed is read when the next look finds it
-#: unchanged: whoever replaces certificate and key does one after the other.
+#: Seconds between two looks at the files. After a change, the server waits for a look that finds no
+#: further change, and then reads the files: certificate and key are replaced one after the other.
 LOOK_EVERY = 1.0
 
-#: How OpenSSL says that a key is not the certificate's (`X509_check_private_key(3)`); the last one
-#: where they are not even of one type.
+#: How OpenSSL says that a key does not belong to a certificate (`X509_check_private_key(3)`). It
+#: says ``NO_CERTIFICATE_ASSIGNED`` when the two have different types.
 NOT_A_PAIR = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
 
-#: Of a file: which it is, and when it was written, linked or permitted last (inode(7)).
+#: The state of a file: its device, its number, and the time when its content, its links or its
+#: permissions last changed (inode(7)). None when there is no file.
 _State = tuple[int, int, int] | None
 
-#: Those of TLS 1.2, all with forward secrecy and authenticated encryption (RFC 9325, 4.2). Those of
-#: TLS 1.3 are such anyway.
+#: The ciphers of TLS 1.2. All have forward secrecy and authenticated encryption (RFC 9325, 4.2).
+#: The ciphers of TLS 1.3 always have both.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 log = logging.getLogger("friendlyhello.tls")
 
 
 class Certificate:
-    """What the server shows of itself, and asks of its clients.
+    """The certificate that the server shows, and the authority that signs clients' certificates.
 
-    TLS 1.3, and 1.2 with `CIPHERS`.
+    TLS 1.3 is allowed, and TLS 1.2 with `CIPHERS`.
 
-    :arg settings: those of TLS name the files.
-    :raises SettingError: when one of them cannot be used; it says which, and why.
+    :arg settings: they name the files.
+    :raises SettingError: when a file cannot be used. The message says which file, and why.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -46,16 +47,16 @@ class Certificate:
         }
         self._used = self._look()
         self.context, _ = self._load()
-        """For the connections to come."""
+        """For new connections."""
 
     async def follow(self, use: Callable[[ssl.SSLContext], None]) -> None:
-        """Look after the files, until it is cancelled.
+        """Read the files again whenever they change, until the task is cancelled.
 
-        What cannot be used is one line in the log, and what was read before goes on serving.
+        If the new files cannot be used, one line in the log says so, and the old ones stay in use.
 
-        :arg use: is given the new context when they have changed.
+        :arg use: gets the new context after a change.
         """
-        before = None  # so that a worker that begins late does so at once
+        before = None  # a worker that starts late thus reads changed files at once
         complaint = ""
         while True:
             now = self._look()
@@ -64,7 +65,7 @@ class Certificate:
             elif before in (None, now):
                 try:
                     self.context, until = self._load()
-                except (SettingError, OSError) as error:  # perhaps not for ever: it tries again
+                except (SettingError, OSError) as error:  # later it may work, so try again
                     if str(error) != complaint:
                         log.warning("%s; going on with the TLS files of before", error)
                     complaint = str(error)
@@ -79,11 +80,14 @@ class Certificate:
         return [_state(path) for path in self._paths.values()]
 
     def _load(self) -> tuple[ssl.SSLContext, str]:
-        """Read the files; return what they are good for, and until when."""
+        """Read the files.
+
+        :return: a context that uses them, and the time until which the certificate is valid.
+        """
         text = {flag: self._read(flag) for flag in self._paths}
         itself = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         itself.check_hostname = False
-        itself.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it trusts this certificate alone
+        itself.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # trust this certificate alone
         self._trust(itself, "--tls-cert", text["--tls-cert"])
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.set_alpn_protocols(["http/1.1"])
@@ -105,7 +109,7 @@ class Certificate:
         try:
             if not path.is_file() and path.exists():
                 self._refuse(flag, "not a regular file")
-            return path.read_text("ascii", "ignore")  # PEM is, and comments may be anything
+            return path.read_text("ascii", "ignore")  # PEM is ASCII; its comments may be not
         except OSError as error:
             self._refuse(flag, error.strerror)
 
@@ -125,7 +129,7 @@ class Certificate:
         except ssl.SSLError as error:
             if error.reason in NOT_A_PAIR:
                 self._refuse("--tls-key", f"not the key of --tls-cert={shown(cert)}")
-            if error.reason:  # as EE_KEY_TOO_SMALL
+            if error.reason:  # such as EE_KEY_TOO_SMALL
                 self._refuse("--tls-cert", error.reason.replace("_", " ").lower())
             self._refuse("--tls-key", "no private key in PEM form")
 
@@ -135,16 +139,16 @@ class Certificate:
 
 def _state(path: str) -> _State:
     try:
-        found = Path(path).stat()  # of what links lead to
+        found = Path(path).stat()  # stat() follows links
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
-    """Let a client check the server's certificate, and return what is in it.
+    """Let a client check the server's certificate, and return the certificate's fields.
 
-    :raises ssl.SSLError: when it is not valid, or not now.
+    :raises ssl.SSLError: when the certificate is not valid, or not valid now.
     """
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     serving = server.wrap_bio(to_server, to_client, server_side=True)

@@ -13,7 +13,7 @@ from types import FrameType
 from process.signals import STOP_SIGNALS, Stopping
 from process.systemd import notify
 
-#: Seconds until a worker that died is replaced, so that one that cannot run takes no core.
+#: Seconds until a worker that died is replaced. If workers always die, this keeps a core free.
 RESTART_BACKOFF = 0.5
 
 log = logging.getLogger("friendlyhello.workers")
@@ -25,26 +25,28 @@ def run_workers(
     sockets: list[socket.socket],
     asked_status: Callable[[], int | None] = lambda: None,
 ) -> None:
-    """Keep worker processes running until one of `STOP_SIGNALS`, which they are passed.
+    """Keep worker processes running until one of `STOP_SIGNALS` comes, and then until they end.
 
-    :arg number: how many.
-    :arg work: what each does, until it is to stop. It is given its slot, from 0 on, which it
-        takes over from the one that it replaces, and the read end of a pipe that ends when it is
-        to stop, or the parent is gone, however that happened.
-    :arg sockets: what they listen on, all of them. Kept open here, so that no connection is lost
-        with a worker, until the signal, so that they can stop listening.
-    :arg asked_status: asked when a worker has ended: the status with which all are to end at once,
-        or None.
-    :raises OSError: when the system does not allow as many processes at the start.
+    :arg number: how many workers.
+    :arg work: what each worker does until it must stop. It gets two arguments: the worker's slot,
+        from 0 on, and the read end of a pipe. A worker that replaces another gets the same slot.
+        The pipe closes when the worker must stop, and also when this process dies.
+    :arg sockets: all sockets that the workers listen on. This process keeps them open, so that no
+        connection is lost when a worker dies. At the signal it closes them, so that the workers
+        can stop listening.
+    :arg asked_status: is called when a worker has ended. It returns the exit status with which all
+        processes must end at once, or None.
+    :raises OSError: when the system does not allow so many processes at the start.
     """
-    # By its end, and not by a signal, so that workers to whom the signal was sent as well get one.
+    # This pipe tells workers to stop. A signal from here could be their second one, as the first
+    # may have been sent to all of them.
     end_of_work, end = os.pipe()
     at_work = [end]
-    workers: dict[int, int] = {}  # process to slot
+    workers: dict[int, int] = {}  # the slot of each process
     stopping = Stopping()
 
     def start(slot: int) -> None:
-        # A signal between the fork and the list would not reach the new worker.
+        # A second signal between the fork and the list would not reach the new worker.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             if not stopping.asked:
@@ -57,7 +59,7 @@ def run_workers(
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        # All of it may be interrupted by another signal, which does it, too.
+        # Another signal may interrupt this function anywhere, and run it, too.
         for listening in sockets:
             listening.close()
         while at_work:
@@ -66,7 +68,7 @@ def run_workers(
             notify("STOPPING=1")
         if stopping.ask(signum):
             for pid in workers:
-                with contextlib.suppress(ProcessLookupError):  # it has just been waited for
+                with contextlib.suppress(ProcessLookupError):  # it has just been reaped
                     os.kill(pid, signum)
 
     for signum in STOP_SIGNALS:
@@ -82,7 +84,7 @@ def run_workers(
     while workers:
         pid, status = os.wait()
         if pid not in workers:
-            continue  # what keeps the embedded Valkey running, a child too
+            continue  # the keeper of the embedded Valkey is a child, too
         slot = workers.pop(pid)
         if (asked := asked_status()) is not None:
             for other in workers:
@@ -96,7 +98,7 @@ def run_workers(
 
 
 def _insist(start: Callable[[], None]) -> None:
-    """Start a worker, after a while, and again until the system allows one more process."""
+    """Start a worker after a pause. Try again until the system allows one more process."""
     is_told = False
     while True:
         time.sleep(RESTART_BACKOFF)
@@ -109,7 +111,8 @@ def _insist(start: Callable[[], None]) -> None:
 
 
 def _work_and_exit(work: Callable[[int, int], None], slot: int, end_of_work: int) -> None:
-    # A group of its own: a terminal's Ctrl-C is for the parent, which passes it on once.
+    # The worker has a process group of its own, so that Ctrl-C in a terminal reaches the parent
+    # alone. The parent then stops the worker once.
     os.setpgid(0, 0)
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_DFL)
@@ -117,10 +120,10 @@ def _work_and_exit(work: Callable[[int, int], None], slot: int, end_of_work: int
     try:
         work(slot, end_of_work)
         status = 0
-    except SystemExit:  # a signal at its end
+    except SystemExit:  # a signal came at the end of the work
         status = 0
     except BaseException:
         log.exception("worker failed")
         status = 1
-    logging.shutdown()  # what is logged may not be written yet
+    logging.shutdown()  # log lines may not be written yet
     os._exit(status)
