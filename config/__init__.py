@@ -1,7 +1,7 @@
 """Every setting of friendlyhello: its flag, environment variable, default and check.
 
 A setting is a field of `Settings`. Its name gives the flag (``--redis-url``) and the
-environment variable (``REDIS_URL``); a flag beats the variable, which beats the default.
+environment variable (``REDIS_URL``). A flag beats the variable. The variable beats the default.
 """
 
 from config.checks import Network, host_name, readable, share

@@ -1,6 +1,7 @@
-"""What a setting's text may be: a check returns its value, or says what is allowed.
+"""Checks of settings. A check takes the text of a setting, and returns its value.
 
-Each takes the text, and raises `ValueError` with the words that follow "allowed is".
+If the text is not allowed, the check raises `ValueError`. The message of this error is what the
+user reads after "allowed is".
 """
 
 import contextlib
@@ -13,21 +14,21 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def readable(text: str) -> str:
-    r"""Return a text of the system's as UTF-8 can have it.
+    r"""Return a text of the system in a form that UTF-8 can encode.
 
-    Bytes that are not UTF-8 come as lone surrogates (PEP 383), with which no page could be written;
-    they become escapes, as in ``caf\xe9``.
+    Python reads bytes that are not UTF-8 as lone surrogates (PEP 383), which no page can hold. They
+    become escapes, as in ``caf\xe9``.
     """
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def host_name() -> str:
-    """Return this machine's name, a container's id in a container, fit for a page."""
+    """Return the name of this machine, fit for a page. In a container it is the container's id."""
     return readable(socket.gethostname())
 
 
 def path(text: str) -> str:
-    """Accept any path, which is looked at when the file is."""
+    """Accept any path. It is used later, when the file is opened."""
     if not text or "\0" in text:
         raise ValueError("the path of a file")
     return text
@@ -45,10 +46,12 @@ def address(text: str) -> str:
 
 
 def listening_address(text: str) -> str | None:
-    """Accept the same, but for ``::``, which is every interface, as it is when unset.
+    """Accept what `address` accepts. ``::`` means every interface, as if the setting were unset.
 
-    Bound to that address, Tornado's sockets take IPv6 alone (IPV6_V6ONLY; RFC 3493, 5.3). Those of
-    most other programs take both, and so it is meant.
+    A socket that Tornado binds to ``::`` takes IPv6 alone (IPV6_V6ONLY; RFC 3493, 5.3). In most
+    other programs it takes IPv4, too, and users expect this.
+
+    :return: the address; None for every interface.
     """
     with contextlib.suppress(ValueError):
         if (one := ipaddress.ip_address(text)).version == 6 and one.is_unspecified:
@@ -57,10 +60,10 @@ def listening_address(text: str) -> str | None:
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
-    """Return a check of whole numbers, from the least to the most."""
+    """Return a check of whole numbers, from ``least`` to ``most``."""
 
     def check(text: str) -> int:
-        # Not int() alone, which also takes "8_0", " 80 " and other scripts' digits.
+        # int() alone would also take "8_0", " 80 " and the digits of other scripts.
         if re.fullmatch("[0-9]{1,9}", text) and least <= int(text) <= most:
             return int(text)
         raise ValueError(f"a whole number from {least} to {most}")
@@ -69,7 +72,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
 
 def seconds(least: float) -> Callable[[str], float]:
-    """Return a check of seconds, from the least to an hour."""
+    """Return a check of seconds, from ``least`` to an hour."""
     most = 3600
 
     def check(text: str) -> float:
@@ -83,7 +86,7 @@ def seconds(least: float) -> Callable[[str], float]:
 
 
 def boolean(text: str) -> bool:
-    """Accept true and false, or what is as clear, in any case."""
+    """Accept true, false, 1, 0, yes and no, in any case."""
     words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
     if (word := text.lower()) not in words:
         raise ValueError("true or false")
@@ -91,20 +94,21 @@ def boolean(text: str) -> bool:
 
 
 def label(text: str) -> str:
-    """Accept what may be part of a header, of a log line and of a metric's label."""
+    """Accept a text that may be part of a header, of a log line and of a metric's label."""
     if not re.fullmatch(r"[A-Za-z0-9._+~:/@-]{1,128}", text):
         raise ValueError("1 to 128 letters, digits and ._+~:/@-")
     return text
 
 
-#: Labels that there may be: each is read by whoever watches any replica, once a second.
+#: The most labels of a replica. The live page of any replica reads all of them once a second.
 MAX_LABELS = 8
 
 
 def labels(text: str) -> dict[str, str]:
-    """Accept ``key=value,…``; one whose value is empty, as a downward API may give it, is left out.
+    """Accept ``key=value,…``. A label with an empty value is left out.
 
-    Keys are those of Prometheus, which keeps ``__…`` for itself
+    The downward API of Kubernetes may give an empty value.
+    Prometheus must accept the keys. It keeps ``__…`` for itself
     (https://prometheus.io/docs/concepts/data_model/#metric-names-and-labels).
     """
     found: dict[str, str] = {}
@@ -113,7 +117,7 @@ def labels(text: str) -> dict[str, str]:
         if (
             not (re.fullmatch("(?!__)[a-zA-Z_][a-zA-Z0-9_]{0,62}", key) and equals)
             or key in found
-            or key in ("version", "program_version")  # which `friendlyhello_info` has besides
+            or key in ("version", "program_version")  # `friendlyhello_info` has these already
             or not (len(value) <= 128 and value.isprintable())
             or len(found) == MAX_LABELS
         ):
@@ -127,17 +131,17 @@ def labels(text: str) -> dict[str, str]:
 
 
 def share(text: str) -> float:
-    """Accept a share of the whole, which is 1."""
+    """Accept a share: a number from 0 to 1."""
     if re.fullmatch(r"[01](\.[0-9]{0,9})?|\.[0-9]{1,9}", text) and float(text) <= 1:
         return float(text)
     raise ValueError("a number from 0 to 1")
 
 
 def path_prefix(text: str) -> str:
-    """Accept a path, and return it without the slash at its end; "" when it is that alone.
+    """Accept a path, and return it without the slash at its end: for ``/`` an empty text.
 
-    Its characters are those that no client writes in two ways (RFC 3986, 2.3), and no segment is
-    one that clients take out of a path (5.2.4).
+    All clients write the allowed characters in the same way (RFC 3986, 2.3). The segments ``.`` and
+    ``..`` are not allowed, because clients remove them (RFC 3986, 5.2.4).
     """
     if not re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*/?", text) or len(text) > 128:
         raise ValueError("a path such as /hello: up to 128 letters, digits and -._~/")
@@ -155,8 +159,8 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 def _network(text: str) -> Network:
-    # Not ip_network() alone, which also takes masks and zones. IPv4 mapped into IPv6 would never
-    # match, as such an address counts as IPv4.
+    # ip_network() alone would also take masks and zones. An IPv4 address that is mapped into IPv6
+    # counts as IPv4, so a network of such addresses would never match.
     network = ipaddress.ip_network(text)
     is_mapped = network.version == 6 and network.network_address.ipv4_mapped
     if is_mapped or not re.fullmatch("[0-9A-Fa-f:.]+(/[0-9]{1,3})?", text):
@@ -167,7 +171,8 @@ def _network(text: str) -> Network:
 def choice(*words: str, **others: str) -> Callable[[str], str]:
     """Return a check of some words, in any case.
 
-    :arg others: what may be said instead of one of them.
+    :arg words: the words that are allowed.
+    :arg others: other words that are allowed, each with the word that it means.
     """
     allowed = {word: word for word in words} | others
     *first, last = allowed

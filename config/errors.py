@@ -1,11 +1,11 @@
-"""What a user is told of a setting that cannot be used."""
+"""The error of a setting that cannot be used."""
 
 
 class SettingError(ValueError):
-    """A setting that cannot be used; the message is one line, fit for the user."""
+    """A setting cannot be used. The message is one line, and is for the user."""
 
 
 def shown(text: str) -> str:
-    """Return a user's text as part of one line: no control characters, no endless length."""
+    """Return a user's text, fit for one line: control characters escaped, and not too long."""
     text = repr(text)[1:-1]
     return text if len(text) <= 100 else text[:99] + "…"

@@ -5,14 +5,14 @@ from urllib.parse import parse_qsl, urlsplit
 
 from config.checks import address, boolean
 
-#: What is allowed, in one line.
+#: The forms that are allowed, in one line.
 URLS = (
     "redis://[[user]:password@]host[:port][/db], rediss://… , unix:///path, embedded:DIR, "
     "redis+sentinel://host[:port],…/service[/db] or redis+cluster://host[:port],…"
 )
 
-# What redis-py reads from a URL's query, as far as it is of use here. The rest (timeouts,
-# retries, protocol) would undo what the counter promises.
+# The options of redis-py that a URL's query may have. Others (timeouts, retries, protocol) would
+# break the promises of the counter.
 _TLS_QUERY = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
 
 
@@ -73,9 +73,9 @@ def _is_address(text: str) -> bool:
 
 
 def redacted(url: str) -> str:
-    """Return a Redis URL without what stands where a password does, well formed or not."""
+    """Return a Redis URL without its password. The URL may be malformed."""
     scheme = re.sub("^([a-z+]+:/*|/*).*", r"\1", url, flags=re.DOTALL | re.IGNORECASE)
-    # Up to the last @, as a password that is not escaped may hold any character.
+    # Hide everything up to the last @: a password that is not escaped may hold any character.
     hidden, at, place = url.removeprefix(scheme).rpartition("@")
     if "?" in hidden or re.match(":[^/]", place):
         return scheme + "***"

@@ -17,10 +17,10 @@ from config.version import VERSION
 
 
 class _Options(OptionParser):
-    """Tornado's parser of flags, its help naming the environment variables too."""
+    """Tornado's parser of flags, with a help that names the environment variables, too."""
 
     def print_help(self, file: TextIO | None = None) -> None:
-        """Print every setting to ``file``, standard output when it is None."""
+        """Print every setting to ``file``, or to standard output when ``file`` is None."""
         with _printing():
             print(
                 "Usage: python server.py [--flag=value …]\n\n"
@@ -40,17 +40,18 @@ class _Options(OptionParser):
 
 @contextlib.contextmanager
 def _printing() -> Iterator[None]:
-    """Print to standard output, all of it now.
+    """Print to standard output, and write it at once.
 
-    :raises SettingError: when it cannot be written. A reader that has left, as ``head`` does, has
-        what it wants.
+    A reader that has left, such as ``head``, is no error.
+
+    :raises SettingError: when standard output cannot be written.
     """
     try:
         yield
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        # Python would write what is left as it ends, and complain.
+        # At its end, Python would try to write the rest, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             raise SettingError(f"cannot write to standard output: {error.strerror}") from None
@@ -64,7 +65,10 @@ def _show_version(is_asked: bool) -> None:
 
 
 def _given_flags(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the flags of a command line as text, by the name of their setting."""
+    """Return the flags of a command line: for each setting that has one, the flag's text.
+
+    :raises SettingError: for an unknown flag, or a flag without its value.
+    """
     options = _Options()
     for name in FIELDS:
         options.define(name, type=str)
@@ -73,7 +77,7 @@ def _given_flags(arguments: Sequence[str]) -> dict[str, str]:
     for argument in arguments:
         flag, equals, _ = argument.lstrip("-").partition("=")
         if not argument.startswith("-") or flag not in options:
-            # Without what stands behind the equals sign: it may be a mistyped flag's password.
+            # Leave out the text behind the equals sign: with a mistyped flag it may be a password.
             what = shown(redacted(argument.partition("=")[0]))
             raise SettingError(f"{what}: no such flag; --help lists them all")
         if not equals and flag not in ("help", "version"):
@@ -93,8 +97,8 @@ def load(
     :arg arguments: the command line after the program's name; `sys.argv` when None.
     :arg environment: the variables; `os.environ` when None. An empty one counts as unset.
     :return: the settings, each checked.
-    :raises SettingError: for the first flag or value that is not allowed, or when what was asked
-        for cannot be shown.
+    :raises SettingError: for the first flag or value that is not allowed, or when standard output
+        does not take the help or the version.
     :raises SystemExit: after ``--help`` and ``--version``.
     """
     environment = os.environ if environment is None else environment
@@ -115,6 +119,6 @@ def load(
             raise SettingError(f"{given[name]}: allowed is {allowed}") from None
     for name, other in TOGETHER.items():
         if name in given and (values.get(other) is None or values[other] is False):
-            needed = f"allowed is this only together with {flag_of(other)}"
+            needed = f"allowed only together with {flag_of(other)}"
             raise SettingError(f"{given[name]}: {needed}")
     return Settings(**values)

@@ -1,4 +1,4 @@
-"""The table of settings: each one's default, check and help."""
+"""The table of settings, with the default, the check and the help of each."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,7 +11,12 @@ from config.wait import Wait, duration
 
 
 def _setting(default: str | None, check: Callable[[str], Any], help: str) -> Any:
-    """A field of `Settings`: its default as a user would write it, its check, its help."""
+    """Return a field of `Settings`.
+
+    :arg default: as a user would write it.
+    :arg check: reads the text of the setting; see `config.checks`.
+    :arg help: what ``--help`` says.
+    """
     return dataclasses.field(
         default=None if default is None else check(default),
         metadata={"default": default, "check": check, "help": help},
@@ -20,9 +25,9 @@ def _setting(default: str | None, check: Callable[[str], Any], help: str) -> Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the program runs with; ``Settings()`` has every default.
+    """All settings of the program. ``Settings()`` has every default.
 
-    ``load`` fills it from the command line and the environment.
+    ``load`` reads them from the command line and the environment.
     """
 
     name: str = _setting("world", checks.readable, "who is greeted")
@@ -44,7 +49,7 @@ class Settings:
         None, checks.path, "a file that holds the sentinels' own password"
     )
     redis_timeout: float = _setting(
-        "2", checks.seconds(0.001), "seconds a visit may wait for Redis, all told"
+        "2", checks.seconds(0.001), "seconds that a visit may wait for Redis in all"
     )
     redis_wait: int = _setting(
         "0",
@@ -79,7 +84,9 @@ class Settings:
         checks.path,
         "a PEM file, read again when it changes: serve HTTPS with this certificate",
     )
-    tls_key: str | None = _setting(None, checks.path, "the PEM file of its private key, likewise")
+    tls_key: str | None = _setting(
+        None, checks.path, "the PEM file of its private key, read again when it changes"
+    )
     tls_client_ca: str | None = _setting(
         None, checks.path, "a PEM file: clients must show a certificate that this CA signed"
     )
@@ -89,7 +96,7 @@ class Settings:
         "networks, as in 10.0.0.0/8,fd00::/8, whose X-Forwarded-For and -Proto are believed",
     )
     path_prefix: str = _setting(
-        "", checks.path_prefix, "a path that stands before every path, as /hello"
+        "", checks.path_prefix, "a path before every other path, such as /hello"
     )
     version_label: str | None = _setting(
         None,
@@ -99,7 +106,7 @@ class Settings:
     labels: Mapping[str, str] | None = _setting(
         None,
         checks.labels,
-        "key=value,…: where it runs, as node or zone, for JSON, /live and /metrics",
+        "key=value,…: where it runs, such as node or zone, for JSON, /live and /metrics",
     )
     admin_port: int | None = _setting(
         None,
@@ -137,7 +144,7 @@ class Settings:
     )
 
 
-#: Settings that mean nothing without another one.
+#: Settings that need another one: for each of them, the other.
 TOGETHER = {
     "tls_cert": "tls_key",
     "tls_key": "tls_cert",
@@ -160,6 +167,6 @@ def flag_of(name: str) -> str:
 def variable_of(name: str) -> str:
     """Return the environment variable of a setting: its flag in capitals.
 
-    Shorter ones, as ``PREFIX`` and ``VERSION``, are set by tools to what they mean by them.
+    Shorter names would not do: other tools set ``PREFIX`` and ``VERSION`` for their own purposes.
     """
     return name.upper()

@@ -1,4 +1,4 @@
-"""The program's version, here and nowhere else by hand.
+"""The program's version. Change it only here.
 
 `make stamp` writes it into the files that cannot read it from here.
 """
@@ -16,10 +16,10 @@ ROOT = Path(__file__).parent.parent
 def commit() -> str | None:
     """Return the commit's hash.
 
-    The image has it in a file, which its build wrote; a checkout has it in what Git keeps
+    In the image, a file that the build wrote has it. In a checkout, Git's own files have it
     (https://git-scm.com/docs/gitrepository-layout).
 
-    :return: None where neither says it.
+    :return: None when neither has it.
     """
     for read in (_of_the_image, _of_git):
         try:
@@ -37,7 +37,7 @@ def _of_the_image() -> str:
 
 def _of_git() -> str:
     git = ROOT / ".git"
-    if git.is_file():  # a worktree's
+    if git.is_file():  # in a worktree
         git = ROOT / git.read_text().partition("gitdir: ")[2].strip()
     head = (git / "HEAD").read_text().strip()
     if not head.startswith("ref: "):

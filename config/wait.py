@@ -1,16 +1,16 @@
-"""How long an answer is made to wait, as flags, queries and ``PUT /faults`` say it."""
+"""Waits, durations and sizes, as flags, queries and ``PUT /faults`` write them."""
 
 import re
 from typing import NamedTuple
 
-#: How long an answer can be made to wait: up to 10 seconds.
+#: How long an answer may wait: up to 10 seconds.
 _WAIT = re.compile(r"(?P<ms>[0-9]{1,4}|10000)ms|(?P<s>[0-9](\.[0-9]{1,3})?|10)s")
 
 
 def milliseconds(text: str) -> int:
-    """Return how long a wait is.
+    """Return the milliseconds of a wait.
 
-    :raises ValueError: when the text says none; says what is allowed.
+    :raises ValueError: when the text is no wait. The message says what is allowed.
     """
     match = _WAIT.fullmatch(text)
     if match is None:
@@ -19,16 +19,16 @@ def milliseconds(text: str) -> int:
 
 
 class Wait(NamedTuple):
-    """How long an answer waits, drawn evenly from a range of milliseconds."""
+    """A range of milliseconds. Each answer waits for a time that is drawn evenly from it."""
 
     least: int = 0
     most: int = 0
 
     @classmethod
     def of(cls, text: str) -> "Wait":
-        """Read ``0``, a wait, or a range of two.
+        """Read ``0``, a wait, or a range between two waits.
 
-        :raises ValueError: when the text is none of them; says what is allowed.
+        :raises ValueError: when the text is none of them. The message says what is allowed.
         """
         try:
             bounds = [milliseconds(one) for one in text.split("-")] if text != "0" else [0]
@@ -39,7 +39,7 @@ class Wait(NamedTuple):
         raise ValueError("0, a time up to 10s as in 200ms or 1.5s, or a range as in 100ms-2s")
 
     def __str__(self) -> str:
-        """Return it as `of` reads it."""
+        """Return a text that `of` reads as this range."""
         least, most = (f"{ms}ms" if ms % 1000 else f"{ms // 1000}s" for ms in self)
         return "0" if not self.most else least if least == most else f"{least}-{most}"
 
@@ -48,9 +48,10 @@ _DURATION = re.compile(r"(?P<number>[0-9]{1,7}(\.[0-9]{1,3})?)(?P<unit>ms|s|m|)"
 
 
 def duration(text: str) -> float:
-    """Return the seconds that ``20s``, ``500ms``, ``2m`` or ``20`` say.
+    """Return the seconds of a text such as ``20s``, ``500ms``, ``2m`` or ``20``.
 
-    :raises ValueError: when the text says none, or more than an hour; says what is allowed.
+    :raises ValueError: when the text is no duration, or more than an hour. The message says what is
+        allowed.
     """
     if match := _DURATION.fullmatch(text):
         seconds = float(match["number"]) * {"ms": 0.001, "s": 1, "m": 60, "": 1}[match["unit"]]
@@ -61,14 +62,15 @@ def duration(text: str) -> float:
 
 _SIZE = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>Ki|Mi|Gi)B")
 
-#: Memory that can be taken: 64 GiB.
+#: The largest size: 64 GiB.
 MOST_BYTES = 64 * 1024**3
 
 
 def size(text: str) -> int:
-    """Return the bytes that ``0``, ``512KiB``, ``64MiB`` or ``1GiB`` say.
+    """Return the bytes of a text such as ``0``, ``512KiB``, ``64MiB`` or ``1GiB``.
 
-    :raises ValueError: when the text says none, or more than 64 GiB; says what is allowed.
+    :raises ValueError: when the text is no size, or more than 64 GiB. The message says what is
+        allowed.
     """
     if text == "0":
         return 0
@@ -80,7 +82,7 @@ def size(text: str) -> int:
 
 
 def size_text(number: int) -> str:
-    """Return a size as `size` reads it."""
+    """Return a text that `size` reads as this number of bytes."""
     if not number:
         return "0"
     power = min(3, ((number & -number).bit_length() - 1) // 10)

@@ -348,7 +348,7 @@ def test_faults_from_the_start_are_allowed_with_faults_only(
     setting: str, value: str, faults: list[str]
 ) -> None:
     for source, flags, variables in sources(setting, value):
-        said = f"{source}: allowed is this only together with --faults"
+        said = f"{source}: allowed only together with --faults"
         assert refusal(*flags, *faults, **variables) == said
 
 

@@ -98,4 +98,4 @@ def test_a_port_that_is_taken_is_one_line_and_so_is_an_address_without_one(serve
         with pytest.raises(StartError, match=f"^{said}$"):
             served(NOWHERE, f"--admin-port={port}")
     line = refused(run_here("--admin-address=127.0.0.1"), 2)
-    assert line.endswith("allowed is this only together with --admin-port")
+    assert line.endswith("allowed only together with --admin-port")

@@ -251,7 +251,7 @@ def test_healthcheck_asks_over_tls(
 def test_one_setting_without_the_other_is_refused_with_status_2(given: str) -> None:
     other = {"cert": "key", "key": "cert", "client-ca": "cert"}[given]
     flag, needed = f"--tls-{given}=/a", f"--tls-{other}"
-    assert refused(run_here(flag), 2) == f"{flag}: allowed is this only together with {needed}"
+    assert refused(run_here(flag), 2) == f"{flag}: allowed only together with {needed}"
     variable = f"TLS_{given.upper().replace('-', '_')}"
     assert refused(run_here(**{variable: "/a"}), 2).startswith(f"{variable}=/a: ")
 
