@@ -1,8 +1,8 @@
 """What each replica has counted and what happened to it, in Redis, for all to see.
 
-Each process writes its `Figures` beside the visits that it counts, and by `Telling` what else there
-is to say of it. A `Reader` reads what all of them have written. The counter does not know of this
-room; this room knows the counter's face.
+Each process writes its `Figures` beside the visits that it counts, and reports the rest by
+`Telling`. A `Reader` reads what all processes have written. The counter does not know this room.
+This room knows the face of the counter.
 """
 
 from replicas.figures import Figures

@@ -1,19 +1,19 @@
--- Writes what the live page shows of a process that counts. It goes right behind the token of some
--- visits, once a second at most. A copy that comes again, or late, adds nothing.
+-- Writes what the live page shows of a process that counts. It runs right after the token of some
+-- visits, once a second at most. A copy that comes twice, or late, adds nothing.
 --
 -- KEYS  the process's record; the names; each history
--- ARGV  "SHOWN AGE": visits that the process had shown before these, and seconds since it began;
---       its id, hostname, version, labels, and version as one word; and for each history
---       "STEP STEPS", its seconds and how many it has
+-- ARGV  "SHOWN AGE": how many visits the process had shown before these, and how many seconds ago
+--       it began; its id, hostname, version and labels; its version as one word; and for each
+--       history "STEP STEPS": the seconds of a step, and the number of steps
 --
--- The reply is OK, or the last error; the rest is written all the same.
+-- The reply is OK, or the last error. After an error the script still writes the rest.
 
-if redis.replicate_commands then redis.replicate_commands() end -- for TIME, before Redis 5
+if redis.replicate_commands then redis.replicate_commands() end -- Redis 3.2 to 4 need it for TIME
 
 local record, names = KEYS[1], KEYS[2]
-local DAY, OFF = 86400, 1 -- seconds; further off, a time was told by another clock
-local VERSIONS, OTHERS = 8, '%E2%80%A6' -- that a step of a history tells apart; the word for more
-local MOST = 999 -- names whose signs are looked at, as many as are shown
+local DAY, OFF = 86400, 1 -- seconds; a time that differs by more than OFF is of another clock
+local VERSIONS, OTHERS = 8, '%E2%80%A6' -- versions that a step has apart; the word for all others
+local MOST = 999 -- the script looks at the signs of one name more: of as many as are shown
 local shown, age = string.match(ARGV[1], '^(%d+) ([%d.]+)$')
 local refused
 
@@ -28,13 +28,14 @@ local time = try('TIME')
 if not time then return {err = refused} end
 local now = time[1] + time[2] / 1e6
 
--- Adds visits to the step "START VERSION=VISITS ..." of a history that a time belongs to.
+-- Adds visits to a step of a history: the step that contains a time. The text of a step is
+-- "START VERSION=VISITS ...".
 local function add(history, step, steps, time, version, visits)
   local start = math.floor(time / step) * step
   local slot = start / step % steps
   local kept = try('HGET', history, slot) or ''
   local begun = tonumber(string.match(kept, '^%d+') or 0)
-  if begun > start and begun <= now then return end -- of a later round
+  if begun > start and begun <= now then return end -- a later step already has this slot
   if begun ~= start then kept = tostring(start) end
   local sum, others = visits, 0
   local rest = string.gsub(kept, ' (%S*)=(%d+)', function(one, number)
@@ -49,7 +50,7 @@ local function add(history, step, steps, time, version, visits)
   try('EXPIRE', history, step * steps)
 end
 
--- What was shown since the last sign counts as of then: so a pause moves nothing.
+-- Visits since the last sign count at the time of that sign. So a pause does not move them.
 local signed, before = string.match(try('HGET', record, 'marked') or '', '^([%d.]+) (%d+)$')
 local news = signed and shown - before or 0
 for i = 3, news > 0 and #KEYS or 0 do
@@ -65,8 +66,8 @@ if math.abs((tonumber(try('HGET', record, 'started') or '') or 0) - started) > O
 end
 try('EXPIRE', record, DAY)
 
--- Signs lie ahead where the clock was set back: the newest is taken for one of now, and so much
--- earlier are the others.
+-- If the clock was set back, signs lie in the future. Then the newest sign moves to now, and the
+-- others move by as much.
 local newest = try('ZREVRANGE', names, 0, 0, 'WITHSCORES') or {}
 local ahead = (newest[2] or now) - now
 if ahead > OFF then

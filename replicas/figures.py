@@ -1,7 +1,7 @@
-"""What a process writes of itself, beside the visits that it counts.
+"""The figures that a process writes about itself, beside the visits that it counts.
 
-`figures.lua` writes it, once a second at most, right behind the token of some visits. Where Redis
-refuses scripts, plain commands do, by this machine's clock, and all but the histories.
+`figures.lua` writes them, once a second at most, right after the token of some visits. When Redis
+refuses scripts, plain commands write them, by this machine's clock and without the histories.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ from counter import packed, process_key
 from replicas.forms import OPEN, Form
 from replicas.keys import DAY, HISTORIES, NAMES, history_key
 
-#: Seconds between two signs that a process gives: nobody looks more closely.
+#: Seconds between two signs that a process gives. No reader reads more often.
 SIGN_EVERY = 1.0
 
-#: Seconds by which signs come later than the steps of histories begin. So each step gets as many,
-#: also where Redis's clock is a little behind.
+#: Seconds from the start of a second to the sign in it. So all steps of a history get equally many
+#: signs, even when Redis's clock is a little behind.
 SIGN_LATE = 0.1
 
-#: Times without Redis that are told, the last ones.
+#: How many spells without Redis are told: the last ones.
 MAX_SPELLS = 8
 
-#: Seconds past which a time that was written is taken for another clock's, and is written anew.
+#: A time in Redis that is wrong by more seconds is of another clock. It is written anew.
 OFF = 1.0
 
 _SCRIPT = Path(__file__).with_name("figures.lua").read_text()
@@ -43,22 +43,22 @@ log = logging.getLogger("friendlyhello.visits")
 
 
 class Away(NamedTuple):
-    """A time in which this process was without Redis."""
+    """A spell in which this process was without Redis."""
 
     start: float
     """Seconds of the monotonic clock."""
     end: float
-    """The same."""
+    """Seconds of the monotonic clock."""
     reason: str
-    """Why, without secrets."""
+    """Why Redis was away, without secrets."""
 
 
 class Figures:
-    """What one process writes of itself; a `counter.Beside`.
+    """The figures that one process writes about itself. It is a `counter.Beside`.
 
-    :arg hostname: the replica's that the process belongs to.
-    :arg version: the label of the version that it runs, if it has one.
-    :arg labels: the replica's, if it has some; without commas, and no key has an equals sign.
+    :arg hostname: of the replica that the process belongs to.
+    :arg version: the label of the version that the process runs, if it has one.
+    :arg labels: of the replica. They hold no comma, and their keys hold no equals sign.
     """
 
     def __init__(
@@ -69,25 +69,25 @@ class Figures:
         self.is_known = False
         """Whether the process may have written anything."""
         self.away: deque[Away] = deque(maxlen=MAX_SPELLS)
-        """When it was without Redis, the last times."""
+        """The last spells without Redis."""
         self.news = asyncio.Event()
-        """Set when there is one more."""
+        """It is set when there may be something new to tell."""
         self._by_digest = functools.cache(lambda key: self._form(key, "EVALSHA", _DIGEST))
-        self._second = -math.inf  # in which it gave its last sign
-        self._started = 0.0  # by Redis's clock, as was told last
-        self._is_in_full = True  # the script goes along: Redis may not know it
-        self._has_said = False  # what Redis refuses
+        self._second = -math.inf  # the second of the last sign
+        self._started = 0.0  # when the process began, by Redis's clock, as told last
+        self._is_in_full = True  # sends the whole script next, as Redis may not know it
+        self._has_said = False  # a refusal was logged
 
     @functools.cached_property
     def begun(self) -> float:
-        """When the process began, on the monotonic clock; asked for late, as it may be forked."""
+        """When the process began, in seconds of the monotonic clock. It is set at its first use."""
         return time.monotonic()
 
     def commands(self, key: str, shown: int, visits: int, scripts: bool) -> Sequence[bytes]:
-        """Return what goes behind a request for visits; see `counter.Beside`.
+        """Return the commands to send after a request; see `counter.Beside`.
 
-        Without scripts it is the sum, and with the first of a second a sign; then this process has
-        no history until scripts run again.
+        Without scripts, they write how many visits were shown, and once a second a sign. Then this
+        process has no history until scripts run again.
         """
         if not visits:
             return ()
@@ -100,10 +100,10 @@ class Figures:
         return [self._script(key, shown)] if is_first else ()
 
     def _enter_second(self) -> bool:
-        """Enter the present second; tell whether it is another one than before.
+        """Enter the present second. Tell whether it is a new one.
 
-        Seconds are those of the clock, and do not begin with the last sign: else one step of a
-        history would get fewer signs than the next, and steady visits would show dips.
+        The seconds are those of the clock. If they began with the last sign, one step of a history
+        would get fewer signs than the next, and steady visits would show dips.
         """
         before, self._second = self._second, (time.time() - SIGN_LATE) // SIGN_EVERY
         self.is_known = True
@@ -118,23 +118,24 @@ class Figures:
 
     def _form(self, key: str, *way: str) -> Form:
         keys = (key, NAMES, *map(history_key, HISTORIES))
-        version = quote(self._own["version"], safe="", errors="surrogateescape")  # without a blank
+        version = quote(self._own["version"], safe="", errors="surrogateescape")  # it has no blank
         steps = (f"{one.step} {one.steps}" for one in HISTORIES.values())
         return Form(*way, len(keys), *keys, OPEN, _id(key), *self._own.values(), version, *steps)
 
     @property
     def _age(self) -> float:
-        begun = self.begun  # which may be now
+        begun = self.begun  # the first use sets it to now
         return time.monotonic() - begun
 
     def told(self, key: str, now: float, **fields: str) -> Sequence[bytes]:
-        """Return what writes fields, and gives a sign.
+        """Return the commands that write fields, and give a sign.
 
         :arg key: of the process's record.
-        :arg now: the time by Redis's clock.
+        :arg now: seconds since 1970, by Redis's clock.
+        :arg fields: what to write into the record.
         """
         self.is_known = True
-        first = packed("HSETNX", key, "visits", 0)  # without a number it would not be read
+        first = packed("HSETNX", key, "visits", 0)  # readers skip a record without visits
         before, self._started = self._started, now - self._age
         if before and abs(self._started - before) > OFF:
             fields["started"] = f"{self._started:.3f}"  # Redis's clock was set
@@ -151,26 +152,27 @@ class Figures:
         ]
 
     def refused(self, why: str) -> None:
-        """Log, once, what Redis refuses of this; visits count all the same.
+        """Log the first command that Redis refuses. The visits are counted anyway.
 
-        :arg why: a command's first word, a colon, and the text of its error.
+        :arg why: the command's first word, a colon, and the text of the error.
         """
         if why.partition(": ")[2].startswith("NOSCRIPT"):
-            self._is_in_full, self._second = True, -math.inf  # at once, not in the next second
+            self._is_in_full, self._second = True, -math.inf  # send it with the next request
         elif not self._has_said:
             self._has_said = True
-            if "non deterministic" in why:  # it may not write after it has asked for the time
+            if "non deterministic" in why:  # an old Redis refuses writes after TIME
                 why += f"; Redis {OLDEST} is the oldest that is supported"
             log.warning("not all that stands beside the counter can be kept: %s", why)
 
     def was_away(self, start: float, end: float, reason: str) -> None:
-        """Have it told, at once, when the process was without Redis.
+        """Note a spell without Redis, so that `Telling` tells it at once.
 
-        :arg start: on the monotonic clock, as ``end``.
+        :arg start: when it began, in seconds of the monotonic clock.
+        :arg end: when it ended, in seconds of the same clock.
         :arg reason: why, without secrets.
         """
         self.away.append(Away(start, end, reason))
-        self._is_in_full = True  # it may be another Redis
+        self._is_in_full = True  # this may be another Redis
         self.news.set()
 
 

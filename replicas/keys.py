@@ -1,22 +1,26 @@
-"""Where it stands in Redis.
+"""The keys in Redis.
 
-All keys have the counter's name as their hash tag, so that they lie in its slot and go with its
-commands (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags).
+All keys have the counter's name as their hash tag, so they lie in the counter's slot. The node that
+counts runs their commands, too
+(https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags).
 
 ===========================  ===================================================================
-``{counter}:process:ID``     a hash, the record of a process. The counter writes the ``visits``
-                             that it has shown, `replicas.figures` the ``hostname`` of its
-                             replica, the ``version`` that it runs, its ``labels`` as
-                             ``key=value,…``, when it ``started``, and ``marked``: when it last
-                             gave a sign with visits, and what it had shown before. What else it
-                             has to say comes from `replicas.telling`. Dropped after a day.
-``{counter}:processes``      a sorted set, the names: ids, by the time of each one's last sign
-``{counter}:last:5m``,       hashes, one for each of the `HISTORIES`: for each of its steps the
-``…:1h``, ``…:1d``           second at which it began, and the visits shown in it by version, as
-                             ``1764220000 1.0=12 1.1=3``, versions percent-encoded
+``{counter}:process:ID``     a hash, the record of a process. The counter writes ``visits``: how
+                             many the process has shown. `replicas.figures` writes the
+                             ``hostname`` and the ``labels`` (``key=value,…``) of the replica,
+                             the ``version`` that the process runs, when it ``started``, and
+                             ``marked``: the time of its last sign with visits, and how many
+                             visits it had shown before. `replicas.telling` writes the rest.
+                             Redis deletes the record after a day.
+``{counter}:processes``      a sorted set, the names: the ids of the processes. The score of each
+                             is the time of its last sign.
+``{counter}:last:5m``,       hashes, one for each of the `HISTORIES`. A field holds one step: the
+``…:1h``, ``…:1d``           second at which the step began, and the visits shown in it by version,
+                             as in ``1764220000 1.0=12 1.1=3``. Versions are percent-encoded.
 ===========================  ===================================================================
 
-Times are seconds since 1970 by Redis's clock; where it refuses scripts, by this machine's.
+Times are seconds since 1970, by Redis's clock. When Redis refuses scripts, they are by the clock of
+the machine that writes.
 """
 
 from collections.abc import Mapping
@@ -32,15 +36,15 @@ NAMES = f"{{{KEY}}}:processes"
 
 
 class History(NamedTuple):
-    """How long Redis remembers what was counted, and how exactly."""
+    """A history of visits: how long it goes back, and how exactly."""
 
     step: int
-    """The seconds of a step, of which it knows the visits."""
+    """The seconds of a step. The history knows the visits of each step."""
     steps: int
-    """How many it has; the newest one takes the place of the oldest."""
+    """How many steps it has. A new step takes the place of the oldest."""
 
 
-#: What is remembered, each under the name of its length.
+#: The histories. The name of each is its length.
 HISTORIES: Mapping[str, History] = {
     "5m": History(2, 150),
     "1h": History(30, 120),

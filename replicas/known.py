@@ -1,7 +1,8 @@
-"""The records that a reader knows: which it has to read again, and when each was seen.
+"""The records that a reader knows: which ones it must read again, and when each was seen.
 
-A record changes with the visits of its process, and at most a second after the time that stands
-beside its name. So those whose time has stood still for a while need not be read.
+Beside the name of each process stands the time of its last sign. The record of the process changes
+up to a second after this time, and not later. So a reader need not read a record whose time has
+stood still for a while.
 """
 
 import heapq
@@ -16,20 +17,21 @@ from replicas.link import RefusedError
 from replicas.records import FIELDS, Record, cut, record_of
 from replicas.turns import in_turns
 
-#: Seconds after its last sign in which a record is read with each look.
+#: Each look reads the records whose last sign is not older than so many seconds.
 FRESH = 3.0
 
-#: Of the other records, how many are read again with each look, in turn. So what somebody has
-#: deleted is shown for a minute at most.
+#: How many of the other records each look reads, in turn. So a record that somebody has deleted is
+#: shown for a minute at most.
 AGAIN = 20
 
-#: Seconds by which Redis's clock may go wrong from one look to the next before it was set.
+#: If Redis's clock moves by so many seconds too much or too little from one look to the next,
+#: somebody has set it.
 CLOCK_SET = 1.0
 
-#: How Redis says that a key holds something else.
+#: How Redis says that a key has another type than the command needs.
 WRONG_TYPE = "WRONGTYPE"
 
-#: Records that cannot be read, and are named in the log.
+#: How many of the records that cannot be read the log names.
 MAX_NAMED = 100
 
 _READS = Form("HMGET", OPEN, *FIELDS)
@@ -40,21 +42,21 @@ log = logging.getLogger("friendlyhello.visits")
 
 
 def command_for(id: str) -> bytes:
-    """Return what reads a record."""
+    """Return the command that reads the record of a process."""
     return _READS.filled(process_key(id))
 
 
 @dataclass
 class _Known:
-    """What is known of one process.
+    """What a reader knows of one process. Times are seconds since 1970, by Redis's clock.
 
-    :arg score: the time beside its name, as it stood there.
-    :arg seen_at: the same where that may be.
-    :arg earliest: the time of the last look that has not seen it yet.
-    :arg record: None when there is none that can be read.
-    :arg moved: seconds by which Redis's clock was set since.
-    :arg read_in: the look that has read the record.
-    :arg refused: what Redis did not let be read then, and why.
+    :arg score: the time beside its name, as it stands in Redis.
+    :arg seen_at: the same time, but within the last day and not in the future.
+    :arg earliest: the time of the last look before this sign.
+    :arg record: None when there is no record that can be read.
+    :arg moved: seconds by which Redis's clock was set since this sign.
+    :arg read_in: the number of the look that last read the record.
+    :arg refused: the command that Redis refused in that look, and why; else empty.
     """
 
     score: float
@@ -67,13 +69,13 @@ class _Known:
 
 
 class Known:
-    """The records that were read, of the processes that have a name."""
+    """The records of the processes whose names stand in Redis."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
         self._looks = 0
         self._seen_at = 0.0  # the time of the last look, by Redis's clock
-        self._ahead: float | None = None  # Redis's clock, of the monotonic one
+        self._ahead: float | None = None  # Redis's clock less the monotonic clock
         self._named: set[str] = set()
 
     def forget(self) -> None:
@@ -81,7 +83,7 @@ class Known:
         self._known.clear()
 
     def begin(self) -> Sequence[str]:
-        """Begin a look; return the ids whose records it has to read."""
+        """Begin a look. Return the ids whose records it must read."""
         self._looks += 1
         fresh = self._seen_at - FRESH
         others = [(one.read_in, id) for id, one in self._known.items() if one.seen_at <= fresh]
@@ -92,17 +94,18 @@ class Known:
         return id in self._known
 
     def set_clock(self, now: float, before: float, after: float) -> None:
-        """Take Redis's time; where its clock was set, what is known moves along.
+        """Compare Redis's clock with the monotonic clock. If Redis's clock was set, move all times.
 
-        So what was seen longer ago than something else stays so.
+        So if one record was seen before another, it stays before the other.
 
-        :arg before: the monotonic clock when Redis was asked.
-        :arg after: the same when it had answered.
+        :arg now: Redis's time, in seconds since 1970.
+        :arg before: the monotonic clock when Redis was asked, in seconds.
+        :arg after: the monotonic clock when Redis had answered.
         """
         held = self._ahead if self._ahead is not None else now - after
         self._ahead = max(now - after, min(held, now - before))
         seconds = self._ahead - held
-        if abs(seconds) <= CLOCK_SET:  # one of the two goes a little faster
+        if abs(seconds) <= CLOCK_SET:  # one clock goes a little faster
             return
         self._seen_at += seconds
         for one in self._known.values():
@@ -112,9 +115,9 @@ class Known:
             one.record = one.record and one.record.moved(seconds)
 
     async def take_names(self, scores: Iterable[tuple[str, float]], now: float) -> list[str]:
-        """Take the names that there are; return those whose records have changed.
+        """Take the names that stand in Redis. Return the ids whose records have changed.
 
-        :arg scores: each with the time beside it.
+        :arg scores: each id, and the time beside it.
         :arg now: when they were read, by Redis's clock.
         """
         before, self._known, changed = self._known, {}, []
@@ -129,17 +132,18 @@ class Known:
         return changed
 
     def take(self, id: str, kept: Sequence[bytes | None] | RefusedError) -> None:
-        """Take what was read of a record.
+        """Take a record.
 
-        :arg kept: the values of the `FIELDS`, or why there are none.
+        :arg id: of its process.
+        :arg kept: the values of the `FIELDS`, or how Redis refused them.
         """
         one = self._known.get(id)
-        if one is None:  # its name has gone meanwhile
+        if one is None:  # its name has been removed
             return
         one.read_in, one.record, one.refused = self._looks, None, ""
         try:
             if not isinstance(kept, RefusedError):
-                if not kept[_MARKED]:  # by another clock than Redis's, which may be late
+                if not kept[_MARKED]:  # another clock, perhaps a late one, gave the time
                     one.seen_at = max(one.seen_at, one.earliest)
                 found = record_of(id, one.seen_at - one.moved, kept)
                 one.record = found and found.moved(one.moved)
@@ -154,13 +158,13 @@ class Known:
 
     @property
     def refused(self) -> Iterable[str]:
-        """What Redis does not let be read, and why, each once."""
+        """The commands that Redis refused, and why; each once."""
         return dict.fromkeys(one.refused for one in self._known.values() if one.refused)
 
     def end(self, now: float) -> Sequence[Record]:
-        """End the look; return the records, the one seen last first.
+        """End the look. Return the records, the most recently seen first.
 
-        :arg now: when it was, by Redis's clock.
+        :arg now: the time of the look, by Redis's clock.
         """
         self._seen_at = now
         return [one.record for one in self._known.values() if one.record is not None]

@@ -1,4 +1,4 @@
-"""A way to Redis of one's own, so that counting never waits for what is read or told."""
+"""A connection to Redis for reading and telling only, so that counting never waits for these."""
 
 import asyncio
 import re
@@ -9,17 +9,17 @@ from redis.exceptions import ConnectionError, ResponseError
 
 from counter import Connector, packed, take_over
 
-#: Connections in a row that were closed as they were asked, after which what is asked is refused.
+#: If Redis closes so many connections in a row instead of answering, this counts as a refusal.
 HANG_UPS = 3
 
 #: Seconds that a question to Redis may take, connecting included.
 TIMEOUT = 2.0
 
-#: Bytes of a text that are kept; the rest is passed over, so that no key can fill the memory.
+#: The most bytes of a text that are kept. The rest is skipped, so that no key can fill the memory.
 MAX_TEXT = 16 * 1024
 
-#: Values that are read in one turn of the loop, which takes a third of a millisecond; then pages
-#: get theirs.
+#: Values that are read in one turn of the loop. This takes a third of a millisecond. Then the loop
+#: serves pages.
 VALUES_PER_TURN = 200
 
 _INTEGER = re.compile(rb"[:$*](-?[0-9]{1,19})")
@@ -28,18 +28,18 @@ Result = TypeVar("Result")
 
 
 class RefusedError(ResponseError):
-    """A command that Redis does not run, which the message names, and why."""
+    """Redis refused a command. The message names the command, and says why."""
 
 
 class Link:
-    """Asks Redis; it opens a connection when there is none.
+    """Asks Redis. It opens a connection when it has none.
 
-    :arg connector: the way to Redis, used by nobody else.
+    :arg connector: the way to Redis. Nothing else may use it.
     """
 
     def __init__(self, connector: Connector) -> None:
         self.reason = connector.reason
-        """Return why asking failed, in one text without secrets."""
+        """Return why a question failed, without secrets."""
         self._connector = connector
         self._replies: _Replies | None = None
         self._asking = False
@@ -51,9 +51,10 @@ class Link:
         return self._replies is not None
 
     async def within_time(self, talk: Callable[[], Awaitable[Result]]) -> Result:
-        """Have it asked within `TIMEOUT`, on a connection that is closed when that fails.
+        """Ask within `TIMEOUT`. If this fails, close the connection.
 
-        :arg talk: asks, and returns the result.
+        :arg talk: asks by `ask`, and returns the result.
+        :raises RefusedError: when Redis refuses a command.
         :raises Exception: when there is no Redis, or it does not answer in time.
         """
         try:
@@ -66,14 +67,14 @@ class Link:
                     self._replies = _Replies()
                     self._replies.writer = take_over(opened.redis, self._replies)
                 return await self._heeding_hang_ups(talk)
-        except RefusedError:  # every reply has come
+        except RefusedError:  # every reply has come, so the connection stays
             raise
         except BaseException:
-            self.close()  # a reply may still come, for nobody
+            self.close()  # a reply that nobody reads may still come
             raise
 
     async def _heeding_hang_ups(self, talk: Callable[[], Awaitable[Result]]) -> Result:
-        """Have it asked; a proxy that does not know a command hangs up on it, each time."""
+        """Ask, and count hang-ups: a proxy hangs up at each command that it does not know."""
         try:
             result = await talk()
         except ConnectionError:
@@ -86,7 +87,7 @@ class Link:
         return result
 
     async def ask(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send commands in one packet, and return their replies; a `RefusedError` is one, too."""
+        """Send commands in one packet, and return the replies. One may be a `RefusedError`."""
         assert self._replies is not None
         asking = packed("ASKING") if self._asking else b""
         self._replies.writer.transport.write(asking + asking.join(commands))
@@ -99,11 +100,11 @@ class Link:
         return found
 
     async def ask_at_once(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send commands that see the same moment, as far as Redis allows; replies as of `ask`."""
-        if self._asking:  # which a transaction does not pass on
+        """Send commands as one transaction, if Redis allows it. Return replies as `ask` does."""
+        if self._asking:  # ASKING before a transaction does not reach the commands in it
             return await self.ask(commands)
         *_, done = await self.ask([packed("MULTI"), *commands, packed("EXEC")])
-        if not isinstance(done, list):  # it may not, or may not send one of them
+        if not isinstance(done, list):  # Redis refuses MULTI, or one of them
             return await self.ask(commands)
         return [
             _named(reply, command) if isinstance(reply, ResponseError) else reply
@@ -111,7 +112,7 @@ class Link:
         ]
 
     def close(self) -> None:
-        """Close the connection; who asks again opens another."""
+        """Close the connection. The next question opens another."""
         replies, self._replies = self._replies, None
         if replies is not None:
             replies.writer.transport.close()
@@ -120,14 +121,14 @@ class Link:
 class _Replies(asyncio.Protocol):
     """Reads replies (https://redis.io/docs/latest/develop/reference/protocol-spec/).
 
-    redis-py reads a reply at once, however large: the loop would stop for as long.
+    redis-py reads even a very large reply at once, and would stop the loop meanwhile.
     """
 
     writer: asyncio.StreamWriter
 
     def __init__(self) -> None:
         self._input = b""
-        self._at = 0  # what comes before has been read
+        self._at = 0  # the bytes before this have been read
         self._more = asyncio.Event()
         self._is_lost = False
         self._left = VALUES_PER_TURN
@@ -141,10 +142,10 @@ class _Replies(asyncio.Protocol):
         self._more.set()
 
     async def read(self) -> Any:
-        """Return the next reply; an error is one.
+        """Return the next reply. It may be an error.
 
-        :raises ConnectionError: when the connection ends before.
-        :raises ValueError: when it is none.
+        :raises ConnectionError: when the connection ends before the reply does.
+        :raises ValueError: when Redis sends something else than a reply.
         """
         self._left -= 1
         if not self._left:
@@ -180,7 +181,7 @@ class _Replies(asyncio.Protocol):
         while len(self._input) < self._at + kept:
             await self._wait_for_more()
         text = self._input[self._at : self._at + kept]
-        left = size + 2  # with the end of the line
+        left = size + 2  # the line's end included
         while len(self._input) < self._at + left:
             left -= len(self._input) - self._at
             self._at = len(self._input)

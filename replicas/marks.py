@@ -1,6 +1,6 @@
-"""What has happened to the replicas, as far as what their processes have written tells.
+"""What has happened to the replicas. The records of their processes tell it.
 
-Nothing is kept of it: each look at the processes finds the same again.
+No marks are stored: each look at the records finds the same marks again.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,14 +12,15 @@ from replicas.records import Record, Spell
 from replicas.states import by_hostname, has_gone, latest_of, state_of
 from replicas.turns import in_turns
 
-#: Seconds between two things that are taken for one: workers of a replica that start, or processes
-#: that miss Redis.
+#: Within so many seconds, two events count as one: two workers of a replica that start, or two
+#: processes that lose Redis.
 TOGETHER = 1.0
 
-#: The newest ones are told.
+#: The most marks that are told: the newest ones.
 MAX_MARKS = 200
 
-#: A replica came, said goodbye, or fell silent; Redis was away; a version was seen first.
+#: A replica came, said goodbye, or fell silent; Redis was away; a version was seen for the first
+#: time.
 Kind = Literal["came", "gone", "silent", "away", "version"]
 
 
@@ -28,11 +29,11 @@ class Mark:
     """Something that happened.
 
     :arg time: seconds since 1970, by Redis's clock.
-    :arg kind: what.
+    :arg kind: what happened.
     :arg hostname: the replica to which it happened.
     :arg version: the label of the version that came, if it has one.
     :arg until: when Redis was back.
-    :arg reason: why it was away.
+    :arg reason: why Redis was away.
     """
 
     time: float
@@ -44,14 +45,14 @@ class Mark:
 
 
 def versions_of(records: Iterable[Record]) -> list[str]:
-    """Return the versions in the order in which they were seen first, "" for none."""
+    """Return the versions, in the order in which they first came. "" means no version."""
     return [version for version, _ in _first_seen(records)]
 
 
 async def marks_of(records: Sequence[Record], now: float) -> list[Mark]:
     """Return the newest marks of the last day, the oldest first.
 
-    Not those that lie ahead, as the clock was set back.
+    If the clock was set back, marks may lie in the future. They are left out.
 
     :arg now: seconds since 1970, by Redis's clock.
     """
@@ -74,8 +75,8 @@ def _first_seen(records: Iterable[Record]) -> list[tuple[str, float]]:
 
 
 async def _away(records: Iterable[Record]) -> list[Spell]:
-    """Return when Redis was away, as any process saw it."""
-    begun: dict[int, Spell] = {}  # of those that begin together, as most do, the whole
+    """Return the spells in which Redis was away for any process."""
+    begun: dict[int, Spell] = {}  # most spells begin together: they become one
     async for record in in_turns(records):
         for one in record.away:
             other = begun.setdefault(int(one.start // TOGETHER), one)
@@ -92,7 +93,7 @@ async def _away(records: Iterable[Record]) -> list[Spell]:
 
 
 def _of_replica(hostname: str, records: Sequence[Record], latest: float) -> Iterator[Mark]:
-    """Yield when a replica came, and how it went."""
+    """Yield the marks of one replica: when it came, and when it went."""
     for life in _lives(records):
         if starts := [(one.started, one.version) for one in life if one.started]:
             started, version = min(starts)
@@ -103,7 +104,7 @@ def _of_replica(hostname: str, records: Sequence[Record], latest: float) -> Iter
 
 
 def _lives(records: Sequence[Record]) -> list[list[Record]]:
-    """Return the processes that ran together, for each time that a replica came."""
+    """Return groups of processes that ran together: one group for each time the replica came."""
     lives: list[list[Record]] = []
     for one in sorted(records, key=lambda one: one.started):
         if not lives or _comes_after(one, lives[-1]):

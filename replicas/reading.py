@@ -16,15 +16,16 @@ from replicas.records import MAX_WORDS, Record, decoded
 from replicas.states import Replica, replicas_of
 from replicas.turns import in_turns
 
-#: Processes that are read, those seen last. A deployment has fewer; a day's pods may be more.
+#: The most processes that are read: the most recently seen. A deployment has fewer, but the pods of
+#: a day may be more.
 MAX_PROCESSES = 1000
 
-#: Times that a look is tried until no record has changed meanwhile.
+#: How often a look is tried, until no record changes during it.
 TRIES = 4
 
 _STEP = re.compile(r"([0-9]{1,12})((?: \S*=[0-9]{1,16})*)")
 
-#: A second at which a step begins, and the visits in it by version.
+#: The second at which a step begins, and its visits by version.
 Moment = tuple[int, Mapping[str, int]]
 
 
@@ -33,12 +34,12 @@ class Snapshot:
     """What stands in Redis at one moment.
 
     :arg time: seconds since 1970, by Redis's clock.
-    :arg total: what the counter holds.
-    :arg records: those seen within a day, the one seen last first.
-    :arg moments: what was asked for of the `HISTORIES`: the steps with visits, the oldest first.
-        With those that each process has shown since its last sign, it is all that was shown.
-    :arg refused: what Redis does not let be read of the processes, and why.
-    :arg refused_histories: the same of the histories.
+    :arg total: the number in the counter.
+    :arg records: of the processes seen within a day, the most recently seen first.
+    :arg moments: the histories that were asked for: of each, the steps with visits, the oldest
+        first. They include the visits that each process has shown since its last sign.
+    :arg refused: the commands that Redis refused when the processes were read, and why.
+    :arg refused_histories: the same for the histories.
     """
 
     time: float
@@ -57,26 +58,26 @@ class Snapshot:
 class Reader:
     """Reads snapshots.
 
-    :arg connector: the way to Redis, used by nobody else.
+    :arg connector: the way to Redis. Nothing else may use it.
     """
 
     def __init__(self, connector: Connector) -> None:
         self.reason = connector.reason
-        """Return why reading failed, in one text without secrets."""
+        """Return why reading failed, without secrets."""
         self._link = Link(connector)
         self._known = Known()
 
     async def read(self, histories: Iterable[str] = ()) -> Snapshot:
-        """Return a snapshot; connects when there is no connection.
+        """Return a snapshot. If there is no connection, open one.
 
-        :arg histories: the names of those that are to be in it.
-        :raises ResponseError: when Redis does not let the time or the counter be read.
+        :arg histories: the names of the histories to read.
+        :raises ResponseError: when Redis refuses to tell the time or the counter.
         :raises Exception: when there is no Redis, or it does not answer in time.
         """
         return await self._link.within_time(lambda: self._read([*histories]))
 
     def close(self) -> None:
-        """Close the connection, and forget what was read; the next snapshot opens another."""
+        """Close the connection, and forget all records. The next snapshot opens another."""
         self._link.close()
         self._known.forget()
 
@@ -102,7 +103,7 @@ class Reader:
     async def _ask(
         self, histories: Sequence[str], ids: Sequence[str]
     ) -> tuple[float, int, Any, Sequence[Any], Sequence[Any]]:
-        """Return the time, the total, the names, histories and records, all of one moment."""
+        """Return the time, the total, the names, the histories and the records of one moment."""
         commands = [
             packed("TIME"),
             packed("GET", KEY),
@@ -121,13 +122,13 @@ class Reader:
 
 
 def _scores(found: Sequence[bytes]) -> Iterator[tuple[str, float]]:
-    """Yield the ids, each with the time beside it."""
+    """Yield each id, and the time beside it."""
     for id, score in zip(*[iter(found)] * 2, strict=True):
         yield id.decode(errors="replace"), float(score)
 
 
 def _refused(replies: Iterable[Any]) -> list[str]:
-    """Return what was refused, each once."""
+    """Return the refusals among replies, each once."""
     return [*dict.fromkeys(str(one) for one in replies if isinstance(one, RefusedError))]
 
 
@@ -136,9 +137,11 @@ def moments_of(
 ) -> list[Moment]:
     """Return the steps of a history in which visits were shown, the oldest first.
 
-    :arg kept: its fields and values.
-    :arg now: Redis's time.
-    :arg records: what they have shown since their last sign was so within a second of that.
+    :arg kept: the fields and values of the history.
+    :arg last: the name of the history.
+    :arg now: Redis's time, in seconds since 1970.
+    :arg records: their visits since the last sign belong to the step of that sign, because a
+        process gives a sign every second.
     """
     step, steps = HISTORIES[last]
     newest = int(now // step) * step

@@ -1,4 +1,4 @@
-"""What one process has written of itself, as it is read."""
+"""The record that one process has written about itself, as a reader gets it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,15 @@ from itertools import islice
 from typing import NamedTuple
 from urllib.parse import unquote
 
-#: What is read of a record.
+#: The fields of a record that are read.
 FIELDS = (
     *("hostname", "visits", "version", "labels", "faults"),
     *("marked", "started", "state", "away"),
 )
 
-#: Characters of a text that are shown, as many as a hostname may have
-#: (https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4); and labels or faults, times without Redis
-#: of one record, or versions of one step.
+#: The most characters of a text that are shown, as many as a hostname may have
+#: (https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4); and the most labels, faults or spells
+#: without Redis of one record, or versions of one step.
 MAX_TEXT, MAX_WORDS = 253, 32
 
 _VISITS = re.compile(r"[0-9]{1,16}")
@@ -25,14 +25,14 @@ _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 
 
 class Spell(NamedTuple):
-    """A time in which a process was without Redis."""
+    """A spell in which a process was without Redis."""
 
     start: float
     """Seconds since 1970, by Redis's clock."""
     end: float
-    """The same."""
+    """Seconds since 1970, by Redis's clock."""
     reason: str
-    """Why, without secrets."""
+    """Why Redis was away, without secrets."""
 
 
 class Sign(NamedTuple):
@@ -41,25 +41,24 @@ class Sign(NamedTuple):
     time: float
     """Seconds since 1970, by Redis's clock."""
     shown: int
-    """What the process had shown before it."""
+    """How many visits the process had shown before the sign."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What one process has written of itself.
+    """What one process has written about itself.
 
-    :arg id: what tells it from all others.
-    :arg hostname: the replica's that it belongs to.
-    :arg visits: those that it has shown.
-    :arg seen_at: when it last was seen counting, or telling something: seconds since 1970, by
-        Redis's clock.
-    :arg version: the label of the version that it runs, empty when it has none.
-    :arg labels: the replica's, if it has some.
-    :arg faults: what is wrong with it, if anything is.
-    :arg started: when it began, by the same clock; 0 where an older version has not written it.
-    :arg state: "draining" or "gone" once it has said so, else empty.
-    :arg away: the last times in which it was without Redis.
-    :arg sign: its last sign with visits, where scripts run.
+    :arg id: of the process. All ids differ.
+    :arg hostname: of the replica that the process belongs to.
+    :arg visits: how many the process has shown.
+    :arg seen_at: when it last counted or told something, in seconds since 1970 by Redis's clock.
+    :arg version: the label of the version that it runs; empty when it has none.
+    :arg labels: of its replica.
+    :arg faults: the kinds of faults that it has now.
+    :arg started: when it began, by the same clock; 0 if an older version has not written it.
+    :arg state: "draining" or "gone" if the process has said so, else empty.
+    :arg away: its last spells without Redis.
+    :arg sign: its last sign with visits, if Redis runs scripts.
     """
 
     id: str
@@ -75,7 +74,10 @@ class Record:
     sign: Sign | None = None
 
     def moved(self, seconds: float) -> "Record":
-        """Return it with all its times so much later, as Redis's clock was set."""
+        """Return the record with all times moved, after Redis's clock was set.
+
+        :arg seconds: how much later the times become.
+        """
         if not seconds:
             return self
         return replace(
@@ -88,11 +90,12 @@ class Record:
 
 
 def record_of(id: str, seen_at: float, kept: Sequence[bytes | None]) -> Record | None:
-    """Return a record; an older version may have written less.
+    """Return the record of a process. An older version of the program may have written less.
 
+    :arg seen_at: see `Record`.
     :arg kept: the values of the `FIELDS`.
-    :return: None when it is none of ours, or has been dropped.
-    :raises ValueError: when it cannot be read.
+    :return: None when there is no record, or this program has not written it.
+    :raises ValueError: when the record cannot be read.
     """
     hostname, visits, version, labels, faults, marked, started, state, away = map(_text, kept)
     if not hostname or not visits:
@@ -109,7 +112,7 @@ def record_of(id: str, seen_at: float, kept: Sequence[bytes | None]) -> Record |
         cut(version),
         {cut(key): cut(value) for key, value in _pairs(labels)} if labels else {},
         [cut(one) for one in faults.split(",")[:MAX_WORDS] if one],
-        min(begun, seen_at),  # later only where the clock was set back meanwhile
+        min(begun, seen_at),  # it is later only if the clock was set back
         state if state in ("draining", "gone") else "",
         [
             Spell(float(one[1]), float(one[2]), decoded(one[3]))
@@ -129,10 +132,10 @@ def _text(word: bytes | None) -> str:
 
 
 def decoded(word: str) -> str:
-    """Return a text that was percent-encoded."""
+    """Return the text of a percent-encoded word, cut."""
     return cut(unquote(word, errors="replace"))
 
 
 def cut(text: str) -> str:
-    """Return no more of a text than is shown."""
+    """Return a text, cut to the length that is shown."""
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

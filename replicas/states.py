@@ -1,4 +1,4 @@
-"""The replicas that processes belong to, and what is the matter with each."""
+"""The replicas that processes belong to, and the state of each."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,11 +7,11 @@ from typing import Literal
 
 from replicas.records import Record
 
-#: Seconds after the last sign of a process at which, if others give some, it is taken for ended.
+#: A process that gives no sign for so many seconds, while others do, counts as ended.
 SILENT_AFTER = 5.0
 
-#: All of a replica's processes have said that they are to stop, or have stopped; or none was seen
-#: for `SILENT_AFTER`, while others were.
+#: "draining": all processes of a replica have said that they will stop. "gone": all have said that
+#: they have stopped. "silent": none was seen for `SILENT_AFTER`, while other replicas were.
 State = Literal["", "draining", "gone", "silent"]
 
 
@@ -20,12 +20,12 @@ class Replica:
     """One replica.
 
     :arg hostname: its name.
-    :arg visits: those that its processes of this day have shown.
-    :arg seen: seconds since one of them last was seen counting, or telling something.
-    :arg version: the label of the version that it runs, empty when it has none.
-    :arg labels: its labels, if it has some.
-    :arg faults: what is wrong with it, if anything is.
-    :arg state: what is the matter with it besides, if anything is.
+    :arg visits: how many its processes of the last day have shown.
+    :arg seen: seconds since one of its processes last counted or told something.
+    :arg version: the label of the version that it runs; empty when it has none.
+    :arg labels: its labels.
+    :arg faults: the kinds of faults that it has now.
+    :arg state: its state; empty while it runs.
     """
 
     hostname: str
@@ -40,7 +40,7 @@ class Replica:
 def replicas_of(records: Sequence[Record], now: float) -> Iterator[Replica]:
     """Yield the replicas that the processes belong to, by name.
 
-    The process seen last says which version its replica runs, its labels and faults.
+    A replica has the version, labels and faults of its most recently seen process.
 
     :arg now: seconds since 1970, by Redis's clock.
     """
@@ -59,7 +59,7 @@ def replicas_of(records: Sequence[Record], now: float) -> Iterator[Replica]:
 
 
 def by_hostname(records: Iterable[Record]) -> Mapping[str, Sequence[Record]]:
-    """Return the processes of each replica, in their order."""
+    """Return the processes of each replica, in the order of the records."""
     replicas: dict[str, list[Record]] = defaultdict(list)
     for one in records:
         replicas[one.hostname].append(one)
@@ -67,9 +67,10 @@ def by_hostname(records: Iterable[Record]) -> Mapping[str, Sequence[Record]]:
 
 
 def latest_of(records: Iterable[Record], now: float) -> float:
-    """Return when one of them was last seen that is not to stop; now when all are.
+    """Return when a process that is not stopping was last seen; if all are stopping, now.
 
-    One that says goodbye is seen, and makes nobody silent who had no visits for a while.
+    A process that says goodbye does not count. Otherwise its goodbye would make replicas silent
+    that had no visits for a while.
     """
     return max((one.seen_at for one in records if not one.state), default=now)
 
@@ -80,10 +81,10 @@ def has_gone(records: Sequence[Record]) -> bool:
 
 
 def state_of(records: Sequence[Record], latest: float) -> State:
-    """Return what is the matter with a replica.
+    """Return the state of a replica.
 
-    :arg records: those of its own processes.
-    :arg latest: see `latest_of`, of all replicas.
+    :arg records: of its own processes.
+    :arg latest: the result of `latest_of` for all replicas.
     """
     said = _said(records)
     if said == {"gone"}:
@@ -94,6 +95,9 @@ def state_of(records: Sequence[Record], latest: float) -> State:
 
 
 def _said(records: Sequence[Record]) -> set[str]:
-    """Return what they say; those seen long before the last one have ended without a word."""
+    """Return the states that processes have told.
+
+    Processes that were seen long before the last one are left out: they ended without a word.
+    """
     seen_at = max(one.seen_at for one in records)
     return {one.state for one in records if one.seen_at >= seen_at - SILENT_AFTER}

@@ -1,9 +1,9 @@
-"""Tells what a process has to say of itself, so that whoever watches any replica can see it.
+"""Tells in Redis what happens to a process, so that the live page of any replica can show it.
 
-That is what is wrong with it, that it was told to stop and has stopped, and when it was without
-Redis. A replica that answers no page counts none, so this does not go along with visits. It goes
-over a connection of its own, at once or within a second; and as long as something is wrong or the
-process is to stop, once a second, so that it is seen.
+A process tells its faults, that it will stop, that it has stopped, and its spells without Redis.
+This cannot go beside visits, because a replica that answers no page counts none. So it goes over a
+connection of its own, within a second. While the process has faults or drains, it tells this once a
+second, so that readers go on seeing the process.
 """
 
 import asyncio
@@ -17,24 +17,24 @@ from counter import Connector, packed
 from replicas.figures import SIGN_EVERY, Figures
 from replicas.link import Link, RefusedError, seconds
 
-#: Characters that are told of the reason why Redis was away.
+#: The most characters that are told of the reason why Redis was away.
 MAX_REASON = 200
 
-#: Seconds that the end waits until Redis has the goodbye.
+#: Seconds that a process, at its end, gives Redis to take its goodbye.
 GOODBYE_TIMEOUT = 0.4
 
 log = logging.getLogger("friendlyhello.visits")
 
 
 class Telling:
-    """What one process tells.
+    """Tells what happens to one process.
 
-    :arg figures: what it writes, besides.
-    :arg key: where: the record's key.
-    :arg connector: the way to Redis, used by nobody else; no connection is held while there is
-        nothing to tell.
-    :arg is_draining: tells whether the process is to stop.
-    :arg faults: returns the kinds of faults that it has now; None when it can have none.
+    :arg figures: of the process.
+    :arg key: of the record of the process.
+    :arg connector: the way to Redis. Nothing else may use it. While there is nothing to tell, no
+        connection is open.
+    :arg is_draining: tells whether the process was asked to stop.
+    :arg faults: returns the kinds of faults that the process has now. None: it can have no fault.
     """
 
     def __init__(
@@ -51,14 +51,15 @@ class Telling:
         self._is_draining = is_draining
         self._faults = faults or (lambda: ())
         self._is_last = False
-        # Unknown with faults: those of a process of this replica that has gone may stand there.
+        # With None, the process tells its faults at once. Readers may still see the faults of an
+        # earlier process of this replica.
         self._told: object = None if faults else self._state()
-        self._has_said = False  # what Redis refuses
+        self._has_said = False  # a refusal was logged
         self._task: asyncio.Task[None] | None = None
-        figures.begun  # noqa: B018, now
+        figures.begun  # noqa: B018, this sets it to now
 
     def start(self) -> None:
-        """Tell what there is, until closed."""
+        """Tell what happens, until `close`."""
         self._task = asyncio.create_task(self._keep())
 
     def look(self) -> None:
@@ -66,7 +67,7 @@ class Telling:
         self._figures.news.set()
 
     async def close(self) -> None:
-        """Say goodbye, if anybody knows the process, and end."""
+        """Say goodbye, if the process has written anything before, and end."""
         self._is_last = True
         self.look()
         if self._task is not None:
@@ -97,7 +98,7 @@ class Telling:
 
     @property
     def _stage(self) -> str:
-        if not self._figures.is_known:  # who is not known has nobody to say it to
+        if not self._figures.is_known:  # no reader knows of this process
             return ""
         return "gone" if self._is_last else "draining" if self._is_draining() else ""
 
@@ -105,7 +106,7 @@ class Telling:
         return ",".join(self._faults()), self._stage, [*self._figures.away]
 
     async def _tell(self) -> None:
-        """Write it; without Redis nobody is told anything, and it is tried again."""
+        """Write the present state. If there is no Redis, try again later."""
         state = self._state()
         try:
             for reply in await self._link.within_time(self._write):
@@ -113,7 +114,7 @@ class Telling:
                     raise reply
             self._told = state
         except RefusedError as error:
-            self._told = state  # but for what lasts it is not tried again
+            self._told = state  # from now on only a state that lasts is tried again
             if not self._has_said:
                 self._has_said = True
                 log.warning("/live cannot show all of this replica, as Redis refuses %s", error)

@@ -1,4 +1,4 @@
-"""Long work in pieces, so that pages get their turns."""
+"""Long work in pieces, so that the event loop serves pages in between."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 async def in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:
-    """Yield items; once a `TURN` is over, what else there is to do comes first."""
+    """Yield items. After each `TURN`, let the event loop do its other work first."""
     end = time.perf_counter() + TURN
     for one in items:
         yield one
