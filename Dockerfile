@@ -7,7 +7,7 @@ ARG COMMIT
 ARG CREATED
 
 FROM ${PYTHON_IMAGE} AS build
-# Layers are cached by what they read: a change of the program leaves this one as it is.
+# This layer reads the requirements only, so a change of the program does not build it again.
 COPY requirements.txt /tmp/requirements.txt
 RUN python -m venv --without-pip /opt/venv \
  && python -m pip --python /opt/venv/bin/python install \
@@ -17,9 +17,9 @@ RUN python -m venv --without-pip /opt/venv \
 FROM ${PYTHON_IMAGE} AS program
 WORKDIR /app
 COPY . .
-# Compiled, as the user cannot write: 6 MB, and the first page after 0.36 s instead of 0.58 s. For
-# everybody to read, as a checkout with umask 077 is for its owner alone.
-# What /version tells: docker build --build-arg=COMMIT=$(git rev-parse HEAD)
+# Compiled, as the user cannot write: 6 MB, and the first page after 0.36 s instead of 0.58 s. All
+# users may read the files: in a checkout with umask 077, only the owner may.
+# /version tells the commit: docker build --build-arg=COMMIT=$(git rev-parse HEAD)
 ARG COMMIT
 RUN python -m compileall -q . && if [ "$COMMIT" ]; then echo "$COMMIT" >COMMIT; fi && chmod -R a+rX,go-w .
 
@@ -47,8 +47,8 @@ COPY --from=build /opt/venv /opt/venv
 COPY --from=program /app /app
 WORKDIR /app
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 NAME=World
-# A number, so that an orchestrator can tell that it is not root's. Docker 20.10 and newer lets it
-# bind port 80 in a network of the container's own.
+# The user is a number, so that an orchestrator can see that it is not root. Docker 20.10 and newer
+# lets this user bind port 80, in a network that the container does not share with the host.
 USER 10001:10001
 EXPOSE 80
 HEALTHCHECK --interval=4s --timeout=3s --retries=2 \

@@ -2,7 +2,7 @@ PYTHON ?= python3
 PORT ?= 4000
 BIN = .venv/bin
 
-# The recipes of targets are run by a newcomer: say what is missing, in one line.
+# A newcomer runs these targets. When something is missing, say so in one line.
 .PHONY: help
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -12,10 +12,10 @@ run: .venv/running  ## serve http://localhost:4000/, counting in ./data (PORT=�
 	@exec $(BIN)/python server.py --port=$(PORT) --redis-url=embedded:data
 
 .PHONY: watch
-watch:  ## serve it with a Redis in containers, and restart it whenever a file changes; needs Docker
+watch:  ## serve with a Redis in containers, and restart whenever a file changes; needs Docker
 	docker compose --file=compose.yaml --file=compose.develop.yaml up --build --watch
 
-# The program, without what visits it or tests it.
+# The files of the program. Tests, the audit and the benchmark are not among them.
 PROGRAM = server.py limits.py openapi.yaml config counter embedded handlers http1 process replicas watch static templates
 DIST ?= dist
 
@@ -31,7 +31,7 @@ pyz: .venv/installed  ## write dist/friendlyhello.pyz: one file that needs nothi
 	  --output-file=$(DIST)/friendlyhello.pyz
 	rm -r $(DIST)/parts
 
-# What has a target of its own, as it takes long or needs more than Python.
+# Tests that have targets of their own, because they take long or need more than Python.
 APART = bench browser container faults stores deploy/test_gateway.py watch/test_otel.py watch/test_promtool.py
 
 .PHONY: test
@@ -39,20 +39,20 @@ test: .venv/installed  ## run the tests of every room, against a real Valkey, in
 	$(BIN)/pytest -n 3 -m 'not slow' $(APART:%=--ignore=tests/%)
 
 .PHONY: test-slow
-test-slow: .venv/installed  ## run what these rooms test at length
+test-slow: .venv/installed  ## run the slow tests of these rooms
 	$(BIN)/pytest -n 3 -m slow $(APART:%=--ignore=tests/%)
 
 .PHONY: test-all
-test-all: test test-slow test-faults test-otel  ## run all that needs nothing but Python
+test-all: test test-slow test-faults test-otel  ## run all tests that need only Python
 
 .PHONY: coverage
-coverage: .venv/installed  ## run them again, and list the lines that none runs; takes twice as long
+coverage: .venv/installed  ## run the tests again, and list the lines that no test runs; takes twice as long
 	$(BIN)/pytest -n 3 $(APART:%=--ignore=tests/%) --cov --cov-report=term
 
 SOAK ?= 0.2
 
 .PHONY: test-faults
-test-faults: .venv/installed  ## do to Redis, network and clients all that goes wrong (SOAK=10 minutes)
+test-faults: .venv/installed  ## test the server while Redis, the network and clients fail (SOAK=10 minutes)
 	$(BIN)/pytest -n 3 tests/faults --soak=$(SOAK)
 
 .PHONY: test-browser
@@ -64,15 +64,15 @@ pictures: .venv/installed  ## write docs/live.png and docs/live.webp with Chromi
 	$(BIN)/python -m tests.browser.pictures
 
 .PHONY: test-container
-test-container: .venv/installed  ## build, run, stop, scale and update it, on a Docker Engine
+test-container: .venv/installed  ## build, run, stop, scale and update the image, on a Docker Engine
 	$(BIN)/pytest tests/container --timeout=300
 
 .PHONY: test-stores
-test-stores: .venv/installed  ## count in Redis 6 to 8 and Valkey, by proxies, TLS and access lists, on a Docker Engine
+test-stores: .venv/installed  ## count in Redis 6 to 8 and Valkey, with proxies, TLS and access lists, on a Docker Engine
 	$(BIN)/pytest tests/stores --timeout=300
 
 .PHONY: bench
-bench: bench/.venv/installed  ## measure it beside its peers, in 15 minutes (BENCH='--rounds 1')
+bench: bench/.venv/installed  ## measure the server beside its peers, in 15 minutes (BENCH='--rounds 1')
 	@bench/.venv/bin/python -m bench $(BENCH)
 
 .PHONY: test-bench
@@ -80,11 +80,11 @@ test-bench: bench/.venv/installed  ## test the benchmark, which needs wrk and h2
 	$(BIN)/pytest tests/bench
 
 .PHONY: test-promtool
-test-promtool: .venv/installed  ## let Prometheus's own tool check metrics and alerts
+test-promtool: .venv/installed  ## check metrics and alerts with Prometheus's own tool
 	$(BIN)/pytest tests/watch/test_promtool.py
 
 .PHONY: test-gateway
-test-gateway: .venv/installed  ## let npm's models check the routes and rollouts
+test-gateway: .venv/installed  ## check the routes and rollouts with models from npm
 	$(BIN)/pytest tests/deploy/test_gateway.py
 
 .PHONY: test-otel
@@ -98,14 +98,14 @@ profile: bench/.venv/installed  ## draw bench/profile.svg, a flame graph of the 
 MINUTES ?= 20
 
 .PHONY: fuzz
-fuzz: .venv/installed  ## send the HTTP server what nobody thought of (MINUTES=20)
+fuzz: .venv/installed  ## send the HTTP server random input (MINUTES=20)
 	$(BIN)/python -m tests.fuzz $(MINUTES)
 
 SAMPLE ?= 200
 SEED ?= 0
 
 .PHONY: mutants
-mutants: .venv/installed  ## break the program in places drawn by SEED, and list what no test notices (SAMPLE=200)
+mutants: .venv/installed  ## break the program in random places, and list what no test notices (SAMPLE=200 SEED=0)
 	$(BIN)/python -m tests.mutants --number=$(SAMPLE) --seed=$(SEED)
 
 .PHONY: lint
@@ -119,7 +119,7 @@ lint: .venv/installed  ## check format, style, types, the direction of imports, 
 	$(BIN)/zizmor --quiet --offline --persona=pedantic .github
 
 .PHONY: format
-format: .venv/installed  ## rewrite the code in the one format
+format: .venv/installed  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -139,7 +139,7 @@ lock: .venv/installed  ## compile the lock files anew from *requirements*.in
 	cd tests/browser/validate && $(NPM_LOCK)
 
 .PHONY: stamp
-stamp: .venv/installed  ## write the version, the alerts and the dashboard where they cannot be read
+stamp: .venv/installed  ## copy the version, the alerts and the dashboard into files that need them
 	version=$$($(BIN)/python server.py --version | cut -d' ' -f2) && sed -i -E \
 	  -e "s/^( +org.opencontainers.image.version=).*/\1\"$$version\"/" \
 	  -e "s/^( +newTag: ).*/\1$$version/" -e "s/(io\/version: )[0-9.]+/\1$$version/" Dockerfile deploy/kubernetes/kustomization.yaml
@@ -148,7 +148,7 @@ stamp: .venv/installed  ## write the version, the alerts and the dashboard where
 	cp deploy/grafana.json deploy/kubernetes/components/monitor/friendlyhello.json
 
 .PHONY: clean
-clean:  ## remove what the other targets made, but for ./data
+clean:  ## remove what the other targets made, except ./data
 	rm -rf .venv .venv-otel .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
 	rm -rf dist screenshots bench/.venv bench/peers/node/node_modules bench/peers/*/hello bench/profile.svg
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -157,7 +157,7 @@ PIP_INSTALL = pip install --quiet --disable-pip-version-check --require-hashes -
 
 .venv/running: requirements-run.txt
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	  || { echo "friendlyhello needs Python 3.11 or newer with venv; $(PYTHON) is not (PYTHON=… names another)"; exit 1; }
+	  || { echo "friendlyhello needs Python 3.11 or newer with venv; $(PYTHON) is not one (PYTHON=… names another)"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/$(PIP_INSTALL) requirements-run.txt
 	@touch $@

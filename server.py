@@ -1,7 +1,7 @@
 """friendlyhello: a page that greets, names its host and counts visits in Redis.
 
 ``python server.py`` reads the settings (`config`), listens, serves until a signal asks it to stop
-(`process.STOP_SIGNALS`), and drains: what is in flight is finished, everything else is closed.
+(`process.STOP_SIGNALS`), and drains: it finishes the requests in flight, and closes all else.
 """
 
 import gc
@@ -71,17 +71,17 @@ from process import (
 from replicas import Figures, Reader, Telling
 from watch import FAULTS, Broadcast, Metrics, configure_logs, log_request
 
-#: Connections that the admin port takes: a scraper's, a probe's, and somebody's who looks.
+#: Connections that the admin port takes: enough for scrapers, probes and people who look.
 ADMIN_CONNECTIONS = 32
 
-#: Seconds that the start waits for Redis, so that the first visits are counted too.
+#: Seconds that the start waits for Redis, so that the first visits are counted, too.
 START_TIMEOUT = 0.25
 
 log = logging.getLogger("friendlyhello")
 
 
 class StartError(RuntimeError):
-    """The server cannot start; the message is one line, fit for the user."""
+    """The server cannot start. The message is one line, and is for the user."""
 
 
 def make_app(
@@ -104,14 +104,16 @@ def make_apps(
     faults: SharedFaults | None = None,
     draining: asyncio.Event | None = None,
 ) -> list[Application]:
-    """Return the application, as the server and the tests run it, and the admin port's if any.
+    """Return the application of the page's port, and the admin port's if there is an admin port.
 
-    :arg settings: `config.Settings`; every default when None.
-    :arg visits: the counter; one made from the settings when None.
-    :arg live: tells those who watch; one that reads what replicas write when None.
-    :arg metrics: what is counted, besides; new ones when None.
-    :arg faults: what is wrong with the replica; when None, what the settings say.
-    :arg draining: is set from when the server has been asked to stop; never when None.
+    The server and the tests run them.
+
+    :arg settings: `config.Settings`; with None, every default.
+    :arg visits: the counter; with None, a new one of the settings.
+    :arg live: the figures of the live page; with None, new ones that read what replicas write.
+    :arg metrics: the metrics; with None, new ones.
+    :arg faults: the faults of the replica; with None, those of the settings.
+    :arg draining: an event that is set when the server is asked to stop; with None, it never is.
     """
     settings = settings or Settings()
     metrics = metrics or Metrics(settings.version_label or "", labels=settings.labels)
@@ -156,14 +158,15 @@ def make_apps(
 
 
 def new_figures(settings: Settings) -> Figures:
-    """Return what a process of this replica writes of itself."""
+    """Return the figures that a process of this replica writes about itself."""
     return Figures(config.host_name(), settings.version_label or "", settings.labels)
 
 
 def new_visits(settings: Settings, metrics: Metrics, beside: Figures | None = None) -> Visits:
-    """Return the counter of the settings, which makes spans where OpenTelemetry is installed.
+    """Return the counter of the settings. If OpenTelemetry is installed, it makes spans.
 
-    :arg beside: what the process writes of itself; new ones when None.
+    :arg metrics: the metrics. They hear which visits get a number.
+    :arg beside: the figures that the process writes about itself; with None, new ones.
     :raises config.SettingError: when a password file cannot be read.
     :raises ValueError: when the URL cannot be read.
     :raises OSError: when a certificate that the URL names cannot be loaded.
@@ -185,7 +188,7 @@ def new_visits(settings: Settings, metrics: Metrics, beside: Figures | None = No
 
 
 def new_faults(settings: Settings) -> SharedFaults | None:
-    """Return what is wrong with the replica, for all its processes; None without ``--faults``."""
+    """Return the faults of the replica, for all its processes; None without ``--faults``."""
     return (
         SharedFaults(Faults(settings.fault_rate, settings.fault_wait)) if settings.faults else None
     )
@@ -197,10 +200,10 @@ def new_server(
     certificate: Certificate | None = None,
     most: int | None = None,
 ) -> HTTPServer:
-    """Return the HTTP server of the settings and the application, which listens nowhere yet.
+    """Return an HTTP server for an application. It does not listen yet.
 
-    :arg certificate: serve HTTPS with it.
-    :arg most: how many clients may be connected; as many as the system allows when None.
+    :arg certificate: the certificate of HTTPS; with None, the server speaks plain HTTP.
+    :arg most: how many clients may be connected; with None, as many as the system allows.
     """
     headers = dict(COMMON_HEADERS)
     if settings.version_label:
@@ -244,16 +247,16 @@ async def serve(
     """Serve until one of `STOP_SIGNALS` comes, then drain.
 
     :arg settings: `config.Settings`.
-    :arg visits: the counter; it is closed at the end.
-    :arg figures: what the process writes of itself beside the visits.
-    :arg metrics: what is counted, besides; the process has taken its slot.
-    :arg sockets: listening, for the page.
-    :arg admin: listening, for the admin port, if there is one.
+    :arg visits: the counter. It is closed at the end.
+    :arg figures: what the process writes about itself beside the visits.
+    :arg metrics: the metrics. The process has taken its slot in them.
+    :arg sockets: the listening sockets of the page's port.
+    :arg admin: the listening sockets of the admin port, if there is one.
     :arg siblings: the sockets of other processes on the same port.
     :arg end_of_work: see `draining_event`.
-    :arg certificate: serve HTTPS with it.
-    :arg faults: what is wrong with the replica, where anything may be.
-    :arg takes_burden: whether this process is the one that takes CPU and memory for the replica.
+    :arg certificate: the certificate of HTTPS; with None, the server speaks plain HTTP.
+    :arg faults: the faults of the replica; None without ``--faults``.
+    :arg takes_burden: whether this process takes the CPU and memory that the faults ask for.
     """
     draining = draining_event(end_of_work)
     live = Broadcast(Reader(visits.new_connector()))
@@ -293,21 +296,21 @@ async def serve(
     if end_of_work is None:  # else the parent of the workers does
         notify("STOPPING=1")
     telling.look()
-    await live.close()  # streams have no end to wait for
-    await server.drain(settings.grace, settings.drain_delay)  # the admin port answers to the end
+    await live.close()  # streams would not end by themselves
+    await server.drain(settings.grace, settings.drain_delay)  # the admin port still answers
     for task in background:
         task.cancel()
     await asyncio.wait(background)
     await asyncio.gather(visits.close(), telling.close())
-    # Until the next handlers are there, as the loop takes its own along.
+    # The loop removes its handlers when it closes. So block the signals until there are others.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 def draining_event(end_of_work: int | None) -> asyncio.Event:
-    """Return what `STOP_SIGNALS` set, for all to ask; a second signal ends the process at once.
+    """Return an event that `STOP_SIGNALS` set. A second signal ends the process at once.
 
-    :arg end_of_work: a descriptor that becomes readable when the parent process is asked to stop
-        or is gone, which then counts as a signal.
+    :arg end_of_work: a descriptor that becomes readable when the parent process is asked to stop,
+        or dies. This counts as a first signal.
     """
     draining = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -338,7 +341,7 @@ def collect_less_garbage() -> None:
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return uvloop's event loop where it is installed, else asyncio's."""
+    """Return uvloop's event loop if uvloop is installed, else asyncio's."""
     try:
         import uvloop
     except ImportError:  # on Windows
@@ -347,9 +350,10 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def exit_on_signals() -> None:
-    """Make `STOP_SIGNALS` end the program where nothing has to be drained.
+    """Make `STOP_SIGNALS` end the program while there is nothing to drain.
 
-    Process 1 of a container would not notice the one, and answer the other with a traceback.
+    Otherwise process 1 of a container would not notice SIGTERM, and would answer SIGINT with a
+    traceback.
     """
     for signum in STOP_SIGNALS:
         signal.signal(signum, lambda *_: sys.exit(0))
@@ -361,13 +365,15 @@ def listen(
 ) -> list[list[socket.socket]]:
     """Return listening sockets for the address and port of the settings.
 
-    :arg admin: whether it is the admin port; then there are none where the settings have none.
-    :arg processes: how many there are to share the port.
-    :return: those of each process. On Linux each has its own, among which the system spreads the
-        connections (SO_REUSEPORT, socket(7)); elsewhere it would not, and they share the same. So
-        they do where a service manager has opened them, for the page.
-    :raises StartError: when the port is taken or not permitted, or the address not to be had.
-    :raises RuntimeError: when what a service manager has opened is not to be served on.
+    :arg admin: whether to listen on the admin port. If the settings have none, there are no
+        sockets.
+    :arg processes: how many processes share the port.
+    :return: the sockets of each process. On Linux each process has its own, and the system spreads
+        the connections among them (SO_REUSEPORT, socket(7)). Other systems would not spread them,
+        so there all processes have the same sockets. If a service manager has opened the sockets of
+        the page's port, all processes have these.
+    :raises StartError: when the port is taken or not permitted, or the address is not available.
+    :raises RuntimeError: when a service manager has opened something else than TCP sockets.
     """
     address, wanted = settings.address, settings.port
     if admin:
@@ -379,7 +385,7 @@ def listen(
     try:
         bound = [inherited or bind(wanted)]
         if processes > 1 and sys.platform == "linux" and not inherited:
-            # Bound once to see that the port is free: with SO_REUSEPORT it never seems taken.
+            # The first bind shows that the port is free: with SO_REUSEPORT it never seems taken.
             port = bound[0][0].getsockname()[1]
             for one in bound[0]:
                 one.close()
@@ -394,7 +400,7 @@ def listen(
 def run(settings: Settings) -> None:
     """Start, serve and stop.
 
-    :raises StartError: when something is missing for it.
+    :raises StartError: when the server cannot start.
     """
     limits.raise_descriptors()
     with contextlib.ExitStack() as stack:
@@ -410,7 +416,7 @@ def run(settings: Settings) -> None:
             admin = listen(settings, processes, admin=True)
             every = [one for those in (*sockets, *admin) for one in those]
             if folder := config.embedded_folder(settings.redis_url):
-                import embedded  # here, as it does not import on Windows
+                import embedded  # only here, because Windows cannot import it
 
                 url = stack.enter_context(embedded.running(folder, every))
                 settings = dataclasses.replace(settings, redis_url=url)
@@ -429,7 +435,7 @@ def run(settings: Settings) -> None:
         def work(slot: int, end_of_work: int | None = None) -> None:
             siblings = [one for those in sockets for one in those if one not in sockets[slot]]
             metrics.take(slot)
-            # Until the loop handles them, as the exception of one would break its start.
+            # Block the signals until the loop handles them: an exception would break its start.
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
                 runner.run(
@@ -468,7 +474,7 @@ def _url(scheme: str, address: str | None, sockets: list[socket.socket], setting
 
 
 def main() -> None:
-    """Run the program: exit status 2 for a bad setting, 1 when it cannot start."""
+    """Run the program. The exit status is 2 for a bad setting, and 1 if the server cannot start."""
     try:
         settings = config.load()
     except config.SettingError as error:
@@ -480,7 +486,7 @@ def main() -> None:
         run(settings)
     except StartError as error:
         fail(1, error)
-    finally:  # Python takes its handlers along before it ends, and a signal would be the status
+    finally:  # Python removes its handlers before it ends, and a signal would change the status
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
