@@ -1,7 +1,7 @@
 # friendlyhello: docker build --tag=friendlyhello .
 ARG PYTHON_IMAGE=python:3.13-slim
-# Where the source is (https://…), which commit it is, and when the image was made (RFC 3339): all
-# three, or none of the labels that say so.
+# Where the source is (https://…), which commit it is, and when the image was made (RFC 3339). If one
+# of the three is missing, the image gets no label for any of them.
 ARG SOURCE
 ARG COMMIT
 ARG CREATED
@@ -23,8 +23,8 @@ COPY . .
 ARG COMMIT
 RUN python -m compileall -q . && if [ "$COMMIT" ]; then echo "$COMMIT" >COMMIT; fi && chmod -R a+rX,go-w .
 
-# https://specs.opencontainers.org/image-spec/annotations/: an argument without a value would be a
-# label without one, so these have a stage of their own.
+# https://specs.opencontainers.org/image-spec/annotations/. These labels have a stage of their own,
+# because an argument without a value would make an empty label.
 FROM ${PYTHON_IMAGE} AS image
 
 FROM ${PYTHON_IMAGE} AS image-of-source

@@ -293,7 +293,7 @@ async def serve(
 
     accepting.cancel()
     log.info("stopping")
-    if end_of_work is None:  # else the parent of the workers does
+    if end_of_work is None:  # otherwise the parent of the workers tells it
         notify("STOPPING=1")
     telling.look()
     await live.close()  # streams would not end by themselves
@@ -373,7 +373,7 @@ def listen(
         so there all processes have the same sockets. If a service manager has opened the sockets of
         the page's port, all processes have these.
     :raises StartError: when the port is taken or not permitted, or the address is not available.
-    :raises RuntimeError: when a service manager has opened something else than TCP sockets.
+    :raises RuntimeError: when a service manager has opened no listening TCP sockets.
     """
     address, wanted = settings.address, settings.port
     if admin:
@@ -430,7 +430,7 @@ def run(settings: Settings) -> None:
         log.info("listening on %s", _url(scheme, settings.address, sockets[0], settings))
         if admin[0]:
             log.info("admin port at %s", _url("http", settings.admin_address, admin[0], settings))
-        notify("READY=1")  # what comes from now on waits for us in the queue of the port
+        notify("READY=1")  # from now on the system keeps connections in a queue
 
         def work(slot: int, end_of_work: int | None = None) -> None:
             siblings = [one for those in sockets for one in those if one not in sockets[slot]]

@@ -1,7 +1,7 @@
-"""What systemd and the program tell each other: sockets that it has opened, and how far we are.
+"""Talking to systemd: it hands over sockets that it has opened, and hears how far the server is.
 
-There is no library for it, as both are a few lines: sd_listen_fds(3) and sd_notify(3). Podman and
-others that speak these protocols do as well.
+Both protocols take a few lines, so there is no need of a library: sd_listen_fds(3), sd_notify(3).
+Podman and other service managers speak them, too.
 """
 
 import logging
@@ -11,19 +11,20 @@ import socket
 #: The first descriptor that is handed over (sd_listen_fds(3), SD_LISTEN_FDS_START).
 FIRST = 3
 
-#: Seconds that a message may wait for whoever is to read it.
+#: Seconds that a message may wait for its reader.
 PATIENCE = 1.0
 
 log = logging.getLogger("friendlyhello")
 
 
 def inherited_sockets() -> list[socket.socket]:
-    """Return the listening sockets that were opened for this process, as a ``.socket`` unit does.
+    """Return the listening sockets that a service manager has opened, such as a ``.socket`` unit.
 
-    They are no longer inherited by what this process starts.
+    Programs that this process starts do not inherit them.
 
-    :return: none where ``LISTEN_PID`` names another process, as one that has started this one.
-    :raises RuntimeError: when ``LISTEN_FDS`` is no number, or one of them is not to be served on.
+    :return: no sockets when ``LISTEN_PID`` names another process, such as the parent.
+    :raises RuntimeError: when ``LISTEN_FDS`` is no number, or names something else than listening
+        TCP sockets.
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
@@ -34,9 +35,9 @@ def inherited_sockets() -> list[socket.socket]:
 
 
 def _listening(descriptor: int) -> socket.socket:
-    """Return a descriptor's socket, which listens for TCP.
+    """Return the listening TCP socket of a descriptor.
 
-    :raises RuntimeError: when it is something else.
+    :raises RuntimeError: when the descriptor is something else.
     """
     wrong = f"LISTEN_FDS: descriptor {descriptor} is no listening TCP socket"
     try:
@@ -53,14 +54,14 @@ def _listening(descriptor: int) -> socket.socket:
 
 
 def notify(state: str) -> None:
-    """Tell the service manager how far this process is; nothing where none asks for it.
+    """Tell the service manager how far the server is. If no manager asks for it, do nothing.
 
-    :arg state: ``READY=1`` or ``STOPPING=1``, as sd_notify(3) lists them.
+    :arg state: ``READY=1`` or ``STOPPING=1``; see sd_notify(3).
     """
     place = os.environ.get("NOTIFY_SOCKET")
     if not place:
         return
-    if place.startswith("@"):  # a name that is in no folder (unix(7), abstract)
+    if place.startswith("@"):  # an abstract name, outside all folders (unix(7))
         place = "\0" + place[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as messenger:
