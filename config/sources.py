@@ -26,7 +26,7 @@ class _Options(OptionParser):
                 "Usage: python server.py [--flag=value …]\n\n"
                 "A page that greets, names its host and counts visits in Redis. Each flag but\n"
                 "the last three has an environment variable of the same name (--redis-url:\n"
-                "REDIS_URL), which is read when the flag is not given.\n",
+                "REDIS_URL). The variable counts when the flag is not given.\n",
                 file=file,
             )
             for name, field in FIELDS.items():

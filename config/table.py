@@ -59,30 +59,32 @@ class Settings:
     processes: int = _setting(
         "1",
         checks.whole(0, 1024),
-        "worker processes sharing the port; 0 means one for each core that it may use",
+        "worker processes that share the port; 0: one for each core that they may use",
     )
     drain_delay: float = _setting(
-        "0", checks.seconds(0), "seconds that the server, unready, goes on accepting after SIGTERM"
+        "0",
+        checks.seconds(0),
+        "seconds after SIGTERM during which the server is not ready, but still accepts",
     )
     grace: float = _setting(
         "5", checks.seconds(0), "seconds that requests in flight get after SIGTERM"
     )
-    access_log: bool = _setting("true", checks.boolean, "one log line a request")
+    access_log: bool = _setting("true", checks.boolean, "one log line for each request")
     log_format: str = _setting("text", checks.choice("text", "json"), "text or json")
     log_level: str = _setting(
         "info",
         checks.choice("debug", "info", "warning", "error", "critical", warn="warning"),
-        "debug, info, warning, error or critical: the least that is logged; probes are at debug",
+        "debug, info, warning, error or critical: the lowest level to log; probes are at debug",
     )
     idle_timeout: float = _setting(
         "75",
         checks.seconds(1),
-        "seconds that a kept connection may be idle; longer than the balancer's",
+        "seconds that a kept connection may be idle; choose more than the balancer has",
     )
     tls_cert: str | None = _setting(
         None,
         checks.path,
-        "a PEM file, read again when it changes: serve HTTPS with this certificate",
+        "the PEM file of the certificate for HTTPS, read again when it changes",
     )
     tls_key: str | None = _setting(
         None, checks.path, "the PEM file of its private key, read again when it changes"
@@ -93,7 +95,7 @@ class Settings:
     trusted_proxies: tuple[Network, ...] | None = _setting(
         None,
         checks.networks,
-        "networks, as in 10.0.0.0/8,fd00::/8, whose X-Forwarded-For and -Proto are believed",
+        "networks of proxies, as in 10.0.0.0/8,fd00::/8: believe their X-Forwarded-For and -Proto",
     )
     path_prefix: str = _setting(
         "", checks.path_prefix, "a path before every other path, such as /hello"
@@ -111,7 +113,7 @@ class Settings:
     admin_port: int | None = _setting(
         None,
         checks.whole(0, 65535),
-        "a port of its own for /metrics, /faults and /version; 0 picks a free one and logs it",
+        "a separate port for /metrics, /faults and /version; 0 picks a free one and logs it",
     )
     admin_address: str | None = _setting(
         "127.0.0.1",
@@ -128,10 +130,10 @@ class Settings:
         "0", checks.share, "with --faults: the share of pages answered 503"
     )
     fault_wait: Wait = _setting(  # noqa: RUF009  it returns a field
-        "0", Wait.of, "with --faults: how long each page waits, as 200ms or 100ms-2s"
+        "0", Wait.of, "with --faults: how long each page waits, such as 200ms or 100ms-2s"
     )
     start_wait: float = _setting(
-        "0", duration, "with --faults: how long until the server listens, as 20s"
+        "0", duration, "with --faults: how long until the server listens, such as 20s"
     )
     healthcheck: bool = dataclasses.field(
         default=False,

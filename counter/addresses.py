@@ -53,7 +53,7 @@ def told(words: Any, by: Address) -> Address:
         host, port = (word.decode() if isinstance(word, bytes) else word for word in words)
         if isinstance(host, str) and host and 0 < int(port) < 65536:
             return host, int(port)
-    raise NoWayError(f"{by[0]}:{by[1]} tells an address that is none: {ascii(words)[:100]}")
+    raise NoWayError(f"{by[0]}:{by[1]} tells no valid address: {ascii(words)[:100]}")
 
 
 def redirected(error: AskError, by: Address) -> Address:

@@ -50,7 +50,7 @@ class Request(NamedTuple):
     visits: int = 0
     """How many numbers the request asks for."""
     sequence: int = 0
-    """The number of its token; 0 without a token. Without a token, it must be sent only once."""
+    """The number of its token; 0 without a token. Then the request must be sent only once."""
 
 
 class RedisConnection(asyncio.Protocol):
@@ -131,7 +131,7 @@ class RedisConnection(asyncio.Protocol):
         while self._on_replies is not None and (end := self._input.find(b"\r\n")) >= 0:
             line, self._input = self._input[:end], self._input[end + 2 :]
             self._error = self._take(line) or self._error
-            if self._error is not None and not self._is_beside:  # after those beside
+            if self._error is not None and not self._is_beside:  # read those beside first
                 self._give(self._error)
             elif self._position == self._end and self._is_unknown:
                 in_full, self._in_full = self._in_full, b""

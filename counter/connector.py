@@ -136,9 +136,9 @@ class Connector:
         """Tell whether the way now leads to another Redis than the last connection.
 
         Sentinels may name another primary. The server would not notice this by itself when the
-        old primary hangs, or when a broken network separates it from the sentinels alone. A name
-        may lead to another Redis while the old one still runs. In a cluster this asks nothing,
-        because the node itself redirects the next command.
+        old primary hangs, or when a broken network separates the old primary from the sentinels
+        alone. A name may lead to another Redis while the old one still runs. In a cluster this asks
+        nothing, because the node itself redirects the next command.
         """
         host = self._options.get("host")
         if not self._kind and host:
@@ -221,7 +221,7 @@ class Connector:
             try:
                 await redis.exists(self._key)
             except ValueError:  # redis-py raises it when it cannot read the redirection
-                raise NoWayError(f"{address[0]}:{address[1]} sends on to no address") from None
+                raise NoWayError(f"{address[0]}:{address[1]} redirects to no address") from None
         return redis
 
     async def _open_at(self, address: Address) -> Redis:

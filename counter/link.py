@@ -183,7 +183,7 @@ class Link:
     def turn_off(self, error: Exception) -> None:
         """Count no more until Redis is found. Replies that still come are ignored.
 
-        :arg error: why.
+        :arg error: why the counter goes off.
         """
         reason = self._connector.reason(error)
         self.is_off = True

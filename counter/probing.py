@@ -34,7 +34,7 @@ REDIRECTIONS = ("MOVED", "ASK")
 
 
 def is_cut(error: Exception) -> bool:
-    """Tell whether an open connection has ended. Then another connection may work."""
+    """Tell whether an open connection has ended. If so, another connection may work."""
     return isinstance(error, CutError) or was_cut(error)
 
 

@@ -37,8 +37,8 @@ def prepare(data: Path) -> None:
         has_modes = not os.stat(new).st_mode & 0o077
     if has_modes and (mode := stat.S_IMODE(data.stat().st_mode)) & 0o022:
         raise SharedError(
-            f"others may write to it, as its mode is {mode:04o}; "
-            "change that (chmod go-w), or name a folder in it"
+            f"other users may write to it, as its mode is {mode:04o}; "
+            "change the mode (chmod go-w), or name a folder in it"
         )
     (data / RUN).mkdir(mode=0o700, exist_ok=True)
     for one in (data / RUN, data / PARTS):

@@ -118,7 +118,7 @@ def _kept(
     try:
         with open(report, encoding="utf-8", errors="surrogateescape") as told:
             if (text := told.read()) != _READY:
-                why = text or "what keeps Valkey running has ended"
+                why = text or "the process that keeps Valkey running has ended"
                 raise EmbeddedError(f"embedded:{folder}: {why}")
         yield
     finally:
@@ -146,7 +146,7 @@ def _keep_and_exit(
         os.chdir(folder)
         Keeper(folder, binary, (private or RUN) / SOCKET, server_gone).keep(tell)
     except BaseException:
-        log.exception("what keeps the embedded Valkey running has failed")
+        log.exception("the process that keeps Valkey running has failed")
     finally:
         if private:  # the server may have been killed
             shutil.rmtree(private, ignore_errors=True)

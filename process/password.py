@@ -45,7 +45,7 @@ class PasswordFile:
             self._is_lost = False
         except SettingError as error:
             if not self._is_lost:
-                log.warning("%s; going on with the password that it held", error)
+                log.warning("%s; going on with the last password", error)
             self._is_lost = True
         return self._last
 

@@ -67,7 +67,7 @@ class Certificate:
                     self.context, until = self._load()
                 except (SettingError, OSError) as error:  # later it may work, so try again
                     if str(error) != complaint:
-                        log.warning("%s; going on with the TLS files of before", error)
+                        log.warning("%s; going on with the old TLS files", error)
                     complaint = str(error)
                 else:
                     self._used = now

@@ -162,7 +162,7 @@ class Figures:
             self._has_said = True
             if "non deterministic" in why:  # an old Redis refuses writes after TIME
                 why += f"; Redis {OLDEST} is the oldest that is supported"
-            log.warning("not all that stands beside the counter can be kept: %s", why)
+            log.warning("Redis refuses some of the live page's figures: %s", why)
 
     def was_away(self, start: float, end: float, reason: str) -> None:
         """Note a spell without Redis, so that `Telling` tells it at once.

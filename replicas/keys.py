@@ -11,7 +11,8 @@ counts runs their commands, too
                              the ``version`` that the process runs, when it ``started``, and
                              ``marked``: the time of its last sign with visits, and how many
                              visits it had shown before. `replicas.telling` writes the rest.
-                             Redis deletes the record after a day.
+                             Redis deletes the record after a day without a sign, or up to an hour
+                             later.
 ``{counter}:processes``      a sorted set, the names: the ids of the processes. The score of each
                              is the time of its last sign.
 ``{counter}:last:5m``,       hashes, one for each of the `HISTORIES`. A field holds one step: the

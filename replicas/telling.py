@@ -119,7 +119,7 @@ class Telling:
                 self._has_said = True
                 log.warning("/live cannot show all of this replica, as Redis refuses %s", error)
         except Exception as error:
-            log.debug("nothing is told: %s", self._link.reason(error))
+            log.debug("the live page's figures are not written: %s", self._link.reason(error))
 
     async def _write(self) -> Sequence[object]:
         (told,) = await self._link.ask([packed("TIME")])

@@ -8,7 +8,7 @@ from tests.support.page import counters_lines, serving
 from tests.support.waiting import eventually
 
 #: Redirections, and the reason for being off that each is.
-NO_ADDRESS = "sends on to no address"
+NO_ADDRESS = "redirects to no address"
 MALFORMED = {
     b"MOVED": NO_ADDRESS,
     b"MOVED 6680": NO_ADDRESS,
@@ -16,9 +16,9 @@ MALFORMED = {
     b"MOVED 6680 127.0.0.1:port": NO_ADDRESS,
     b"MOVED 6680 127.0.0.1:1 more": NO_ADDRESS,
     b"MOVED slot 127.0.0.1:1": NO_ADDRESS,
-    b"MOVED 6680 127.0.0.1:99999": "tells an address that is none",
-    b"MOVED 6680 127.0.0.1:0": "tells an address that is none",
-    b"ASK 6680 127.0.0.1:-1": "tells an address that is none",
+    b"MOVED 6680 127.0.0.1:99999": "tells no valid address",
+    b"MOVED 6680 127.0.0.1:0": "tells no valid address",
+    b"ASK 6680 127.0.0.1:-1": "tells no valid address",
     b"MOVED 6680 a..b:7001": "it is no host name",
     b"MOVED 6680 \xff:7001": "cannot resolve",
 }
@@ -76,7 +76,7 @@ async def test_a_sentinel_that_names_no_address_is_a_clear_reason(
     async with serving(url) as visitor:
         assert await visitor.visit() is None
         ((_, why),) = counters_lines(caplog)
-        assert f"127.0.0.1:{fake.port} tells an address that is none: " in why
+        assert f"127.0.0.1:{fake.port} tells no valid address: " in why
         port = str(fake.port).encode()
         fake.replies["SENTINEL"] = b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n" % (len(port), port)
         assert await visitor.counted_again() == 1

@@ -32,7 +32,7 @@ def test_a_folder_that_others_may_write_to_is_refused_and_not_changed(
 ) -> None:
     data.mkdir()
     data.chmod(mode)
-    with pytest.raises(SharedError, match=rf"mode is {mode:04o}; change that \(chmod go-w\)"):
+    with pytest.raises(SharedError, match=rf"mode is {mode:04o}; change the mode \(chmod go-w\)"):
         prepare(data)
     assert (mode_of(data), list(data.iterdir())) == (mode, [])
 
@@ -74,7 +74,7 @@ def test_a_file_system_without_modes_is_taken_as_it_is(data: Path, monkeypatch: 
 def test_a_shared_folder_is_one_line_and_nothing_is_started(data: Path) -> None:
     data.mkdir()
     data.chmod(0o777)
-    assert "others may write to it, as its mode is 0777; change that" in refused(data)
+    assert "other users may write to it, as its mode is 0777; change the mode" in refused(data)
     assert not list(data.iterdir())
 
 

@@ -480,7 +480,7 @@ async def test_a_bad_new_pair_is_one_line_while_the_old_one_serves_and_a_good_on
         await looks(monkeypatch, certificate, 5)
         (line,) = caplog.messages
         assert why.format(cert=files.cert) in line
-        assert line.endswith("; going on with the TLS files of before")
+        assert line.endswith("; going on with the old TLS files")
         assert (used, certificate.context) == ([], before)
         if files.key.is_dir():
             files.key.rmdir()

@@ -202,7 +202,7 @@ def test_a_process_gives_a_sign_once_in_a_second_of_the_clock_also_when_that_is_
 # Faults in these keys.
 
 
-NOT_KEPT = "not all that stands beside the counter can be kept: EVALSHA: "
+NOT_KEPT = "Redis refuses some of the live page's figures: EVALSHA: "
 
 #: What goes wrong once a visit has counted, and how the log says so; None: it mends itself.
 FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
@@ -349,6 +349,4 @@ def test_a_redis_that_is_too_old_for_the_figures_is_told_which_would_do(
     one = Figures("web-1")
     for _ in range(2):
         one.refused(f"EVAL: {said}")
-    assert caplog.messages == [
-        f"not all that stands beside the counter can be kept: EVAL: {said}{more}"
-    ]
+    assert caplog.messages == [f"Redis refuses some of the live page's figures: EVAL: {said}{more}"]
