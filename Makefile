@@ -128,7 +128,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 NPM_LOCK = npm update --package-lock-only --no-audit --no-fund
 
 .PHONY: lock
-lock: .venv/installed  ## compile the lock files anew from *requirements*.in
+lock: .venv/installed  ## write the lock files from *requirements*.in
 	$(LOCK) --upgrade requirements.in -o requirements.txt
 	$(LOCK) --upgrade -c requirements.txt requirements-run.in -o requirements-run.txt
 	$(LOCK) --upgrade -c requirements-run.txt requirements-dev.in -o requirements-dev.txt

@@ -60,7 +60,7 @@ class RedisConnection(asyncio.Protocol):
     a third of what a page costs that is alone. It opens the connection (TLS, AUTH, SELECT).
 
     :arg redis: a client that is connected and idle. The caller must not use it any more.
-    :arg asking: whether each command must follow ``ASKING``, as a slot is moving to the node.
+    :arg asking: whether each command must follow ``ASKING``: the slot is moving to the node.
     :raises ConnectionError: when Redis has sent something unasked, or has closed the connection.
     """
 

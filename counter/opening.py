@@ -56,7 +56,7 @@ class Opened(NamedTuple):
 
     redis: Redis
     asking: bool = False
-    """Whether the node serves the key only after ASKING, as its slot is moving to the node."""
+    """Whether the node serves the key only after ASKING: the slot is moving to the node."""
 
 
 class _Found(NamedTuple):

@@ -4,7 +4,7 @@
 -- ARGV  "SEQUENCE VISITS SHOWN KNOWN RENEW UNSHOWN": the token's sequence number; how many numbers
 --       it asks for; how many the process has shown; the newest token whose reply it knows; 1 to
 --       keep the record for KEPT seconds more; the ranges up to KNOWN that nobody was shown
--- A range is " LAST COUNT": COUNT numbers, the last of which is LAST. The record keeps the newest
+-- A range is " LAST COUNT": COUNT consecutive numbers that end at LAST. The record keeps the newest
 -- token as "SEQUENCE RANGES". The reply is that text; or LAST alone, where no number was spare.
 
 local KEPT, MOST = 90000, 128 -- a day and an hour; a token reads one more group than MOST

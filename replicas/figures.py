@@ -30,7 +30,7 @@ SIGN_LATE = 0.1
 #: How many spells without Redis are told: the last ones.
 MAX_SPELLS = 8
 
-#: A time in Redis that is wrong by more seconds is of another clock. It is written anew.
+#: If a time in Redis is wrong by more seconds, another clock gave it, and it is written again.
 OFF = 1.0
 
 _SCRIPT = Path(__file__).with_name("figures.lua").read_text()
@@ -75,7 +75,7 @@ class Figures:
         self._by_digest = functools.cache(lambda key: self._form(key, "EVALSHA", _DIGEST))
         self._second = -math.inf  # the second of the last sign
         self._started = 0.0  # when the process began, by Redis's clock, as told last
-        self._is_in_full = True  # sends the whole script next, as Redis may not know it
+        self._is_in_full = True  # sends the whole script next: Redis may not know it
         self._has_said = False  # a refusal was logged
 
     @functools.cached_property
