@@ -38,9 +38,8 @@ _OPTIONS = {
 #: when the others have no majority.
 SENTINEL_TIMEOUT = 0.5
 
-#: Seconds after which the connector begins another connection beside one that is stuck. The first
-#: packet may be lost when a Redis has just gone. The system sends the packet again only after one
-#: second, and then after two more.
+#: Seconds after which the connector begins another connection beside one that is stuck. A Redis
+#: that has just gone loses the first packet. The system repeats it after one second, then two more.
 STUCK_AFTER = 0.4
 
 #: How many nodes of a cluster the connector asks, when each redirects to the next.
@@ -99,11 +98,7 @@ class Connector:
         return self._kind == "cluster"
 
     async def connect(self) -> Opened:
-        """Open a connection as `try_once` does; while an attempt is stuck, try again beside it.
-
-        :raises RedisError: when Redis refuses.
-        :raises OSError: when Redis cannot be reached, TimeoutError included.
-        """
+        """Open a connection as `try_once` does; while an attempt is stuck, try again beside it."""
         return await first_to_end(self.try_once, every=STUCK_AFTER, discard=discard)
 
     async def try_once(self) -> Opened:
@@ -122,8 +117,7 @@ class Connector:
     def reason(self, error: Exception) -> str:
         """Return why Redis cannot be reached or does not answer, without secrets.
 
-        A Redis that does not know AUTH repeats the words of the command. One of them is the
-        password.
+        A Redis that does not know AUTH repeats its words. One of them is the password.
         """
         if isinstance(error, TimeoutError):
             return "no answer from Redis in time"
@@ -135,9 +129,8 @@ class Connector:
     async def has_moved(self) -> bool:
         """Tell whether the way now leads to another Redis than the last connection.
 
-        Sentinels may name another primary. The server would not notice this by itself when the
-        old primary hangs, or when a broken network separates the old primary from the sentinels
-        alone. A name may lead to another Redis while the old one still runs. In a cluster this asks
+        Sentinels may name another primary while the old one hangs, or while only they cannot reach
+        it. A name may lead to another Redis while the old one still runs. In a cluster this asks
         nothing, because the node itself redirects the next command.
         """
         host = self._options.get("host")

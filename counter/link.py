@@ -106,10 +106,7 @@ class Link:
         return request._replace(beside=beside) if beside else request
 
     def _stay_awake(self, sent_at: float) -> None:
-        """Keep the loop turning until the reply comes, for `BUSY_POLL` at most.
-
-        :arg sent_at: when the request was sent. A later request keeps the loop turning by itself.
-        """
+        """Keep the loop turning until the reply to this request, for `BUSY_POLL` at most."""
         is_waiting = self._sent_at == sent_at and self._request is not None
         if is_waiting and self._is_near and time.perf_counter() - sent_at < BUSY_POLL:
             asyncio.get_running_loop().call_soon(self._stay_awake, sent_at)
@@ -181,10 +178,7 @@ class Link:
         return is_cut(error) and (self._request is None or self._request.sequence > 0)
 
     def turn_off(self, error: Exception) -> None:
-        """Count no more until Redis is found. Replies that still come are ignored.
-
-        :arg error: why the counter goes off.
-        """
+        """Count no more until Redis is found. Replies that still come are ignored."""
         reason = self._connector.reason(error)
         self.is_off = True
         if self._spell is None:
@@ -204,11 +198,7 @@ class Link:
     # `counter.lookout` calls these. It looks after the connection.
 
     def hold(self) -> None:
-        """Send nothing until the link is turned on or off.
-
-        A probe sends a token of its own. If a batch were under way, the probe's token would make
-        the numbers of the batch spare.
-        """
+        """Send nothing until turned on or off. Otherwise a probe makes a batch's numbers spare."""
         assert not self.is_busy
         self._is_held = True
 
