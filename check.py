@@ -1,7 +1,7 @@
 """Drives a deployment of friendlyhello and audits its visit numbers.
 
-``python check.py http://localhost:4000`` visits the page many times and tells which replicas
-answered, how fast, and whether any visit was counted twice or lost. It knows the deployment
+``python check.py http://localhost:4000`` visits the page many times. It reports which replicas
+answered, how fast, and whether any number was shown twice or is missing. It knows the deployment
 by its URL alone.
 """
 
@@ -10,12 +10,12 @@ import signal
 
 
 def end_at_once(signum: int, _: object = None) -> None:
-    """End without a report; process 1 of a container would not notice the signal by itself."""
+    """Exit without a report. Process 1 of a container needs a handler, or it ignores the signal."""
     os._exit(128 + signum)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, end_at_once)  # while the modules are imported, too
+    signal.signal(signal.SIGTERM, end_at_once)  # also while Python imports the modules
 
 import argparse
 import asyncio
@@ -37,13 +37,13 @@ from audit.plot import draw
 from audit.readiness import NotReady, Readiness
 from audit.report import Judgement, Report
 
-#: What macOS allows where it says that it allows any number (setrlimit(2) there, OPEN_MAX).
+#: How many descriptors macOS allows when its limit says "any number" (its setrlimit(2): OPEN_MAX).
 MACOS_MOST = 10_240
 
 #: Seconds between two looks at the progress.
 PROGRESS_EVERY = 0.1
 
-#: Seconds that visits under way have after SIGTERM: whoever sends it does not wait for long.
+#: Seconds that visits under way have after SIGTERM: its sender will not wait for long.
 LAST_VISITS = 1.0
 
 
@@ -68,7 +68,7 @@ def main() -> None:
         keep_alive=arguments.keep_alive,
     )
     if arguments.plot is not None:
-        try:  # before the load, not after it
+        try:  # a bad path ends the audit before the load
             Path(arguments.plot).open("a").close()
         except OSError as error:
             parser.error(f"--plot {arguments.plot}: {error.strerror}")
@@ -109,12 +109,12 @@ def _run(readiness: Readiness, load: Load, arguments: argparse.Namespace, parser
         parser.error(f"{arguments.url} does not answer as friendlyhello does: {error}")
     except RanOut as error:
         parser.error(str(error))
-    except KeyboardInterrupt:  # the second one, while visits under way were waited for
+    except KeyboardInterrupt:  # the second Ctrl-C, while the load waits for visits under way
         parser.exit(130, "check.py: interrupted, no report\n")
 
 
 def _check_together(arguments: argparse.Namespace, parser: Parser) -> None:
-    """Refuse what contradicts itself, or would not be heeded."""
+    """Refuse options that contradict each other, and options that would have no effect."""
     given = [
         name
         for name in ("cacert", "insecure", "cert", "key")
@@ -138,7 +138,7 @@ def _target(arguments: argparse.Namespace) -> Target:
 
 
 def _raise_descriptors() -> None:
-    """Raise the soft limit of descriptors to the hard one (getrlimit(2)), or as far as it goes."""
+    """Raise the soft limit of descriptors to the hard limit (getrlimit(2)) if possible."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for most in (hard, MACOS_MOST):
         with contextlib.suppress(ValueError, OSError):
@@ -147,7 +147,7 @@ def _raise_descriptors() -> None:
 
 
 async def _drive(load: Load, arguments: argparse.Namespace) -> None:
-    """Run the load until it is done, or until Ctrl-C or SIGTERM, and show how far it is."""
+    """Run the load until its end, Ctrl-C or SIGTERM, and show the progress."""
     loop = asyncio.get_running_loop()
 
     def stop(signum: int) -> None:
@@ -163,7 +163,7 @@ async def _drive(load: Load, arguments: argparse.Namespace) -> None:
     running = asyncio.create_task(load.run())
     with tqdm(
         total=arguments.duration or arguments.requests,
-        disable=None,  # where nobody looks
+        disable=None,  # when standard error is no terminal
         bar_format="{percentage:3.0f}% |{bar:30}| {elapsed}{postfix}",
     ) as bar:
         seen, seen_at, failed = 0, 0.0, 0
@@ -180,5 +180,5 @@ async def _drive(load: Load, arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    logging.getLogger("tornado").setLevel(logging.CRITICAL)  # the report tells of failures
+    logging.getLogger("tornado").setLevel(logging.CRITICAL)  # the report has the failures
     main()

@@ -1,1 +1,1 @@
-"""What ``check.py`` is made of: the load, the judgement, the report and the plot."""
+"""The parts of ``check.py``: the load, the judgement, the report and the plot."""

@@ -1,4 +1,4 @@
-"""The answer to a visit: asking for it, and reading it."""
+"""Asks for a page, and reads the answer."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from audit.client import MOST_BYTES, Target
 
-#: What a balancer without a replica answers: a failure that may pass, not another service.
+#: A balancer answers these when it has no replica. They may pass, and mean no other service.
 UNAVAILABLE = (502, 503, 504)
 
 #: RFC 9110, section 15.4.
@@ -24,13 +24,13 @@ REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class NotFriendlyhello(Exception):
-    """What answers at the URL is something else; the message is one line."""
+    """Something else than friendlyhello answers at the URL; the message is one line."""
 
 
 class Redirected(NotFriendlyhello):
-    """The page is elsewhere.
+    """The answer is a redirect.
 
-    :arg target: where, as an absolute URL.
+    :arg target: where it leads, as an absolute URL.
     """
 
     def __init__(self, target: str) -> None:
@@ -39,27 +39,27 @@ class Redirected(NotFriendlyhello):
 
 
 class Unavailable(Exception):
-    """No page was to be had now; the message is one line."""
+    """No page is available now; the message is one line."""
 
 
 class Page(NamedTuple):
-    """What friendlyhello's JSON says."""
+    """The content of friendlyhello's JSON."""
 
     replica: str
     """The hostname that answered."""
     number: int | None
-    """The visit's number; None on the fallback page."""
+    """The visit's number; None when the counter was off."""
 
 
 class Answer(HTTPMessageDelegate):
-    """Keeps the answer to one visit.
+    """Reads and keeps the answer to one visit.
 
-    :arg target: what is visited.
+    :arg target: where the visit goes.
     """
 
     def __init__(self, target: Target) -> None:
         self.reusable = False
-        """Whether another request can follow on the connection."""
+        """Whether the connection can take another request."""
         self._target = target
         self._whole = False
         self._status = 0
@@ -67,24 +67,27 @@ class Answer(HTTPMessageDelegate):
         self._body = b""
 
     async def ask(self, stream: IOStream, keep_alive: bool) -> Page:
-        """Visit the page, and return what it says.
+        """Visit the page, and return its content.
 
+        :arg stream: a connection to the target.
+        :arg keep_alive: whether to keep the connection open afterwards.
         :raises Unavailable: when a balancer has no replica to ask.
         :raises NotFriendlyhello: when something else answers.
-        :raises OSError: when nothing does.
+        :raises OSError: when nothing answers.
         """
         await self._fetch(stream, self._target.path, keep_alive)
         page = self._read(stream)
-        # Notices, while the connection is idle, that the server closes it.
+        # With a callback, the stream notices when the server closes the idle connection.
         stream.set_close_callback(lambda: None)
         return page
 
     async def ask_what_redis_lacks(self, stream: IOStream) -> str | None:
-        """Ask ``/readyz``, and return why Redis is down; None when it is up.
+        """Ask ``/readyz``, and return why Redis is down; None when Redis is up.
 
+        :arg stream: a connection to the target.
         :raises Unavailable: when a balancer has no replica to ask.
         :raises NotFriendlyhello: when something else answers.
-        :raises OSError: when nothing does.
+        :raises OSError: when nothing answers.
         """
         path = self._target.path.partition("?")[0].rstrip("/") + "/readyz"
         await self._fetch(stream, path, keep_alive=False)
@@ -95,7 +98,7 @@ class Answer(HTTPMessageDelegate):
                 return None
             return readable(f"Redis is {state['redis']}: {state.get('reason', 'no reason yet')}")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            if self._status in UNAVAILABLE:  # a balancer's own words
+            if self._status in UNAVAILABLE:  # a balancer has written the answer
                 raise Unavailable(f"status {self._status}") from None
             raise NotFriendlyhello("/readyz is not friendlyhello's") from None
 
@@ -114,7 +117,7 @@ class Answer(HTTPMessageDelegate):
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> None:
-        """Keep the headers; the last are those that count, after an answer as 103."""
+        """Keep the status and the headers; a final answer replaces an interim one, such as 103."""
         assert isinstance(start_line, ResponseStartLine)
         self._status, self._headers = start_line.code, headers
         options = {option.strip() for option in headers.get("Connection", "").lower().split(",")}
@@ -122,17 +125,17 @@ class Answer(HTTPMessageDelegate):
         self._kept = kept and "close" not in options
 
     def data_received(self, chunk: bytes) -> None:
-        """Keep some of the body."""
+        """Keep a part of the body."""
         self._body += chunk
 
     def finish(self) -> None:
-        """Note that it is whole."""
+        """Note that the answer is complete."""
         self._whole = True
         self.reusable = self._kept
 
     def _read(self, stream: IOStream) -> Page:
         media_type = self._headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        # Told from the headers, as a body that is too large is not read.
+        # The headers decide, because a body that is too large is never complete.
         if self._status == 200 and media_type != "application/json":
             raise NotFriendlyhello("not friendlyhello's JSON")
         self._check_status(stream, expected=(200,))
@@ -156,7 +159,7 @@ def _page(body: bytes) -> Page:
         _, replica, number = page["name"], page["hostname"], page["visits"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise NotFriendlyhello("not friendlyhello's JSON") from None
-    # What is not printable would be sent to a terminal.
+    # The report goes to a terminal, so the name must be printable.
     if type(replica) is not str or not replica.isprintable():
         raise NotFriendlyhello("not friendlyhello's JSON")
     if type(number) not in (int, type(None)):
@@ -165,13 +168,17 @@ def _page(body: bytes) -> Page:
 
 
 def readable(text: str) -> str:
-    """Return a server's text as one line that may be sent to a terminal."""
+    """Return a server's text as one line that is safe for a terminal."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _absolute(url: str, location: str) -> str:
-    """Return where a redirect leads."""
+    """Return the URL that a redirect leads to.
+
+    :arg url: the URL that answered with the redirect.
+    :arg location: its ``Location`` header.
+    """
     try:
         return urljoin(url, location)
-    except ValueError:  # no URL at all
+    except ValueError:  # the header is no URL
         return location

@@ -1,4 +1,4 @@
-"""Where the visits go, and the connections to it."""
+"""The target of the visits, and the connections to it."""
 
 import asyncio
 import errno
@@ -20,14 +20,14 @@ from tornado.iostream import (
     UnsatisfiableReadError,
 )
 
-#: A page is some hundred bytes; what is larger is not one.
+#: Bytes of an answer. A page has some hundred; a larger answer is not friendlyhello's.
 MOST_BYTES = 64 * 1024
 
-#: Seconds that an address has to itself, before the next one is tried beside it (RFC 8305, 5).
+#: Seconds until the audit tries the next address too, if one does not answer (RFC 8305, 5).
 NEXT_ADDRESS_AFTER = 0.25
 
-#: Those that say how a request is sent, which the audit decides, or how an answer is packed,
-#: which it does not unpack.
+#: Headers that the command line may not set. Some say how a request is sent, which the audit
+#: decides. ``Accept-Encoding`` asks for compressed answers, which the audit cannot read.
 REFUSED_HEADERS = ("Accept-Encoding", "Connection", "Content-Length", "Transfer-Encoding")
 
 _HOST_AND_PORT = re.compile(
@@ -39,7 +39,7 @@ _HOST_AND_PORT = re.compile(
 _TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110, 5.6.2
 _FIELD_VALUE = re.compile(r"[\t -~]*")  # RFC 9110, 5.5, without what is not ASCII
 
-#: What this machine runs out of, whatever the server does.
+#: What this machine has run out of, by the system's error, whatever the server does.
 _OWN = {
     errno.EMFILE: "descriptors (a process may have {most}): a lower --concurrency needs fewer",
     errno.ENFILE: "descriptors, in all processes: a lower --concurrency needs fewer",
@@ -50,7 +50,10 @@ _OWN = {
 
 
 class RanOut(Exception):
-    """The audit's machine, not the server, lacks something; the message is one line."""
+    """The audit's own machine lacks something, not the server's; the message is one line.
+
+    :arg number: the system's error.
+    """
 
     def __init__(self, number: int) -> None:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -58,7 +61,7 @@ class RanOut(Exception):
 
 
 class Place(NamedTuple):
-    """Where to connect to."""
+    """A place to connect to."""
 
     host: str
     """A name or an address, with its zone."""
@@ -66,10 +69,11 @@ class Place(NamedTuple):
 
 
 def place(text: str, default_port: int | None = None) -> Place:
-    """Return the place that ``HOST:PORT`` names, IPv6 in brackets.
+    """Return the place that ``HOST:PORT`` names.
 
-    :arg default_port: what a missing one is; None when it must be there.
-    :raises ValueError: for anything else.
+    :arg text: an IPv6 address has brackets in it.
+    :arg default_port: the port when the text has none; None when the text must have one.
+    :raises ValueError: for any other text.
     """
     found = _HOST_AND_PORT.fullmatch(text)
     if found is None:
@@ -81,7 +85,7 @@ def place(text: str, default_port: int | None = None) -> Place:
         ipaddress.IPv6Address(found["ipv6"])
         return Place(found["ipv6"] + (f"%{found['zone']}" if found["zone"] else ""), port)
     name = found["name"].lower()
-    if name == "." or not name.encode("idna"):  # as looking it up does; UnicodeError is its error
+    if name == "." or not name.encode("idna"):  # UnicodeError is a ValueError
         raise ValueError("no name")
     return Place(name, port)
 
@@ -89,8 +93,8 @@ def place(text: str, default_port: int | None = None) -> Place:
 def header(text: str) -> tuple[str, str]:
     """Return the name and value of a header that ``Name: value`` sets.
 
-    :raises ValueError: for one that is malformed (RFC 9110, section 5) or not to be set. The
-        message leaves the value out, which may be a secret.
+    :raises ValueError: when the header is malformed (RFC 9110, section 5) or may not be set. The
+        message leaves the value out, because it may be a secret.
     """
     name, colon, value = text.partition(":")
     if not colon or not _TOKEN.fullmatch(name):
@@ -110,13 +114,13 @@ def tls_context(
     cert: str | None = None,
     key: str | None = None,
 ) -> ssl.SSLContext:
-    """Return how servers are spoken to by TLS.
+    """Return the TLS settings for connections to servers.
 
-    :arg cacert: a PEM file of the authorities to trust, instead of the system's.
-    :arg insecure: take any certificate, for whatever name.
-    :arg cert: a PEM file with the certificate that the audit shows, if the server wants one.
-    :arg key: a PEM file with its key, when the first one does not hold it.
-    :raises ValueError: for a file that cannot be used; the message names its option.
+    :arg cacert: a PEM file of the CAs to trust, in place of the system's.
+    :arg insecure: accept any certificate, for any name.
+    :arg cert: a PEM file of the certificate that the audit shows to a server that asks for one.
+    :arg key: a PEM file of its key, when ``cert`` does not have the key.
+    :raises ValueError: when a file cannot be used; the message names the file's option.
     """
     for option, file in (("--cacert", cacert), ("--cert", cert), ("--key", key)):
         try:
@@ -133,7 +137,7 @@ def tls_context(
         context.verify_mode = ssl.CERT_NONE
     if cert is not None:
         try:
-            context.load_cert_chain(cert, key, password="")  # else OpenSSL would ask for it
+            context.load_cert_chain(cert, key, password="")  # without one, OpenSSL would prompt
         except ssl.SSLError:
             files = f"--cert {cert}" + (f" --key {key}" if key else "")
             allowed = "a certificate and its unencrypted key, in PEM"
@@ -142,13 +146,14 @@ def tls_context(
 
 
 class Target:
-    """What is visited.
+    """The page that the audit visits.
 
-    :arg url: of the page, ``http://`` or ``https://``.
-    :arg headers: sent with each visit, in place of those that are sent by default.
-    :arg connect: where to connect to instead; the URL's host is still the one that is named.
-    :arg tls: gives how a server at ``https://`` is spoken to.
-    :raises ValueError: for a URL that is no such; the message is one line.
+    :arg url: the page's URL, ``http://`` or ``https://``.
+    :arg headers: each visit sends these, in place of default headers of the same names.
+    :arg connect: connect to this place; the requests still name the URL's host. None for the
+        URL's own place.
+    :arg tls: returns the TLS settings for ``https://``.
+    :raises ValueError: for any other URL; the message is one line.
     """
 
     def __init__(
@@ -159,7 +164,7 @@ class Target:
         connect: Place | None = None,
         tls: Callable[[], ssl.SSLContext] = tls_context,
     ) -> None:
-        shown = "the URL" if "@" in url else url  # which may come after a password
+        shown = "the URL" if "@" in url else url  # an "@" may follow a password
         try:
             parts = urlsplit(url)
             if not url.isprintable() or " " in url or not url.isascii() or "\\" in url:
@@ -176,8 +181,8 @@ class Target:
         self.url = url
         self.path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._place = connect or at
-        # A zone is for this machine alone (RFC 6874, 1), the dot at a name's end for the resolver
-        # (RFC 6066, 3).
+        # The name in the server's certificate. A zone has a meaning on this machine alone (RFC
+        # 6874, 1), and the dot at a name's end only for the resolver (RFC 6066, 3).
         self._certified = at.host.partition("%")[0].removesuffix(".")
         self._new_tls = tls
         self._tls = tls() if parts.scheme == "https" else None
@@ -191,18 +196,18 @@ class Target:
             self.headers.add(name, value)
 
     def trust_anew(self) -> None:
-        """Read the authorities again, which may be there by now.
+        """Read the CAs again: their file may have been written meanwhile.
 
-        :raises ValueError: for a file that cannot be used; the message is one line.
+        :raises ValueError: when a file cannot be used; the message is one line.
         """
         if self._tls:
             self._tls = self._new_tls()
 
     async def connect(self) -> IOStream:
-        """Return a new connection to it.
+        """Return a new connection to the target.
 
-        :raises RanOut: when this machine is the one that cannot.
-        :raises OSError: when it is not reached.
+        :raises RanOut: when this machine cannot make more connections.
+        :raises OSError: when the target cannot be reached.
         """
         try:
             sock = await _connect_to_any(await _look_up(self._place))
@@ -219,7 +224,7 @@ class Target:
             stream = SSLIOStream(tls, max_buffer_size=2 * MOST_BYTES)
             try:
                 await stream.wait_for_handshake()
-            except BaseException:  # a timeout, too
+            except BaseException:  # also at a timeout
                 stream.close()
                 raise
         stream.set_nodelay(True)
@@ -227,17 +232,17 @@ class Target:
 
 
 async def _look_up(to: Place) -> Sequence[Any]:
-    """Return what getaddrinfo(3) finds."""
+    """Return the addresses that getaddrinfo(3) finds."""
     loop = asyncio.get_running_loop()
     try:
         return await loop.getaddrinfo(to.host, to.port, type=socket.SOCK_STREAM)
     except socket.gaierror:
-        socket.socket().close()  # fails as well, where descriptors are what the resolver lacked
+        socket.socket().close()  # raises the true error if the resolver lacked descriptors
         raise
 
 
 async def _connect_to_any(found: Sequence[Any]) -> socket.socket:
-    """Connect to the address that answers first, those before it being given some time."""
+    """Connect to the address that answers first. Each address has some time before the next one."""
     loop = asyncio.get_running_loop()
     left = list(found)
     tries: list[asyncio.Task[socket.socket]] = []
@@ -257,7 +262,7 @@ async def _connect_to_any(found: Sequence[Any]) -> socket.socket:
         if won is not None:
             return won.result()
         errors = [error for one in tries if (error := one.exception()) is not None]
-        # The first, as getaddrinfo(3) sorts addresses that cannot be reached to the end.
+        # The first error: getaddrinfo(3) sorts addresses that cannot be reached to the end.
         raise next((error for error in errors if isinstance(error, RanOut)), errors[0])
     finally:
         if lost := [one for one in tries if one is not won]:
@@ -283,13 +288,16 @@ async def _connect_to(found: Any) -> socket.socket:
 
 
 def _has_source(family: int, address: Any) -> bool:
-    """Tell whether this machine has an address to connect from: not for ::1 without IPv6."""
+    """Tell whether this machine has an address to connect from; without IPv6, it has none for ::1.
+
+    :arg address: the address to connect to.
+    """
     with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
-        return datagrams.connect_ex(address) == 0  # which sends nothing
+        return datagrams.connect_ex(address) == 0  # with datagrams, connecting sends nothing
 
 
 def kind_of(error: BaseException) -> str:
-    """Name a failure in a word or two, so that alike ones are counted together."""
+    """Name a failure in a few words; the report counts failures of the same name together."""
     if isinstance(error, StreamClosedError):
         return kind_of(error.real_error) if error.real_error else "closed without an answer"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -1,7 +1,7 @@
-"""``python -m audit.hook``: an audit for each POST, as Flagger's webhooks ask for one.
+"""``python -m audit.hook`` runs an audit for each POST, for Flagger's webhooks.
 
-The answer is 200 when the audit holds, and 500 when not, with its report. What is audited, and how,
-is said on the command line, which is that of ``check.py``: who asks cannot change it.
+The answer is 200 when the audit holds, else 500, with the report. The hook's command line is that
+of ``check.py`` and says what to audit; a request cannot change it.
 https://docs.flagger.app/usage/webhooks
 """
 
@@ -22,14 +22,14 @@ log = logging.getLogger("audit.hook")
 
 
 class HookHandler(RequestHandler):
-    """Audits for whoever asks, one after the other."""
+    """Runs an audit for each request, one after the other."""
 
     def initialize(self, arguments: list[str], turn: asyncio.Lock) -> None:
-        """Take what is audited, and whose turn it is."""
+        """Take the arguments of ``check.py``, and the lock that lets one audit run at a time."""
         self._arguments, self._turn = arguments, turn
 
     async def post(self) -> None:
-        """Audit, and answer the report."""
+        """Run the audit, and answer with its report."""
         async with self._turn:
             audit = await asyncio.create_subprocess_exec(
                 *(sys.executable, str(PROGRAM), *self._arguments),
@@ -45,10 +45,10 @@ class HookHandler(RequestHandler):
 
 
 async def serve(port: int, arguments: list[str]) -> None:
-    """Answer until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
-    :arg port: 0 picks a free one, and logs it.
-    :arg arguments: those of ``check.py``.
+    :arg port: where to listen; 0 picks a free port. The log names the port.
+    :arg arguments: the arguments of ``check.py``.
     """
     over = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""The load: visits made many at once, and what became of each."""
+"""The load: makes many visits at once, and keeps the result of each."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,45 +11,45 @@ from audit.client import Target, kind_of
 
 
 class Visit(NamedTuple):
-    """What became of one visit."""
+    """The result of one visit."""
 
     at: float
-    """When it began, in seconds since the load did."""
+    """When the visit began, in seconds since the load began."""
     seconds: float
-    """How long it took."""
+    """How long the visit took, in seconds."""
     replica: str | None = None
-    """The hostname that answered; None when none did."""
+    """The hostname that answered; None when no replica answered."""
     number: int | None = None
-    """The number that was shown; None for the fallback page and for a failure."""
+    """The number that the page showed; None when it showed none, or for a failure."""
     failure: str | None = None
-    """Why it was not answered by a page; None when it was."""
+    """Why no page answered; None when a page answered."""
     waited: float = 0.0
-    """Seconds for which it had been due before it began, as no connection was free."""
+    """Seconds from when the visit was due until it began, because no connection was free."""
 
     @property
     def end(self) -> float:
-        """When it was over, in seconds since the load began."""
+        """When the visit was over, in seconds since the load began."""
         return self.at + self.seconds
 
     @property
     def latency(self) -> float:
-        """Seconds until it was over, from when it was due: what a visitor would have seen."""
+        """Seconds from when the visit was due until it was over: a visitor's wait."""
         return self.waited + self.seconds
 
 
 class Load:
-    """Visits a page until it has done so often enough, or for long enough, or is stopped.
+    """Visits a page, until ``requests`` or ``duration`` is reached, or `stop` is called.
 
-    :arg target: what to visit, or its URL.
+    :arg target: the page to visit, or its URL.
     :arg requests: how many visits to make; None for no limit.
     :arg duration: seconds after which no visit begins; None for no limit.
-    :arg concurrency: visits under way at once, at most.
-    :arg rate: visits that are due in a second, evenly; those that are due while as many as allowed
-        are under way begin late. None for as many as are answered.
-    :arg timeout: seconds after which a visit has failed, connecting included.
-    :arg keep_alive: send one visit after the other on a connection, instead of opening one
-        for each, as balancers choose a replica per connection.
-    :raises ValueError: for a URL that is no such.
+    :arg concurrency: how many visits are under way at once, at most.
+    :arg rate: how many visits are due in a second, evenly. A visit begins late if ``concurrency``
+        visits are under way when it is due. None: a visit begins whenever one is over.
+    :arg timeout: seconds after which a visit fails, with the time to connect.
+    :arg keep_alive: whether to reuse connections. A balancer chooses a replica for each
+        connection, so by default each visit opens its own.
+    :raises ValueError: for a bad URL.
     """
 
     def __init__(
@@ -76,18 +76,18 @@ class Load:
         self._clock: Callable[[], float] = lambda: 0.0
 
     def stop(self) -> None:
-        """Begin no further visit; those under way are finished, as they may have counted."""
+        """Begin no more visits. Visits under way go on to their end, because they may count."""
         self._stopped.set()
 
     @property
     def now(self) -> float:
-        """Seconds since the load began, until it ended."""
+        """Seconds since the load began; after its end, how long it lasted."""
         return self._clock()
 
     async def run(self) -> None:
-        """Make the visits; each is appended to ``visits`` when it is over.
+        """Make the visits. Each is appended to ``visits`` when it is over.
 
-        :raises NotFriendlyhello: when the first visit is answered by something else.
+        :raises NotFriendlyhello: when something else answers the first visit.
         :raises RanOut: when this machine can make no more connections.
         """
         loop = asyncio.get_running_loop()
@@ -115,9 +115,9 @@ class Load:
             stream.close()
 
     async def _take_turn(self) -> float | None:
-        """Wait for the time to begin a visit.
+        """Wait until the next visit is due.
 
-        :return: the seconds for which it has been due; None when there is none to begin.
+        :return: the seconds for which it has been due already; None when the load is over.
         """
         due = self._begun / self._rate if self._rate else self.now
         start = max(due, self.now)
@@ -126,7 +126,7 @@ class Load:
         ):
             return None
         self._begun += 1
-        # How late a timer goes off is no wait for the server.
+        # Measured before the sleep: a timer that comes late is not the server's fault.
         waited = start - due
         if start > self.now:
             try:
@@ -139,7 +139,7 @@ class Load:
     async def _visit(
         self, stream: IOStream | None, waited: float, first: bool = False
     ) -> IOStream | None:
-        """Make one visit, and return its connection if another can follow on it."""
+        """Make one visit, and return its connection if the next visit can use it."""
         at = self.now
         answer = Answer(self._target)
         replica, number, failure = None, None, None

@@ -1,4 +1,4 @@
-"""The audit's options: what each may be, and how a bad one is told."""
+"""The audit's options, their allowed values, and the errors for bad ones."""
 
 import argparse
 import contextlib
@@ -14,9 +14,10 @@ from audit.report import Most
 EPILOG = """exit status:
   0  every visit was answered, at least one was counted, and no number was
      shown twice (with --exclusive: and none is missing)
-  1  the audit failed; the report says where, or a line what was waited for
-  2  a bad argument, or what answers is not friendlyhello, or this machine
-     has run out of connections, or of room for the report
+  1  the audit failed, and the report says why; or the time of --wait was
+     over, and a line says what was missing
+  2  a bad argument, or something else than friendlyhello answered, or this
+     machine has run out of connections, or of room for the report
 """
 
 Value = TypeVar("Value")
@@ -25,47 +26,47 @@ DEFAULT_REQUESTS = 1000
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, its errors without the usage: one line."""
+    """argparse's parser, but an error is one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """End with status 2 and the message."""
+        """Exit with status 2 and the message."""
         line = message.encode("unicode_escape").decode()
         self.exit(2, f"{self.prog}: {line}\n")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """End with a message on standard error, if that takes it."""
+        """Exit, with a message on standard error if that takes it."""
         write(sys.stderr, message or "")
         sys.exit(status)
 
     def print_help(self, file: object = None) -> None:
-        """Print the help, as a report is printed."""
+        """Print the help in the same way as a report."""
         self.print(self.format_help())
 
     def print(self, text: str) -> None:
-        """Print what was asked for; end when it cannot be written, unless its reader has left."""
+        """Print a text. Exit if standard output fails, but not if its reader has gone."""
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # bars and dashes, where it is not UTF-8
+            sys.stdout.reconfigure(errors="replace")  # bars and dashes need UTF-8
         error = write(sys.stdout, text.removesuffix("\n") + "\n")
         if error and not isinstance(error, BrokenPipeError):
             self.error(f"standard output: {error.strerror}")
 
 
 def write(stream: TextIO | None, text: str) -> OSError | None:
-    """Write a text, and return why that cannot be."""
+    """Write a text; return the error if that fails, else None."""
     if stream is None:
         return None
     try:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        # What is left in its buffer would be tried again at the exit.
+        # Python writes the rest of the buffer again at the exit, and must not fail then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return error
     return None
 
 
 def new_parser() -> Parser:
-    """Return what reads the command line."""
+    """Return the parser of the command line."""
     parser = Parser(
         prog="check.py",
         description="Visit a deployment of friendlyhello and audit its visit numbers.",
@@ -81,66 +82,66 @@ def new_parser() -> Parser:
         metavar="N",
         help=f"visits to make (default {DEFAULT_REQUESTS:,} without --duration)",
     )
-    add("--duration", type=_seconds, metavar="S", help="seconds to go on for")
+    add("--duration", type=_seconds, metavar="S", help="begin visits for S seconds")
     add(
         *("--concurrency",),
         type=_whole(1, 10_000),
         metavar="N",
         default=16,
-        help="visits under way at once (default 16)",
+        help="how many visits are under way at once (default 16)",
     )
     add(
         *("--rate",),
         type=_seconds,
         metavar="N",
-        help="visits to make in a second, evenly; the latency of one that has to wait for a free "
-        "connection counts from when it was due",
+        help="make N visits a second, evenly; the latency counts from when a visit is due, so it "
+        "includes the wait for a free connection",
     )
     add(
         *("--timeout",),
         type=_seconds,
         metavar="S",
         default=10.0,
-        help="seconds after which a visit has failed (default 10)",
+        help="a visit fails after S seconds (default 10)",
     )
     add(
         *("--keep-alive",),
         action="store_true",
-        help="reuse connections; by default each visit opens its own, as balancers choose "
-        "a replica per connection",
+        help="reuse connections; by default each visit opens its own, because a balancer chooses "
+        "a replica for each connection",
     )
     add(
         *("--exclusive",),
         action="store_true",
-        help="nobody else is visiting: a missing number is a visit that was counted and never "
-        "shown",
+        help="say that nobody else visits: then a missing number was counted and never shown, and "
+        "the audit fails",
     )
     add(
         *("--max-failures",),
         type=_whole(0, 10**8),
         metavar="N",
         default=0,
-        help="visits that may fail (default 0)",
+        help="how many visits may fail (default 0)",
     )
     add(
         *("--max-uncounted",),
         type=_checked(Most.of),
         metavar="N|N%",
-        help="visits that may get no number, or their share (any but all, by default)",
+        help="how many visits, or which share of them, may get no number (default: any but all)",
     )
     add(
         *("--wait",),
         type=_seconds,
         metavar="S",
-        help="seconds to wait first, until Redis is up and the replicas answer; these visits "
-        "count, and are not in the report",
+        help="first wait, for up to S seconds, until Redis is up and the replicas answer; the "
+        "visits meanwhile are counted, but are not in the report",
     )
     add(
         *("--replicas",),
         type=_whole(1, 10_000),
         metavar="N",
         default=1,
-        help="with --wait: how many replicas are to answer with a number (default 1)",
+        help="with --wait: how many replicas must answer with a number (default 1)",
     )
     add(
         *("--header",),
@@ -148,19 +149,19 @@ def new_parser() -> Parser:
         metavar="'NAME: VALUE'",
         action="append",
         default=[],
-        help="send this header, in place of what is sent by default; may be given again",
+        help="send this header, in place of the default; may be given more than once",
     )
     add(
         *("--connect",),
         type=_checked(place, "allowed is HOST:PORT, IPv6 in brackets, the port from 1 to 65535"),
         metavar="HOST:PORT",
-        help="connect to this place instead; the URL's host is still the one that is named",
+        help="connect to this place, but send the host of the URL",
     )
     trust = parser.add_mutually_exclusive_group().add_argument
-    trust("--cacert", metavar="FILE", help="PEM file of the CAs to trust, not the system's")
-    trust("--insecure", action="store_true", help="take any certificate")
+    trust("--cacert", metavar="FILE", help="PEM file of the CAs to trust, in place of the system's")
+    trust("--insecure", action="store_true", help="accept any certificate")
     add("--cert", metavar="FILE", help="PEM file of a certificate to show to the server")
-    add("--key", metavar="FILE", help="PEM file of its key, if it is not in the first")
+    add("--key", metavar="FILE", help="PEM file of the key, if --cert does not have it")
     add("--json", action="store_true", help="print the report as one JSON object")
     add("--plot", metavar="FILE.svg", help="draw visits per second and latency over time")
     return parser

@@ -10,22 +10,22 @@ from audit.load import Visit
 
 WIDTH, HEIGHT = 960, 560
 LEFT, RIGHT = 70, 20
-#: Top and bottom of the two fields.
+#: The top and the bottom of the two charts.
 RATE, LATENCY = (50, 260), (310, 500)
 
-#: Told apart by most of those who do not see all colours (Okabe and Ito); a replica that
-#: comes later gets one of them again.
+#: Colours that most colour-blind readers can tell apart (Okabe and Ito). With more replicas than
+#: colours, some share a colour.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d00", "#666666")
 RED, AMBER = "#d00000", "#b36b00"
 
-#: As many slices of time are drawn, at most, and none is shorter than this many seconds.
+#: How many slices of time the picture has at most, and how many seconds a slice has at least.
 MOST_SLICES, SHORTEST_SLICE = 120, 0.1
 
 
 def draw(visits: Sequence[Visit], seconds: float) -> str:
     """Return the picture as SVG.
 
-    :arg visits: each of them, in any order.
+    :arg visits: all visits, in any order.
     :arg seconds: how long the load lasted.
     """
     seconds = max(seconds, SHORTEST_SLICE)
@@ -115,7 +115,12 @@ def _scale(
     ticks: Iterable[float],
     share: Callable[[float], float],
 ) -> Callable[[float], float]:
-    """Draw a field's frame and ticks; return what gives the height of a value in it."""
+    """Draw a chart's title and ticks; return a function from a value to its height in the chart.
+
+    :arg field: the chart's top and bottom.
+    :arg ticks: the values of the ticks.
+    :arg share: the height of a value, from 0 to 1.
+    """
     top, bottom = field
 
     def y(value: float) -> float:

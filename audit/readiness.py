@@ -1,4 +1,4 @@
-"""Waiting until a deployment is ready to be audited."""
+"""Waits until a deployment is ready for the audit."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ Answered = TypeVar("Answered")
 #: Seconds between two looks.
 PAUSE = 0.1
 
-#: Seconds for which a replica that has answered is taken to be there.
+#: Seconds after its answer for which a replica counts as one that answers.
 REMEMBERED = 10.0
 
 
@@ -25,15 +25,15 @@ class NotReady(Exception):
 
 
 class Readiness:
-    """Looks at ``/readyz`` until Redis is up, and visits until as many replicas answer.
+    """Asks ``/readyz`` until Redis is up, and visits until enough replicas answer.
 
-    Only a replica that gave a number has answered.
+    Only an answer with a number counts.
 
-    :arg target: what is to be ready.
-    :arg replicas: how many of them are to answer.
-    :arg seconds: how long it may take; None for a while.
+    :arg target: the deployment's page.
+    :arg replicas: how many replicas must answer.
+    :arg seconds: how long to wait; None for a single look.
     :arg timeout: seconds for one look.
-    :arg say: told what is missing, at once and each time that it changes.
+    :arg say: called with a line that says what is missing, at first and whenever it changes.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Readiness:
         self._seen: dict[str, float] = {}  # replica to when it answered
 
     async def reached(self) -> None:
-        """Return once it is ready.
+        """Return when the deployment is ready.
 
-        :raises NotReady: when the time is over before.
-        :raises Redirected: when the page is elsewhere.
+        :raises NotReady: when the time is over.
+        :raises Redirected: when the page answers with a redirect.
         :raises RanOut: when this machine can make no more connections.
         """
         loop = asyncio.get_running_loop()
@@ -72,7 +72,7 @@ class Readiness:
             self._say("ready")
 
     async def _look(self, now: float) -> str | None:
-        """Return what is missing; None when nothing is."""
+        """Return what is missing; None when nothing is missing."""
         try:
             async with asyncio.timeout(self._timeout):
                 if (lack := await self._ask(Answer.ask_what_redis_lacks)) is not None:
@@ -85,7 +85,7 @@ class Readiness:
         except Unavailable as error:
             return str(error)
         except ssl.SSLCertVerificationError as error:
-            with contextlib.suppress(ValueError):  # a file that is being written
+            with contextlib.suppress(ValueError):  # somebody may be writing the file now
                 self._target.trust_anew()
             return kind_of(error)
         except OSError as error:
@@ -99,7 +99,7 @@ class Readiness:
         return None
 
     async def _ask(self, question: Callable[[Answer, IOStream], Awaitable[Answered]]) -> Answered:
-        """Ask on a connection of its own, as balancers choose a replica per connection."""
+        """Ask on a new connection, because a balancer chooses a replica for each connection."""
         stream = await self._target.connect()
         try:
             return await question(Answer(self._target), stream)

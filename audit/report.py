@@ -1,4 +1,4 @@
-"""The judgement of a load's visits, as text and as JSON."""
+"""Judges a load's visits, and reports on them as text and as JSON."""
 
 import itertools
 import math
@@ -10,23 +10,23 @@ from typing import Any, NamedTuple
 
 from audit.load import Visit
 
-#: As many numbers, or ranges of them, are printed; JSON has them all.
+#: How many numbers, or ranges of numbers, the text has at most. JSON has them all.
 MOST_PRINTED = 10
 
 BAR = 30  # columns
 
 
 class Most(NamedTuple):
-    """How many visits, or which share of them, are allowed."""
+    """How many visits, or which share of the visits, are allowed."""
 
     text: str
-    """As it was asked for."""
+    """As the command line gives it: ``N`` or ``N%``."""
 
     @classmethod
     def of(cls, text: str) -> "Most":
         """Read ``N`` or ``N%``.
 
-        :raises ValueError: when it is neither; says what is allowed.
+        :raises ValueError: for any other text; the message says what is allowed.
         """
         share = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)%", text)
         if re.fullmatch("[0-9]{1,9}", text) or (share and float(share[1]) <= 100):
@@ -34,7 +34,11 @@ class Most(NamedTuple):
         raise ValueError(f"{text!r}: allowed is a whole number, or a share from 0% to 100%")
 
     def is_less_than(self, visits: int, made: int) -> bool:
-        """Tell whether so many of the visits made are more than that."""
+        """Tell whether this is less than so many visits.
+
+        :arg visits: how many.
+        :arg made: how many visits were made in all.
+        """
         if self.text.endswith("%"):
             return 100 * visits > float(self.text[:-1]) * made
         return visits > int(self.text)
@@ -42,23 +46,23 @@ class Most(NamedTuple):
 
 @dataclass(frozen=True)
 class Judgement:
-    """When the audit holds."""
+    """The conditions under which the audit holds."""
 
     exclusive: bool = False
-    """Whether nobody else was visiting, so that no number may be missing."""
+    """Whether nobody else visited, so that no number may be missing."""
     max_failures: int = 0
-    """How many visits may have failed."""
+    """How many visits may fail."""
     max_uncounted: Most | None = None
-    """How many may have got no number; None for any but all."""
+    """How many visits may get no number; None for any but all."""
 
 
 class Report:
-    """What the visits show.
+    """The figures of the visits, and whether the audit holds.
 
-    :arg visits: each of them, in any order.
+    :arg visits: all visits, in any order.
     :arg seconds: how long the load lasted.
-    :arg judgement: when the audit holds.
-    :arg rate: how many visits were to be made in a second; None for no rate.
+    :arg judgement: the conditions under which the audit holds.
+    :arg rate: how many visits were due in a second; None for no rate.
     """
 
     def __init__(
@@ -87,14 +91,15 @@ class Report:
 
     @property
     def number_missing(self) -> int:
-        """How many numbers between the lowest and the highest were not shown."""
+        """How many numbers between the lowest and the highest no visit has shown."""
         return sum(last - first + 1 for first, last in self.missing)
 
     @property
     def reached(self) -> float:
         """How many visits were made in a second."""
         reached = self.made / self.seconds if self.seconds else 0.0
-        # The pause after the last visit is not waited for, which shows where they are few.
+        # The load does not wait for the pause after the last visit. Without this limit, a load of
+        # few visits would seem faster than its rate.
         return min(reached, self.rate) if self.rate else reached
 
     @property
@@ -116,18 +121,19 @@ class Report:
         return found
 
     def latency(self, share: float) -> float | None:
-        """Return the latency that a share of the answered visits stayed within, in seconds.
+        """Return the latency that a share of the answered visits did not exceed, in seconds.
 
-        It counts from when a visit was due: the wait for a free connection is the server's doing.
+        It counts from when a visit was due: a slow server makes visits wait for a free connection.
 
-        :arg share: from 0 to 1; 1 gives the slowest.
+        :arg share: from 0 to 1; 1 gives the slowest visit.
+        :return: None when no visit was answered.
         """
         if not self.latencies:
             return None
         return self.latencies[max(1, math.ceil(share * len(self.latencies))) - 1]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as one object; times in seconds, latencies in milliseconds."""
+        """Return the report as a JSON object; times in seconds, latencies in milliseconds."""
         return {
             "holds": not self.problems,
             "problems": self.problems,
@@ -196,7 +202,7 @@ _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
 def _gaps(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the first and last of each run of numbers that a sorted list leaves out."""
+    """Return the first and the last number of each gap in a sorted list."""
     pairs = itertools.pairwise(numbers)
     return [(low + 1, high - 1) for low, high in pairs if high > low + 1]
 

@@ -13,13 +13,12 @@ from bench import goals, report, results, scale
 from bench.results import Results
 from bench.servers import BY_NAME, HERE, OURS, SERVERS, lacks, prepare
 
-#: Exit status when friendlyhello fails a check or something is missing, when arguments are bad, and
-#: on Ctrl-C.
+#: Exit statuses: friendlyhello fails a check or a program is missing; bad arguments; Ctrl-C.
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """argparse's parser, but an error is one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         _fail(USAGE, message)
@@ -44,27 +43,27 @@ def _rounds(text: str) -> int:
     return value
 
 
-_positive.__name__, _rounds.__name__ = "seconds", "rounds"  # as argparse says "invalid … value"
+_positive.__name__, _rounds.__name__ = "seconds", "rounds"  # for argparse's "invalid … value"
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(prog="python -m bench", description="Measure friendlyhello beside its peers.")
     add = parser.add_argument
     add("what", nargs="?", choices=["compare", "profile"], default="compare")
-    add("--rounds", type=_rounds, default=5, help="how often each is measured (default 5)")
-    add("--seconds", type=_positive, default=0.8, help="of a measurement (default 0.8)")
+    add("--rounds", type=_rounds, default=5, help="how often to measure each server (default 5)")
+    add("--seconds", type=_positive, default=0.8, help="of each measurement (default 0.8)")
     add(
         "--only",
         type=_names,
         metavar="NAME,…",
-        help=f"print the figures of these alone, and write nothing: {', '.join(BY_NAME)}",
+        help=f"print the figures of these servers only, write nothing: {', '.join(BY_NAME)}",
     )
     return parser.parse_args(arguments)
 
 
 def _compare(options: argparse.Namespace) -> None:
     """Measure, then print or write."""
-    from bench import run  # here, as these need what only bench/.venv holds
+    from bench import run  # imported here, as only bench/.venv has their packages
     from bench.machine import machine
 
     servers = [BY_NAME[name] for name in options.only] if options.only else list(SERVERS)
@@ -90,9 +89,9 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def judge(found: Results) -> None:
-    """Say which checks failed. A peer's that fails under load is a result, and no failed run.
+    """Print which checks failed. If a peer fails a check under load, that is a result like others.
 
-    :raises SystemExit: with status 1 when one of friendlyhello's failed.
+    :raises SystemExit: with status 1 when friendlyhello failed a check.
     """
     for problem in found.problems:
         print(f"bench: check failed: {problem}", file=sys.stderr)
@@ -101,7 +100,7 @@ def judge(found: Results) -> None:
 
 
 def _write(found: Results) -> None:
-    """Write the results, compared with the committed ones."""
+    """Write the results, and compare them with the committed ones."""
     from bench import plot
 
     before = _committed()
@@ -114,13 +113,13 @@ def _write(found: Results) -> None:
 
 
 def _committed() -> Results | None:
-    """Return the results that were committed last; None when there are none."""
+    """Return the last committed results; None when there are none."""
     show = ("git", "show", "HEAD:./results.json")
     try:
         shown = subprocess.run(show, cwd=HERE, capture_output=True, text=True, check=True)
         return results.load(shown.stdout)
     except (OSError, subprocess.CalledProcessError, ValueError, TypeError, KeyError):
-        return None  # none yet, no git, or another version's
+        return None  # no results yet, no git, or the results of another version
 
 
 def _profile(options: argparse.Namespace) -> None:
@@ -137,7 +136,11 @@ def _end(*_: object) -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program: exit status 2 for bad arguments, 1 when a check failed."""
+    """Run the program.
+
+    :arg arguments: the command line; None for the process's own.
+    :raises SystemExit: with status 2 for bad arguments, 1 when a check failed, 130 on Ctrl-C.
+    """
     options = _arguments(arguments)
     if lacks(["wrk"]):
         _fail(FAILED, "wrk makes the load, and is not installed: apt-get install wrk")
@@ -145,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         from bench.machine import BenchError
     except ImportError as error:
-        _fail(FAILED, f"{error.name} is not installed here: use bench/.venv, `make bench` makes it")
+        _fail(FAILED, f"{error.name} is not installed here: `make bench` uses bench/.venv")
     try:
         (_profile if options.what == "profile" else _compare)(options)
     except BenchError as error:

@@ -2,14 +2,15 @@
 
 
 def waits(requests: list[tuple[int, int]], clients: int, period: float) -> list[float]:
-    """Return how long each request took from the time when it was due, in that order.
+    """Return how long each request took from when it was due, in microseconds, in that order.
 
-    A client's requests are due a period apart, whatever became of the last one. So in each period
-    the first request is due at the same moment, the second one too, and so on. The moments are
-    those by which a tenth of each were sent: later ones may have waited for an answer, and a load
-    that was held up may send a few early.
+    Each client has a request due every ``period``, even if the last one has no answer. So every
+    period is alike: its first request is due at the same offset, its second one too, and so on.
+    The function estimates each offset as the one at which a tenth of these requests were sent.
+    Later ones may have waited for an answer, and a delayed load may send a few early.
 
     :arg requests: when each was sent, and how long its answer took from then, in microseconds.
+    :arg clients: how many clients sent them.
     :arg period: in microseconds.
     """
     requests = sorted(requests)

@@ -1,4 +1,4 @@
-"""The goals: promises about the figures, and whether they hold."""
+"""The goals: promises about the figures. Tells which of them hold."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from bench.results import HTTPS, KEPT, NEW, Results, lowest, ratios, spread
 from bench.servers import BY_NAME, OURS, SERVERS
 from bench.text import shown, table
 
-#: The Python servers that a user would pick instead.
+#: The Python servers that a user might choose instead.
 PYTHON_PEERS = tuple(server.name for server in SERVERS if server.python and server.name != OURS)
 
 #: A figure of each round, with the log off or on; raises `Missing`.
@@ -28,22 +28,22 @@ class Goal:
     values: Values
     unit: str = " ×"
     logs: tuple[bool, ...] = (False,)
-    """Without a log, with one, or both: like is compared with like."""
+    """For which settings of the log it is judged: off, on, or both."""
     saturated: Callable[[Results], bool] = lambda results: False
-    """Whether the load may have kept the other side back, so that a ratio is an upper bound."""
+    """Whether the load may have slowed the peer down, so that a ratio is an upper bound."""
 
     def holds(self, values: Sequence[float]) -> bool:
-        """Whether the median keeps the promise."""
+        """Tell whether the median keeps the promise."""
         median = spread(values).median
         return median >= self.limit if self.at_least else median <= self.limit
 
 
 def _of(figure: str, server: str, level: int = 64, kind: str = KEPT) -> Values:
-    """Return how a figure of one server is looked up."""
+    """Return a function that looks up a figure of one server."""
 
     def values(results: Results, log: bool) -> list[float]:
         found = results.figures(figure, server, log, level, kind)
-        if not found or not all(found):  # 0: there was no answer
+        if not found or not all(found):  # 0 means that there was no answer
             raise Missing
         return found
 
@@ -51,7 +51,7 @@ def _of(figure: str, server: str, level: int = 64, kind: str = KEPT) -> Values:
 
 
 def _unlogged(values: Values) -> Values:
-    """Look a figure up that was measured without a log, whatever it is compared with."""
+    """Look up the figure without a log, even if the other side has a log."""
     return lambda results, log: values(results, False)
 
 
@@ -69,7 +69,7 @@ def _ratio(ours: Values, theirs: Values) -> Values:
 
 
 def _lowest(every: Iterable[Values]) -> Values:
-    """Return the lowest of those that were measured, round by round."""
+    """Return the lowest of the measured figures, round by round."""
     every = tuple(every)
 
     def values(results: Results, log: bool) -> list[float]:
@@ -87,13 +87,13 @@ def _lowest(every: Iterable[Values]) -> Values:
 
 
 def _as_it_runs(server: str, figure: Callable[[str], Values]) -> Values:
-    """Look a peer's figure up with its main variant: Flask's own server always logs."""
+    """Look up a peer's figure with its main variant, because Flask's own server always logs."""
     main = next(iter(BY_NAME[server].variants))
     return lambda results, log: figure(server)(results, main)
 
 
 def fastest_python(results: Results, log: bool, kind: str = KEPT) -> str:
-    """Name the Python peer that answers most at 64 connections."""
+    """Name the Python peer with the most requests/s at 64 connections."""
     rates = {
         name: results.median("rate", name, log, 64, kind)
         for name in PYTHON_PEERS
@@ -124,7 +124,7 @@ def _rate(text: str, peer: str, limit: float, logs: tuple[bool, ...], level: int
 
 
 def _p99(text: str, level: int, theirs: Values) -> Goal:
-    """Compare a p99 with the lowest of some."""
+    """Compare a p99 with the lowest p99 of some peers."""
     ours = _of("p99", OURS, level)
     return Goal(f"p99 at {_connections(level)}, {text}", 1.0, False, _ratio(ours, theirs))
 
@@ -143,7 +143,7 @@ _BOTH = (False, True)
 _PYTHON_P99 = "of the lowest of the Python peers'"
 _GO, _NGINX = "of Go `net/http` with redigo", "of nginx with Lua"
 
-#: The goals against what a Python user would pick.
+#: The goals against servers that a Python user might choose.
 _PYTHON_GOALS = (
     _rate("of the guide's Flask app on its own server", "flask", 10, (True,)),
     _rate("of plain Tornado with `redis.asyncio`", "tornado", 5, _BOTH),
@@ -197,7 +197,7 @@ _OTHER_GOALS = (
     ),
 )
 
-#: The goals for what it takes.
+#: The goals for CPU time, memory and start.
 _COST_GOALS = (
     Goal(
         "CPU per page, of constant bytes' on uvloop",
@@ -230,7 +230,7 @@ GOALS = (*_PYTHON_GOALS, *_OTHER_GOALS, *_COST_GOALS)
 
 
 def table_of(results: Results) -> list[str]:
-    """Return the table of the goals, and how many hold."""
+    """Return the lines that say how many goals hold, and the table of the goals."""
     rows, held, judged = [], 0, 0
     for goal in GOALS:
         cells = []

@@ -1,4 +1,4 @@
--- What wrk found, as one line of JSON on standard error; times in microseconds.
+-- Writes wrk's result as one line of JSON on standard error; times are in microseconds.
 function done(summary, latency)
     local errors = summary.errors
     io.stderr:write(string.format(

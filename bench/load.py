@@ -1,8 +1,8 @@
-"""What asks a server for pages: wrk, which waits for answers, and h2load, which does not.
+"""The load on a server: wrk, which waits for answers, or h2load, which does not.
 
-wrk sends the next request of a connection when it has the last one's answer, so that it asks for
-as much as the server can do. h2load sends requests at a fixed rate, whether answers come or not,
-as visitors do who know nothing of each other. `bench/README.md` says why h2load.
+wrk sends the next request of a connection when it has the answer to the last one, so it asks for as
+much as the server can do. h2load sends requests at a fixed rate even if answers do not come, as
+independent visitors do. `bench/README.md` says why it is h2load.
 """
 
 import contextlib
@@ -24,32 +24,35 @@ from bench.site import Site
 #: Seconds that wrk waits for an answer.
 ANSWER = 15
 
-#: Milliseconds from one request of an h2load client to its next; its timer has 10 at least.
+#: Milliseconds between two requests of an h2load client. Its timer cannot do less than 10.
 PERIOD = 12.5
 
-#: Seconds at the beginning of an open loop, as connections are opened, that are not looked at.
+#: Seconds at the beginning of an open loop that do not count: h2load still opens connections.
 OPENING = 0.1
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked for."""
+    """The load of a measurement."""
 
     connections: int
     kind: str = KEPT
-    """One of those of `bench.results`."""
+    """One of the kinds in `bench.results`."""
     due: float = 0.0
     """Requests a second of an open loop; 0 for a closed one."""
 
     @classmethod
     def open(cls, kind: str, due: float) -> "Load":
-        """Return an open loop of so many requests a second, and the connections that it takes."""
+        """Return an open loop with the connections that it needs.
+
+        :arg due: requests a second.
+        """
         return cls(max(1, math.ceil(due * PERIOD / 1000)), kind, due)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a load."""
+    """The result of a load."""
 
     requests: int
     seconds: float
@@ -61,7 +64,7 @@ class Outcome:
 
 
 class Wrk:
-    """One wrk, which goes on until it is stopped."""
+    """One wrk. It goes on until `stop`."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -81,11 +84,11 @@ class Wrk:
 
     def stop(self) -> None:
         """End the load."""
-        # As wrk's own durations are whole seconds. It looks for this every 0.1 s.
+        # wrk's own durations are whole seconds. It checks for the signal every 0.1 s.
         self.process.send_signal(signal.SIGINT)
 
     def outcome(self) -> Outcome:
-        """Return what `load.lua` says."""
+        """Return the result that `load.lua` writes."""
         _, said = self.process.communicate(timeout=END)
         try:
             found: dict[str, Any] = json.loads(said)
@@ -101,7 +104,7 @@ class Wrk:
 
 
 class H2load:
-    """One h2load, which ends when it has sent what was due in some seconds."""
+    """One h2load. It ends when it has sent all requests of its time."""
 
     def __init__(self, process: subprocess.Popen[str], load: Load, log: Path) -> None:
         self.process, self.load, self.log = process, load, log
@@ -114,11 +117,11 @@ class H2load:
         """Begin to load a server."""
         clients, rate = load.connections, load.due / load.connections
         log = folder / "requests"
-        log.unlink(missing_ok=True)  # as h2load would append to it
+        log.unlink(missing_ok=True)  # h2load would append to an old one
         command = [
             *("h2load", "--h1", f"--clients={clients}", f"--rps={rate}"),
             f"--requests={clients * math.ceil(seconds * rate)}",
-            # Clients begin one after the other in the first period, and so take turns in each.
+            # Clients begin one after the other in the first period, so they take turns later too.
             *(f"--rate={max(1, round(load.due / 1000))}", "--rate-period=1ms"),
             *(f"--log-file={log}", site.url),
         ]
@@ -129,9 +132,9 @@ class H2load:
         """Do nothing: it ends by itself."""
 
     def outcome(self) -> Outcome:
-        """Return what its log of requests says.
+        """Return the result that its log of requests shows.
 
-        :raises BenchError: when it did not begin, or does not end.
+        :raises BenchError: when h2load did not begin, or does not end.
         """
         try:
             status = self.process.wait(timeout=END)
@@ -146,10 +149,10 @@ class H2load:
 def begin(
     site: Site, load: Load, seconds: float, cores: frozenset[int], folder: Path
 ) -> contextlib.AbstractContextManager[Wrk | H2load]:
-    """Load a server with what makes such a load.
+    """Begin to load a server, with the program for this load.
 
-    :arg seconds: how long, of a load that cannot be stopped.
-    :arg folder: for what it has to say.
+    :arg seconds: how long h2load sends; wrk goes on until it is stopped.
+    :arg folder: for the program's logs.
     """
     if load.due:
         return H2load.on(site, load, seconds, cores, folder)

@@ -18,48 +18,48 @@ import psutil
 
 from bench.servers import PATH
 
-#: Seconds that a process gets to be ready, and to end.
+#: Seconds that a process has to start, and to end.
 START, END = 20.0, 20.0
 
-#: What ends a run.
+#: The signals that end a run.
 ENDINGS = {signal.SIGINT, signal.SIGTERM}
 
-#: Descriptors that 4,096 connections, and a server's own to Redis, take.
+#: Descriptors for 4,096 clients and for a server's own connections to Redis.
 DESCRIPTORS = 16_384
 
 
 class BenchError(RuntimeError):
-    """The measurement cannot go on; the message is one line, fit for the user."""
+    """The measurement cannot go on; the message is one line for the user."""
 
 
 @dataclass(frozen=True)
 class Cores:
-    """Who runs where: the servers alone on their cores, load and Redis on the others."""
+    """The servers' own cores, and the cores of the load and of Redis."""
 
     server: frozenset[int]
     load: frozenset[int]
 
 
 def split_cores(servers: int = 1) -> Cores:
-    """Give the last cores to the server, and the others to load, Redis and this process.
+    """Give the last cores to the server, and the others to the load, Redis and this process.
 
     :arg servers: how many cores the server gets.
-    :raises BenchError: when there is none left for the load, or they cannot be chosen.
+    :raises BenchError: when no core is left for the load, or the system cannot choose cores.
     """
     if not hasattr(os, "sched_setaffinity"):
-        raise BenchError("cores can be chosen on Linux only")
+        raise BenchError("only Linux can choose the cores of a process")
     cores = _cores()
     if len(cores) <= servers:
         raise BenchError(
             "two cores are needed: one for the server, one for the load and Redis"
             if servers == 1
-            else f"it takes {servers + 1} cores, and there are {len(cores)}"
+            else f"{servers + 1} cores are needed, and there are {len(cores)}"
         )
     return Cores(frozenset(cores[-servers:]), frozenset(cores[:-servers]))
 
 
 def _cores() -> list[int]:
-    """Return the cores that this process had when it began."""
+    """Return the cores that this process had at its start."""
     return sorted(_AFFINITY)
 
 
@@ -67,13 +67,13 @@ _AFFINITY = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set
 
 
 def raise_limits() -> None:
-    """Allow this process and its children as many descriptors as the load takes.
+    """Allow this process and its children the descriptors that the load needs.
 
-    :raises BenchError: when the system's limit is lower, and may not be raised.
+    :raises BenchError: when the system's limit is lower, and this process may not raise it.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY:
-        hard = max(hard, DESCRIPTORS)  # which root may raise
+        hard = max(hard, DESCRIPTORS)  # only root may raise it
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
     except (ValueError, OSError):
@@ -85,10 +85,11 @@ def raise_limits() -> None:
 
 @contextlib.contextmanager
 def held_port() -> Iterator[int]:
-    """Find a port of 127.0.0.1 that nothing listens on, and keep it from others' use.
+    """Reserve a free port of 127.0.0.1.
 
-    It is bound for as long as the context is open. Linux lets a server bind it too, as long as both
-    say ``SO_REUSEADDR`` (socket(7)), but gives it to nobody who asks for any port.
+    A socket is bound to the port as long as the context is open. Linux lets a server bind the port
+    too if both sockets set ``SO_REUSEADDR`` (socket(7)). It gives the port to no process that asks
+    for any free port.
     """
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -104,10 +105,14 @@ def running(
     env: dict[str, str] | None = None,
     **options: Any,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a command on some cores for as long as the context is open.
+    """Run a command on some cores as long as the context is open.
 
-    It is killed at the end, with its children: nothing that it would still do is of interest,
-    and nothing may outlive the run. Its output goes to ``log`` in its folder.
+    At the end, the command and its children are killed: the run needs nothing more from them, and
+    nothing may outlive the run. The output goes to the file ``log`` in the folder.
+
+    :arg folder: the working directory.
+    :arg env: environment variables to add.
+    :arg options: more arguments of `subprocess.Popen`.
     """
     process: subprocess.Popen[str] | None = None
     try:
@@ -117,7 +122,7 @@ def running(
                 cwd=folder,
                 env={"PATH": PATH, "HOME": str(folder), "LANG": "C.UTF-8", **(env or {})},
                 preexec_fn=partial(_begin, cores),
-                start_new_session=True,  # a terminal's Ctrl-C is for this process alone
+                start_new_session=True,  # so a terminal's Ctrl-C reaches only this process
                 text=True,
                 stdin=subprocess.DEVNULL,
                 **{"stdout": log, "stderr": log} | options,
@@ -132,7 +137,7 @@ def running(
 
 @contextlib.contextmanager
 def _held_back() -> Iterator[None]:
-    """Let what ends the run wait until a process that is begun is known by its number."""
+    """Hold the run's end signals back until the new process's id is known."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
     try:
         yield
@@ -146,7 +151,7 @@ def _begin(cores: frozenset[int]) -> None:
 
 
 def last_line(folder: Path) -> str:
-    """Return what a process that ran in a folder said last."""
+    """Return the last line of the log of a process that ran in a folder."""
     lines = (folder / "log").read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it says nothing"
 

@@ -1,4 +1,4 @@
-"""One measurement: a load on servers, and what that cost."""
+"""One measurement: puts a load on servers, and measures its cost."""
 
 import contextlib
 import time
@@ -15,14 +15,14 @@ from bench.results import Row
 from bench.site import Site
 from bench.store import Redis
 
-#: Seconds without a visit, or work of the server, after which what a load left behind is done: more
-#: than the half second after which the numbers of those who have gone are given back.
+#: Seconds without a visit and without work for the server, after which a load is over. They are
+#: more than the half second after which the server gives back the numbers of clients that went.
 SETTLED = 0.6
 
 
 @dataclass(frozen=True)
 class _Spent:
-    """What had been used up at one moment, in seconds of CPU time and as counts."""
+    """CPU time in seconds, and counts, up to one moment."""
 
     server: float
     redis: float
@@ -44,7 +44,7 @@ class _Spent:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What was seen while the load was on."""
+    """The observations during the load."""
 
     outcomes: list[Outcome]
     memory: float
@@ -62,8 +62,9 @@ def measure(
 ) -> Row:
     """Load one server, or several of the same kind that share the connections.
 
-    :arg seconds: how long, rounded up to wrk's 0.1.
-    :arg folder: for what the load has to say.
+    :arg seconds: how long, rounded up to wrk's step of 0.1.
+    :arg round_: the number of the round, for the result.
+    :arg folder: for the load's logs.
     """
     server, before = sites[0].server, _settled(sites, valkey)
     with _on(sites, cores, load, seconds, folder) as loads:
@@ -86,7 +87,7 @@ def measure(
         rate=answers / duration,
         p50=max(outcome.p50 for outcome in outcomes),
         p99=max(outcome.p99 for outcome in outcomes),
-        # Per visit that Redis counted, as the server also worked for those that were cut off.
+        # Per visit that Redis counted: the server also worked for visits that were cut off.
         cpu=(after.server - before.server) / max(visits if server.counts else answers, 1) * 1e6,
         commands=commands / max(visits, 1),
         memory=seen.memory,
@@ -102,7 +103,7 @@ def measure(
 def _on(
     sites: Sequence[Site], cores: Cores, load: Load, seconds: float, folder: Path
 ) -> Iterator[list[Wrk | H2load]]:
-    """Let servers share a load."""
+    """Load servers, which share the connections."""
     share = replace(load, connections=max(1, load.connections // len(sites)))
     with contextlib.ExitStack() as stack:
         loads = []
@@ -114,9 +115,9 @@ def _on(
 
 
 def _begun(valkey: Redis, visits: int) -> None:
-    """Wait until there were more visits than connections, so that some had their answers.
+    """Wait until there were more visits than connections, so that some visits have answers.
 
-    A busy machine may take its time to open thousands of them, or to shake hands on them.
+    A busy machine takes some time to open thousands of connections, and for their TLS handshakes.
     """
     deadline = time.monotonic() + END
     while valkey.counter() <= visits and time.monotonic() < deadline:
@@ -126,7 +127,7 @@ def _begun(valkey: Redis, visits: int) -> None:
 def _watched(
     sites: Sequence[Site], cores: Cores, loads: Sequence[Wrk | H2load], seconds: float
 ) -> _Seen:
-    """Watch what a load takes, and then end it."""
+    """Watch a load for some seconds, and then end it."""
     busy_before, began = psutil.cpu_times(percpu=True), time.perf_counter()
     time.sleep(seconds / 2)
     memory = sum(site.memory() for site in sites)
@@ -138,7 +139,7 @@ def _watched(
 
 
 def _settled(sites: Sequence[Site], valkey: Redis) -> _Spent:
-    """Wait until no more visits come, as those do that were cut off with the load."""
+    """Wait until no more visits come: the end of a load cuts some off, and they still count."""
     deadline = time.monotonic() + END
     before = _Spent.now(sites, valkey)
     while True:
@@ -151,12 +152,12 @@ def _settled(sites: Sequence[Site], valkey: Redis) -> _Spent:
 
 
 def _busiest(before: Sequence[Any], after: Sequence[Any], cores: Cores) -> float:
-    """Return the share of time that the busiest core of the load was not idle."""
+    """Return the share of time in which the busiest core of the load was not idle."""
     shares = []
     for core in cores.load:
         spent = [now - then for then, now in zip(before[core], after[core], strict=True)]
         idle = sum(spent[before[core]._fields.index(name)] for name in ("idle", "iowait"))
-        # What Linux counts as a guest's time it counts as user's too.
+        # Linux counts a guest's time as user time too.
         total = sum(spent) - sum(
             spent[before[core]._fields.index(name)] for name in ("guest", "guest_nice")
         )
@@ -165,7 +166,7 @@ def _busiest(before: Sequence[Any], after: Sequence[Any], cores: Cores) -> float
 
 
 def _problem(outcomes: Sequence[Outcome], visits: int, connections: int) -> str:
-    """Say what is wrong with a load's answers; empty when each was a 200 that was counted."""
+    """Return what is wrong with a load's answers; "" when each was a 200 that Redis counted."""
     answers = sum(outcome.requests for outcome in outcomes)
     errors = {
         kind: number
@@ -176,7 +177,7 @@ def _problem(outcomes: Sequence[Outcome], visits: int, connections: int) -> str:
         return "no answers"
     if errors:
         return "failed: " + ", ".join(f"{number} {kind}" for kind, number in errors.items())
-    # At the end, the last visit of each connection is cut off; it may have been counted.
+    # The end of the load cuts off each connection's last visit, which Redis may have counted.
     if not answers <= visits <= answers + connections:
         return f"{answers} answers, but {visits} visits counted"
     return ""

@@ -12,12 +12,13 @@ from matplotlib import pyplot
 from bench.results import Results, spread
 from bench.servers import BY_NAME, OURS, SERVERS
 
-#: Ours, Python, others, in colours told apart by most (Okabe and Ito).
+#: friendlyhello, Python peers, other peers. Most colour-blind readers can tell these colours apart
+#: (Okabe and Ito).
 OURS_COLOUR, PYTHON_COLOUR, OTHER_COLOUR = "#d55e00", "#0072b2", "#999999"
 
 
 def draw(results: Results, path: Path) -> None:
-    """Write the picture; white behind it, so that it can be read on a dark page."""
+    """Write the picture. It has a white background, so that readers of a dark page can read it."""
     settings = {"svg.hashsalt": "bench", "font.size": 10, "svg.fonttype": "none"}
     with pyplot.rc_context(settings | {"font.family": "sans-serif"}):
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.6), sharey=True)
@@ -47,7 +48,7 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _order(results: Results) -> list[str]:
-    """Name the servers, the slowest first, as a chart's axis begins at the bottom."""
+    """Name the servers, the slowest first, because a chart's axis begins at the bottom."""
     rates = {
         server.name: spread(results.figures("rate", server.name, log, 64)).median
         for server in SERVERS

@@ -1,7 +1,7 @@
-"""A TCP proxy that holds replies back: ``python proxy.py PORT TARGET MILLISECONDS``.
+"""A TCP proxy that delays replies: ``python proxy.py PORT TARGET MILLISECONDS``.
 
-The whole round trip is spent on the way back. For who asks and waits that is the same as half
-of it each way, and an event loop's timers cannot tell half milliseconds apart.
+It delays only the way back, by the whole round trip. A client that waits for replies cannot tell
+the difference, and an event loop's timers are too coarse for half milliseconds.
 """
 
 import asyncio
@@ -9,14 +9,17 @@ import sys
 
 
 class _Pipe(asyncio.Protocol):
-    """One end of a connection: what it receives goes out at the other end, some time later."""
+    """One end of a connection. It sends what it receives out at the other end, after a delay.
+
+    :arg delay: in seconds.
+    """
 
     def __init__(self, delay: float) -> None:
         self.delay = delay
         self.other: asyncio.Transport | None = None
         self.transport: asyncio.Transport | None = None
         self.early: list[bytes] = []
-        """What came before the other end was connected."""
+        """The bytes that came before the other end was connected."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -54,7 +57,12 @@ class _Front(_Pipe):
 
 
 async def main(port: int, target: int, milliseconds: int) -> None:
-    """Pass connections to a port on to another, with a round trip in between."""
+    """Forward connections from one port to another, with a delay.
+
+    :arg port: where to listen.
+    :arg target: where to connect.
+    :arg milliseconds: how long to delay each reply.
+    """
     loop = asyncio.get_running_loop()
     await loop.create_server(
         lambda: _Front(target, milliseconds / 1000), "127.0.0.1", port, backlog=4096

@@ -29,7 +29,7 @@ def _cell(
         return ""
     bound = ""
     if results.saturated(name, log, connections, kind):
-        # Of an open loop, a load that is late makes the answers late.
+        # In an open loop, a late load makes its answers late.
         late = kind in OPEN and figure in ("p50", "p99")
         bound = "≥ " if figure == "rate" else "≤ " if late else ""
     return bound + shown(spread(figures))
@@ -49,7 +49,7 @@ def at_64(results: Results, log: bool) -> list[str]:
 
 
 def by_connections(results: Results, figure: str) -> list[str]:
-    """Return the table of one figure at every number of connections; the main variants."""
+    """Return the table of one figure at every number of connections, for the main variants."""
     levels = sorted({row.connections for row in results.rows if row.kind == KEPT})
     names = {
         name: next(iter(BY_NAME[name].variants))
@@ -63,7 +63,7 @@ def by_connections(results: Results, figure: str) -> list[str]:
 
 
 def other_loads(results: Results) -> list[str]:
-    """Return the tables of the loads that are not of kept connections without TLS."""
+    """Return the tables of all other loads than kept connections without TLS."""
     lines = []
     for title, kind in (
         ("A new connection for each request, 64 at a time", NEW),
@@ -108,9 +108,10 @@ def _open_loop(results: Results) -> list[str]:
     return [
         "## Requests that come at a fixed rate",
         "",
-        "They come whether answers do or not, at half and at nine tenths of what the slowest of "
-        "the first three can do, and their latency counts from when they were due. ≤: the load was "
-        "busy for more than 90 % of the time, and may itself have been late.",
+        "These requests come at half, and at nine tenths, of the rate that the slowest of the "
+        "first three can do. They come even if answers do not. Their latency counts from when they "
+        "were due. ≤: the load was busy for more than 90 % of the time, so it may have been late "
+        "itself.",
         "",
         *table(["server", *head], rows),
         "",
@@ -133,11 +134,11 @@ def _two_processes(results: Results) -> list[str]:
 
 
 def changes(before: Results | None, now: Results) -> list[str]:
-    """Return what moved by more than its spread since the committed results."""
+    """Return the figures that moved by more than their spread since the committed results."""
     if before is None:
         return ["There are no committed results to compare with."]
     if not same_machine(before, now):
-        return ["The committed results are another machine's, so they are not compared with."]
+        return ["The committed results are from another machine, so they are not compared."]
     found = moved(before, now)
     if not found:
         return ["Nothing moved by more than its spread."]
@@ -146,16 +147,16 @@ def changes(before: Results | None, now: Results) -> list[str]:
 
 
 def differences(before: Results | None, now: Results) -> list[str]:
-    """Return what this run was made with, where the committed one had something else."""
+    """Return the versions in which this run differs from the committed one."""
     if before is None or not (found := differs(before, now)):
         return []
     return [f"The committed results were made with other versions: {', '.join(found)}."]
 
 
 def checks(results: Results) -> list[str]:
-    """Return what the checks found, and what was not measured."""
+    """Return the failed checks, and what was not measured."""
     lines = [f"- {problem}" for problem in results.problems] or [
-        "Each answer was a 200, and the counter rose by as many as there were answers."
+        "Each answer was a 200, and the counter rose by the number of answers."
     ]
     missing = [f"- {BY_NAME[name].title}: {why}" for name, why in results.missing.items()]
     missing += [f"- {sentence}" for sentence in results.skipped]
@@ -163,7 +164,7 @@ def checks(results: Results) -> list[str]:
 
 
 def figures(results: Results) -> list[str]:
-    """Return the tables of figures, as printed when not every server was measured."""
+    """Return the tables of figures, without the goals and the comparison."""
     lines = ["## At 64 connections, requests not logged", "", *at_64(results, False), ""]
     lines += ["## At 64 connections, requests logged", "", *at_64(results, True), ""]
     for figure in ("rate", "p50", "p99", "cpu", "commands"):
@@ -182,11 +183,12 @@ def write(results: Results, before: Results | None) -> str:
         "",
         f"`make bench` wrote this. {described}.",
         "",
-        "The server has one core to itself, load and Redis the others. "
-        f"Rounds: {results.rounds}, of {results.seconds:g} s a measurement. Shown is the median, "
-        "and in brackets the lowest and the highest. Ratios are of one round each. "
+        "The server has one core to itself. The load and Redis have the others. "
+        f"There were {results.rounds} rounds, and each measurement took {results.seconds:g} s. "
+        "A figure is the median over the rounds, with the lowest and the highest in brackets. "
+        "A ratio divides figures of the same round. "
         "≥: the load's busiest core was busy for more than 90 % of the time, so the server "
-        "might do more. Commands are INCR and INCRBY, of which friendlyhello's script has one.",
+        "might do more. Commands are INCR and INCRBY; friendlyhello's script has one INCRBY.",
         "",
         "![Requests per second, and latency](results.svg)",
         "",

@@ -1,4 +1,4 @@
-"""The figures of a run, and what they say about each other. Nothing here measures."""
+"""The figures of a run, and calculations with them. Nothing here measures."""
 
 import json
 import math
@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-#: Share of the busiest of the load's cores above which the load may have been the limit.
+#: If the load's busiest core was busy for more than this share, the load may have been the limit.
 SATURATED = 0.9
 
-#: The kinds of load: connections are kept; each request has a new one; HTTPS on kept ones.
+#: The kinds of load: on kept connections, with a new connection for each request, and HTTPS on kept
+#: connections.
 KEPT, NEW, HTTPS = "kept", "new", "https"
 
-#: An open loop, by its share of what the slowest of the first three can do.
+#: The open loops, and their share of the rate that the slowest of the first three can do.
 OPEN = {"open, half": 0.5, "open, nine tenths": 0.9}
 
 
@@ -24,7 +25,7 @@ class Row:
 
     server: str
     log: bool
-    """Whether it logged each request."""
+    """Whether the server logged each request."""
     round: int
     connections: int
     rate: float
@@ -34,31 +35,31 @@ class Row:
     p99: float
     """Milliseconds."""
     cpu: float
-    """Microseconds of the server's CPU time per visit, its children's included."""
+    """Microseconds of CPU time per visit, of the server and its children."""
     commands: float
     """INCR and INCRBY commands per visit."""
     memory: float
-    """MiB, resident, children included."""
+    """Resident memory in MiB, of the server and its children."""
     busy: float
-    """Share of the time that the busiest core of the load and Redis was busy, from 0 to 1."""
+    """Share of the time in which the busiest core of the load and Redis was busy, from 0 to 1."""
     command_rate: float
-    """Commands per second, as for `commands`."""
+    """INCR and INCRBY commands per second."""
     command_cpu: float
     """Microseconds of Redis's CPU time per command."""
     problem: str = ""
-    """What a check found: failed answers, or a counter that does not fit them."""
+    """What a check found: failed answers, or a counter that does not match the answers."""
     kind: str = KEPT
     """The kind of load."""
     due: float = 0.0
     """Requests per second of an open loop; 0 in a closed one."""
     servers: int = 1
-    """How many shared the connections."""
+    """How many servers shared the connections."""
     processes: int = 1
-    """How many it had, each with a core of its own."""
+    """How many processes the server had, each with a core of its own."""
     distance: float = 0.0
-    """Milliseconds of round trip to Redis that were added."""
+    """Milliseconds that the proxy added to a round trip to Redis."""
     round_trip: float = 0.0
-    """Milliseconds of a round trip to Redis as measured, when there was a distance."""
+    """Milliseconds of a round trip to Redis, as measured through the proxy; 0 without one."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,11 @@ class Results:
     rounds: int = 0
     seconds: float = 0.0
     missing: dict[str, str] = field(default_factory=dict)
-    """Why a server was not measured, by its name."""
+    """For each server that was not measured, why."""
     skipped: list[str] = field(default_factory=list)
-    """What else was not measured, and why: a sentence each."""
+    """What else was not measured, and why, in a sentence each."""
     traffic: dict[str, int] = field(default_factory=dict)
-    """Bytes of a ``request`` and of its ``answer``, headers included."""
+    """Bytes of a ``request`` and of its ``answer``, with headers."""
     rows: list[Row] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     growth: list[Row] = field(default_factory=list)
@@ -95,14 +96,15 @@ class Results:
     servers: list[Row] = field(default_factory=list)
     """With more and more servers on one Redis."""
     processes: list[Row] = field(default_factory=list)
-    """With one process on one core, and with two on two."""
+    """With one process on one core, and with two processes on two cores."""
 
     def figures(
         self, figure: str, server: str, log: bool, connections: int | None, kind: str = KEPT
     ) -> list[float]:
-        """Return one figure, a field of `Row`, of every round; empty when not measured.
+        """Return one figure of every round; an empty list when it was not measured.
 
-        :arg connections: None where the kind of load alone says how many.
+        :arg figure: the name of a field of `Row`.
+        :arg connections: None for a kind of load that has only one number of connections.
         """
         return [
             getattr(row, figure)
@@ -114,11 +116,14 @@ class Results:
     def median(
         self, figure: str, server: str, log: bool, connections: int | None, kind: str = KEPT
     ) -> float:
-        """Return the median of one figure, which was measured."""
+        """Return the median of one figure, which must have been measured."""
         return statistics.median(self.figures(figure, server, log, connections, kind))
 
     def ranking(self, log: bool) -> list[str]:
-        """Name the servers measured at 64 connections, with a log or without, the fastest first."""
+        """Name the servers that were measured at 64 connections, the fastest first.
+
+        :arg log: whether they logged each request.
+        """
         names = dict.fromkeys(row.server for row in self.rows if row.commands)
         rates = {
             name: self.median("rate", name, log, 64)
@@ -128,11 +133,11 @@ class Results:
         return sorted(rates, key=lambda name: -rates[name])
 
     def first_pages(self, server: str, log: bool) -> list[float]:
-        """Return the milliseconds to the first page of every round."""
+        """Return the milliseconds to the first page, of every round."""
         return [one.ms for one in self.starts if (one.server, one.log) == (server, log)]
 
     def saturated(self, server: str, log: bool, connections: int | None, kind: str = KEPT) -> bool:
-        """Whether the load may have been the limit, so that the rate is a lower bound."""
+        """Tell whether the load may have been the limit, so that the rate is a lower bound."""
         busy = self.figures("busy", server, log, connections, kind)
         return bool(busy) and statistics.median(busy) > SATURATED
 
@@ -144,14 +149,14 @@ class Results:
 
     @property
     def problems(self) -> list[str]:
-        """What the checks found, one line each."""
+        """The failed checks, one line each."""
         return [
             f"{row.server}, {row.connections} connections{_aside(row)}: {row.problem}"
             for row in self.failed
         ]
 
     def dump(self, path: Path) -> None:
-        """Write as JSON, a measurement a line, so that a change of it can be read."""
+        """Write the results as JSON, with one measurement on a line, so that a diff is readable."""
         parts = []
         for key, value in asdict(self).items():
             text = json.dumps(value, ensure_ascii=False)
@@ -192,19 +197,19 @@ class Spread(NamedTuple):
 
     @property
     def width(self) -> float:
-        """From the lowest to the highest."""
+        """The difference between the lowest and the highest."""
         return self.high - self.low
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return the median, the lowest and the highest of a round's figures."""
+    """Return the median, the lowest and the highest of the rounds' figures."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Divide round by round: what was slow for one in a round was slow for the other.
+    """Divide round by round, because a slow moment of a round slows both servers.
 
-    :return: infinity where the other did nothing.
+    :return: the ratios; infinity where the other figure is 0.
     """
     return [a / b if b else math.inf for a, b in zip(ours, theirs, strict=True)]
 
@@ -215,14 +220,14 @@ def lowest(figures: Iterable[Sequence[float]]) -> list[float]:
 
 
 class Moved(NamedTuple):
-    """A figure that differs by more than its spread."""
+    """A figure that differs between two runs by more than its spread."""
 
     what: str
     before: Spread
     now: Spread
 
 
-#: The figures that are looked at for moves, and their units.
+#: The figures that are compared between runs, and their units.
 WATCHED = {
     "rate": "requests/s",
     "p50": "p50, ms",
@@ -234,12 +239,12 @@ WATCHED = {
 
 
 def same_machine(before: Results, now: Results) -> bool:
-    """Whether the figures of two runs can be compared."""
+    """Tell whether two runs are from the same kind of machine, so that their figures compare."""
     return all(before.machine.get(key) == now.machine.get(key) for key in ("cpu", "cores"))
 
 
 def differs(before: Results, now: Results) -> list[str]:
-    """Say which versions, and which servers, differ from those of another run."""
+    """Return the versions and the servers in which two runs differ."""
     versions = [
         f"{name} {now.versions.get(name, 'is missing')} instead of {version}"
         for name, version in before.versions.items()

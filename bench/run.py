@@ -1,4 +1,4 @@
-"""What is measured, in which order."""
+"""The measurements of a run, in their order."""
 
 import contextlib
 import importlib.metadata
@@ -20,31 +20,31 @@ from bench.site import Site, serving, traffic
 from bench.store import Redis, far_away, redis_running, round_trip
 
 LEVELS = (1, 8, 64, 512)
-"""Connections of the main measurements."""
+"""Numbers of connections in the main measurements."""
 FEW_LEVELS = (64,)
-"""Those of a server that logs where it need not, and of one that serves no visits."""
+"""Numbers of connections for a server's variant with a log, and for a server without visits."""
 MOST = 4096
 WIDE = (OURS, "go", "nginx")
-"""Who is measured with `MOST` connections too."""
+"""The servers that are measured with `MOST` connections too."""
 FRESH = (OURS, "blacksheep", "aiohttp", "sanic", "node", "go", "nginx")
-"""Who is measured with a new connection for each request."""
+"""The servers that are measured with a new connection for each request."""
 FIRST = 3
-"""How many, of those that serve most, are measured in an open loop."""
+"""How many of the fastest servers are measured in an open loop."""
 PAIRED = (OURS, "go", "nginx")
-"""Who is measured with two processes on two cores."""
+"""The servers that are measured with two processes on two cores."""
 
 GROWTH = (1, 4, 16, 64, 256, 1024, 4096)
 DISTANCES = (0, 1, 5, 20)
 """Milliseconds of round trip to Redis."""
 FAR = {OURS: 2048, "aiohttp": 1024}
-"""Who is measured at a distance, with how many connections.
+"""The servers that are measured at a distance, and their numbers of connections.
 
-Of friendlyhello's visitors half wait for one reply and half for the next, so that at the longest
-distance fewer could not ask for what a core can do. The peer's pool of connections to Redis, one
-for each visitor, holds no more than so many.
+With friendlyhello, half of the visitors wait for one reply of Redis, and half for the next. Fewer
+visitors could not keep a core busy at the longest distance. The peer has a connection to Redis for
+each visitor, and its pool has no more connections than this.
 """
 MANY = (1, 2, 4, 8)
-"""Servers on one Redis, which share so many connections, at so many milliseconds from it."""
+"""Numbers of servers on one Redis. They share `MANY_CONNECTIONS`, at `MANY_DISTANCE` from Redis."""
 MANY_CONNECTIONS, MANY_DISTANCE = 512, 1
 SCALE_ROUNDS = 2
 
@@ -69,13 +69,16 @@ class Bench:
     redis: Redis
     folder: Path
     seconds: float
-    """How long each measurement goes on."""
+    """How long each measurement takes."""
     certificate: Certificate
 
     def serving(
         self, server: Server, log: bool, redis: Redis | None = None, number: int = 0
     ) -> contextlib.AbstractContextManager[Site]:
-        """Run a server; several of a kind have different numbers."""
+        """Run a server.
+
+        :arg number: tells apart several servers of the same kind.
+        """
         folder = self.folder / f"{server.name}-{number}"
         return serving(server, log, (redis or self.redis).url, self.cores.server, folder)
 
@@ -100,7 +103,7 @@ class Bench:
         return measure(sites, self.redis, self.cores, load, seconds, round_, self.folder)
 
     def warm_up(self, sites: Sequence[Site], connections: int) -> None:
-        """Let servers open what they open once: caches, and connections to Redis."""
+        """Let servers fill their caches and open their connections to Redis."""
         self.measure(sites, connections, 0, min(self.seconds, 0.2 + connections / 1000))
 
 
@@ -108,8 +111,9 @@ class Bench:
 def bench(seconds: float, folder: Path, cores: int = 1) -> Iterator[Bench]:
     """Choose the cores and start Redis.
 
-    :arg folder: made for it.
-    :arg cores: of the server.
+    :arg seconds: how long each measurement takes.
+    :arg folder: for the logs; it is created.
+    :arg cores: how many cores the server gets.
     """
     raise_limits()
     split = split_cores(cores)
@@ -120,7 +124,7 @@ def bench(seconds: float, folder: Path, cores: int = 1) -> Iterator[Bench]:
 
 
 def main_rounds(run: Bench, servers: Sequence[Server], rounds: int, results: Results) -> None:
-    """Measure every server in turn, again and again, so that a slow moment hits all alike."""
+    """Measure every server in turn, again and again, so that a slow moment hits all of them."""
     for round_ in range(1, rounds + 1):
         for server in servers:
             for log in server.variants:
@@ -158,10 +162,10 @@ def _rows(run: Bench, site: Site, round_: int) -> Iterator[Row]:
 
 
 def open_loop(run: Bench, results: Results) -> None:
-    """Measure the first servers, and friendlyhello, with requests that come at a fixed rate."""
+    """Measure the fastest servers, and friendlyhello, with requests at a fixed rate."""
     if lacks(["h2load"]):
         results.skipped.append(
-            "An open loop: h2load makes it, and is not installed: apt-get install nghttp2-client."
+            "An open loop: it needs h2load, which is not installed: apt-get install nghttp2-client."
         )
         return
     first = results.ranking(False)[:FIRST]
@@ -182,9 +186,9 @@ def open_loop(run: Bench, results: Results) -> None:
 def two_processes(
     seconds: float, folder: Path, servers: Sequence[Server], results: Results
 ) -> None:
-    """Measure servers with one process, and then with two, each with a core of its own.
+    """Measure servers with one process, and then with two processes, each on a core of its own.
 
-    It needs a third core, for the load.
+    This needs a third core for the load.
     """
     try:
         split_cores(2)
@@ -203,7 +207,7 @@ def two_processes(
 
 
 def _longer(run: Bench, connections: int) -> float:
-    """Return the seconds of a measurement in which so many connections are opened, too."""
+    """Return the seconds of a measurement, with the time to open so many connections."""
     return run.seconds + connections / 2000
 
 
@@ -236,7 +240,7 @@ def distance(run: Bench, results: Results) -> None:
 
 
 def many_servers(run: Bench, results: Results) -> None:
-    """Measure more and more servers, all on the one core, with one Redis."""
+    """Measure more and more servers, all on the same core, with one Redis."""
     with run.far_away(MANY_DISTANCE) as far, contextlib.ExitStack() as stack:
         measured = round_trip(far)
         sites: list[Site] = []
@@ -253,7 +257,7 @@ def many_servers(run: Bench, results: Results) -> None:
 
 
 def versions(redis: Redis) -> dict[str, str]:
-    """Return the versions of what is measured, and measured with."""
+    """Return the versions of the measured programs, and of the programs that measure."""
     server = redis.info("server")
     found = {
         "Python": platform.python_version(),
@@ -272,7 +276,8 @@ def versions(redis: Redis) -> dict[str, str]:
 def profile(run: Bench, seconds: float, output: Path) -> None:
     """Draw a flame graph of friendlyhello under the load of 64 connections.
 
-    :arg seconds: how long it is looked at.
+    :arg seconds: how long to sample.
+    :arg output: the SVG file to write.
     """
     spy = (
         *(str(HERE / ".venv/bin/py-spy"), "record", "--rate=250", f"--duration={seconds:.0f}"),

@@ -1,4 +1,4 @@
-"""SCALE.md: from the figures of a run, what a million visits a second take."""
+"""SCALE.md: calculates what a million visits a second need, from the figures of a run."""
 
 import math
 import statistics
@@ -12,36 +12,36 @@ from bench.text import number, shown, table
 VISITS = 1_000_000
 """Per second."""
 
-# What the machine of a run cannot tell, and is assumed.
+# Assumptions, about things that a run on one machine cannot measure.
 BUSY = 0.7
-"""Share of a core's most that it is planned to do, so that a burst does not make visitors wait."""
+"""Share of a core's maximum that the plan uses, so that a burst does not make visitors wait."""
 ROUND_TRIP = 0.5
 """Milliseconds from a server to Redis and back, in one data centre."""
 FRAMING = 66
-"""Bytes of Ethernet, IPv4 and TCP around each packet, timestamps included."""
+"""Bytes of Ethernet, IPv4 and TCP around each packet, with timestamps."""
 LINK = 10
 """Gbit/s of a machine's network, each way."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `VISITS` take. Rates are per second."""
+    """What `VISITS` need. Rates are per second."""
 
     connections: int
     rate: float
-    """Visits of one core at its most, with that many connections."""
+    """The most visits of one core, with that many connections."""
     processes: int
-    """Server processes, one to a core, each planned at `BUSY`."""
+    """Server processes, each on its own core, used at `BUSY`."""
     each: float
     """Visits of one process."""
     offered: float
     """Commands if every process sends one in each round trip."""
     command_cpu: float
-    """Microseconds of Redis for one command."""
+    """Microseconds of Redis's CPU time for one command."""
     capacity: float
     """Commands that one Redis can do."""
     commands: float
-    """Commands that are sent: no more than Redis can do."""
+    """Commands that the servers send; they cannot send more than Redis can do."""
     group: float
     """Visits in one command."""
     out_gbit: float
@@ -49,13 +49,14 @@ class Plan:
 
 
 def plan(results: Results) -> Plan:
-    """Compute what `VISITS` take from what was measured."""
+    """Calculate what `VISITS` need from the measured figures."""
     at_most = _by(results.growth, "connections", "rate")
     connections, rate = max(at_most.items(), key=lambda item: item[1])
     processes = math.ceil(VISITS / (rate * BUSY))
     offered = min(VISITS, processes * 1000 / ROUND_TRIP)
-    # The run with the most commands tells best what one costs, as idling costs something too.
-    # Commands sent one by one, as they come from many servers: Node.js sends many together.
+    # The measurement with the most commands shows best what one command costs, because an idle
+    # Redis costs something too. The commands must come one by one, as from many servers: Node.js
+    # sends many together.
     single = [row for row in results.rows if row.server != "node" and row.commands > 0.99]
     top = max(single or results.growth, key=lambda row: row.command_rate)
     command_cpu = top.command_cpu
@@ -77,7 +78,7 @@ def plan(results: Results) -> Plan:
 
 
 def _by(rows: Sequence[Row], key: str, figure: str) -> dict[float, float]:
-    """Return the medians of a figure over the rounds, by another."""
+    """Return the medians of a figure over the rounds, for each value of a key."""
     found: dict[float, list[float]] = {}
     for row in rows:
         found.setdefault(getattr(row, key), []).append(getattr(row, figure))
@@ -85,7 +86,7 @@ def _by(rows: Sequence[Row], key: str, figure: str) -> dict[float, float]:
 
 
 def _table(rows: Sequence[Row], key: str, head: str, figures: dict[str, str]) -> list[str]:
-    """Return a table of figures, a line for each value of a key."""
+    """Return a table of figures, with a line for each value of a key."""
     keys = sorted({getattr(row, key) for row in rows})
     lines = []
     for at in keys:
@@ -105,8 +106,8 @@ def write(results: Results) -> str:
     lines = [
         "# A million visits a second",
         "",
-        "`make bench` wrote this from the figures of [its run](results.md), whose machine and "
-        "versions stand there.",
+        "`make bench` wrote this from the figures of [its run](results.md). That page names the "
+        "machine and the versions.",
         "",
         *_growth(results),
         *_distance(results),
@@ -138,9 +139,9 @@ def _distance(results: Results) -> list[str]:
     lines = [
         "## As Redis moves away",
         "",
-        "A proxy holds Redis's replies back, and the distances are measured in turn, with "
-        "connections enough that no server lacks visitors. Measured round trips, the proxy's own "
-        "time included: " + ", ".join(f"{number(value)} ms" for value in measured.values()) + ".",
+        "A proxy delays Redis's replies. The run measures the distances in turn, with so many "
+        "connections that no server lacks visitors. Measured round trips, with the proxy's own "
+        "time: " + ", ".join(f"{number(value)} ms" for value in measured.values()) + ".",
         "",
     ]
     figures = {"rate": "visits/s", "cpu": "CPU, µs per visit", "command_rate": "commands/s"}
@@ -178,8 +179,8 @@ def _servers(results: Results) -> list[str]:
         "## As servers are added",
         "",
         f"They share one core and {row.connections} connections, {trip:.2f} ms from one Redis. "
-        "Each has at most one command under way, so Redis gets no more than one per round trip and "
-        "server.",
+        "Each server has at most one command under way, so Redis gets at most one command per "
+        "round trip and server.",
         "",
         *table(head, rows),
         "",
@@ -191,8 +192,8 @@ def _arithmetic(plan: Plan) -> list[str]:
     return [
         "## The arithmetic",
         "",
-        f"Assumed: a core is planned at {BUSY:.0%} of its most, Redis is {ROUND_TRIP:g} ms away, "
-        "connections are kept alive.",
+        f"Assumed: the plan uses {BUSY:.0%} of a core's maximum, Redis is {ROUND_TRIP:g} ms away, "
+        "and clients keep their connections.",
         "",
         "```",
         f"visits of a core at its most   {plan.rate:,.0f}/s, measured at {plan.connections:,} "
@@ -214,17 +215,18 @@ def _arithmetic(plan: Plan) -> list[str]:
         "```",
         "",
         (
-            "The servers could send more than Redis can do, and it does not matter: a server sends "
-            "its next command when it has the last one's reply, so a busy Redis makes the round "
-            f"trip {plan.processes:,} / {plan.capacity:,.0f} = "
-            f"{plan.processes / plan.capacity * 1000:.1f} ms long, and the groups larger."
+            "The servers could send more commands than Redis can do, but that does not matter: a "
+            "server sends its next command only after the reply to the last one. So a busy Redis "
+            f"makes the round trip {plan.processes:,} / {plan.capacity:,.0f} = "
+            f"{plan.processes / plan.capacity * 1000:.1f} ms long, and each command counts more "
+            "visits."
             if capped
-            else f"Redis can do that, at {plan.commands / plan.capacity:.0%} of its one thread. "
-            "Were it busier, the round trip would grow, and with it the groups: a server sends "
-            "its next command when it has the last one's reply."
+            else f"Redis can do that, with {plan.commands / plan.capacity:.0%} of its one thread. "
+            "If Redis were busier, the round trip would grow, and each command would count more "
+            "visits: a server sends its next command only after the reply to the last one."
         ),
         "",
-        "The cost of a command is that of the script, with all that it writes.",
+        "The cost of a command includes the whole script, with all that the script writes.",
         "",
     ]
 
@@ -246,14 +248,15 @@ def _limits(plan: Plan, results: Results) -> list[str]:
         f"{VISITS:,} × ({request} + {FRAMING}) × 8 = {plan.in_gbit:.1f} Gbit/s in. That fills "
         f"{links} link{'' if links == 1 else 's'} of {LINK} Gbit/s at {BUSY:.0%}; for the "
         f"servers it is {plan.out_gbit * 1000 / plan.processes:.0f} Mbit/s each.",
-        "- **The load balancer.** A million packets a second each way, and the acknowledgements, "
-        "are work for one that forwards packets (LVS, or ECMP by the routers). One that speaks "
-        "HTTP does for each visit what the server does, and needs as many cores as its own "
-        "benchmark says.",
-        f"- **Redis** needs {plan.processes:,} connections and no more commands than it can do. "
-        f"With every process waiting its turn a round trip is {longest:.1f} ms. At 10 ms it would "
-        f"have {slow:,.0f} processes, good for {slow * plan.rate * BUSY:,.0f} visits a second. "
-        "Past that, count in one Redis per region, and give up that there is one number.",
+        "- **The load balancer.** A million packets a second each way, with their "
+        "acknowledgements, need a balancer that forwards packets (LVS, or ECMP in the routers). A "
+        "balancer that speaks HTTP does as much for each visit as the server does. It needs as "
+        "many cores as its own benchmark says.",
+        f"- **Redis** has {plan.processes:,} connections, and never gets more commands than it can "
+        f"do. If every process waits for its turn, a round trip takes {longest:.1f} ms. With "
+        f"{slow:,.0f} processes it would take 10 ms, and these processes could do "
+        f"{slow * plan.rate * BUSY:,.0f} visits a second. For more visits, use one Redis per "
+        "region, and give up the single number.",
         f"- **The number** itself: 2⁶³ / {VISITS:,} per second is {years:,.0f} years.",
         "",
         "Not measured here: new connections (each costs a handshake), TLS, a real network, and a "

@@ -1,8 +1,8 @@
-"""What is measured: one table of friendlyhello and its peers.
+"""The measured servers: one table of friendlyhello and its peers.
 
-A server is known by its command line alone. Its environment holds ``NAME``, ``PORT``,
-``REDIS_URL`` and ``PROCESSES``, and for HTTPS ``TLS_CERT`` and ``TLS_KEY``, both paths of PEM
-files. It serves on 127.0.0.1, and logs to its standard output and error.
+The benchmark knows of a server only its command line. A server reads ``NAME``, ``PORT``,
+``REDIS_URL`` and ``PROCESSES`` from its environment. For HTTPS it also reads ``TLS_CERT`` and
+``TLS_KEY``, the paths of PEM files. It serves on 127.0.0.1, and logs to standard output and error.
 """
 
 import os
@@ -17,7 +17,7 @@ ROOT = HERE.parent
 PEERS = HERE / "peers"
 PYTHON = HERE / ".venv/bin/python"
 
-#: Debian keeps nginx where users who are not root do not look.
+#: Debian installs nginx in a folder that only root's PATH has.
 PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin"
 
 OURS = "friendlyhello"
@@ -25,33 +25,33 @@ OURS = "friendlyhello"
 
 @dataclass(frozen=True)
 class Server:
-    """How to run a server, and what that takes."""
+    """How to run a server, and what it needs."""
 
     name: str
     title: str
     command: tuple[str, ...]
-    """``{port}`` and ``{redis}``, a URL, are filled in."""
+    """The command line. The benchmark fills in ``{port}`` and ``{redis}``, a URL."""
     quiet: tuple[str, ...] | None = ()
-    """What the command ends with so that requests are not logged; None: they always are."""
+    """Options with which it logs no requests; None when it always logs them."""
     logged: tuple[str, ...] | None = None
-    """What it ends with so that they are; None: this is not measured."""
+    """Options with which it logs each request; None when this is not measured."""
     tls: tuple[str, ...] | None = None
-    """What it ends with so that it serves HTTPS, with ``{cert}`` and ``{key}`` filled in; None:
+    """Options with which it serves HTTPS, with ``{cert}`` and ``{key}`` to fill in; None when
     this is not measured."""
     counts: bool = True
-    """Whether it serves visits. What only shows a limit does not, and is in no ranking."""
+    """Whether it counts visits. A server that does not only shows a limit, and is in no ranking."""
     python: bool = True
-    """Whether it is one of those that a Python user would choose from."""
+    """Whether a Python user might choose it."""
     needs: tuple[str, ...] = ()
     """Programs, or absolute paths of files."""
     package: str = ""
-    """How to get what it needs."""
+    """The command that installs them."""
     build: tuple[str, ...] = ()
-    """The command that makes it ready, run in the folder of its name in `PEERS`."""
+    """The command that builds it, in the folder of its name in `PEERS`."""
 
     @property
     def variants(self) -> dict[bool, tuple[str, ...]]:
-        """What the command ends with, by whether requests are logged; the main one first."""
+        """The options, for each setting of the log; the main variant is first."""
         both = {False: self.quiet, True: self.logged}
         return {log: flags for log, flags in both.items() if flags is not None}
 
@@ -83,8 +83,8 @@ _GO = "/usr/share/gocode/src/github.com"
 _GO_PACKAGES = "apt-get install golang-go golang-github-gomodule-redigo-dev"
 _GO_BUILD = ("env", "GO111MODULE=off", "GOPATH=/usr/share/gocode", "go", "build", "hello.go")
 
-#: In the order of a round. A machine's speed changes within one, so friendlyhello is next to those
-#: that come closest to it.
+#: In the order of a round. A machine's speed changes during a round, so friendlyhello stands next
+#: to the servers whose speed is closest to its own.
 SERVERS = (
     Server("flask", "Flask, its own server", _python("flask_app.py"), None, ()),
     Server("gunicorn", "Flask on gunicorn, 8 threads", _GUNICORN, (), ("--access-logfile=-",)),
@@ -154,7 +154,10 @@ BY_NAME = {server.name: server for server in SERVERS}
 
 
 def lacks(programs: Iterable[str]) -> str:
-    """Name the first of some programs, or files, that is not there; empty when all are."""
+    """Name the first program or file that is missing; "" when all are there.
+
+    :arg programs: names of programs, or absolute paths of files.
+    """
     for name in programs:
         there = Path(name).exists() if name.startswith("/") else shutil.which(name, path=PATH)
         if not there:
@@ -163,9 +166,9 @@ def lacks(programs: Iterable[str]) -> str:
 
 
 def prepare(servers: Iterable[Server]) -> dict[str, str]:
-    """Build what is to be built.
+    """Build the servers that need it.
 
-    :return: for each server that cannot run here, by its name, why, and what to do about it.
+    :return: for each server that cannot run here, by name, the reason and what to install.
     """
     missing = {}
     for server in servers:

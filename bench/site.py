@@ -1,4 +1,4 @@
-"""A server that is running."""
+"""Runs a server."""
 
 import contextlib
 import http.client
@@ -23,7 +23,7 @@ PAGE = rf"<h3>Hello {NAME}!</h3><b>Hostname:</b> {{hostname}}<br/><b>Visits:</b>
 
 @dataclass(frozen=True)
 class Site:
-    """A server that is running; use `serving`."""
+    """A running server; `serving` makes it."""
 
     server: Server
     log: bool
@@ -35,15 +35,15 @@ class Site:
 
     @property
     def url(self) -> str:
-        """Where its page is."""
+        """The URL of its page."""
         return f"{'https' if self.https else 'http'}://127.0.0.1:{self.port}/"
 
     def start(self, round_: int) -> Start:
-        """Return its start as a figure of the results."""
+        """Return its start, for the results."""
         return Start(self.server.name, self.log, round_, self.first_page)
 
     def tree(self) -> list[psutil.Process]:
-        """Return its process and its children's."""
+        """Return its process and the process's children."""
         return [self.process, *self.process.children(recursive=True)]
 
     def cpu(self) -> float:
@@ -65,11 +65,12 @@ def serving(
     folder: Path,
     certificate: Certificate | None = None,
 ) -> Iterator[Site]:
-    """Run a server on its cores, a process for each, from its first page on.
+    """Run a server on its cores, with a process for each core, and wait for its first page.
 
     :arg log: whether it logs requests; one of its variants.
-    :arg folder: made for it.
-    :arg certificate: for HTTPS.
+    :arg folder: for its log; it is created.
+    :arg certificate: for HTTPS; None for plain HTTP.
+    :raises BenchError: when it does not start, or does not serve the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command = server.command + server.variants[log]
@@ -96,9 +97,9 @@ def serving(
 
 
 def _page(port: int, https: bool) -> str | None:
-    """Return the page, or None while nothing listens."""
+    """Return the page; None while nothing listens."""
     connection = (
-        # The certificate is this run's own.
+        # This run made the certificate, so nothing needs to check it.
         http.client.HTTPSConnection(
             "127.0.0.1", port, timeout=5, context=ssl._create_unverified_context()
         )
@@ -119,9 +120,9 @@ def _page(port: int, https: bool) -> str | None:
 
 
 def traffic(site: Site) -> dict[str, int]:
-    """Return the bytes of wrk's request, and of its answer, headers included."""
+    """Return the bytes of wrk's request, and of the answer, with headers."""
     request = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{site.port}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", site.port), timeout=5) as connection:
         connection.sendall(request)
-        answer = connection.recv(65536)  # one small answer, sent at once
+        answer = connection.recv(65536)  # the answer is small, and comes in one piece
     return {"request": len(request), "answer": len(answer)}

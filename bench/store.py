@@ -16,7 +16,7 @@ from bench.servers import HERE
 
 
 class Redis:
-    """A Valkey on a port of 127.0.0.1, which keeps nothing; use `redis_running`."""
+    """A Valkey on a port of 127.0.0.1, without persistence; `redis_running` makes it."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -28,7 +28,7 @@ class Redis:
         return self.client.info(section)
 
     def counter(self) -> int:
-        """Return the number of visits so far, those to nobody left out, whose numbers are spare."""
+        """Return the number of visits so far, without the spare numbers, which nobody has seen."""
         pipeline = self.client.pipeline()
         pipeline.get("counter")
         pipeline.zrange("{counter}:spares", 0, -1, withscores=True)
@@ -59,7 +59,7 @@ def redis_running(cores: Cores, folder: Path) -> Iterator[Redis]:
 
 @contextlib.contextmanager
 def far_away(valkey: Redis, milliseconds: int, cores: Cores, folder: Path) -> Iterator[Redis]:
-    """Put a network of some milliseconds of round trip in front of Redis."""
+    """Put a proxy in front of Redis that delays replies by some milliseconds."""
     folder.mkdir(parents=True, exist_ok=True)
     with held_port() as port:
         arguments = (str(port), str(valkey.port), str(milliseconds))
@@ -74,7 +74,7 @@ def far_away(valkey: Redis, milliseconds: int, cores: Cores, folder: Path) -> It
 
 
 def round_trip(far: Redis) -> float:
-    """Return the median milliseconds of a PING, on an idle connection."""
+    """Return the median milliseconds of a PING on an idle connection."""
     times = []
     for _ in range(21):
         began = time.perf_counter()

@@ -33,10 +33,10 @@ __all__ = [
     "routes",
 ]
 
-#: What is for those who run the server: with ``--admin-port`` these are there alone.
+#: Paths for the people who run the server. With ``--admin-port`` only the admin port has them.
 ADMIN = ("/metrics", "/faults", "/version")
 
-#: What balancers and orchestrators ask of either port.
+#: Paths that balancers and orchestrators ask for. Both ports have them.
 HEALTH = ("/healthz", "/readyz")
 
 
@@ -53,18 +53,18 @@ def routes(
     max_streams: int | None = None,
     echo: bool = False,
 ) -> list[URLSpec]:
-    """Return every path with its handler and what the handler needs.
+    """Return every path with its handler and the handler's arguments.
 
-    :arg name: who is greeted.
-    :arg hostname: which replica answers.
+    :arg name: the name that the page greets.
+    :arg hostname: the replica's hostname.
     :arg visits: the counter.
-    :arg live: tells those who watch.
-    :arg metrics: what is counted, besides.
+    :arg live: sends events to the clients of ``/live/events``.
+    :arg metrics: all other counts.
     :arg version: the label of the version that runs.
-    :arg labels: of the replica, if it has some.
-    :arg faults: what is wrong with the replica, if clients may ask for faults.
-    :arg max_streams: how many may watch; None for any number.
-    :arg echo: whether requests are told as they arrived.
+    :arg labels: the replica's labels; None for none.
+    :arg faults: the replica's faults; None when clients may not ask for faults.
+    :arg max_streams: how many clients may read ``/live/events``; None for any number.
+    :arg echo: whether ``/echo`` exists.
     """
     hello = {"greeting": Greeting(name, hostname, version, labels), "visits": visits}
     wrong = {"faults": faults} if faults else {}
@@ -84,19 +84,19 @@ def routes(
 
 
 def of_the_page(rules: list[URLSpec]) -> list[URLSpec]:
-    """Return those of the rules that the page's port keeps where there is an admin port."""
+    """Return the rules that the page's port keeps when there is an admin port."""
     return [rule for rule in rules if rule.regex.pattern.removesuffix("$") not in ADMIN]
 
 
 def of_the_admin_port(rules: list[URLSpec]) -> list[URLSpec]:
-    """Return those of the rules that the admin port has."""
+    """Return the rules that the admin port has."""
     return [rule for rule in rules if rule.regex.pattern.removesuffix("$") in ADMIN + HEALTH]
 
 
 def below(prefix: str, rules: list[URLSpec]) -> list[URLSpec]:
-    """Return the rules for the same paths below a prefix; the page is at the prefix itself, too.
+    """Return rules for the same paths below a prefix; the prefix alone leads to the page too.
 
-    :arg prefix: as ``/hello``; with "" the paths stay as they are.
+    :arg prefix: such as ``/hello``; "" leaves the paths as they are.
     """
     if not prefix:
         return rules
@@ -110,5 +110,5 @@ def below(prefix: str, rules: list[URLSpec]) -> list[URLSpec]:
 
 
 def route_names(rules: list[URLSpec]) -> Mapping[type[RequestHandler], str]:
-    """Return the name of each handler's route: its path, or what stands for several."""
+    """Return the name of each handler's route: its path, or a pattern for several paths."""
     return {rule.handler_class: rule.name or rule.regex.pattern.removesuffix("$") for rule in rules}

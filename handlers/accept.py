@@ -1,12 +1,12 @@
-"""Which of the forms of a page, and which of its languages, a client prefers (RFC 9110, 12.5)."""
+"""Which form and which language of a page a client prefers (RFC 9110, 12.5)."""
 
 import functools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-#: Ranges of a header, and parameters of a range, that are looked at: no client has as many, and
-#: each takes its time.
+#: How many ranges of a header, and how many parameters of a range, are read. No real client sends
+#: so many, and each takes time.
 MAX_RANGES = 32
 MAX_PARAMETERS = 8
 
@@ -21,7 +21,7 @@ _WEIGHT = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?", re.ASCII)
 
 
 class _Range(NamedTuple):
-    """A media range, or the type of an offer: ``kind`` is in lower case, ``weight`` up to 1."""
+    """A media range, or an offered media type; ``kind`` is in lower case, ``weight`` is 0 to 1."""
 
     kind: str
     parameters: dict[str, str]
@@ -29,7 +29,7 @@ class _Range(NamedTuple):
 
 
 def _parse(text: str) -> _Range | None:
-    """Read one range; what stands behind its weight says nothing. None: it is not well formed."""
+    """Read one range, up to its weight; return None when the range is malformed."""
     parts = text.lower().split(";", MAX_PARAMETERS + 1)[: MAX_PARAMETERS + 1]
     kind, *rest = (part.strip() for part in parts)
     parameters: dict[str, str] = {}
@@ -46,10 +46,10 @@ def _parse(text: str) -> _Range | None:
 
 
 def _specificity(media_range: _Range, offer: _Range) -> int | None:
-    """Tell how closely a range names an offer; None: not at all.
+    """Return how closely a range names an offer; None when the range does not match it.
 
-    A parameter that both have must be the same in both, as ``version``. One that the offer does
-    not have says nothing of it: clients ask for JSON in UTF-8, which it always is.
+    A parameter that both have, such as ``version``, must have the same value in both. A parameter
+    that the offer does not have is ignored: clients ask for JSON in UTF-8, and JSON always is.
     """
     if media_range.kind == offer.kind:
         known = media_range.parameters.keys() & offer.parameters.keys()
@@ -64,19 +64,18 @@ def _specificity(media_range: _Range, offer: _Range) -> int | None:
 def preferred(accept: str, offers: Sequence[str]) -> str:
     """Return the media type that a client prefers.
 
-    :arg accept: the Accept header, empty when there was none. A range that is not well formed is
-        passed over.
-    :arg offers: the media types that there are, with their parameters.
-    :return: that of the highest weight. Of those that are alike the one that the client names more
-        closely (RFC 9110, 12.5.1), else the first; and so when none is acceptable, as any answer
-        helps more than none.
+    :arg accept: the Accept header; empty when there was none. A malformed range is ignored.
+    :arg offers: the media types to choose from, with their parameters.
+    :return: the offer with the highest weight. Of several with the same weight, it is the one
+        that the client names most closely (RFC 9110, 12.5.1), else the first. When none is
+        acceptable, it is the first: any answer helps more than no answer.
     """
     ranges = [one for part in _ranges(accept) if (one := _parse(part))]
 
     def liking(text: str) -> tuple[float, int]:
         offer = _parse(text)
         assert offer is not None
-        # The most specific range that matches decides; of two such, the higher weight.
+        # The most specific matching range decides; of two equally specific, the higher weight.
         found = [
             (closeness, one.weight)
             for one in ranges
@@ -89,15 +88,15 @@ def preferred(accept: str, offers: Sequence[str]) -> str:
 
 
 def _ranges(header: str) -> list[str]:
-    """Return the ranges of a header that are looked at; the others count as not there."""
+    """Return the ranges of a header that are read; the others are ignored."""
     return header.split(",", MAX_RANGES)[:MAX_RANGES]
 
 
 def prefers_json(accept: str, media_type: str = "application/json") -> bool:
-    """Tell whether JSON is preferred over ``text/html``.
+    """Tell whether the client prefers JSON to ``text/html``.
 
-    :arg accept: the Accept header, empty when there was none.
-    :arg media_type: what JSON is called besides ``application/json``.
+    :arg accept: the Accept header; empty when there was none.
+    :arg media_type: another media type that also means JSON.
     """
     return (_prefers_json if len(accept) <= MAX_CACHED else _look)(accept, media_type)
 
@@ -107,21 +106,21 @@ def _look(accept: str, media_type: str) -> bool:
     return preferred(accept, offers) != "text/html"
 
 
-# Few browsers, and each says the same each time.
+# There are few browsers, and each sends the same header every time.
 _prefers_json = functools.lru_cache(maxsize=64)(_look)
 
 
 def preferred_language(accept: str, offers: Sequence[str]) -> str:
     """Return the language that a client prefers (RFC 9110, section 12.5.4).
 
-    A range names each offer of its first subtag, as ``zh-TW`` names ``zh-CN``: that is nearer than
-    another language.
+    A range matches every offer with the same first subtag: ``zh-TW`` matches ``zh-CN``, because
+    that is nearer than another language.
 
-    :arg accept: the Accept-Language header, empty when there was none. A range that is not well
-        formed is passed over.
-    :arg offers: the languages that there are (BCP 47).
-    :return: that of the highest weight. Of those that are alike, the one that the header names
-        first; the first one when none is acceptable.
+    :arg accept: the Accept-Language header; empty when there was none. A malformed range is
+        ignored.
+    :arg offers: the languages to choose from (BCP 47).
+    :return: the offer with the highest weight. Of several with the same weight, it is the one
+        that the header names first. When none is acceptable, it is the first offer.
     """
     weights: dict[str, float] = {}
     for part in _ranges(accept.lower()):

@@ -14,12 +14,12 @@ from tornado.httputil import HTTPHeaders
 from handlers.accept import prefers_json
 from http1 import RequestHandler
 
-#: The pages load nothing; a handler whose page does says so itself.
+#: Pages load nothing. A handler whose page loads something has a policy of its own.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-#: What every answer carries, one that the HTTP server gives by itself too.
+#: Headers of every answer, also of answers that the HTTP server gives by itself.
 COMMON_HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -30,17 +30,17 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}", re.ASCII)
 
 
 class BaseHandler(RequestHandler):
-    """A handler whose answers carry the headers that all of them carry."""
+    """A handler whose answers carry the common headers."""
 
     HEADERS: ClassVar[Mapping[str, str]] = COMMON_HEADERS
 
-    MAX_BODY_SIZE: ClassVar[int | None] = 0  # no page reads one
+    MAX_BODY_SIZE: ClassVar[int | None] = 0  # no page reads a body
 
     LOG_LEVEL: ClassVar[int | None] = None
-    """That of the handler's requests in the log; None: their status decides."""
+    """The log level of the handler's requests; None when their status decides."""
 
     request_id = ""
-    """The client's ``X-Request-ID`` when it is well formed, else one made for the request."""
+    """The client's ``X-Request-ID`` if it is well formed, else an id made for the request."""
 
     def set_default_headers(self) -> None:
         """Set the headers that differ between requests or deployments; Tornado's hook."""
@@ -61,9 +61,9 @@ class BaseHandler(RequestHandler):
         self.finish(json_encode(value))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer an error, in `error_body`'s words; 405 says what is allowed (RFC 9110, 15.5.6).
+        """Answer an error with `error_body`; 405 lists the allowed methods (RFC 9110, 15.5.6).
 
-        :arg why: what the client has to know besides.
+        :arg why: more that the client should know.
         """
         if status_code == 405:
             self.set_header("Allow", ", ".join(self.allowed_methods()))
@@ -83,11 +83,11 @@ class BaseHandler(RequestHandler):
 
 
 def error_body(status: int, why: str, accept: str) -> tuple[str, str]:
-    """Return an error's media type, and its text.
+    """Return an error's media type and its text.
 
-    :arg why: what the client has to know besides; "" for nothing.
-    :arg accept: the client's Accept header, "" where there is none. Who prefers JSON is told in
-        the form of RFC 9457, everybody else in one line.
+    :arg why: more that the client should know; "" for nothing.
+    :arg accept: the client's Accept header; "" when there was none. A client that prefers JSON
+        gets the form of RFC 9457, any other client gets one line of text.
     """
     reason = responses.get(status, "Unknown")
     if status >= 400 and prefers_json(accept, "application/problem+json"):
@@ -97,25 +97,25 @@ def error_body(status: int, why: str, accept: str) -> tuple[str, str]:
 
 
 def _request_id(headers: HTTPHeaders) -> str:
-    given = headers.get("X-Request-Id")  # several have a comma between them
+    given = headers.get("X-Request-Id")  # several ids are joined by a comma, which is not allowed
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
     return random.getrandbits(128).to_bytes(16).hex()  # no secret; uuid4() takes 6 % of a page
 
 
 class NotFoundHandler(BaseHandler):
-    """Every path that is no page."""
+    """Answers every path that is no page."""
 
     def prepare(self) -> None:
-        """Answer before any method is looked at."""
+        """Answer 404, whatever the method is."""
         self.send_error(404)
 
     def log_exception(self, *exception: Any) -> None:
-        """Log no status but the one that is answered."""
+        """Log no HTTPError: its status may differ from the 404 that the client gets."""
         if not isinstance(exception[1], web.HTTPError):
             super().log_exception(*exception)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer 404, to a method that HTTP does not know too."""
+        """Answer 404, even to a method that HTTP does not know."""
         self.set_status(404)
         super().write_error(404, **kwargs)

@@ -1,4 +1,4 @@
-"""``GET /echo``: the request as it arrived, for whoever asks what proxies make of it."""
+"""``GET /echo``: the request as it arrived, to see what proxies have made of it."""
 
 import ssl
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from handlers.base import BaseHandler
 
 
 class EchoHandler(BaseHandler):
-    """Answers the request itself, and nothing of the server's."""
+    """Answers with the request itself, and with nothing about the server."""
 
     HEADERS: ClassVar[Mapping[str, str]] = {**BaseHandler.HEADERS, "Vary": "Accept"}
 
     def get(self) -> None:
-        """Answer it as JSON, or as text for a browser."""
+        """Answer with the request, as JSON, or as text for a browser."""
         echoed = self._echoed()
         accept = self.request.headers.get("Accept", "")
         if preferred(accept, ("application/json", "text/html")) == "application/json":
@@ -49,6 +49,6 @@ class EchoHandler(BaseHandler):
 
 
 def _subject(certificate: Mapping[str, Any] | None) -> str | None:
-    """Return a certificate's subject as RFC 4514 would, but in the order in which it is written."""
+    """Return a certificate's subject in the form of RFC 4514, but in the certificate's order."""
     names = [pair for part in (certificate or {}).get("subject", ()) for pair in part]
     return ", ".join(f"{name}={value}" for name, value in names) or None

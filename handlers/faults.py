@@ -1,4 +1,4 @@
-"""``GET`` and ``PUT /faults``: what is wrong with this replica on purpose, told and set."""
+"""``GET /faults`` shows what is wrong with this replica on purpose; ``PUT /faults`` sets it."""
 
 import asyncio
 import json
@@ -24,33 +24,33 @@ ALLOWED = (
     'allowed is a JSON object of "rate" (a number from 0 to 1), "wait" ("200ms" or "100ms-2s", up '
     'to 10s), "ready" and "alive" (true or false), "cpu" (cores, a number from 0 to '
     f'{MOST_CORES}), "memory" ("64MiB", up to 64GiB), "exit" (a status from 0 to 255) and "for" '
-    '("30s", up to an hour), after which all is well'
+    '("30s", up to an hour), after which the faults end'
 )
 
 
 class Faults(NamedTuple):
-    """What is wrong with a replica; by default nothing is."""
+    """What is wrong with a replica; by default, nothing."""
 
     rate: float = 0.0
-    """The share of pages that are answered 503."""
+    """The share of pages that the server answers with 503, from 0 to 1."""
     wait: Wait = Wait()
-    """How long each page waits before that."""
+    """How long each page waits before its answer."""
     ready: bool = True
-    """Whether ``/readyz`` says that it is."""
+    """Whether ``/readyz`` says that the replica is ready."""
     alive: bool = True
-    """Whether ``/healthz`` says that it is."""
+    """Whether ``/healthz`` says that the replica is alive."""
     burden: Burden = Burden()
-    """What is taken of the machine."""
+    """The CPU and memory that the replica takes on purpose."""
     exit: int | None = None
-    """The status with which the replica ends at once; None to go on."""
+    """The status with which the replica exits at once; None to go on."""
     until: float = 0.0
-    """When all is well again, by `time.monotonic`; 0 for not by itself."""
+    """When the faults end, by `time.monotonic`; 0 when they do not end by themselves."""
 
     @classmethod
     def of_json(cls, text: bytes) -> "Faults":
-        """Return what a JSON object says; what it leaves out is well.
+        """Return the faults that a JSON object sets; a field that it leaves out sets no fault.
 
-        :raises ValueError: when it is none; says what is allowed.
+        :raises ValueError: when the text is no such object; the message says what is allowed.
         """
         try:
             fields = json.loads(text)
@@ -68,14 +68,14 @@ class Faults(NamedTuple):
         return faults._replace(rate=float(faults.rate), burden=burden._replace(cpu=cpu))
 
     def _is_allowed(self) -> bool:
-        """Tell whether the numbers and truths are such, and in their bounds."""
+        """Tell whether each field has the right type and is within its bounds."""
         bounds = [(self.rate, 1), (self.burden.cpu, MOST_CORES)]
         are_numbers = all(type(one) in (int, float) and 0 <= one <= most for one, most in bounds)
         is_status = self.exit is None or (type(self.exit) is int and 0 <= self.exit <= 255)
         return are_numbers and is_status and {type(self.ready), type(self.alive)} == {bool}
 
     def as_json(self) -> dict[str, object]:
-        """Return the same as an object."""
+        """Return the faults as a JSON object."""
         told: dict[str, object] = {
             "rate": self.rate,
             "wait": str(self.wait),
@@ -92,7 +92,7 @@ class Faults(NamedTuple):
 
     @property
     def kinds(self) -> list[str]:
-        """Those of `watch.metrics.FAULTS` that it is."""
+        """The `watch.metrics.FAULTS` that the replica has."""
         is_sick = self.rate > 0 or self.wait.most > 0
         burdens = (self.burden.cpu > 0, self.burden.memory > 0)
         states = (is_sick, not self.ready, not self.alive, *burdens)
@@ -100,9 +100,11 @@ class Faults(NamedTuple):
 
 
 class SharedFaults:
-    """What is wrong with this replica, in memory that all its processes share.
+    """The replica's faults, in memory that all its processes share.
 
-    :arg faults: what is wrong at first; to be made before there are worker processes.
+    Make it before the worker processes start.
+
+    :arg faults: the faults at first.
     """
 
     _LAYOUT = struct.Struct("=dHH??dQhd")
@@ -112,7 +114,7 @@ class SharedFaults:
         self.set(faults)
 
     def get(self) -> Faults:
-        """Return what is wrong now."""
+        """Return the present faults."""
         rate, least, most, ready, alive, cpu, memory, status, until = self._LAYOUT.unpack_from(
             self._memory
         )
@@ -123,44 +125,45 @@ class SharedFaults:
         return Faults(rate, wait, ready, alive, burden, None if status < 0 else status, until)
 
     def has(self, kind: str) -> bool:
-        """Tell whether the replica is one of `watch.metrics.FAULTS`."""
+        """Tell whether the replica has one of the `watch.metrics.FAULTS`."""
         return kind in self.get().kinds
 
     def set(self, faults: Faults) -> None:
-        """Change it, in all processes."""
+        """Replace the faults, in all processes."""
         rate, wait, ready, alive, burden, status, until = faults
-        # Copied in one piece, so that the others never see what two of them set, mixed.
+        # One copy, so that no process reads a mixture of what two processes have set.
         self._memory[:] = self._LAYOUT.pack(
             rate, *wait, ready, alive, *burden, -1 if status is None else status, until
         )
 
 
 class FaultsHandler(BaseHandler):
-    """Tells and sets what is wrong.
+    """Shows and sets the faults.
 
-    Pages of any site cannot: browsers send an ``Origin`` with their PUT, and no page of ours asks
-    for this. A site whose name is made to lead here would pass any other check.
+    It refuses requests with an ``Origin``, which browsers send with every PUT: no web page may set
+    faults, and no page of ours does. A hostile site whose name resolves to this server would pass
+    any other check.
     """
 
     MAX_BODY_SIZE = 4096
 
     def initialize(self, faults: SharedFaults) -> None:
-        """Take what is told and set."""
+        """Take the faults to show and set."""
         self._faults = faults
 
     def prepare(self) -> None:
-        """Refuse what a page in a browser asks for."""
+        """Refuse requests that a web page has sent."""
         if "Origin" in self.request.headers:
-            self.send_error(403, why="no page may ask for faults")
+            self.send_error(403, why="a web page may not ask for faults")
 
     def get(self) -> None:
-        """Answer what is wrong."""
+        """Answer with the present faults."""
         self.finish_json(self._faults.get().as_json())
 
     head = get
 
     def put(self) -> None:
-        """Replace it (RFC 9110, 9.3.4), and answer what it is now; 400 says what is allowed."""
+        """Replace the faults (RFC 9110, 9.3.4) and answer with them; 400 says what is allowed."""
         try:
             faults = Faults.of_json(self.request.body)
         except ValueError as error:
@@ -169,11 +172,14 @@ class FaultsHandler(BaseHandler):
         self._faults.set(faults)
         log.warning("faults: %s", json.dumps(faults.as_json()))
         self.get()
-        if faults.exit is not None:  # the answer has been given to the system
+        if faults.exit is not None:  # the system has the answer already, and sends it
             asyncio.get_running_loop().call_later(0.01, end_at_once, faults.exit)
 
 
 def end_at_once(status: int) -> None:
-    """End this process with a status, and nothing else: as if it had crashed."""
-    logging.shutdown()  # the line that says why may not be written yet
+    """End this process with a status and without cleaning up, as a crash would.
+
+    :arg status: the exit status.
+    """
+    logging.shutdown()  # writes the line that says why
     os._exit(status)

@@ -1,6 +1,6 @@
-"""``GET /`` with ``--faults``: late, or another status, for whoever tests a platform.
+"""``GET /`` with ``--faults``: a late answer or an error, to test a platform with.
 
-A client asks for it, as in ``/?wait=250ms&status=503`` or by ``X-Fault-Rate`` and ``X-Fault-Wait``,
+The client asks for it, by ``/?wait=250ms&status=503`` or by ``X-Fault-Rate`` and ``X-Fault-Wait``,
 or the replica is sick (`handlers.faults`).
 """
 
@@ -19,33 +19,33 @@ from handlers.hello import Greeting, HelloHandler
 
 Value = TypeVar("Value")
 
-#: What can be forced; those below are no final answers (RFC 9110, 15.2).
+#: Statuses that a client may ask for. Statuses below 200 are not final (RFC 9110, 15.2).
 STATUSES = frozenset(status.value for status in http.HTTPStatus if status >= 200)
 
-#: Seconds between two looks whether the client that is to wait is still there.
+#: Seconds between two checks whether a waiting client is still there.
 LOOK_EVERY = 0.25
 
-#: Those without content (RFC 9110, 15.3.5, 15.3.6 and 15.4.5).
+#: Statuses whose answers have no content (RFC 9110, 15.3.5, 15.3.6 and 15.4.5).
 EMPTY = (204, 205, 304)
 
 
 class FaultyHelloHandler(HelloHandler):
-    """Greets late, or not at all, as the query says or else the replica's faults.
+    """Greets late, or answers an error. The query decides, then the headers, then the faults.
 
-    What is not greeted is not counted.
+    A request without a greeting is not counted.
     """
 
-    EAGER_START = False  # it may wait, with a timeout
+    EAGER_START = False  # an eager start does not call `prepare`
 
     def initialize(  # type: ignore[override]
         self, greeting: Greeting, visits: Visits, faults: SharedFaults
     ) -> None:
-        """Take what the page shows, and what is wrong with the replica."""
+        """Take what the page shows, and the replica's faults."""
         super().initialize(greeting, visits)
         self._faults = faults.get()
 
     async def prepare(self) -> None:
-        """Do what is asked for, or wrong, before the greeting; what it gets wrong is 400."""
+        """Wait, and perhaps answer an error instead of the greeting; a bad request gets 400."""
         if self.request.method not in self.allowed_methods():
             return
         try:
@@ -54,12 +54,12 @@ class FaultyHelloHandler(HelloHandler):
             self.send_error(400, why=str(error))
             return
         if not await self._client_waits(seconds):
-            self.send_error(400, why="the client has gone while it was to wait")
+            self.send_error(400, why="the client has gone during the wait")
         elif status != 200:
             self.send_error(status)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer an error, or another forced status, which may have no content."""
+        """Answer an error or another status; some statuses have no content."""
         if status_code in EMPTY:
             self.clear_header("Content-Type")
             self.finish()
@@ -67,7 +67,7 @@ class FaultyHelloHandler(HelloHandler):
             super().write_error(status_code, **kwargs)
 
     async def _client_waits(self, seconds: float) -> bool:
-        """Wait, and tell whether the client did so, too."""
+        """Wait, and tell whether the client is still there then."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self.client_has_gone:  # noqa: ASYNC110
             await asyncio.sleep(min(left, LOOK_EVERY))
@@ -89,11 +89,15 @@ class FaultyHelloHandler(HelloHandler):
         if text is None:
             return 503 if random.random() < rate else 200
         if not re.fullmatch("[0-9]{3}", text) or int(text) not in STATUSES:
-            raise ValueError("status is one of HTTP's, from 200 on, as in 503")
+            raise ValueError("status is an HTTP status from 200 on, such as 503")
         return int(text)
 
     def _header(self, name: str, read: Callable[[str], Value], otherwise: Value) -> Value:
-        """Return what a header of this request asks for, for it alone."""
+        """Return a header's value, which holds for this request alone.
+
+        :arg read: reads the value, or raises ValueError.
+        :arg otherwise: the value when the header is not there.
+        """
         text = self.request.headers.get(name)
         try:
             return otherwise if text is None else read(text)

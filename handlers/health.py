@@ -1,4 +1,4 @@
-"""``GET /healthz`` and ``GET /readyz``: what an orchestrator asks."""
+"""``GET /healthz`` and ``GET /readyz``: the checks of an orchestrator."""
 
 import logging
 
@@ -8,16 +8,16 @@ from handlers.faults import SharedFaults
 
 
 class HealthHandler(BaseHandler):
-    """Alive: the event loop turns. Never touches Redis."""
+    """Answers as long as the event loop turns. It never asks Redis."""
 
     LOG_LEVEL = logging.DEBUG
 
     def initialize(self, faults: SharedFaults | None = None) -> None:
-        """Take what is wrong with the replica, where anything may be."""
+        """Take the replica's faults; None without ``--faults``."""
         self._is_dead = faults is not None and not faults.get().alive
 
     def get(self) -> None:
-        """Answer 200, or 503 when it is to seem dead."""
+        """Answer 200, or 503 when a fault makes the replica look dead."""
         if self._is_dead:
             self.set_status(503)
         self.finish_json({"status": "dead" if self._is_dead else "ok"})
@@ -26,18 +26,18 @@ class HealthHandler(BaseHandler):
 
 
 class ReadyHandler(BaseHandler):
-    """Ready for visits until the server is asked to stop, with Redis or without."""
+    """Answers that the replica is ready, with or without Redis, until the server has to stop."""
 
     LOG_LEVEL = logging.DEBUG
 
     def initialize(self, visits: Visits, faults: SharedFaults | None = None) -> None:
-        """Take the counter, whose state is shown, and what is wrong, where anything may be."""
+        """Take the counter, whose state the answer shows, and the replica's faults."""
         self.visits = visits
         self._is_unready = faults is not None and not faults.get().ready
 
     @property
     def status(self) -> str:
-        """What the replica is."""
+        """The replica's state: ``ready``, ``unready`` or ``draining``."""
         return "draining" if self.is_draining else "unready" if self._is_unready else "ready"
 
     @property
@@ -46,7 +46,7 @@ class ReadyHandler(BaseHandler):
         return {"reason": visits.reason, "refusal": visits.refusal, "warning": visits.warning}
 
     def get(self) -> None:
-        """Answer 200, or 503 from SIGTERM on, and when it is to seem unready."""
+        """Answer 200; 503 from SIGTERM on, or when a fault makes the replica unready."""
         if self.status != "ready":
             self.set_status(503)
         self.finish_json(

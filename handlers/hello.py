@@ -13,12 +13,12 @@ UNCOUNTED = "cannot connect to Redis, counter disabled"
 
 
 class Greeting:
-    """What the page says, but for the visit's number.
+    """All that the page says except the visit's number.
 
-    :arg name: who is greeted.
-    :arg hostname: which replica answers.
-    :arg version: the label of its version; JSON shows it, if there is one.
-    :arg labels: its labels; likewise.
+    :arg name: the name that the page greets.
+    :arg hostname: the replica's hostname.
+    :arg version: the label of the replica's version; only JSON shows it. None for none.
+    :arg labels: the replica's labels; only JSON shows them. None for none.
     """
 
     def __init__(
@@ -39,11 +39,17 @@ class Greeting:
         )
 
     def as_html(self, number: int | None) -> str:
-        """Return the page that shows a visit's number, or that there is none."""
+        """Return the page as HTML.
+
+        :arg number: the visit's number; None when the visit got none.
+        """
         return self._html + (f"<i>{UNCOUNTED}</i>" if number is None else str(number))
 
     def as_json(self, number: int | None) -> dict[str, object]:
-        """Return the same as an object."""
+        """Return the page as a JSON object.
+
+        :arg number: the visit's number; None when the visit got none.
+        """
         page = {**self._json, "visits": number}
         return page if number is not None else page | {"error": UNCOUNTED}
 
@@ -62,24 +68,24 @@ class HelloHandler(BaseHandler):
     def initialize(self, greeting: Greeting, visits: Visits) -> None:
         """Take what the page shows.
 
-        :arg greeting: whom and where.
+        :arg greeting: all but the visit's number.
         :arg visits: counts the visit.
         """
         self.greeting = greeting
         self.visits = visits
 
     async def get(self) -> None:
-        """Count the visit and show its number, or that there is none."""
+        """Count the visit and show its number, or say that the counter is off."""
         number = await self.visits.count()
         if number is not None and self.client_has_gone:
-            self.visits.give_back(number)  # to the next visit; what follows is for nobody
+            self.visits.give_back(number)  # the next visit gets it; nobody reads this answer
         if self._wants_json():
             self.finish_json(self.greeting.as_json(number))
         else:
             self.finish(self.greeting.as_html(number))
 
     async def head(self) -> None:
-        """Answer GET's headers. Its length is left out (RFC 9110, 8.6): no visit, no number."""
+        """Answer GET's headers, without a length (RFC 9110, 8.6): it depends on the number."""
         if self._wants_json():
             self.set_header("Content-Type", "application/json")
         await self.flush()

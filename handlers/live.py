@@ -1,4 +1,4 @@
-"""``GET /live`` and ``GET /live/events``: the page that shows visits as they are counted."""
+"""``GET /live`` shows visits as they happen; ``GET /live/events`` is its stream of events."""
 
 import asyncio
 import base64
@@ -22,11 +22,11 @@ from watch import Broadcast
 
 
 def _json(value: object) -> str:
-    """Return JSON that may stand in a ``script`` element: nothing in it ends that."""
+    """Return JSON for a ``script`` element; nothing in the JSON can end the element."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", r"\u003c")
 
 
-#: The page's modules import each other by their names. This leads to the URLs with their hashes.
+#: The page's modules import each other by name. The import map turns names into URLs with hashes.
 _MODULES = sorted(file.name for file in FOLDER.glob("*.js"))
 _IMPORT_MAP = _json(
     {"imports": {f"./static/{name}": f"./{StaticHandler.url(name)}" for name in _MODULES}}
@@ -38,26 +38,26 @@ _TEMPLATES = template.Loader(str(FOLDER.parent / "templates"))
 locale.set_default_locale("en")
 locale.load_translations(str(FOLDER.parent / "templates" / "translations"), encoding="utf-8")
 
-#: The page's languages (BCP 47), the first for readers of any other one, and their words.
+#: The page's languages (BCP 47) and their words. Readers of other languages get the first one.
 _LOCALES = {language: locale.get(language.replace("-", "_")) for language in ("en", "zh-CN")}
 
 
-#: Seconds after which a client may ask again for a stream.
+#: Seconds that a client should wait before it asks for a stream again.
 RETRY_AFTER = 10
 
 
 class _ViewHandler(BaseHandler):
-    """A handler of a view of the last minutes, hours or day, which the query names."""
+    """A handler of a view of the last minutes, hours or day; the query ``last`` chooses."""
 
     def prepare(self) -> None:
-        """Read the query; what it gets wrong is 400."""
+        """Read the query; a bad value gets 400."""
         self._last = self.get_query_argument("last", "5m", strip=False)
         if self._last not in HISTORIES:
             self.send_error(400, why=f"last is one of {', '.join(HISTORIES)}")
 
 
 class LiveHandler(_ViewHandler):
-    """The page. What it shows comes from ``/live/events``."""
+    """The page. It reads its figures from ``/live/events``."""
 
     HEADERS: ClassVar[Mapping[str, str]] = {
         **COMMON_HEADERS,
@@ -71,7 +71,7 @@ class LiveHandler(_ViewHandler):
     }
 
     def get(self) -> None:
-        """Answer the page, in the reader's language."""
+        """Answer with the page, in the reader's language."""
         said = self.request.headers.get("Accept-Language", "")
         self.finish(_page(preferred_language(said, tuple(_LOCALES)), self._last))
 
@@ -80,10 +80,10 @@ class LiveHandler(_ViewHandler):
 
 @functools.cache
 def _page(language: str, last: str) -> str:
-    """Return the page, written once for each of its languages and views.
+    """Return the page. It is written once for each language and view, and then cached.
 
-    Tornado's `render` would write it for each request, and the circle in its template's names
-    would keep the request until the garbage collector comes.
+    Tornado's `render` would write it for each request. The template's namespace would refer to
+    itself, so the request would stay in memory until the garbage collector runs.
 
     :arg language: one of the `_LOCALES`.
     :arg last: one of the `HISTORIES`.
@@ -104,26 +104,30 @@ def _page(language: str, last: str) -> str:
 
 
 class EventsHandler(_ViewHandler):
-    """A stream of events, which ends when the client goes or the server stops."""
+    """A stream of events. It ends when the client goes, its time is over, or the server stops."""
 
     HEADERS: ClassVar[Mapping[str, str]] = {
         **COMMON_HEADERS,
-        "Cache-Control": "no-store, no-transform",  # what compresses it would wait for more
+        "Cache-Control": "no-store, no-transform",  # a proxy that compresses would delay events
         "Content-Type": "text/event-stream",
-        "X-Accel-Buffering": "no",  # nginx would keep events until there are many
+        "X-Accel-Buffering": "no",  # else nginx would hold events back until it has many
     }
 
     def initialize(self, live: Broadcast, most: int | None = None) -> None:
-        """Take what tells those who watch, and how many may."""
+        """Take the broadcast.
+
+        :arg live: sends the events.
+        :arg most: how many streams may be open; None for any number.
+        """
         self._live = live
         self._most = math.inf if most is None else most
         self._ended = asyncio.Event()
-        self._read: asyncio.Future[None] | None = None  # done when what was sent has been read
+        self._read: asyncio.Future[None] | None = None  # done when more may be written
 
     async def get(self) -> None:
-        """Watch, for as long as a stream lives; 503 when as many watch as may."""
+        """Send events for `limits.STREAM_SECONDS`; 503 when too many streams are open."""
         if len(self._live.watchers) >= self._most:
-            self.send_error(503, why="as many streams are open as may be")
+            self.send_error(503, why="too many streams are open")
             return
         self._live.add(self, self._last)
         with contextlib.suppress(TimeoutError):
@@ -142,10 +146,12 @@ class EventsHandler(_ViewHandler):
         super().write_error(status_code, **kwargs)
 
     def send(self, chunk: bytes) -> bool:
-        """Write some of the stream, and tell so, but not to a client that lags behind.
+        """Write a part of the stream, unless the client has not read the earlier parts.
 
-        The HTTP server holds some kilobytes for it, and closes the connection when none of them
-        are read for a while.
+        The HTTP server buffers some kilobytes for a slow client. It closes the connection when
+        the client reads nothing for a while.
+
+        :return: whether the part was written.
         """
         has_read = self._read is None or self._read.done()
         if has_read:
@@ -154,13 +160,13 @@ class EventsHandler(_ViewHandler):
         return has_read
 
     def end(self) -> None:
-        """End the stream; a client that lags behind is not waited for."""
+        """End the stream, without waiting for a slow client."""
         if self._read is not None and not self._read.done():
             connection: Any = self.request.connection
             connection.stream.close()
         self._ended.set()
 
     def on_connection_close(self) -> None:
-        """Stop watching, as the client has gone."""
+        """Send no more events: the client has gone."""
         self._live.remove(self)
         self._ended.set()

@@ -1,4 +1,4 @@
-"""``GET /metrics``: what Prometheus is told."""
+"""``GET /metrics``: the metrics for Prometheus."""
 
 import logging
 import math
@@ -10,27 +10,27 @@ from handlers.accept import preferred
 from handlers.base import BaseHandler
 from watch import Metrics
 
-#: Seconds for which a text is told again: to write it takes milliseconds, and to count the
-#: process's descriptors longer the more clients there are.
+#: Seconds for which the handler sends the same text again. To write the text takes milliseconds,
+#: and to count the process's descriptors takes longer the more clients there are.
 TEXT_SECONDS = 1.0
 
-#: The last text of each form, and when it was made, on the monotonic clock.
+#: For each form, when its last text was made (monotonic clock), and the text.
 Texts = dict[str, tuple[float, bytes]]
 
 
 class MetricsHandler(BaseHandler):
-    """Tells what has been counted, in the form that the scraper prefers."""
+    """Answers with the metrics, in the form that the scraper prefers."""
 
     LOG_LEVEL = logging.DEBUG
     HEADERS: ClassVar[Mapping[str, str]] = {**BaseHandler.HEADERS, "Vary": "Accept"}
 
     def initialize(self, metrics: Metrics, texts: Texts) -> None:
-        """Take what is told, and where the last texts are kept."""
+        """Take the metrics, and the dict that keeps the last texts."""
         self.metrics = metrics
         self._texts = texts
 
     def get(self) -> None:
-        """Answer Prometheus's text, or OpenMetrics for those who prefer it.
+        """Answer in Prometheus's text format, or in OpenMetrics if the client prefers it.
 
         https://prometheus.io/docs/instrumenting/exposition_formats/
         """

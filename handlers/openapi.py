@@ -1,4 +1,4 @@
-"""``GET /openapi.yaml``: what all of the paths answer."""
+"""``GET /openapi.yaml``: the description of all paths."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ class OpenAPIHandler(BaseHandler):
     """Describes the paths (https://spec.openapis.org/oas/v3.1.0)."""
 
     def get(self) -> None:
-        """Answer the description, whose media type is that of RFC 9512."""
+        """Answer with the description; RFC 9512 defines its media type."""
         self.set_header("Content-Type", "application/yaml")
         self.write(DESCRIPTION)
 

@@ -1,4 +1,4 @@
-"""``GET /static/…``: what the live page is made of."""
+"""``GET /static/…``: the scripts, styles and images of the live page."""
 
 import re
 from pathlib import Path
@@ -10,31 +10,31 @@ from handlers.base import BaseHandler
 
 FOLDER = Path(__file__).parent.parent / "static"
 
-#: A regular expression for the paths of the files that there are.
+#: A regular expression for the paths of the existing files.
 PATHS = rf"/static/({'|'.join(sorted(re.escape(file.name) for file in FOLDER.iterdir()))})"
 
 
-# URLs are relative, as nobody here knows which path a proxy puts before them.
+# URLs are relative: the server does not know which path a proxy puts before them.
 _SETTINGS = {"static_path": str(FOLDER), "static_url_prefix": "static/"}
 
-#: One range of bytes (RFC 9110, 14.1.2). Of several, the whole file is an answer too.
+#: One range of bytes (RFC 9110, 14.1.2). A request for several ranges gets the whole file.
 _ONE_RANGE = re.compile(r"bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 
-#: A list of entity tags (RFC 9110, 8.8.3), of which only the strong ones name a content.
+#: An entity tag in a list (RFC 9110, 8.8.3). Only strong tags identify a content.
 _TAG = re.compile(r'(?:W/)?"[^"]*"')
 
 
 class StaticHandler(StaticFileHandler, BaseHandler):
-    """A file, which may be kept for good under the URL that has its content's hash.
+    """A file. Clients may keep it for ever under the URL with its content's hash.
 
-    That hash is its ETag. There is no date: during an update, replicas of several versions answer
-    under one path, and the newer content may have the older date, or both the same.
+    The hash is the ETag. There is no ``Last-Modified``: during an update, replicas of several
+    versions answer for the same path, and the newer content may have the same or an older date.
     """
 
     async def get(self, path: str, include_body: bool = True) -> None:
-        """Answer the file, or the one part of it that is asked for.
+        """Answer with the file, or with the part that ``Range`` asks for.
 
-        :raises HTTPError: 412, when ``If-Match`` names another content (RFC 9110, 13.1.1).
+        :raises HTTPError: 412 when ``If-Match`` names another content (RFC 9110, 13.1.1).
         """
         headers = self.request.headers
         tag = f'"{self.get_version(_SETTINGS, path)}"'
@@ -46,10 +46,10 @@ class StaticHandler(StaticFileHandler, BaseHandler):
         await super().get(path, include_body)
 
     def _is_part_wanted(self, tag: str) -> bool:
-        """Tell whether ``Range`` is heeded: in GET, and for the content that the client has.
+        """Tell whether ``Range`` counts: only in GET, and only if ``If-Range`` names this content.
 
-        A part of another content would be joined to what the client has of the one before
-        (RFC 9110, 13.1.5 and 14.2).
+        A client joins the part to the parts that it has already, so both must be of the same
+        content (RFC 9110, 13.1.5 and 14.2).
         """
         headers = self.request.headers
         is_same = headers.get("If-Range", tag).strip() == tag
@@ -57,27 +57,27 @@ class StaticHandler(StaticFileHandler, BaseHandler):
         return self.request.method == "GET" and is_same and is_one is not None
 
     def should_return_304(self) -> bool:
-        """Tell whether the client has this content: ``If-None-Match`` alone says so."""
+        """Tell whether the client has this content. Only ``If-None-Match`` decides."""
         return self.check_etag_header()
 
     def get_modified_time(self) -> None:
-        """Return none; see above."""
+        """Return no date, for the reason that the class gives."""
 
     @classmethod
     def get_content_version(cls, abspath: str) -> str:
-        """Return the content's hash, of which 80 bits are enough."""
+        """Return the first 80 bits of the content's hash; they are enough."""
         return super().get_content_version(abspath)[:20]
 
     @classmethod
     def url(cls, name: str) -> str:
-        """Return the URL of a file, as the live page is to name it, its content's hash included."""
+        """Return a file's URL for the live page, with the content's hash."""
         return cls.make_static_url(_SETTINGS, name)
 
     def get_cache_time(self, path: str, modified: Any, mime_type: str) -> int:
-        """Return for how many seconds the file may be kept.
+        """Return for how many seconds a client may keep the file.
 
-        During an update a page may ask a replica of another version for its own file: what that
-        one has is not kept.
+        During an update, a page may ask a replica of another version for a file. That replica's
+        file has another hash than the URL, so the client must not keep it.
         """
         asked = self.get_query_argument("v", None)
         return self.CACHE_MAX_AGE if asked == self.get_version(_SETTINGS, path) else 0

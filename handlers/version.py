@@ -1,4 +1,4 @@
-"""``GET /version``: what runs here."""
+"""``GET /version``: which version runs."""
 
 import sys
 
@@ -11,16 +11,16 @@ from http1 import HTTPServer
 
 
 def _is_compiled() -> bool:
-    """Tell whether the parts that may be compiled are: not read from Python's source."""
+    """Tell whether the parts that can be compiled are: no Python file was read for them."""
     files = [sys.modules[part.__module__].__file__ or "" for part in (Visits, HTTPServer)]
     return not any(file.endswith((".py", ".pyc")) for file in files)
 
 
 class VersionHandler(BaseHandler):
-    """Tells the program's version and what it runs on."""
+    """Answers with the program's version and with the versions that it runs on."""
 
     def get(self) -> None:
-        """Answer it; the commit where it is known."""
+        """Answer with the versions, and with the commit if it is known."""
         known = {"commit": found} if (found := commit()) else {}
         self.finish_json(
             {

@@ -1,4 +1,4 @@
-"""Accepting connections while there is room, and waiting for room when there is none."""
+"""Accepts connections while there is room, and waits when there is none."""
 
 import errno
 import logging
@@ -8,47 +8,47 @@ from typing import Any, Protocol
 
 from tornado.ioloop import IOLoop
 
-#: What accept(2) fails with for lack of descriptors or memory.
+#: The errors of accept(2) when descriptors or memory are used up.
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-#: Connections that are accepted of a socket before others have their turn.
+#: Connections to accept from one socket before other work has its turn.
 MAX_AT_ONCE = 128
 
-#: Bytes that the system keeps of what a client sends and nobody reads, so one read brings no more.
-#: Linux doubles what it is told, for its own needs (socket(7)).
+#: Bytes from a client that the system keeps until somebody reads them; one read returns no more.
+#: Linux doubles the size that a program sets, for its own needs (socket(7)).
 MAX_UNREAD = 16 * 1024
 
-#: Seconds until it looks again for idle connections, and for descriptors that others have closed.
+#: Seconds until the acceptor looks again for idle connections and for free descriptors.
 LOOK_AGAIN = 0.1
 
-#: Seconds with room after which the lack of it is told anew.
+#: Seconds with room after which the next lack of room is logged again.
 SPELL = 60.0
 
 log = logging.getLogger("http1")
 
 
 class Connections(Protocol):
-    """What accepted connections are given to."""
+    """Takes the accepted connections."""
 
     @property
     def connections(self) -> int:
-        """How many there are."""
+        """How many connections are open."""
 
     @property
     def is_full(self) -> bool:
-        """Whether these are as many as there may be."""
+        """Whether as many connections are open as allowed."""
 
     def handle_connection(self, connection: socket.socket, address: Any) -> None:
-        """Take one."""
+        """Take an accepted connection."""
 
     def make_room(self) -> None:
-        """Close some that are idle, as far as there are any."""
+        """Close some idle connections, if there are any."""
 
 
 class Acceptor:
-    """Accepts what waits on listening sockets, which the system keeps for it meanwhile.
+    """Accepts connections from listening sockets; without room, they wait in the system's queue.
 
-    :arg connections: they are given to it. It calls `room_made` when one is closed.
+    :arg connections: takes each connection. It calls `room_made` when a connection is closed.
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -57,12 +57,13 @@ class Acceptor:
         self._timer: object = None
         self._spell_ends = 0.0  # on the loop's clock
         self.is_waiting = False
-        """Whether nothing is accepted, for lack of room."""
+        """Whether it accepts nothing because there is no room."""
 
     def add(self, listening: socket.socket) -> Callable[[], None]:
-        """Accept what comes on a socket, which does not block.
+        """Accept connections from a listening socket.
 
-        :return: ends it.
+        :arg listening: a socket that does not block.
+        :return: a function that ends the accepting.
         """
         loop = IOLoop.current()
 
@@ -76,16 +77,16 @@ class Acceptor:
             self._listening.discard(listening)
             loop.remove_handler(listening)
 
-        # What is accepted has the same.
+        # Accepted connections inherit the size.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MAX_UNREAD // 2)
         self._listening.add(listening)
         loop.add_handler(listening, on_ready, 0 if self.is_waiting else IOLoop.READ)
         return remove
 
     def accept(self, listening: socket.socket, most: int) -> None:
-        """Accept what waits on a socket now, as long as there is room.
+        """Accept the connections that wait on a socket now, as long as there is room.
 
-        :arg most: connections.
+        :arg most: how many connections to accept at most.
         """
         for _ in range(most):
             try:
@@ -128,7 +129,7 @@ class Acceptor:
             self._listen(is_waiting=False)
 
     def room_made(self) -> None:
-        """Accept again, now that a connection is closed, if it waits for that."""
+        """Accept again after a connection was closed, if the acceptor waits for room."""
         if self.is_waiting and not self._connections.is_full:
             self._listen(is_waiting=False)
 

@@ -1,39 +1,40 @@
-"""The beginning of a request's head, each byte of which is checked once."""
+"""Checks the beginning of a request's head, each byte once."""
 
 import re
 
 import httptools
 from tornado.httputil import HTTPInputError, parse_request_start_line
 
-#: The parts of a request line (RFC 9112, 3). Tornado's grammar reads the whole line again.
+#: The parts of a request line (RFC 9112, 3). Tornado's grammar later reads the whole line.
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
 _TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]*")
 _VERSION = re.compile(rb"(H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.|HTTP/1\.[0-9]\r?)?")
 
 
 class Beginning:
-    """Refuses at once what cannot become a head any more, however small the pieces are.
+    """Refuses bytes as soon as they cannot become a head any more, however small the pieces are.
 
-    To check all of it again with each piece would let a client that sends byte by byte take the
-    processor: 3 ms a byte near the end of the longest head.
+    It checks each byte once. Otherwise a client that sends a long head byte by byte would keep the
+    processor busy: each byte near the end would take 3 ms.
     """
 
     def __init__(self) -> None:
-        self._at = 0  # bytes that are checked
+        self._at = 0  # how many bytes are checked
         self._part_at = 0  # where the present part of the request line begins
-        self._parts = [_METHOD, _TARGET]  # the present one, and those to come, but for the last
+        self._parts = [_METHOD, _TARGET]  # the present part and the next ones, without the version
         self._fields: httptools.HttpRequestParser | None = None
 
     def check(self, head: bytes) -> None:
-        """Check what has arrived of a head, as far as it was not checked before.
+        """Check the bytes of a head that were not checked before.
 
-        :raises HTTPInputError: when the rest need not be waited for.
+        :arg head: all bytes of the head that have arrived.
+        :raises HTTPInputError: when they cannot become a head any more.
         """
         if self._fields is None and head != b"\r":
             end = head.find(b"\r\n", self._at)
             if end < 0:
                 self._check_line(head)
-                self._at = max(self._at, len(head) - 1)  # the last may be the first of a line end
+                self._at = max(self._at, len(head) - 1)  # the last byte may begin a line end
                 return
             parse_request_start_line(head[:end].decode("latin1"))
             self._at = end
@@ -60,11 +61,12 @@ class Beginning:
 
 
 def fields_parser(protocol: object) -> httptools.HttpRequestParser:
-    """Return llhttp's parser, for header lines that come after a request line of its own.
+    """Return llhttp's parser, ready to read header lines.
 
-    llhttp knows few methods, and each in its own way; the line is none of its business.
+    The parser gets a request line that is always the same, and never the client's: llhttp knows
+    few methods, and has special rules for some.
 
-    :arg protocol: is told of each header, as httptools does.
+    :arg protocol: httptools calls its ``on_header`` for each header; None to check only.
     """
     parser = httptools.HttpRequestParser(protocol)
     parser.feed_data(b"POST / HTTP/1.1")
@@ -72,13 +74,14 @@ def fields_parser(protocol: object) -> httptools.HttpRequestParser:
 
 
 def feed(parser: httptools.HttpRequestParser, lines: bytes) -> None:
-    """Let a parser read some of the header lines, from the end of the line before them on.
+    """Let a parser read header lines.
 
+    :arg lines: the next bytes. The first ones begin with the end of the line before them.
     :raises HTTPInputError: when they are malformed.
     """
     try:
         parser.feed_data(lines)
     except httptools.HttpParserUpgrade:
-        pass  # asked for, and not wanted here (RFC 9110, 7.8)
+        pass  # the client asks for another protocol; the server may ignore that (RFC 9110, 7.8)
     except httptools.HttpParserError as error:
         raise HTTPInputError(str(error)) from None

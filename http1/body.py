@@ -1,32 +1,33 @@
-"""The body of a request: as long as it says, or in chunks."""
+"""The body of a request: of a length that the head says, or in chunks."""
 
 import re
 from typing import NamedTuple, Protocol
 
 from tornado.httputil import HTTPInputError
 
-#: Bytes that a chunk may have beside its data, on the average (RFC 9112, 7.1).
+#: Bytes that a chunk may have beside its data, on average (RFC 9112, 7.1).
 CHUNK_OVERHEAD = 64
 
-#: Bytes of a line beside chunks. Each is looked at again whenever some of it has arrived.
+#: Bytes of a line between chunks. An incomplete line is read again when more of it arrives.
 MAX_LINE = 1024
 
 
 class Body(Protocol):
-    """Finds a body in what arrives."""
+    """Reads a body from the bytes that arrive."""
 
     is_whole: bool
-    """Whether its end was found."""
+    """Whether the body's end was found."""
 
     def read(self, data: bytes, at: int, most: int) -> tuple[bytes, int]:
-        """Read what has arrived of it.
+        """Read the next part of the body.
 
-        :arg at: where in the data it goes on.
-        :arg most: bytes to return.
-        :return: some of the body, perhaps nothing, and where in the data to go on. Before the end
-            of the data that is when there are as many as wanted, at the end of the body, and
-            where a line of it is not whole.
-        :raises HTTPInputError: when it is malformed or too large.
+        :arg data: the bytes that have arrived.
+        :arg at: where in the data the body goes on.
+        :arg most: bytes to return at most.
+        :return: a part of the body, perhaps an empty one, and the place in the data where the next
+            reading begins. Reading stops before the end of the data after ``most`` bytes, at the
+            end of the body, or at an incomplete line.
+        :raises HTTPInputError: when the body is malformed or too large.
         """
 
 
@@ -49,7 +50,12 @@ class FixedBody:
 
 
 class _Line(NamedTuple):
-    """A line of a chunked body, without its end, and what may become one."""
+    """A kind of line in a chunked body: patterns for the line without its end, and for a beginning.
+
+    :arg name: for error messages.
+    :arg whole: matches the whole line.
+    :arg beginning: matches bytes that may become such a line.
+    """
 
     name: str
     whole: re.Pattern[bytes]
@@ -60,15 +66,15 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
 _QUOTED = rb'"([\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
 
-#: A chunk's size, of less than 64 bits, and its extensions, which are ignored (RFC 9112, 7.1.1).
-#: White space between them, which is bad by the RFC's own word, is not taken.
+#: A chunk's size, of less than 64 bits, and its extensions, which the server ignores (RFC 9112,
+#: 7.1.1). The server refuses white space between them; the RFC calls it "bad".
 _SIZE = _Line(
     "chunk size",
     re.compile(rb"([0-9A-Fa-f]{1,15})(;%b(=(%b|%b))?)*" % (_TOKEN, _TOKEN, _QUOTED)),
     re.compile(rb"[0-9A-Fa-f]{1,15}(;%b)?\r?" % _TEXT),
 )
 _DATA_END = _Line("chunk", re.compile(b""), re.compile(rb"\r?"))
-#: A trailer, which is passed over (RFC 9112, 7.1.2), or the empty line at the end.
+#: A trailer, which the server ignores (RFC 9112, 7.1.2), or the empty line at the end.
 _TRAILER = _Line(
     "trailer",
     re.compile(rb"(%b:%b)?" % (_TOKEN, _TEXT)),
@@ -76,15 +82,15 @@ _TRAILER = _Line(
 )
 
 
-#: What no trailer may be named (RFC 9110, 6.5.1): it may have counted for another parser.
+#: Names that no trailer may have (RFC 9110, 6.5.1): another parser might use such a trailer.
 _FRAMING = (b"content-length", b"transfer-encoding", b"host")
 
 
 class ChunkedBody:
     """A body in chunks (RFC 9112, 7.1).
 
-    :arg max_size: bytes of data, of all chunks together.
-    :arg max_overhead: bytes of sizes, extensions and trailers, past `CHUNK_OVERHEAD` a chunk.
+    :arg max_size: bytes of data in all chunks together.
+    :arg max_overhead: bytes of sizes, extensions and trailers, beyond `CHUNK_OVERHEAD` a chunk.
     """
 
     def __init__(self, max_size: int, max_overhead: int) -> None:
@@ -129,7 +135,7 @@ class ChunkedBody:
             self._expected = _SIZE
         else:
             if line.partition(b":")[0].lower() in _FRAMING:
-                raise HTTPInputError("a trailer that would frame the request")
+                raise HTTPInputError("no trailer may have this name")
             self._overhead += len(line) + 2
             self.is_whole = not line
 

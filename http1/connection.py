@@ -1,9 +1,9 @@
 """One client's HTTP/1.1 connection, for Tornado applications.
 
-A request is read when the one before it has been answered, and handed to the application through
-the interfaces that Tornado publishes in `tornado.httputil`. A head is parsed when it is whole, and
-what follows belongs to the body as far as the head says: nothing carries over from one request to
-the next but the bytes that are not read yet.
+The connection reads a request when the request before it has its answer. It hands the request to
+the application through the interfaces that Tornado publishes in `tornado.httputil`. It parses a
+head when the head is complete, and the head says how long the body is. Only unread bytes carry
+over from one request to the next.
 """
 
 import asyncio
@@ -25,35 +25,35 @@ from http1.refusal import accept_in, refusal
 
 
 class Server(Protocol):
-    """An `.HTTPServerConnectionDelegate` that tells when it is about to end."""
+    """An `.HTTPServerConnectionDelegate` with what its connections share."""
 
     draining: asyncio.Event
-    """From when it is set, each connection ends with the answer to its request."""
+    """Once it is set, each connection ends with its next answer."""
     busy_poll: BusyPoll
-    """Is told of requests and answers, to wait awake for who asks again soon."""
+    """Keeps the loop awake for a client that asks again at once."""
     first_look: FirstLook
-    """Looks at each connection once, some seconds after it was made."""
+    """Looks at each connection once, some seconds after the connection was made."""
     outbox: Outbox
-    """Sends whole answers, those of all connections together where they are many."""
+    """Sends whole answers; when there are many, it sends those of all connections together."""
 
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
     ) -> HTTPMessageDelegate:
-        """Take a request."""
+        """Return the delegate that takes a new request."""
 
     def on_close(self, server_conn: object) -> None:
         """Forget a connection."""
 
 
 class ClientConnection(RequestReader):
-    """Reads one request after the other, and has their answers written.
+    """Reads one request after the other, and writes the answers.
 
-    Nothing of it outlives it: it keeps nothing that knows it once it is closed, so that what a
-    client has sent is freed then, and not when the garbage collector comes.
+    When it closes, it drops every object that refers to it. So its memory is free at once, and
+    does not wait for the garbage collector.
 
-    :arg server: is given each request, and told when the connection is closed.
-    :arg limits: what the client may take.
-    :arg context: whatever requests are to carry as ``connection.context``.
+    :arg server: takes each request; the connection tells it when it has closed.
+    :arg limits: the client's limits.
+    :arg context: any object; requests carry it as ``connection.context``.
     :arg sock: the client's socket; the transport owns it.
     """
 
@@ -74,7 +74,7 @@ class ClientConnection(RequestReader):
             self.be_idle()
 
     def data_received(self, data: bytes) -> None:
-        """Read a request, or keep what has arrived until it is its turn."""
+        """Read a request, or keep the bytes until their turn comes."""
         if self.closing:
             return
         if self._busy_poll.last is self:
@@ -86,16 +86,17 @@ class ClientConnection(RequestReader):
             self.pace_reading()
 
     def eof_received(self) -> bool:
-        """Answer a client that has closed its side after its request (RFC 9112, 9.6).
+        """Still answer a client that has closed its side after its request (RFC 9112, 9.6).
 
-        It may as well have gone, so the application is told; what it then writes is sent. Which of
-        the two it is, `client_has_gone` tells when the client has answered to what is sent ahead.
+        The client may also have gone altogether. So the connection tells the application, and
+        still sends what the application writes. It sends the first bytes of the answer ahead: the
+        system of a client that has gone answers with a reset, and `client_has_gone` becomes true.
         """
         self.half_closed = True
         self.outbox.flush()
         if self.closing or not self.held:
             return False
-        is_open = self.open_transport.can_write_eof()  # not so with TLS
+        is_open = self.open_transport.can_write_eof()  # false with TLS
         if self.exchange is not None and self.is_handed_over:
             if is_open:
                 self.exchange.send_ahead()
@@ -103,7 +104,7 @@ class ClientConnection(RequestReader):
         return is_open
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the application, and whoever waits for something to be sent; keep nothing."""
+        """Tell the application and everybody that waits to send; drop all references."""
         super().connection_lost(exc)
         self.held = True
         self._drop_request()
@@ -114,10 +115,10 @@ class ClientConnection(RequestReader):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way: no request, no part of a next one, no answer.
+        """Whether nothing is under way: no request, no part of a request, no answer.
 
-        Then `deadline` tells since when, beside that of other idle connections. One that has sent
-        nothing at all is idle from the start, its TLS handshake included.
+        Of two idle connections, the one with the earlier `deadline` has been idle for longer. A
+        connection that has sent nothing is idle from its start, also during its TLS handshake.
         """
         if self.held or self.exchange is not None or not self.input.is_empty:
             return False
@@ -128,7 +129,7 @@ class ClientConnection(RequestReader):
 
     @property
     def is_draining(self) -> bool:
-        """Whether the connection ends with the answer to the request that is under way."""
+        """Whether the connection ends with the answer to the present request."""
         return self._server.draining.is_set()
 
     def close_if_idle(self) -> None:
@@ -139,7 +140,7 @@ class ClientConnection(RequestReader):
             self.close_at_ease()
 
     def on_deadline(self) -> None:
-        """Close: an idle one without a word, else after 408 (RFC 9110, 15.5.9)."""
+        """Close an idle connection silently, any other one after 408 (RFC 9110, 15.5.9)."""
         if self.client_reads():
             return
         if self.closing or self.held or self.closed():
@@ -158,7 +159,7 @@ class ClientConnection(RequestReader):
     # Answering.
 
     def pause_writing(self) -> None:
-        """Let the application wait for the client, which has to read some of it in time."""
+        """Let the application wait until the client has read more; the client has a deadline."""
         super().pause_writing()
         if self.is_handed_over:
             self.expect_progress(self.read_timeout)
@@ -172,22 +173,22 @@ class ClientConnection(RequestReader):
             self.answered(is_last=False)
 
     def answered(self, is_last: bool) -> None:
-        """Go on to the next request, now that the application has answered this one.
+        """Go on to the next request: the application has answered this one.
 
-        :arg is_last: whether nothing more may be read.
+        :arg is_last: whether the connection ends instead.
         """
         self.exchange = self.delegate = None
         if is_last or self._server.draining.is_set() or not self.is_handed_over:
             self.end()
         elif self.write_waiters is None:
             self._read_next()
-        # Else when the client has read it.
+        # Else `resume_writing` goes on, when the client has read the answer.
 
     def _read_next(self) -> None:
         self.expect_request()
         self.be_idle()
         self.held = self.input.at < len(self.input.data) or self.half_closed
-        if self.held:  # other connections first
+        if self.held:  # other connections have their turn first
             self.loop.call_soon(self.go_on)
         elif self._busy_poll.last is self:
             self._busy_poll.answered()
@@ -195,7 +196,7 @@ class ClientConnection(RequestReader):
             self._busy_poll.last = self
 
     def start_request(self, head: Head) -> tuple[Exchange, HTTPMessageDelegate]:
-        """Return a new request, and what the application takes it with."""
+        """Return a new exchange, and the application's delegate for it."""
         parameters = self.limits.parameters
         exchange = Exchange(
             self,
@@ -207,7 +208,12 @@ class ClientConnection(RequestReader):
         return exchange, self._server.start_request(self, exchange)
 
     def refuse(self, status: int, what: str, why: object) -> None:
-        """Answer without the application, and end."""
+        """Answer with an error, without the application, and end.
+
+        :arg status: the answer's status.
+        :arg what: what has happened, for the log.
+        :arg why: what was wrong, for the log and the client.
+        """
         gen_log.info("%s from %s: %s", what, self.context, why)
         if self.exchange is None:
             accept = accept_in(self.input.data)
@@ -219,7 +225,7 @@ class ClientConnection(RequestReader):
         self.end()
 
     def _drop_request(self) -> None:
-        """Tell the application that its answer is not wanted any more."""
+        """Tell the application that nobody wants its answer any more."""
         exchange, self.exchange = self.exchange, None
         delegate, self.delegate = self.delegate, None
         if exchange is None or delegate is None:
@@ -234,11 +240,11 @@ class ClientConnection(RequestReader):
         exchange.let_go()
 
     def end(self) -> None:
-        """Send what is written, and close."""
+        """Send what the application has written, and close."""
         if self.closing or self.transport is None:
             return
         self.held = True
-        # A lone line end after a body is ignored (RFC 9112, 2.2).
+        # The server ignores a lone line end after a body (RFC 9112, 2.2).
         is_all_read = self.is_handed_over and self.input.unread in (b"", b"\r\n")
         self.input.clear()
         self.close_lingering(is_all_read)
@@ -246,11 +252,14 @@ class ClientConnection(RequestReader):
     # Another protocol.
 
     def switched(self) -> None:
-        """Wait for being detached, but not for ever."""
+        """Wait until the application calls `detach`, but not for ever."""
         self.be_idle()
 
     def detach(self) -> IOStream:
-        """Give the connection away, to speak another protocol than HTTP on it."""
+        """Give the connection away, for a protocol other than HTTP.
+
+        :return: the stream for that protocol.
+        """
         client = self.open_transport
         client.pause_reading()
         self.exchange = self.delegate = None

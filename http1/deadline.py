@@ -1,4 +1,4 @@
-"""The one timer of a connection, for a deadline that is moved far more often than it comes."""
+"""A connection's one timer, for a deadline that moves far more often than it comes."""
 
 import asyncio
 import math
@@ -7,32 +7,35 @@ from http1.first_look import FirstLook
 
 
 class Deadline:
-    """Has a deadline, at which `on_deadline` is called.
+    """Has a deadline, and calls `on_deadline` when it comes.
 
-    It is inherited: an object of its own would have to know whose it is, and the two would keep
-    each other until the garbage collector came.
+    Connections inherit from it. A separate object would refer to its connection and the connection
+    to the object, so both would stay in memory until the garbage collector runs.
 
-    :arg first_look: looks once, some seconds from now; until then no timer is needed.
+    :arg first_look: calls `look` once, some seconds from now; before that, no timer is needed.
     """
 
     def __init__(self, first_look: FirstLook) -> None:
         self.loop = asyncio.get_running_loop()
         self._first_look = first_look
         self._timer: asyncio.TimerHandle | None = None
-        self._look_at = math.inf  # that it ends at, or that the first look comes at
+        self._look_at = math.inf  # when `look` is called next, by the timer or the first look
         self.deadline = 0.0
-        """When it comes, on the loop's clock; 0 for never."""
+        """When the deadline comes, on the loop's clock; 0 for never."""
 
     def on_deadline(self) -> None:
-        """Do what is due."""
+        """Act on the deadline. Subclasses define this."""
         raise NotImplementedError
 
     def begin_looking(self) -> None:
-        """Look at it from now on."""
+        """Let the first look come, from now on."""
         self._look_at = self._first_look.add(self)
 
     def set_deadline(self, seconds: float | None) -> None:
-        """Set when it comes; None or 0 for never."""
+        """Set the deadline.
+
+        :arg seconds: from now; None or 0 for no deadline.
+        """
         if not seconds:
             self.deadline = 0.0
             return
@@ -43,7 +46,7 @@ class Deadline:
             self._timer = self.loop.call_at(self.deadline, self.look)
 
     def look(self) -> None:
-        """See whether it has come; else set a timer for it."""
+        """Call `on_deadline` if the deadline has come, else set a timer for it."""
         self._timer, self._look_at = None, math.inf
         if not self.deadline:
             return
@@ -54,7 +57,7 @@ class Deadline:
             self.on_deadline()
 
     def stop_looking(self) -> None:
-        """Look at it no more, nor be kept for that."""
+        """End the timer and the first look, so that neither keeps the connection in memory."""
         self._first_look.discard(self)
         if self._timer is not None:
             self._timer.cancel()

@@ -1,4 +1,4 @@
-"""A coroutine's first step at once, without a Task."""
+"""Runs a coroutine without a Task; its first step runs at once."""
 
 import asyncio
 import contextvars
@@ -9,13 +9,13 @@ from http1.tornado_internals import resume_when_done
 
 
 class EagerTask:
-    """Runs a coroutine from one future that it awaits to the next, the first step at once.
+    """Runs a coroutine, from one future that it awaits to the next. The first step runs at once.
 
-    A Task would begin a turn of the loop later, and costs 4 % of a page. There is no current task
-    meanwhile (`asyncio.current_task`), and nobody can cancel it.
+    A Task would begin a turn of the loop later, and costs 4 % of a page. While the coroutine runs,
+    there is no current task (`asyncio.current_task`), and nobody can cancel the coroutine.
 
     :arg begin: makes the coroutine, or raises.
-    :arg on_end: is called when it has ended, with what it has raised.
+    :arg on_end: called when the coroutine has ended, with its exception or None.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from http1.stream import failed
 
 
 class Wire(Protocol):
-    """What an answer is written on."""
+    """The connection that an answer is written on."""
 
     context: object
 
@@ -29,7 +29,7 @@ class Wire(Protocol):
 
     @property
     def client_has_gone(self) -> bool:
-        """Whether nobody is there to read an answer."""
+        """Whether nobody can read an answer any more."""
 
     def write(self, data: bytes) -> "asyncio.Future[None]":
         """Send bytes; the future is done when more may be sent."""
@@ -38,16 +38,16 @@ class Wire(Protocol):
         """Send a whole answer; the future is done when more may be sent."""
 
     def answered(self, is_last: bool) -> None:
-        """Go on to the next request, if this one was not the last."""
+        """Go on to the next request, or end if this one was the last."""
 
     def switched(self) -> None:
-        """Wait for being detached."""
+        """Wait until the application calls `detach`."""
 
     def detach(self) -> IOStream:
         """Give the connection away."""
 
     def close(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
 
     def closed(self) -> bool:
         """Tell whether nothing can be sent any more."""
@@ -56,10 +56,10 @@ class Wire(Protocol):
 class Exchange(HTTPConnection):
     """One request and its answer.
 
-    :arg wire: the connection on which they are exchanged.
-    :arg head: the request's.
-    :arg max_body_size: bytes.
-    :arg body_timeout: seconds; None for no limit.
+    :arg wire: the connection.
+    :arg head: the request's head.
+    :arg max_body_size: bytes that the request's body may have.
+    :arg body_timeout: seconds for the whole body; None for no limit.
     :arg no_keep_alive: whether the connection ends with the answer.
     """
 
@@ -75,20 +75,20 @@ class Exchange(HTTPConnection):
         self.headers = head.headers()
         self.max_body_size = max_body_size
         self.body_timeout = body_timeout
-        self.has_begun = False  # the answer has
+        self.has_begun = False  # whether the answer has
         self._wire: Wire | None = wire
         self._method = head.line.method
         self._is_http_1_0 = head.line.version == "HTTP/1.0"
         self._is_last = no_keep_alive or head.is_last
         self._switches = False  # to another protocol (RFC 9110, 15.2.2)
         self._is_chunked = False
-        self._left: int | None = None  # bytes of the answer; None when it does not say
+        self._left: int | None = None  # bytes of the answer to come; None when it has no length
         self._close_callback: Callable[[], None] | None = None
-        self._sent_ahead = 0  # bytes of the answer's head
+        self._sent_ahead = 0  # bytes of the answer's head that were sent
 
     @property
     def client_has_gone(self) -> bool:
-        """Whether nobody is there to read the answer; see `RequestHandler.client_has_gone`."""
+        """Whether nobody can read the answer; see `RequestHandler.client_has_gone`."""
         return self._wire is None or self._wire.client_has_gone
 
     @property
@@ -102,28 +102,28 @@ class Exchange(HTTPConnection):
         return self._wire
 
     def set_max_body_size(self, max_body_size: int) -> None:
-        """Replace the limit, in bytes, for this request."""
+        """Replace the limit of the body's size, in bytes, for this request."""
         self.max_body_size = max_body_size
 
     def set_body_timeout(self, timeout: float) -> None:
-        """Replace the limit, in seconds, for this request."""
+        """Replace the limit of the body's time, in seconds, for this request."""
         self.body_timeout = timeout
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
-        """Set what is called when the client goes before it is answered."""
+        """Set a function to call when the client goes before its answer."""
         self._close_callback = callback
 
     def on_close(self) -> None:
-        """Call what was set for it, once."""
+        """Call the function that `set_close_callback` has set, once."""
         callback, self._close_callback = self._close_callback, None
         if callback is not None:
             callback()
 
     def send_ahead(self) -> None:
-        """Send what every answer begins with, to learn whether the client reads it.
+        """Send the bytes that every answer begins with, to learn whether the client is there.
 
-        One that has closed its side may have gone, and TCP tells neither from the other. To the
-        next bytes the system of a client that has gone answers with a reset.
+        When a client has closed its side, TCP does not tell whether the client still reads or has
+        gone. The system of a client that has gone answers the next bytes with a reset.
         """
         if not self.has_begun and not self._sent_ahead:
             self._sent_ahead = len(VERSION)
@@ -134,12 +134,13 @@ class Exchange(HTTPConnection):
         return head[sent:]
 
     def let_go(self) -> None:
-        """Write nothing any more."""
+        """Write nothing more, and forget the connection."""
         self._wire = self._close_callback = None
 
     def detach(self) -> IOStream:
-        """Give the connection away, to speak another protocol than HTTP on it.
+        """Give the connection away, for a protocol other than HTTP.
 
+        :return: the stream for that protocol.
         :raises StreamClosedError: after the answer.
         """
         stream = self.stream.detach()
@@ -147,7 +148,7 @@ class Exchange(HTTPConnection):
         return stream
 
     def send_continue(self) -> None:
-        """Ask for the body, if the client waits to be asked (RFC 9110, 10.1.1)."""
+        """Ask for the body, if the client waits for that (RFC 9110, 10.1.1)."""
         expected = self.headers.get("Expect", "").lower() == "100-continue"
         if expected and not self._is_http_1_0 and not self.has_begun:
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -165,7 +166,7 @@ class Exchange(HTTPConnection):
         """
         assert isinstance(start_line, ResponseStartLine)
         code, reason = start_line.code, start_line.reason
-        if 100 <= code < 200 and code != 101:  # another one follows (RFC 9110, 15.2)
+        if 100 <= code < 200 and code != 101:  # another answer follows (RFC 9110, 15.2)
             return self._write(self._after_ahead(format_head(code, reason, headers)))
         self._frame(code, headers)
         data = format_head(code, reason, headers)
@@ -179,9 +180,9 @@ class Exchange(HTTPConnection):
     def answer(
         self, code: int, reason: str, headers: HTTPHeaders, body: bytes
     ) -> "asyncio.Future[None]":
-        """Write a whole answer of a status that has content, and end it.
+        """Write a whole answer, and end it. The status must be one that has content.
 
-        :arg body: left out of an answer to HEAD; its length is told all the same.
+        :arg body: the content; an answer to HEAD has only its length.
         :return: done when more may be written.
         :raises ValueError: when a header is malformed.
         """
@@ -202,7 +203,7 @@ class Exchange(HTTPConnection):
         return sent
 
     def _frame(self, code: int, headers: HTTPHeaders) -> None:
-        """Decide how the client finds the answer's end (RFC 9112, 6.3), and say so."""
+        """Decide how the client finds the answer's end (RFC 9112, 6.3), and set the headers."""
         self._switches = code == 101
         length = headers.get("Content-Length")
         if self._method == "HEAD" or code in (101, 204, 304):
@@ -230,7 +231,7 @@ class Exchange(HTTPConnection):
         """Write some of the answer's body.
 
         :return: done when more may be written.
-        :raises HTTPOutputError: when it is more than ``Content-Length`` says.
+        :raises HTTPOutputError: when the body is longer than ``Content-Length`` says.
         """
         self.has_begun = True
         return self._write(self._framed(chunk))
@@ -241,7 +242,7 @@ class Exchange(HTTPConnection):
             if self._left < 0:
                 self._close()
                 raise HTTPOutputError("Tried to write more data than Content-Length")
-        if self._is_chunked and chunk:  # an empty one would be the end
+        if self._is_chunked and chunk:  # an empty chunk would end the body
             return b"%x\r\n%b\r\n" % (len(chunk), chunk)
         return chunk
 
@@ -253,7 +254,7 @@ class Exchange(HTTPConnection):
     def finish(self) -> None:
         """End the answer.
 
-        :raises HTTPOutputError: when it is less than ``Content-Length`` says.
+        :raises HTTPOutputError: when the body is shorter than ``Content-Length`` says.
         """
         wire = self._wire
         if wire is None:

@@ -1,4 +1,4 @@
-"""One timer for all connections that are new: most of them end before they need their own."""
+"""One timer for all new connections: most of them end before they need a timer of their own."""
 
 import asyncio
 import math
@@ -7,30 +7,30 @@ from typing import Protocol
 
 
 class Looker(Protocol):
-    """What has a deadline."""
+    """A connection with a deadline."""
 
     def look(self) -> None:
-        """Close if the deadline has come, else set a timer for it."""
+        """Act on the deadline if it has come, else set a timer for it."""
 
 
 class FirstLook:
-    """Looks at each connection once, so long after it was made, if it is open then.
+    """Looks at each connection once, some seconds after it was made, if it is still open.
 
-    A connection whose deadline is not before that needs no timer of its own until then. To set
+    Before that look, a connection needs no timer of its own if its deadline is later. To set
     and end one takes 4 % of a new connection's page.
 
-    :arg seconds: from when it was made; 0 for never.
+    :arg seconds: from a connection's start to the look; 0 for never.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        # On the loop's clock, the first one first. A dict would pass over all that have left it
-        # each time that it is asked for its first.
+        # When each look is due, on the loop's clock; the next one is first. To find its first item,
+        # a plain dict would step over all removed items, each time.
         self._due: OrderedDict[Looker, float] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, connection: Looker) -> float:
-        """Return when the connection will be looked at, on the loop's clock."""
+        """Add a connection; return when the look comes, on the loop's clock."""
         if not self._seconds:
             return math.inf
         loop = asyncio.get_running_loop()
@@ -40,7 +40,7 @@ class FirstLook:
         return due
 
     def discard(self, connection: Looker) -> None:
-        """Forget a connection, which may have been forgotten already."""
+        """Forget a connection, if it is not forgotten already."""
         self._due.pop(connection, None)
 
     def _look(self) -> None:

@@ -1,8 +1,8 @@
-"""What proxies say of a request: whose it is, and by which scheme it came.
+"""What proxies say about a request: the client's address, and the scheme.
 
-Proxies write it into ``X-Forwarded-For``, each adding the address that it was connected from, and
-into ``X-Forwarded-Proto``. Any client can write the same, so the headers are worth something only
-where a proxy that is trusted wrote them.
+Each proxy appends the address that connected to it to ``X-Forwarded-For``, and writes the scheme
+into ``X-Forwarded-Proto``. Any client can send the same headers, so the server believes them only
+from a trusted proxy.
 """
 
 import functools
@@ -12,41 +12,42 @@ from collections.abc import Sequence
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: An address as proxies write it: some add the port, and put IPv6 into brackets before it. A zone
-#: (``%eth0``) means something to the proxy's own machine alone.
+#: An address as proxies write it. Some add the port, and put an IPv6 address into brackets. A zone
+#: (``%eth0``) has a meaning only on the proxy's own machine, so it is not accepted.
 _ELEMENT = re.compile(
     r"(?P<v4>[0-9.]+)(:[0-9]{1,5})?|\[(?P<v6>[0-9A-Fa-f:.]+)\](:[0-9]{1,5})?|(?P<bare>[0-9A-Fa-f:.]+)"
 )
 
-#: Characters of the longest element; what is longer is not looked at.
+#: Characters of the longest element; a longer one counts as no address.
 _LONGEST = 53
 
 
 class TrustedProxies:
-    """Tells whom requests come from, beyond the proxies that are trusted.
+    """Finds the client behind the trusted proxies.
 
-    :arg networks: theirs. An IPv4 address that is mapped into IPv6 (RFC 4291, 2.5.5.2) counts as
-        IPv4.
+    :arg networks: the networks of the proxies. An IPv4 address that is mapped into IPv6 (RFC 4291,
+        2.5.5.2) counts as IPv4.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
         self._networks = networks
-        # Parsing an address takes 3 us, and a chain of proxies sends the same ones again.
+        # To parse an address takes 3 us, and proxies send the same addresses again and again.
         self._look = functools.lru_cache(maxsize=1024)(self._look_anew)
 
     def trusts(self, peer: str) -> bool:
-        """Tell whether a peer, by its address, is such a proxy."""
+        """Tell whether a peer's address is a trusted proxy's."""
         found = self._look(peer.partition("%")[0])
         return found is not None and found[1]
 
     def client(self, forwarded: str, peer: str) -> str:
-        """Return the last address of ``X-Forwarded-For`` that is no trusted proxy's.
+        """Return the last address in ``X-Forwarded-For`` that is not a trusted proxy's.
 
-        When all are, it is the first. What is left of something that is no address cannot be
-        trusted: then it is the address to the right of that, or the peer's.
+        If all addresses are trusted proxies', it returns the first one. Nothing to the left of a
+        malformed address can be trusted: then it returns the address to the right of the malformed
+        one, or the peer's if there is none.
 
         :arg forwarded: the header; several are joined by commas, in their order.
-        :arg peer: the address of a trusted proxy.
+        :arg peer: the address of a trusted proxy, which sent the header.
         """
         client = peer
         for element in reversed(forwarded.split(",")):
@@ -60,7 +61,7 @@ class TrustedProxies:
         return client
 
     def _look_anew(self, text: str) -> tuple[str, bool] | None:
-        """Return an address as it is usually written, and whether it is trusted."""
+        """Return an address in its usual form, and whether it is trusted; None for no address."""
         if not (match := _ELEMENT.fullmatch(text)):
             return None
         address: ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -76,10 +77,10 @@ class TrustedProxies:
 
 
 def scheme(forwarded: str, default: str) -> str:
-    """Return the last scheme of ``X-Forwarded-Proto``: that of the nearest proxy.
+    """Return the last scheme in ``X-Forwarded-Proto``, which the nearest proxy wrote.
 
     :arg forwarded: the header.
-    :arg default: what it is where that is neither ``http`` nor ``https``.
+    :arg default: the scheme to return if the last one is neither ``http`` nor ``https``.
     """
     last = forwarded.rpartition(",")[2].strip(" \t").lower()
     return last if last in ("http", "https") else default

@@ -1,6 +1,6 @@
-"""The head of a message: a request's is read, an answer's is written.
+"""Reads the heads of requests and writes the heads of answers.
 
-The request line is read with Tornado's own grammar, the headers by llhttp, through httptools.
+Tornado's own grammar reads the request line. llhttp reads the headers, through httptools.
 """
 
 import functools
@@ -20,20 +20,20 @@ from http1.headers import ByName, as_lines, end_lines
 from http1.input import TooLarge
 from http1.tornado_internals import AnswerHeaders, CheckedHeaders, by_name, normalize_name
 
-#: uri-host and port (RFC 9110, 7.2; RFC 3986, 3.2.2). Tornado takes some that are none.
+#: uri-host and port (RFC 9110, 7.2; RFC 3986, 3.2.2). Tornado accepts some other texts too.
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|([\w.~!$&'()*+,;=-]|%[0-9a-f]{2})*)(:[0-9]*)?", re.I | re.A)
 
-#: Headers that a request may have, and bytes of a host and of a header's name. They bound what a
-#: request takes while it is answered, and what caches of names and hosts take: Tornado keeps a
-#: thousand names.
+#: How many headers a request may have, and how many bytes a host and a header's name may have. They
+#: bound the memory of a request and of the caches of names and hosts: Tornado keeps a thousand
+#: names.
 MAX_FIELDS = 128
 MAX_HOST = 300
 MAX_NAME = 128
 
-#: Bytes of the longest method there is, by far.
+#: Bytes that a method may have: far more than the longest known method has.
 MAX_METHOD = 64
 
-#: What each answer begins with (RFC 9112, 4).
+#: The bytes that each answer begins with (RFC 9112, 4).
 VERSION = b"HTTP/1.1 "
 
 #: Bytes of the longest head that is cached.
@@ -46,10 +46,10 @@ _ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)(.*)", re.I)
 class Head:
     """The head of a request.
 
-    :arg line: the request line, its target in origin form where it can be (RFC 9112, 3.2.2).
+    :arg line: the request line; its target is in origin form where possible (RFC 9112, 3.2.2).
     :arg fields: the values of each header.
-    :arg has_body: whether a body follows, if perhaps an empty one (6.3).
-    :arg is_last: whether nothing may be read after the request (9.3 and 6.1).
+    :arg has_body: whether a body follows, which may be empty (6.3).
+    :arg is_last: whether the connection ends after the request (9.3 and 6.1).
     """
 
     line: RequestStartLine
@@ -58,15 +58,15 @@ class Head:
     is_last: bool
 
     def headers(self) -> HTTPHeaders:
-        """Return the headers, for one request to keep."""
+        """Return a copy of the headers, for one request."""
         return CheckedHeaders(self.fields.copy())
 
 
 def parse_head(head: bytes) -> Head:
     """Read the head of a request (RFC 9112, 3 and 5).
 
-    :arg head: to its end, the empty line.
-    :raises HTTPInputError: when it is malformed.
+    :arg head: the whole head, with the empty line at its end.
+    :raises HTTPInputError: when the head is malformed.
     """
     return _parse_cached(head) if len(head) <= MAX_CACHED else _parse(head)
 
@@ -78,7 +78,7 @@ def _parse(head: bytes) -> Head:
     headers = CheckedHeaders(fields)
     _check_host(headers)
     line = _in_origin_form(line, headers)
-    is_chunked = is_transfer_encoding_chunked(headers)  # refuses every other encoding
+    is_chunked = is_transfer_encoding_chunked(headers)  # raises for any other encoding
     has_body = is_chunked or "Content-Length" in headers
     return Head(line, fields, has_body, _is_last(line.version, headers))
 
@@ -95,7 +95,7 @@ def _parse_line(line: bytes) -> RequestStartLine:
 
 
 class _Fields:
-    """What llhttp finds: the values by name. It has checked both, so Tornado need not."""
+    """The headers that llhttp finds. llhttp checks names and values, so Tornado need not."""
 
     def __init__(self) -> None:
         self.by_name: ByName = {}
@@ -110,7 +110,7 @@ class _Fields:
 
 
 def _parse_headers(lines: bytes) -> ByName:
-    if lines.count(b"\r\n") > MAX_FIELDS + 2:  # the line's own end, and the head's
+    if lines.count(b"\r\n") > MAX_FIELDS + 2:  # the ends of the request line and of the head
         raise TooLarge(f"more than {MAX_FIELDS} headers")
     fields = _Fields()
     feed(fields_parser(fields), lines)
@@ -126,7 +126,7 @@ def _check_host(headers: HTTPHeaders) -> None:
 
 
 def _in_origin_form(line: RequestStartLine, headers: HTTPHeaders) -> RequestStartLine:
-    """Take the host out of the target, where it beats the header (RFC 9112, 3.2.2)."""
+    """Move the host from the target to the header, which it overrides (RFC 9112, 3.2.2)."""
     if line.path.startswith("/") or not (target := _ABSOLUTE_FORM.fullmatch(line.path)):
         return line
     host, path = target.groups()
@@ -150,7 +150,9 @@ def _is_last(version: str, headers: HTTPHeaders) -> bool:
 def format_head(code: int, reason: str, headers: HTTPHeaders) -> bytes:
     """Write the head of an answer (RFC 9112, 4 and 5).
 
-    :raises ValueError: when a line end in it would end it, or begin another header.
+    :arg code: the status.
+    :arg reason: the status's reason phrase.
+    :raises ValueError: when a header or the reason has a line end.
     """
     status = f"HTTP/1.1 {code} {reason}"
     if isinstance(headers, AnswerHeaders):

@@ -1,6 +1,6 @@
-"""Header lines as text, and headers that many answers have alike."""
+"""Header lines as text, and headers that many answers share."""
 
-#: The values of each name, which is written as HTTP does: ``Content-Type``.
+#: The values of each name; names are in HTTP's usual form, such as ``Content-Type``.
 ByName = dict[str, list[str]]
 
 
@@ -12,7 +12,7 @@ def as_lines(by_name: ByName) -> list[str]:
 def end_lines(lines: list[str]) -> str:
     """Join the lines of a head.
 
-    :raises ValueError: when there is a line end in one, which would be two.
+    :raises ValueError: when a line has a line end in it.
     """
     text = "\r\n".join([*lines, ""])
     if not text.count("\r") == text.count("\n") == len(lines):
@@ -22,10 +22,10 @@ def end_lines(lines: list[str]) -> str:
 
 
 class CommonHeaders:
-    """Headers that many answers have alike, written down once.
+    """Headers that many answers share; their lines are written once.
 
-    :arg by_name: is not changed.
-    :raises ValueError: when a line end in one would end it, or begin another.
+    :arg by_name: the headers; nobody may change them afterwards.
+    :raises ValueError: when a header has a line end in it.
     """
 
     def __init__(self, by_name: ByName) -> None:

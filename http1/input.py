@@ -1,4 +1,4 @@
-"""What a client has sent and nobody has read yet."""
+"""The bytes that a client has sent and that nobody has read yet."""
 
 from tornado.httputil import HTTPInputError
 
@@ -6,52 +6,52 @@ from http1.beginning import Beginning
 
 
 class TooLarge(HTTPInputError):
-    """A head is larger than may be."""
+    """A head is larger than allowed."""
 
 
 class Input:
-    """Keeps what has arrived until it is read.
+    """Keeps the bytes that have arrived until somebody reads them.
 
-    :arg max_head_size: bytes of a request's head, with empty lines before it.
+    :arg max_head_size: bytes of a request's head, with the empty lines before it.
     """
 
     def __init__(self, max_head_size: int) -> None:
         self.data = b""
         self.at = 0
-        """Where in the data it goes on."""
+        """Where the unread bytes begin in the data."""
         self._max_head_size = max_head_size
         self._blank = 0  # bytes of empty lines before the head
-        self._searched = 0  # bytes of the head in which its end is not
+        self._searched = 0  # bytes of the head that were searched for its end
         self._beginning: Beginning | None = None
 
     @property
     def is_empty(self) -> bool:
-        """Whether all has been read."""
+        """Whether all bytes have been read."""
         return self.at == len(self.data)
 
     @property
     def unread(self) -> bytes:
-        """What has not been read."""
+        """The unread bytes."""
         return self.data[self.at :]
 
     def add(self, data: bytes) -> None:
-        """Keep what has arrived, too."""
+        """Keep bytes that have arrived, after the unread ones."""
         if self.at < len(self.data):
             data = self.data[self.at :] + data
         self.data, self.at = data, 0
 
     def clear(self) -> None:
-        """Forget all of it."""
+        """Forget all bytes."""
         self.data, self.at = b"", 0
 
     def read_head(self) -> bytes | None:
-        """Return the head of the next request; None when it is not whole.
+        """Return the head of the next request; None when it is not complete.
 
-        :raises TooLarge: when it is too large.
-        :raises HTTPInputError: when it cannot become a head any more.
+        :raises TooLarge: when the head is too large.
+        :raises HTTPInputError: when the bytes cannot become a head any more.
         """
         data = self.data
-        while data.startswith(b"\r\n", self.at):  # is ignored (RFC 9112, 2.2)
+        while data.startswith(b"\r\n", self.at):  # ignore empty lines (RFC 9112, 2.2)
             self.at += 2
             self._blank += 2
         begin = self.at

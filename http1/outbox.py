@@ -1,23 +1,25 @@
-"""Answers leave together at the end of a turn of the event loop, where there are many in a turn."""
+"""Sends answers together at the end of a turn of the event loop, if a turn has many answers."""
 
 import asyncio
 
-#: Answers in a turn of the loop, on average over some `TURNS`, from which on they leave together.
+#: From so many answers in a turn of the loop on, they leave together. The number of answers is an
+#: average over about `TURNS` turns.
 MANY, TURNS = 10, 16
 
-#: Bytes of an answer that may wait, and so never fill what a connection keeps for its client.
+#: Bytes of the largest answer that may wait for the turn's end. It never fills the buffer that a
+#: connection has for its client.
 SMALL = 1024
 
 
 class Outbox:
-    """Sends whole answers: at once, or together at the end of the turn where there are many.
+    """Sends whole answers at once, or together at the end of the turn if there are many.
 
-    The first answer of a turn wakes a client that waits, and so may each of the others, as they
-    come more slowly than a client nearby reads them. Together they wake it once: 1.10 times the
-    pages with 64 connections, 1.18 times with 512. Where there are few they are sent at once: to
-    wait for the end of the turn costs 8 connections an eighth of their pages.
+    The first answer of a turn wakes a waiting client process. Each later answer may wake it again,
+    because a client nearby reads answers faster than the server makes them. Together they wake it
+    once: 1.10 times the pages with 64 connections, 1.18 times with 512. Few answers leave at once:
+    to wait for the end of the turn costs 8 connections an eighth of their pages.
 
-    :arg usual: answers in a turn, to begin with.
+    :arg usual: the average number of answers in a turn, to begin with.
     """
 
     def __init__(self, usual: float = 0.0) -> None:
@@ -26,9 +28,10 @@ class Outbox:
         self._usual = usual
 
     def send(self, client: asyncio.WriteTransport, answer: bytes) -> None:
-        """Send a whole answer in this turn of the loop, or at its end.
+        """Send a whole answer now, or at the end of this turn of the loop.
 
-        :arg answer: not more than `SMALL`, to a client that has read all that was sent before.
+        :arg client: has no unsent bytes.
+        :arg answer: at most `SMALL` bytes.
         """
         if not self._answers:
             asyncio.get_running_loop().call_soon(self._end_turn)
@@ -44,7 +47,7 @@ class Outbox:
         self.flush()
 
     def flush(self) -> None:
-        """Send what waits: before anything else is done to a client that it may be for."""
+        """Send the waiting answers. Call it before you send a client anything else, or close it."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             for client, answer in waiting:

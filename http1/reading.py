@@ -1,4 +1,4 @@
-"""Reading requests: step by step, one after the other, each handed to the application."""
+"""Reads requests step by step, one after the other, and hands each to the application."""
 
 import asyncio
 import socket
@@ -24,17 +24,17 @@ from http1.tornado_internals import GzipMessageDelegate
 
 @dataclass(frozen=True)
 class Limits:
-    """What a connection may take.
+    """The limits of a connection.
 
-    :arg parameters: Tornado's own; their ``header_timeout`` is the seconds that a connection
-        may be idle.
-    :arg max_body_size: bytes.
-    :arg header_timeout: seconds for a request's headers, from their first byte on; when None,
-        they have to be there before the connection has been idle for too long.
-    :arg write_timeout: seconds in which a client has to read some of what is sent, when more waits
-        than the connection keeps for it; as long as it may be idle when None.
-    :arg refusal: writes the answers that the server gives without the application; when None, they
-        are bare status lines.
+    :arg parameters: Tornado's own parameters. Their ``header_timeout`` is the seconds that a
+        connection may be idle.
+    :arg max_body_size: bytes of a request's body.
+    :arg header_timeout: seconds for a request's headers, from their first byte on. None: the whole
+        head must arrive before the idle time is over.
+    :arg write_timeout: seconds in which a client must read some bytes when its buffer of unsent
+        bytes is full. None: the idle time.
+    :arg refusal: writes the answers that the server gives without the application. None: these
+        answers are bare status lines.
     """
 
     parameters: HTTP1ConnectionParameters
@@ -47,8 +47,9 @@ class Limits:
 class RequestReader(ClientStream):
     """Reads one request after the other.
 
-    :arg limits: what the client may take.
-    :arg outbox: see `ClientStream`, as for the others.
+    :arg limits: the client's limits.
+
+    `ClientStream` describes the other arguments.
     """
 
     def __init__(
@@ -57,28 +58,28 @@ class RequestReader(ClientStream):
         idle_timeout = limits.parameters.header_timeout
         super().__init__(outbox, first_look, sock, limits.write_timeout or idle_timeout)
         self.seconds = idle_timeout or 0.0
-        self.deadline = self.loop.time() + self.seconds  # that of an idle one
+        self.deadline = self.loop.time() + self.seconds  # the deadline of an idle connection
         self.limits = limits
         self.input = Input(limits.parameters.max_header_size)
-        self.held = False  # the application lets us wait
+        self.held = False  # reading waits for the application
         self.expect_request()
 
-    # What is done with a request, and with what is none.
+    # What a subclass does with a request, and with a bad one.
 
     @abstractmethod
     def start_request(self, head: Head) -> tuple[Exchange, HTTPMessageDelegate]:
-        """Return a new request, and what the application takes it with."""
+        """Return a new exchange, and the application's delegate for it."""
 
     @abstractmethod
     def refuse(self, status: int, what: str, why: object) -> None:
-        """Answer without the application, and end."""
+        """Answer with an error, without the application, and end."""
 
     @abstractmethod
     def end(self) -> None:
-        """Send what is written, and close."""
+        """Send what the application has written, and close."""
 
     def expect_request(self) -> None:
-        """Begin anew: these are a request's own, in the order in which they come to be."""
+        """Reset the state that belongs to one request."""
         self._step: Callable[[RequestReader], bool] = RequestReader._read_head
         self._is_late = False  # its head has begun to arrive, and has a deadline
         self.exchange: Exchange | None = None
@@ -90,13 +91,13 @@ class RequestReader(ClientStream):
         """Wait for a request, for as long as a connection may be idle."""
         self.expect_progress(self.limits.parameters.header_timeout)
 
-    # Reading: a step does one thing with what has arrived, tells whether there may be more to
-    # do, and names the next one. They stand in the order of a request.
+    # Reading. A step does one thing with the bytes that have arrived, sets the next step, and
+    # returns whether the next step may have something to do. The steps stand in a request's order.
 
     def read_on(self, waited_for: "asyncio.Future[None] | None" = None) -> None:
-        """Take as many steps as what has arrived allows.
+        """Take as many steps as the bytes that have arrived allow.
 
-        :arg waited_for: what the application has let us wait for.
+        :arg waited_for: the application's future, which is done now; None for none.
         """
         try:
             if waited_for is not None:
@@ -119,7 +120,7 @@ class RequestReader(ClientStream):
             self.end()
 
     def pace_reading(self) -> None:
-        """Read no more of a client while what was read waits for its turn."""
+        """Stop reading from the client while earlier bytes wait for their turn."""
         must_wait = self.held and self.input.at < len(self.input.data)
         if must_wait != self.reading_paused and self.transport is not None:
             self.reading_paused = must_wait
@@ -181,7 +182,7 @@ class RequestReader(ClientStream):
         return self.body is not None and (self.body.is_whole or end > begun)
 
     def _hand_over(self) -> bool:
-        """Tell the application that it has the whole request; its answer is waited for."""
+        """Tell the application that it has the whole request, and wait for its answer."""
         assert self.delegate is not None
         if self.body is not None:
             self.body = None
@@ -200,7 +201,10 @@ class RequestReader(ClientStream):
             gen.convert_yielded(awaitable).add_done_callback(self.go_on)
 
     def go_on(self, waited_for: "asyncio.Future[None] | None" = None) -> None:
-        """Read on, now that nothing has to be waited for."""
+        """Read on: the wait is over.
+
+        :arg waited_for: see `read_on`.
+        """
         if self.transport is not None and not self.closing:
             self.held = False
             self.read_on(waited_for)

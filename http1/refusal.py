@@ -7,22 +7,23 @@ from http.client import responses
 
 from tornado.httputil import format_timestamp
 
-#: Writes such an answer: its status, what was wrong, and the client's Accept, or "", make its
-#: headers and its body.
+#: Writes such an answer. It takes the status, what was wrong, and the client's Accept header or "".
+#: It returns the headers and the body.
 Form = Callable[[int, str, str], tuple[Mapping[str, str], bytes]]
 
 _ACCEPT = re.compile(rb"\r\naccept:[ \t]*([^\r\n]*)\r\n", re.I)
 
-#: Characters of what was wrong, which may have bytes of the client's in it.
+#: Characters of what was wrong. The text may quote the client, so it is cut.
 _LONGEST = 200
 
 
 def refusal(status: int, why: str, accept: str, form: Form | None) -> bytes:
     """Return the last answer of a connection.
 
+    :arg status: the answer's status.
     :arg why: what was wrong.
-    :arg accept: the client's Accept header.
-    :arg form: writes it; None for a bare status line, as Tornado sends it.
+    :arg accept: the client's Accept header; "" for none.
+    :arg form: writes the answer; None for a bare status line, as Tornado sends it.
     """
     line = f"HTTP/1.1 {status} {responses[status]}\r\n"
     if form is None:
@@ -40,6 +41,6 @@ def refusal(status: int, why: str, accept: str, form: Form | None) -> bytes:
 
 
 def accept_in(head: bytes) -> str:
-    """Return the Accept header of a head that may be malformed, or not whole; "" for none."""
+    """Return the Accept header of a head; "" for none. The head may be malformed or incomplete."""
     found = _ACCEPT.search(head)
     return found[1].decode("latin1") if found else ""

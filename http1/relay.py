@@ -1,4 +1,4 @@
-"""A connection that is given away, to speak another protocol than HTTP on it."""
+"""Gives a client's connection away, for a protocol other than HTTP."""
 
 import asyncio
 import socket
@@ -8,14 +8,14 @@ from tornado.iostream import IOStream
 
 
 def hand_over(client: asyncio.Transport, read_ahead: bytes) -> tuple[IOStream, asyncio.Task[None]]:
-    """Give a client's connection away as the stream that Tornado's handlers expect.
+    """Give a client's connection away, as a stream that Tornado's handlers expect.
 
-    The stream is one end of a pair of sockets and the client has the other, so that TLS, what is
-    being sent and what was read ahead are as they should be.
+    The stream is one end of a pair of sockets. A relay copies bytes between the other end and the
+    client, so TLS goes on, and neither unsent bytes nor bytes that were read ahead are lost.
 
-    :arg client: whose reading is paused.
-    :arg read_ahead: what was received from it already.
-    :return: the stream, and the task that connects it; it has to be kept until it is done.
+    :arg client: the client's transport; its reading is paused.
+    :arg read_ahead: the bytes that were received from the client already.
+    :return: the stream, and the task that connects it. Keep the task until it is done.
     """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
@@ -35,7 +35,10 @@ async def _connect(client: asyncio.Transport, ours: socket.socket, read_ahead: b
 
 
 class _Relay(asyncio.Protocol):
-    """Sends what one transport receives on another, as fast as that one takes it."""
+    """Sends the bytes that one transport receives on another one, as fast as that one takes them.
+
+    :arg to: the transport that sends.
+    """
 
     def __init__(self, to: asyncio.Transport) -> None:
         self._to = to

@@ -1,8 +1,8 @@
-"""The server: it accepts connections, keeps account of them, and drains.
+"""The server: it accepts connections, keeps a list of them, and drains.
 
-It takes the options and has the methods of `tornado.httpserver.HTTPServer`. Beyond Tornado's, it
-drains, gives a request's headers a deadline of their own, makes room for new connections, and
-accepts for sibling processes.
+It has the options and the methods of `tornado.httpserver.HTTPServer`. Unlike Tornado's server, it
+drains, has a deadline for a request's headers, makes room for new connections, and accepts
+connections for sibling processes.
 """
 
 import asyncio
@@ -32,29 +32,30 @@ from http1.reading import Limits
 from http1.refusal import Form
 from http1.tornado_internals import RequestContext, ServerHooks
 
-#: Seconds that listening goes on, and then that idle connections stay open: what a client or a
-#: balancer sends before it has heard of the stop is read and answered.
+#: Seconds of each of two pauses when the server stops: it goes on listening, and then it keeps idle
+#: connections open. So it still answers a client or balancer that does not know of the stop yet.
 DRAIN_PAUSE = 0.1
 
-#: Seconds between two looks at the sockets of siblings, and connections that are accepted at each.
+#: Seconds between two looks at the siblings' sockets, and how many connections to accept at each.
 SIBLINGS_EVERY = 0.1
 MAX_PER_LOOK = 128
 
-#: Of the connections, one in so many is closed at once to make room, and no more than so many: to
-#: look for the idle ones takes 5 ms where there are 20,000, and to close each a little more.
+#: To make room, the server closes one in `SHARE_CLOSED` connections at once, but at most
+#: `MAX_CLOSED`. To look for idle ones among 20,000 connections takes 5 ms, and to close each takes
+#: a little more.
 SHARE_CLOSED = 16
 MAX_CLOSED = 64
 
-#: Seconds that a connection stays whoever else waits: it has just come, and is about to ask.
+#: Seconds that an idle connection stays open in any case: a new client is about to send a request.
 LEAST_IDLE = 0.1
 
-#: Seconds that one stays whose client is waited for in the midst of a request, or of an answer.
+#: Seconds that a connection stays open in any case in the middle of a request or of an answer.
 LEAST_STALLED = 1.0
 
-#: Seconds from one handshake of TLS that fails to the next that is a warning: anybody can fail.
+#: Seconds between two warnings of failed TLS handshakes: any client can make a handshake fail.
 TLS_WARNINGS_EVERY = 60.0
 
-#: Bytes of a body that Tornado takes when it is given no limit.
+#: Bytes of a body that Tornado accepts when nobody sets a limit.
 MAX_BODY_SIZE = 100 * 1024 * 1024
 
 log = logging.getLogger("http1")
@@ -64,20 +65,20 @@ class HTTPServer(ServerHooks):
     """Serves a Tornado application, as `tornado.httpserver.HTTPServer` does.
 
     :arg header_timeout: seconds for a request's headers, from their first byte on, and for the
-        handshake of TLS; as long as a connection may be idle when None.
-    :arg write_timeout: seconds in which a client has to read some of what is sent; the same when
-        None.
-    :arg max_connections: how many may be open. When there are as many, or no descriptors for more,
-        those that have been idle for longest are closed.
+        TLS handshake. None: the idle time.
+    :arg write_timeout: seconds in which a client must read some of the unsent bytes. None: the
+        idle time.
+    :arg max_connections: how many connections may be open; None for any number. When there are so
+        many, or no free descriptors, the server closes those that have been idle for longest.
     :arg refusal: writes the answers that the server gives without the application; see `Limits`.
-    :arg trusted_proxies: the networks of the proxies whose ``X-Forwarded-For`` and
-        ``X-Forwarded-Proto`` are believed, and of no others. It takes the place of Tornado's
+    :arg trusted_proxies: networks. The server believes ``X-Forwarded-For`` and
+        ``X-Forwarded-Proto`` from proxies in these networks alone. It replaces Tornado's
         ``xheaders``, which believes everybody.
-    :arg draining: from when it is set, each connection ends with its next answer. `drain` sets it.
-        An event of the server's own when None.
+    :arg draining: once it is set, each connection ends with its next answer. `drain` sets it.
+        None: the server makes its own event.
 
-    The other arguments are Tornado's. As with Tornado's, another `ssl.SSLContext` may be set as
-    ``ssl_options`` while it serves: for the connections to come.
+    The other arguments are Tornado's. While the server runs, ``ssl_options`` may be set to another
+    `ssl.SSLContext`, as with Tornado's server. New connections then use this context.
     """
 
     def initialize(
@@ -91,7 +92,7 @@ class HTTPServer(ServerHooks):
         draining: asyncio.Event | None = None,
         **kwargs: Any,
     ) -> None:
-        """Take the arguments; Tornado's way of constructing."""
+        """Take the arguments. Tornado's servers have this in place of `__init__`."""
         super().initialize(*args, **kwargs)
         self._proxies = TrustedProxies(trusted_proxies) if trusted_proxies else None
         self.xheaders = self.xheaders or bool(trusted_proxies)
@@ -104,7 +105,7 @@ class HTTPServer(ServerHooks):
             write_timeout=write_timeout,
             refusal=refusal,
         )
-        if self.ssl_options is not None:  # once, as a dict names files
+        if self.ssl_options is not None:  # a dict names files; read them only once
             self.ssl_options = ssl_options_to_context(self.ssl_options, server_side=True)
         self._handshake_timeout = header_timeout or self._idle_timeout
         self._warn_of_tls_at = 0.0  # on the loop's clock
@@ -122,11 +123,17 @@ class HTTPServer(ServerHooks):
         """How many connections were closed since the start."""
 
     def accept_from(self, listening: socket.socket) -> Callable[[], None]:
-        """Accept what comes on a socket; what is returned ends that."""
+        """Accept connections from a listening socket.
+
+        :return: a function that ends the accepting.
+        """
         return self._acceptor.add(listening)
 
     def handle_connection(self, connection: socket.socket, address: Any) -> None:
-        """Take a connection that was accepted."""
+        """Take an accepted connection.
+
+        :arg address: the client's, as `socket.accept` gives it.
+        """
         context = RequestContext(
             SimpleNamespace(socket=connection),
             address,
@@ -161,11 +168,11 @@ class HTTPServer(ServerHooks):
             if self.ssl_options is not None:
                 seconds = await _wait_for_first_byte(sock, self._handshake_timeout)
                 tls = {"ssl": self.ssl_options, "ssl_handshake_timeout": seconds}
-                # A client answers the close when it has read all that was sent before.
+                # A client answers the close after it has read all bytes sent before.
                 tls["ssl_shutdown_timeout"] = self._limits.write_timeout or self._idle_timeout
             await loop.connect_accepted_socket(lambda: connection, sock, **tls)
         except BaseException as error:
-            error.__traceback__ = None  # asyncio's frames in it would keep the connection
+            error.__traceback__ = None  # its frames, asyncio's, would keep the connection in memory
             self.on_close(connection)
             sock.close()
             if isinstance(error, ssl.SSLError):
@@ -184,14 +191,15 @@ class HTTPServer(ServerHooks):
 
     @property
     def is_full(self) -> bool:
-        """Whether as many connections are open as may be."""
+        """Whether as many connections are open as allowed."""
         return len(self._open) >= self._max_connections
 
     def make_room(self) -> None:
-        """Close the connections that have been idle for longest, some of them at once.
+        """Close some connections, first those that have been idle for longest.
 
-        Where none can be, those whose clients are waited for: to send the rest of a request, or to
-        read some of an answer; else some whose clients have sent requests ahead.
+        If it can close none, close those whose clients have been slow for longest, in sending the
+        rest of a request or in reading an answer. If there are none of these, end some whose
+        clients have sent requests ahead.
         """
         now = asyncio.get_running_loop().time()
         most = min(MAX_CLOSED, len(self._open) // SHARE_CLOSED + 1)
@@ -242,11 +250,12 @@ class HTTPServer(ServerHooks):
             self._none_open.set()
 
     async def accept_for_siblings(self, sockets: Sequence[socket.socket]) -> None:
-        """Accept what other processes on the same port leave waiting, until it is cancelled.
+        """Accept connections that sibling processes on the same port do not accept.
 
-        A process that hangs keeps its share of the connections in the queue of its own socket.
+        A process that hangs leaves its share of the connections in the queue of its own socket.
+        This runs until it is cancelled.
 
-        :arg sockets: theirs, listening; closed in the end.
+        :arg sockets: the siblings' listening sockets. They are closed at the end.
         """
         try:
             while sockets:
@@ -259,18 +268,18 @@ class HTTPServer(ServerHooks):
                 listening.close()
 
     def stop(self) -> None:
-        """Stop listening. Clients that are in the queue are let in: closing would cut them off."""
-        self._max_connections = math.inf  # as far as there are descriptors
+        """Stop listening; first accept all clients in the queue, which a close would cut off."""
+        self._max_connections = math.inf  # only descriptors limit it now
         for listening in self.listening_sockets:
             self._accept(listening, socket.SOMAXCONN)
         super().stop()
 
     def _accept(self, listening: socket.socket, most: int) -> None:
-        with contextlib.suppress(OSError):  # a sibling's socket that is closed, as one example
+        with contextlib.suppress(OSError):  # for example, a sibling has closed its socket
             self._acceptor.accept(listening, most)
 
     async def close_all_connections(self) -> None:
-        """Close every connection at once, and wait until they are closed."""
+        """Close every connection at once, and wait until all are closed."""
         opening = list(self._opening.values())
         for task in opening:
             task.cancel()
@@ -280,17 +289,17 @@ class HTTPServer(ServerHooks):
         await self._wait_until_none_is_open()
 
     async def drain(self, grace: float, delay: float = 0.0) -> None:
-        """Stop listening, let the requests in flight finish, close every connection.
+        """Stop listening, let the requests in flight finish, and close every connection.
 
-        :arg grace: seconds that the requests in flight get, from when listening stops.
-        :arg delay: seconds that listening goes on, each connection ending with its next answer,
-            while balancers learn that they are to send no more.
+        :arg grace: seconds that requests in flight have to finish, after listening has stopped.
+        :arg delay: seconds that the server goes on listening first, while balancers learn to send
+            it no more requests. Each connection ends with its next answer meanwhile.
         """
         self.draining.set()
         await asyncio.sleep(max(delay, DRAIN_PAUSE))
         self.stop()
         await asyncio.sleep(DRAIN_PAUSE)
-        for task in self._opening.values():  # a client that does not go on with its TLS handshake
+        for task in self._opening.values():  # clients that have not finished their TLS handshake
             task.cancel()
         for connection in list(self._open):
             connection.close_if_idle()
@@ -313,10 +322,14 @@ def _log_error(error: BaseException | None) -> None:
 
 
 async def _wait_for_first_byte(sock: socket.socket, seconds: float) -> float:
-    """Wait until a client has sent something; TLS takes 50 kB for each that may never do so.
+    """Wait until a client has sent something.
 
-    :arg seconds: until TimeoutError, which is an OSError.
-    :return: what is left of them.
+    Only then does TLS begin, which takes 50 kB for each client, also for one that sends nothing.
+
+    :arg seconds: how long to wait.
+    :return: the seconds that are left.
+    :raises TimeoutError: when the client sends nothing in time. It is an OSError.
+    :raises ConnectionAbortedError: when the client closes the connection.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds

@@ -1,4 +1,4 @@
-"""A client's stream of bytes: what is sent on it, how fast, and how it ends."""
+"""A client's stream of bytes: how the server sends on it, how fast, and how it closes it."""
 
 import asyncio
 import contextlib
@@ -12,25 +12,27 @@ from http1.deadline import Deadline
 from http1.first_look import FirstLook
 from http1.outbox import SMALL, Outbox
 
-#: Seconds of a lingering close: a client that still sends gets them to read its last answer.
-#: Closed at once, TCP would take the answer back (RFC 9112, 9.6).
+#: Seconds of a lingering close: a client that still sends has this time to read its last answer.
+#: If the server closed at once, TCP would reset the connection, and the client might lose the
+#: answer (RFC 9112, 9.6).
 LINGERING_CLOSE = 1.0
 
-#: Seconds in which an idle client may answer the close of TLS. Nothing is lost when it does not
-#: (RFC 8446, 6.1), and most do not: they look at the connection when they need it again.
+#: Seconds that an idle client has to answer the close of TLS. Nothing is lost if it does not answer
+#: (RFC 8446, 6.1). Most clients do not: they notice the close only when they need the connection.
 TLS_CLOSE = 0.1
 
-#: Bytes that are kept for a client that does not read, before the application has to wait.
+#: Unsent bytes that a client's buffer may have before the application has to wait.
 MAX_UNSENT = 16 * 1024
 
 
 class ClientStream(Deadline, asyncio.Protocol):
-    """Sends to a client, and closes, as Tornado's `.IOStream` does for applications.
+    """Sends to a client and closes, as Tornado's `.IOStream` does for applications.
 
-    :arg outbox: sends whole answers, those of all clients together where they are many.
+    :arg outbox: sends whole answers; when there are many, it sends those of all clients together.
     :arg first_look: see `Deadline`.
     :arg sock: the client's socket; the transport owns it.
-    :arg read_timeout: seconds in which a client has to read some of what is sent; None for ever.
+    :arg read_timeout: seconds in which a client must read some of the unsent bytes; None for no
+        limit.
     """
 
     def __init__(
@@ -42,19 +44,19 @@ class ClientStream(Deadline, asyncio.Protocol):
     ) -> None:
         super().__init__(first_look)
         self.socket: Any = sock
-        """The client's: what its certificate is asked of, with TLS."""
-        self._sock = sock  # also where that one becomes TLS
+        """The client's socket; with TLS, the TLS object, which knows the client's certificate."""
+        self._sock = sock  # the plain socket, also with TLS
         self.outbox = outbox
         self.read_timeout = read_timeout
         self.transport: asyncio.Transport | None = None
         self.half_closed = False
-        """Whether the client sends no more."""
+        """Whether the client has closed its side, so that it sends no more."""
         self.closing = False
-        """Whether nothing more is read; the last answer is on its way."""
+        """Whether the server reads nothing more, and only sends the last answer."""
         self.reading_paused = False
         self.seconds = 0.0
-        """That the client has for what it is waited for."""
-        self._unsent = 0  # bytes, when these began
+        """How long the client has for its next progress."""
+        self._unsent = 0  # unsent bytes when these seconds began
         self.write_waiters: list[asyncio.Future[None]] | None = None
         self._writable: asyncio.Future[None] = self.loop.create_future()
         self._writable.set_result(None)
@@ -62,20 +64,20 @@ class ClientStream(Deadline, asyncio.Protocol):
     # The client comes and goes.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, unless it was closed before."""
+        """Begin, unless `close` was called before."""
         self.transport = cast(asyncio.Transport, transport)
         if self.closing:
             self.close()
             return
         if (tls := transport.get_extra_info("ssl_object")) is not None:
             self.socket = tls
-            limit: Any = transport  # asyncio's has it without saying so
+            limit: Any = transport  # with TLS it has the method, which its type leaves out
             limit.set_read_buffer_limits(MAX_UNREAD)
         self.transport.set_write_buffer_limits(MAX_UNSENT)
         self.begin_looking()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits for something to be sent, and keep nothing."""
+        """Fail all futures of writes, and drop all references."""
         self.transport = None
         self.socket = self._sock
         self.stop_looking()
@@ -84,12 +86,12 @@ class ClientStream(Deadline, asyncio.Protocol):
         self.write_waiters = None
 
     def close(self) -> None:
-        """Close it at once, whatever is under way."""
+        """Close the connection at once, whatever is under way."""
         self.outbox.flush()
         if self.transport is not None:
             self.transport.abort()
         else:
-            self.closing = True  # as soon as it is made
+            self.closing = True  # `connection_made` closes it
 
     def closed(self) -> bool:
         """Tell whether nothing can be sent any more."""
@@ -97,9 +99,9 @@ class ClientStream(Deadline, asyncio.Protocol):
 
     @property
     def client_has_gone(self) -> bool:
-        """Whether nobody is there to read an answer.
+        """Whether nobody can read an answer any more.
 
-        The event loop tells, but for a client that it does not read from: there the system does.
+        The event loop knows it if it reads from the client. If it does not, the system knows it.
         """
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -107,20 +109,20 @@ class ClientStream(Deadline, asyncio.Protocol):
         if not self.half_closed and not self.reading_paused:
             return False
         if self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.close()  # to ask takes the error away
+            self.close()  # the question has cleared the error, so the loop will not see it
         return self.closed()
 
     def has_unread(self) -> bool:
-        """Tell whether something has arrived that is not read yet: a request, as like as not."""
+        """Tell whether unread bytes have arrived, probably a request."""
         try:
-            self._sock.setblocking(False)  # the event loop may not have come to it
+            self._sock.setblocking(False)  # the event loop may not have done it yet
             return bool(self._sock.recv(1, socket.MSG_PEEK))
-        except OSError:  # nothing has, or the client is gone
+        except OSError:  # nothing has arrived, or the client has gone
             return False
 
     @property
     def open_transport(self) -> asyncio.Transport:
-        """The transport, of a connection that is made and not lost."""
+        """The transport. The connection must be made and not lost."""
         assert self.transport is not None
         return self.transport
 
@@ -142,7 +144,10 @@ class ClientStream(Deadline, asyncio.Protocol):
         return waiter
 
     def write_whole(self, answer: bytes) -> "asyncio.Future[None]":
-        """Send a whole answer, perhaps at the end of this turn of the loop."""
+        """Send a whole answer, now or at the end of this turn of the loop.
+
+        :return: done when more may be sent.
+        """
         transport = self.transport
         if (
             transport is None
@@ -155,7 +160,7 @@ class ClientStream(Deadline, asyncio.Protocol):
         return self._writable
 
     def pause_writing(self) -> None:
-        """Let the application wait for the client."""
+        """Let the application wait until the client has read more."""
         self.write_waiters = []
 
     def resume_writing(self) -> None:
@@ -167,10 +172,13 @@ class ClientStream(Deadline, asyncio.Protocol):
         if self.closing and not self.closed():
             self.expect_progress(LINGERING_CLOSE)
 
-    # What it has time for.
+    # The client's time.
 
     def expect_progress(self, seconds: float | None) -> None:
-        """Set the deadline, which is put off whenever the client has read some until then."""
+        """Set the deadline. When it comes, `client_reads` may put it off.
+
+        :arg seconds: from now; None for no deadline.
+        """
         self.set_deadline(seconds)
         self.seconds = seconds or 0.0
         transport = self.transport
@@ -178,11 +186,11 @@ class ClientStream(Deadline, asyncio.Protocol):
 
     @property
     def waits_since(self) -> float:
-        """Since when the client is waited for, on the loop's clock, where it has a deadline."""
+        """Since when the server waits for the client, on the loop's clock, if it has a deadline."""
         return self.deadline - self.seconds
 
     def client_reads(self) -> bool:
-        """Tell whether the client has read some, if slowly; then it has as long again."""
+        """Tell whether the client has read some bytes; if so, give it the same time again."""
         is_read = self.open_transport.get_write_buffer_size() < self._unsent
         if is_read:
             self.expect_progress(self.seconds)
@@ -191,7 +199,7 @@ class ClientStream(Deadline, asyncio.Protocol):
     # Ending.
 
     def close_at_ease(self) -> None:
-        """Close it when what was written is sent; over TLS, say so (RFC 9112, 9.8)."""
+        """Send the written bytes, then close; over TLS, announce the close (RFC 9112, 9.8)."""
         transport = self.open_transport
         self.outbox.flush()
         is_sent = not transport.get_write_buffer_size()
@@ -200,9 +208,9 @@ class ClientStream(Deadline, asyncio.Protocol):
             self.expect_progress(TLS_CLOSE)
 
     def close_lingering(self, is_all_read: bool) -> None:
-        """Send what is written, and close.
+        """Send the written bytes, then close, so that the client can read them (RFC 9112, 9.6).
 
-        :arg is_all_read: whether nothing may arrive any more that was not read.
+        :arg is_all_read: whether the client sends nothing more that the server has not read.
         """
         transport = self.open_transport
         self.outbox.flush()
@@ -213,15 +221,15 @@ class ClientStream(Deadline, asyncio.Protocol):
             return
         if self.reading_paused:
             transport.resume_reading()
-        with contextlib.suppress(OSError):  # the client has gone, of which reading tells
+        with contextlib.suppress(OSError):  # the client has gone; reading will notice it
             transport.write_eof()
-        transport.set_write_buffer_limits(0)  # to be told when all is sent
+        transport.set_write_buffer_limits(0)  # so `resume_writing` is called when all is sent
         if self.write_waiters is None:
             self.expect_progress(LINGERING_CLOSE)
 
 
 def failed(future: "asyncio.Future[None]") -> "asyncio.Future[None]":
-    """Make a future fail that nobody may be waiting for, and return it."""
+    """Let a future fail, without a complaint if nobody waits for it, and return it."""
     if not future.done():
         future.set_exception(StreamClosedError())
         future.exception()

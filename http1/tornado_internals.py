@@ -1,7 +1,7 @@
 """The private parts of Tornado that the package uses, each with its reason.
 
-No other module of the package reaches behind Tornado's public interface, so that a new version
-of it has to be checked against this page alone. ``tests/test_house.py`` names the version.
+No other module of the package uses Tornado's private parts. So when Tornado has a new version,
+only this module must be checked. ``tests/test_house.py`` names the version.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from tornado import httpserver, web
 
-# Takes what a request's body is decompressed by: ``HTTPServer(decompress_request=True)``.
+# Decompresses a request's body, for ``HTTPServer(decompress_request=True)``.
 from tornado.http1connection import _GzipMessageDelegate as GzipMessageDelegate
 from tornado.httputil import (
     HTTPConnection,
@@ -23,11 +23,11 @@ from tornado.httputil import (
     format_timestamp,
 )
 
-# The one form of a header's name by which headers are found.
+# Puts a header's name into the one form under which headers are stored.
 from tornado.httputil import _normalize_header as normalize_name
 from tornado.log import app_log
 
-# Hands a request to the handler that the rules name; what is not started eagerly goes its way.
+# Hands a request to the handler that the rules name, unless the handler starts eagerly.
 from tornado.routing import Rule
 from tornado.routing import _RoutingDelegate as RoutingDelegate
 
@@ -55,13 +55,13 @@ __all__ = [
 WITHOUT_CONTENT = frozenset((*range(100, 200), 204, 304))
 
 
-# Headers. Tornado checks each name and value that is added, and keeps both in private dicts.
+# Headers. Tornado checks each name and value that it adds, and keeps both in private dicts.
 
 
 class CheckedHeaders(HTTPHeaders):
     """Tornado's headers, taken as they are; it would check each anew: 9 % of a page.
 
-    :arg by_name: the lists may be shared, and are not changed.
+    :arg by_name: the headers. Others may share the lists: this class never changes a list.
     """
 
     def __init__(self, by_name: ByName) -> None:
@@ -69,7 +69,7 @@ class CheckedHeaders(HTTPHeaders):
         self._combined_cache = {}
 
     def add(self, name: str, value: str, **kwargs: Any) -> None:
-        """Add a value to those of a name."""
+        """Add a value to a name's values."""
         normal = normalize_name(name)
         if normal in self._as_list:
             self._as_list[normal] = self.get_list(normal)
@@ -97,8 +97,8 @@ class CheckedHeaders(HTTPHeaders):
 class AnswerHeaders(CheckedHeaders):
     """An answer's headers, most of them common ones, which are not written anew: 4 % of a page.
 
-    :arg common: those. When one of them is changed, all become the answer's own.
-    :arg own: the others.
+    :arg common: the common headers. When one of them changes, all become the answer's own.
+    :arg own: the other headers.
     """
 
     def __init__(self, common: CommonHeaders, own: ByName) -> None:
@@ -108,7 +108,7 @@ class AnswerHeaders(CheckedHeaders):
 
     @property
     def _as_list(self) -> ByName:  # type: ignore[override]
-        """All headers, for the methods that may change any."""
+        """All headers, for Tornado's methods, which may change them."""
         if self.common is not NONE:
             self.own = self.common.by_name | self.own
             self.common = NONE
@@ -130,20 +130,21 @@ class AnswerHeaders(CheckedHeaders):
 
 
 def by_name(headers: HTTPHeaders) -> ByName:
-    """Return the values of each name; Tornado's own way to them copies each."""
+    """Return the values of each name. Tornado's public way would copy each list."""
     return headers._as_list
 
 
-# Where a request comes from. Tornado keeps it with the connection, and asks before each request
-# what proxies say of it: ``HTTPServer(xheaders=True)``.
+# Where a request comes from. Tornado keeps that with the connection. With
+# ``HTTPServer(xheaders=True)``, it reads the proxies' headers before each request.
 
 
 class RequestContext(httpserver._HTTPRequestContext):
     """A client's address and scheme.
 
-    A client on a Unix socket is called ``unix``; Tornado's would be ``0.0.0.0``.
+    The address of a client on a Unix socket is ``unix``; Tornado's own would be ``0.0.0.0``.
 
-    :arg proxies: whose headers are believed, in place of anybody's; None for Tornado's own way.
+    :arg proxies: the proxies whose headers the server believes; None for Tornado's own way, which
+        believes everybody.
     """
 
     def __init__(self, *args: Any, proxies: TrustedProxies | None) -> None:
@@ -163,13 +164,13 @@ class RequestContext(httpserver._HTTPRequestContext):
                 self.protocol = scheme(said, self._orig_protocol)
 
 
-# Requests and handlers. Tornado prepares each for what only some need.
+# Requests and handlers. Tornado prepares each of them for things that only some need.
 
 
 class Request(HTTPServerRequest):
-    """A request whose time is taken by the monotonic clock.
+    """A request that takes its time by the monotonic clock.
 
-    Tornado takes it by that of the wall, by which it may be negative: the clock may be set.
+    Tornado uses the wall clock. Somebody may set that clock back, and then the time is negative.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -184,8 +185,8 @@ class Request(HTTPServerRequest):
 class PathRequest(Request):
     """A request whose target is a path alone.
 
-    Tornado would parse the query that there is none of, copy what it found, and check and take
-    apart the host, which is the same as the one before: 10 % of a page.
+    Tornado would parse and copy the query, although there is none, and would check and split the
+    host, although it is the same as in the last request: 10 % of a page.
 
     :raises HTTPInputError: when the host is malformed.
     """
@@ -221,19 +222,19 @@ def _host_name(host: str) -> str:
 
 
 class RequestHandler(web.RequestHandler):
-    """Tornado's handler, whose answers take fewer steps.
+    """Tornado's handler, but its answers take fewer steps.
 
-    An answer has no ETag, unless a subclass computes one, and no ``Server``, which would name
-    Tornado's version.
+    An answer has no ETag, unless a subclass computes one. It has no ``Server`` header, because that
+    would name Tornado's version.
     """
 
-    #: Headers of every answer of the handler, errors included, as HTTP writes their names.
+    #: Headers of every answer of the handler, also of errors. The names are in HTTP's usual form.
     HEADERS: ClassVar[Mapping[str, str]] = {}
 
     MAX_BODY_SIZE: ClassVar[int | None] = None
-    """Bytes of a request's body that may be, and are kept; None for as many as the server takes.
+    """Bytes that a request's body may have; None for the server's own limit.
 
-    With 0, one of any size that the server takes is passed over as it comes.
+    With 0, the server reads a body of any size up to its own limit, and drops it.
     """
 
     EAGER_START: ClassVar[bool] = False
@@ -241,10 +242,10 @@ class RequestHandler(web.RequestHandler):
 
     @property
     def client_has_gone(self) -> bool:
-        """Whether nobody is there to read the answer, as the client has reset or closed it.
+        """Whether nobody can read the answer: the client has closed or reset the connection.
 
-        A client that has closed its own side alone still reads (RFC 9112, 9.6). Tornado's own
-        server closes the connection of such a one, which then has gone.
+        A client that has closed only its own side still reads (RFC 9112, 9.6). Tornado's own server
+        closes the connection of such a client, so there this is true.
         """
         connection: Any = self.request.connection
         try:
@@ -253,7 +254,7 @@ class RequestHandler(web.RequestHandler):
             return bool(connection.stream.closed())
 
     def clear(self) -> None:
-        """Begin the answer, its common headers written down once a second.
+        """Begin the answer. Its common headers are written once a second.
 
         Tornado would check one after the other, and format the date each time: 27 % of a page.
         """
@@ -266,7 +267,7 @@ class RequestHandler(web.RequestHandler):
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """Finish the answer, as Tornado does.
 
-        One that is given whole, as text, takes fewer steps: 4 % of a page.
+        An answer whose whole text is given here takes fewer steps: 4 % of a page.
         """
         connection: Any = self.request.connection
         if (
@@ -286,11 +287,11 @@ class RequestHandler(web.RequestHandler):
         return sent  # type: ignore[no-any-return]
 
     def set_safe_header(self, name: str, value: str) -> None:
-        """Set a header to a value that is known to be one; `set_header` looks at each byte."""
+        """Set a header to a value that is known to be valid; `set_header` checks each byte."""
         self._headers[name] = value
 
     def compute_etag(self) -> str | None:
-        """Return none: no two answers are alike, and ``If-None-Match: *`` gets the page."""
+        """Return no ETag: no two answers are the same, and ``If-None-Match: *`` gets the page."""
         return None
 
 
@@ -317,7 +318,7 @@ def new_handler(application: web.Application, rule: Rule, request: PathRequest) 
 def ended(handler: Any, error: BaseException | None) -> None:
     """End the answer of a handler whose method has ended, as Tornado's `_execute` does.
 
-    :arg error: what the method has raised.
+    :arg error: the method's exception; None for none.
     """
     try:
         if error is not None:
@@ -332,31 +333,34 @@ def ended(handler: Any, error: BaseException | None) -> None:
 
 
 def resume_when_done(future: "asyncio.Future[Any]", resume: Any, context: Any) -> None:
-    """Call back when a future that a coroutine has yielded is done, as a Task does.
+    """Call a function when a future that a coroutine has yielded is done, as a Task does.
 
-    A Task tells the future that it is taken care of; asyncio has no public way to say so.
+    A Task marks such a future as awaited. asyncio has no public way to do so.
+
+    :arg resume: takes the future.
+    :arg context: the function runs in it.
     """
     future._asyncio_future_blocking = False
     future.add_done_callback(resume, context=context)
 
 
-# The server. Tornado accepts in a way of its own, and keeps the sockets to itself.
+# The server. Tornado accepts connections in its own way, and keeps the sockets in private dicts.
 
 
 class ServerHooks(httpserver.HTTPServer):
-    """Tornado's server, with public names for what a subclass needs."""
+    """Tornado's server, with public names for the parts that a subclass needs."""
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept what comes on sockets that listen, until the server is stopped."""
+        """Accept connections from listening sockets, until the server stops."""
         for listening in sockets:
             self._sockets[listening.fileno()] = listening
             self._handlers[listening.fileno()] = self.accept_from(listening)
 
     def accept_from(self, listening: socket.socket) -> Callable[[], None]:
-        """Accept what comes on a socket; what is returned ends that."""
+        """Accept connections from a listening socket; return a function that ends it."""
         raise NotImplementedError
 
     @property
     def listening_sockets(self) -> list[socket.socket]:
-        """The sockets that it listens on."""
+        """The sockets that the server listens on."""
         return list(self._sockets.values())

@@ -1,4 +1,4 @@
-"""Tornado's Application, with a shorter way from a request to its handler: an eager start."""
+"""Tornado's Application with an eager start: a shorter way from a request to its handler."""
 
 import functools
 import re
@@ -26,12 +26,12 @@ from http1.tornado_internals import (
 
 
 class _EagerDelegate(RoutingDelegate):
-    """Tornado's, but for handlers that start eagerly, to which it hands requests by itself."""
+    """Tornado's delegate, but it starts handlers with an eager start itself."""
 
     router: "Application"
     _rule: Rule | None = None
     _request: PathRequest
-    _passes_over = False  # the body
+    _passes_over = False  # whether it drops the body
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
@@ -64,7 +64,7 @@ class _EagerDelegate(RoutingDelegate):
             self.request_conn.set_max_body_size(most)  # type: ignore[attr-defined]
         elif most == 0:
             self._passes_over = True
-            for name in ("Content-Type", "Content-Encoding"):  # of what is not kept
+            for name in ("Content-Type", "Content-Encoding"):  # they describe the dropped body
                 headers.pop(name, None)
         return waited_for
 
@@ -85,16 +85,16 @@ class _EagerDelegate(RoutingDelegate):
 
 
 class Application(web.Application):
-    """Takes the place of `tornado.web.Application`; handlers may ask for an eager start.
+    """Takes the place of `tornado.web.Application`. Its handlers may have an eager start.
 
-    They do so by a true ``EAGER_START``, and have a path without a regular expression in it.
-    Their GET and HEAD are coroutines, which begin in the step in which the request has arrived;
-    `prepare` is not called, a body is passed over, templates are not to be had. They run in no
-    Task, so nothing that they await may ask for one, as `asyncio.timeout` does, or yield to the
-    loop without a future.
+    A handler asks for it by a true ``EAGER_START``. Its path must have no regular expression in it.
+    Its ``get`` and ``head`` are coroutines, and begin in the same turn of the loop in which the
+    request has arrived. `prepare` is not called, the body is dropped, and there are no templates.
+    The coroutines run without a Task. So nothing that they await may need a Task, as
+    `asyncio.timeout` does, or yield to the loop without a future.
 
-    Where Tornado is instrumented (OpenTelemetry wraps its handlers' `__init__`), and where there
-    are rules for hosts, all requests go Tornado's own way.
+    All requests go Tornado's own way if there are rules for hosts, or if Tornado is instrumented
+    (OpenTelemetry wraps the `__init__` of its handlers).
     """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -108,9 +108,9 @@ class Application(web.Application):
         before: list[PathMatches] = []
         for rule in self.wildcard_router.rules:
             if not isinstance(rule.matcher, PathMatches):
-                break  # it may match any path
+                break  # such a rule may match any path
             pattern = rule.matcher.regex.pattern.removesuffix("$")
-            is_plain = re.fullmatch(r"([\w/-]|\\\W)+", pattern)  # as re.escape() writes it
+            is_plain = re.fullmatch(r"([\w/-]|\\\W)+", pattern)  # as re.escape() writes a path
             path = re.sub(r"\\(\W)", r"\1", pattern)
             is_first = not any(other.regex.match(path) for other in before)
             if is_plain and is_first and getattr(rule.target, "EAGER_START", False):
@@ -126,5 +126,5 @@ class Application(web.Application):
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
     ) -> HTTPMessageDelegate:
-        """Take a request, as Tornado does."""
+        """Return the delegate that takes a request, as Tornado does."""
         return _EagerDelegate(self, server_conn, request_conn)

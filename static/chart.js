@@ -1,4 +1,4 @@
-// The chart: visits per second, stacked by version, and what happened meanwhile.
+// The chart: visits per second, stacked by version, with marks.
 
 import { $, arrange, svg } from "./dom.js";
 import { now, span, steps } from "./history.js";
@@ -7,17 +7,17 @@ import { colourOf, fillOf, picture, swatch, versions } from "./versions.js";
 import { say, showHour, showNumber, showRate, showShare } from "./words.js";
 
 const MINUTES = [1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360, 720]; // between times on the axis
-const LABEL = 88; // pixels that one of them needs
+const LABEL = 88; // pixels for a time
 
-// Twice a round number, so that the line in the middle has one, too; not below.
+// Twice a round number, not below `most`. So the middle line has a round number too.
 function ceiling(most) {
   const half = Math.max(most, 2) / 2;
   const power = 10 ** Math.floor(Math.log10(half));
   return 2 * power * [1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10].find((one) => one * power >= half);
 }
 
-// A layer for each version in view, the lowest first. Its parts are its steps: [start, end, from, to],
-// from and to in visits per second.
+// A layer for each version in view, the lowest first. Each part is a step: [start, end, from, to];
+// `from` and `to` are visits per second.
 function layers() {
   const all = steps();
   const heights = all.map(() => 0);
@@ -35,7 +35,7 @@ function layers() {
   });
 }
 
-// The area of a layer and its upper edge. Steps without visits are left out.
+// A layer's area and upper edge, without the steps that have no visits.
 function drawLayer({ version, parts }, x, y) {
   let [area, edge, back] = ["", "", ""]; // back: the lower edge, from right to left
   for (const [start, end, from, to] of [...parts, [0, 0, 0, 0]]) {
@@ -54,7 +54,7 @@ function drawLayer({ version, parts }, x, y) {
     svg("path", { class: "line", d: edge, stroke: colourOf(version) })];
 }
 
-// Times that are round by the reader's clock.
+// Round times of the reader's clock.
 function drawTimes(x, right, y) {
   const least = (span * LABEL) / (right - x(now - span)) / 60;
   const every = 60 * MINUTES.find((one) => one >= least || one === 720);

@@ -2,12 +2,12 @@
 
 export const $ = (id) => document.getElementById(id);
 
-// A text that is the same stays: what changes is spoken, or marked no more.
+// Leave the same text alone: a change is spoken, and ends a selection.
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-// What the parent has becomes `children`, in this order. Those that it has stay in the document.
+// Give the parent these children, in this order. Children that it has already stay in place.
 export function arrange(parent, children) {
   children.forEach((one, place) => {
     if (parent.children[place] !== one) parent.insertBefore(one, parent.children[place] ?? null);
@@ -15,7 +15,7 @@ export function arrange(parent, children) {
   while (parent.children.length > children.length) parent.lastElementChild.remove();
 }
 
-// Without a prototype: a version may be named "constructor".
+// It has no prototype: a version's name may be "constructor".
 export const bare = (entries) => Object.assign(Object.create(null), entries);
 
 export function svg(name, attributes, ...children) {

@@ -1,14 +1,14 @@
-// What was counted in the view, in steps, by version. Times are seconds by the clock of Redis.
+// The visits in the view, in steps, by version. Times are seconds by Redis's clock.
 
 import { bare } from "./dom.js";
 
 const told = document.documentElement.dataset;
 export const view = told.last;
-export const [span, step] = [Number(told.span), Number(told.step)]; // seconds: all, and a step
-export let now; // all that was counted until then is in it
+export const [span, step] = [Number(told.span), Number(told.step)]; // seconds: view, step
+export let now; // the history has all visits until this time
 
-let moments = new Map(); // the second at which a step begins, to the visits in it by version
-let aways = []; // when the stream told that Redis was away, as marks
+let moments = new Map(); // from the second when a step begins to its visits by version
+let aways = []; // marks: when Redis was away, by the stream
 
 const startOf = (time) => Math.floor(time / step) * step;
 
@@ -19,7 +19,7 @@ export function begin(event) {
   now = event.time;
 }
 
-// Visits may have come at any time since the message before, so each step gets its part of them.
+// The visits came at some time since the last message, so each step gets its part of them.
 export function add({ time, counted = {}, redis }) {
   if (time < now - span) moments.clear(); // the clock was set back
   else if (time <= now) return;
@@ -41,8 +41,8 @@ export function add({ time, counted = {}, redis }) {
   now = time;
 }
 
-// The steps of the view, the oldest first: [start, end, visits by version]. The one that is under
-// way ends now: what it has so far is no fall.
+// The steps of the view, the oldest first: [start, end, visits by version]. The present step ends
+// now: else its rate would seem to fall.
 export function steps() {
   const all = [];
   for (let start = startOf(now - span); start < now; start += step) {
@@ -51,6 +51,6 @@ export function steps() {
   return all;
 }
 
-// When Redis was away as this page was told, but for what replicas tell, once it is back.
+// The times without Redis that this page noticed, unless the replicas have reported them since.
 export const ownAways = (marks) => aways.filter(({ time, until }) =>
   until === now || !marks.some((one) => one.time < until && one.until > time));

@@ -1,4 +1,4 @@
-// The live page: has the events of stream.js drawn.
+// The live page: draws the events of stream.js.
 
 import "./send.js";
 import "./stream.js";
@@ -9,7 +9,7 @@ import * as marks from "./marks.js";
 import * as table from "./table.js";
 import { list, say, showNumber, showRate, withMore } from "./words.js";
 
-const samples = []; // {time, total} of the last seconds in which Redis was up
+const samples = []; // {time, total} of the last seconds with Redis
 
 function tell(state, text) {
   write($("state"), text);

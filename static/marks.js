@@ -1,4 +1,4 @@
-// What happened: marks on the time axis, and the same as a list.
+// What happened: marks on the time axis, and in a list.
 
 import { $, arrange, svg, write } from "./dom.js";
 import { now, ownAways, span } from "./history.js";
@@ -17,8 +17,8 @@ const SHAPES = {
   away: "M-5-4H5V4H-5Z",
 };
 
-let marks = []; // as the stream tells them, the oldest first
-let shown = []; // those of them in view
+let marks = []; // from the stream, the oldest first
+let shown = []; // the marks in view
 
 function textOf(mark) {
   const length = mark.until && showLength(mark.until - mark.time);
@@ -32,7 +32,7 @@ const titleOf = (...marks) =>
 const glyph = ({ kind, version }, x = 0, y = 0) =>
   svg("path", { class: kind, d: SHAPES[kind], fill: fillOf(version), transform: `translate(${x} ${y})` });
 
-// A text behind `to`, or before `from`, where it is over nothing of `taken` and not outside.
+// A text after `to`, or before `from`, where there is room. `taken`: the places in use.
 function beside(text, from, to, y, taken, right) {
   const width = 7 * text.length + 5 * (text.match(/[^\0-\u024f]/g)?.length ?? 0); // roughly
   for (const [x, begin, anchor] of [[to, to, "start"], [from, from - width, "end"]]) {
@@ -44,7 +44,7 @@ function beside(text, from, to, y, taken, right) {
   return [];
 }
 
-// Marks that touch each other have one text: their number.
+// Marks that touch each other share one text: their number.
 function drawLane(kind, y, x, right) {
   const groups = [];
   for (const mark of shown.filter((one) => one.kind === kind)) {
@@ -62,7 +62,7 @@ function drawLane(kind, y, x, right) {
   });
 }
 
-// Lanes of marks below the chart. `x` gives a time's place.
+// Lanes of marks below the chart. `x` returns a time's place.
 const drawLanes = (x, left, right, bottom) => LANES.flatMap((kind, place) => {
   const y = bottom + LANE * (place + 0.5) + 2;
   return [
@@ -72,7 +72,7 @@ const drawLanes = (x, left, right, bottom) => LANES.flatMap((kind, place) => {
   ];
 });
 
-// Also a band for each time without Redis, and a line where a version was seen first.
+// Also a band for each time without Redis, and a line where a version first came.
 export function drawMarks(x, left, right, top, bottom) {
   const taken = [];
   const told = shown.filter((one) => one.kind === "away");
@@ -93,9 +93,9 @@ export function drawMarks(x, left, right, top, bottom) {
   return [...bands, ...firsts, ...drawLanes(x, left, right, bottom)];
 }
 
-// The list. Entries stay, so that only what is new is spoken.
+// The list. Entries stay, so that only new ones are spoken.
 
-const entries = new Map(); // when and what, to the entry
+const entries = new Map(); // from time and kind to the entry
 
 function entryOf(mark) {
   const key = [mark.time, mark.kind, mark.hostname, mark.version].join(" ");
@@ -120,5 +120,5 @@ export function look() {
 export function take(event) {
   marks = event.marks;
   know(event.versions);
-  setTimeout(() => { $("log").ariaLive = "polite"; }, 1000); // what was there before is no news
+  setTimeout(() => { $("log").ariaLive = "polite"; }, 1000); // the first entries are no news
 }

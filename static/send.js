@@ -1,4 +1,4 @@
-// Visits of one's own: ten a second while the button is held. They count.
+// Sends visits: ten a second while the reader holds the button. They count.
 
 import { $, svg } from "./dom.js";
 import { picture, swatch } from "./versions.js";
@@ -11,7 +11,7 @@ const KEPT = 200; // squares
 
 const button = $("send");
 const sent = $("sent");
-const answers = new Map(); // who answered, or what went wrong, to how often
+const answers = new Map(); // from hostname, or error, to how often
 let underway = 0;
 let timer;
 
@@ -41,7 +41,7 @@ async function visit() {
   settle();
 }
 
-// What was sent is spoken at the end.
+// The result is spoken at the end.
 const settle = () => { sent.ariaBusy = String(Boolean(timer || underway)); };
 
 function start() {
@@ -63,14 +63,14 @@ button.addEventListener("pointerdown", (event) => {
   start();
   try {
     button.setPointerCapture(event.pointerId);
-  } catch { /* the pointer has gone already, or it cannot be held: then it ends at the edge */ }
+  } catch { /* the pointer has gone, or cannot be captured: leaving the button stops then */ }
 });
 button.addEventListener("keydown", (event) => {
   if (event.key !== " " && event.key !== "Enter") return;
-  event.preventDefault(); // no click when it is let go
+  event.preventDefault(); // so its release is no click
   start();
 });
-// A click without a pointer is a screen reader's, which cannot hold: one second.
+// A screen reader clicks without a pointer, and cannot hold: send for a second.
 button.addEventListener("click", (event) => {
   if (event.detail) return;
   start();

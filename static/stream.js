@@ -1,28 +1,28 @@
-// The stream of events, one for all tabs of a browser with the same view: it allows a host six
-// connections over HTTP/1.1. One tab leads: it has the stream, and passes on what comes. The others
-// follow; one of them leads when they hear nothing more of it. They talk by a BroadcastChannel,
-// which plain HTTP has, too. Where there is none, each tab leads. A hidden tab rests.
+// Reads the stream of events, once for all tabs with the same view: a browser opens six connections
+// to a host over HTTP/1.1. One tab, the leader, reads the stream and sends the events to the others.
+// When they hear nothing of the leader, one of them leads. They use a BroadcastChannel, which plain
+// HTTP has too. Without one, each tab leads. A hidden tab rests.
 //
-// The document is told by events "stream" of a kind: "history", "marks", "message" or "lost".
+// The document gets events "stream" of a kind: "history", "marks", "message" or "lost".
 
 import { asEvent, now, view } from "./history.js";
 
 // Milliseconds.
-const DEAD = 10_000; // without an event, after which another connection is tried
-const AGAIN = 2_000; // until then, where the browser would give up
-const BEAT = 1_000; // between two signs of life of the tab that leads
-const QUIET = 3_000; // without one, after which another tab leads
-const ASKED = 200; // in which the tab that leads answers one that begins
+const DEAD = 10_000; // without an event, until the leader connects anew
+const AGAIN = 2_000; // until then, if the browser has given up
+const BEAT = 1_000; // between two beats of the leader
+const QUIET = 3_000; // without a beat, until another tab leads
+const ASKED = 200; // for the leader to answer a new tab
 
 const CLOSED = 2; // the state of a stream that the browser has given up
 
 const me = Math.random();
-// Those of the same server, path, version and view.
+// The tabs with the same server, path, version and view.
 const tabs = newChannel(`${import.meta.url} ${view}`);
 
-let source = null; // of the tab that leads
-let marks; // what it said last, of each kind
-let last;
+let source = null; // the leader's stream
+let marks; // the leader's last marks
+let last; // its last other event
 let dead; // timers
 let beat;
 let quiet;
@@ -48,10 +48,10 @@ function tell(kind, data) {
   show(kind, data);
 }
 
-// The tab that leads. The browser reconnects by itself, but for a balancer's 502, and for a
-// connection on which nothing comes any more without its being closed.
+// The leader. The browser reconnects by itself, except after a balancer's 502, and on a dead
+// connection that nobody has closed.
 
-// A browser that has none, or may have none, says so as one that lost it, and tries again.
+// A browser that allows no EventSource is treated as one that has lost it, and tries again.
 function newSource() {
   try {
     return new EventSource(`live/events?last=${view}`);
@@ -100,7 +100,7 @@ function stop() {
   source = null;
 }
 
-// The others. They do not all begin to lead at once.
+// The followers. They do not all begin to lead at once.
 
 function follow(milliseconds) {
   clearTimeout(quiet);

@@ -1,15 +1,15 @@
-// The replicas, a row each. Rows stay, so that no reader is thrown out of the table.
+// The replicas, a row each. Rows stay, so that screen readers keep their place.
 
 import { $, arrange, write } from "./dom.js";
 import { picture, swatch } from "./versions.js";
 import { knows, language, list, say, showAgo, showNumber, showRate, showShare } from "./words.js";
 
-const SMOOTH = 5; // seconds over which "per second" is taken
-const SORT = 10_000; // milliseconds between two sortings by what changes: rows do not hop
+const SMOOTH = 5; // seconds of which "per second" is the average
+const SORT = 10_000; // milliseconds between two sortings, so that rows do not jump
 
 let replicas = new Map(); // by hostname
 
-// Of samples, {time, total}. A counter that was set back, as by FLUSHALL, adds nothing.
+// From samples, {time, total}. A counter that was reset, as by FLUSHALL, adds nothing.
 export function rateOf(samples) {
   const recent = samples.filter((one) => one.time > samples.at(-1).time - SMOOTH - 0.5);
   if (recent.length < 2) return null;
@@ -63,14 +63,14 @@ function drawRow(one, sum, most) {
   one.row.className = one.states.find((state) => knows(`is ${state}`)) ?? "";
 }
 
-// Sorting: texts rise at first, numbers fall.
+// Sorting. A first click sorts texts upwards, and numbers downwards.
 
 const TEXTS = ["hostname", "version", "labels"];
 const { compare } = new Intl.Collator(language, { numeric: true });
 
 let column = "hostname";
 let isTurned = false;
-let sorted; // which rows were, and when
+let sorted; // the last sorting: its rows and time
 
 const valueOf = (one) => ({ ...one, share: one.visits, state: one.states.length })[column];
 

@@ -1,9 +1,9 @@
-// The colour and pattern of a version, by its place in the order in which versions were seen first:
-// all replicas tell the same. "" is no version.
+// The colour and pattern of a version, by its place in the order of first appearance, which is the
+// same on all replicas. "" is no version.
 
 import { $, svg } from "./dom.js";
 
-// Lines over the colour, eight pixels square. The colours are in live.css.
+// Lines on the colour, in a square of eight pixels. The colours are in live.css.
 const PATTERNS = [
   "", // plain
   "M-2 2 2-2M0 8 8 0M6 10 10 6",
@@ -17,7 +17,7 @@ const PATTERNS = [
 
 export let versions = [];
 
-// The order that is told, and behind it what has been met meanwhile: some of it.
+// The order from the stream, and then some versions that this page has met since.
 export function know(told) {
   versions = [...new Set([...told, ...versions])].filter(Boolean).slice(0, told.length + 20);
   for (const one of document.querySelectorAll("[data-version]")) paint(one, one.dataset.version);

@@ -1,4 +1,4 @@
-// The page's words in its language, and numbers and times as the reader writes them.
+// The page's words in its language, and numbers and times in the reader's form.
 
 import { $, bare } from "./dom.js";
 
@@ -6,16 +6,16 @@ const words = bare(JSON.parse($("words").textContent));
 
 export const knows = (key) => key in words;
 
-// A text of the page's, in which each {name} is filled in; else a newer release's own word.
+// A text of the page, with each {name} filled in; for an unknown key (of a newer release) `word`.
 export const say = (key, values = {}, word = key) =>
   (words[key] ?? word).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
-// Texts as a list, and a text with more about it, as the page's language writes them.
+// Texts as a list, and a text with a detail, in the form of the page's language.
 export const list = (texts) =>
   texts.reduce((before, next) => (before ? say("list", { before, next }) : next), "");
 export const withMore = (text, more) => (more ? say("more", { text, more }) : text);
 
-// A browser may name a language that is none, such as "C" or "en-US@posix", or no language.
+// A browser may give a name that is no language, such as "C" or "en-US@posix", or none.
 function readersLanguage() {
   try {
     return Intl.getCanonicalLocales(navigator.language)[0] ?? document.documentElement.lang;
@@ -29,7 +29,7 @@ export const language = readersLanguage();
 function formatter(kind, options) {
   try {
     return new Intl[kind](language, options);
-  } catch { // the system's time zone is none
+  } catch { // the system's time zone is invalid
     return new Intl[kind](language, { ...options, timeZone: "UTC" });
   }
 }
@@ -46,7 +46,7 @@ const few = number({ maximumSignificantDigits: 2 });
 export const showRate = (rate) =>
   rate === null ? "–" : rate < 10 ? few(rate) : showNumber(Math.round(rate));
 
-// Seconds in the unit that fits: its name, and how many.
+// Seconds in a suitable unit: [name, amount].
 const inUnit = (seconds) =>
   seconds < 60 ? ["second", seconds] : seconds < 3600 ? ["minute", seconds / 60]
   : ["hour", seconds / 3600];

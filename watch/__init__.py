@@ -1,7 +1,7 @@
-"""What is told of the program: metrics, logs, traces, and the figures of the live page.
+"""What operators see of the program: metrics, logs, traces, and the figures of the live page.
 
-`watch.exposition` and `watch.tracing` are imported by themselves, as the one's library takes 10 ms
-of the start, and the other's is not always installed.
+Other packages import `watch.exposition` and `watch.tracing` by themselves: the library of
+`exposition` takes 10 ms of the start, and the library of `tracing` is not always installed.
 """
 
 from watch.broadcast import Broadcast

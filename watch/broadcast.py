@@ -1,10 +1,10 @@
-"""What those who watch the live page are told: once a second, as long as there are any.
+"""Sends events to the watchers of the live page, once a second, as long as there are watchers.
 
-Events are what the HTML standard calls a server-sent event stream
-(https://html.spec.whatwg.org/multipage/server-sent-events.html). One snapshot a second, and
-one encoding, serves all who watch. Who comes is told the history of the next one, and then what
-was counted from each snapshot to the next, so all see the same, whichever replica they ask. Times
-are those of Redis's clock.
+A watcher is a client that reads ``/live/events``. The events are server-sent events
+(https://html.spec.whatwg.org/multipage/server-sent-events.html). The server reads one snapshot a
+second from Redis, and encodes it once for all watchers. A new watcher first gets the history that
+comes with the next snapshot. Each later event says what was counted since the snapshot before. So
+all watchers see the same, whichever replica they ask. All times are by Redis's clock.
 """
 
 import asyncio
@@ -22,13 +22,15 @@ from watch import events
 #: Seconds between two snapshots.
 EVERY = 1.0
 
-#: Milliseconds after which a page comes back, at least and at most: not all of them at once.
+#: The least and the most milliseconds until a page connects again. The server draws a random
+#: number between them, so that pages do not all come back at once.
 RETRY = (1000, 2000)
 
-#: Watchers that are written to in one turn of the loop; then pages get theirs. 1,000 take 10 ms.
+#: Watchers that get their event in one turn of the loop; then visits have their turn. The events
+#: of 1,000 watchers take 10 ms.
 WATCHERS_PER_TURN = 50
 
-#: Texts of what Redis refuses that are logged.
+#: How many different refusals by Redis are logged.
 MAX_SAID = 100
 
 HEARTBEAT = b":\n\n"
@@ -37,39 +39,42 @@ log = logging.getLogger("friendlyhello")
 
 
 class Watcher(Protocol):
-    """Somebody who watches."""
+    """A client that reads the stream."""
 
     def send(self, chunk: bytes) -> bool:
-        """Write some of the stream, and tell so, unless earlier writes have not been read yet."""
+        """Write a part of the stream, unless the client has not read the earlier parts.
+
+        :return: whether the part was written.
+        """
 
     def end(self) -> None:
         """End the stream."""
 
 
 class Broadcast:
-    """Sends those who watch what each snapshot shows.
+    """Sends the events of each snapshot to all watchers.
 
-    :arg reader: reads snapshots; it is closed when nobody watches.
+    :arg reader: reads snapshots. The broadcast closes it when there are no watchers.
     """
 
     def __init__(self, reader: Reader) -> None:
         self.watchers: dict[Watcher, str] = {}
-        """Those who watch now, and which history each wants."""
+        """The watchers, and the history that each wants."""
         self._reader = reader
         self._polling: asyncio.Task[None] | None = None
         self._closed = False
-        self._newcomers: set[Watcher] = set()  # those who wait for their history
-        self._event = b""  # the last one
-        self._marks = b""  # the last ones that were told
+        self._newcomers: set[Watcher] = set()  # watchers that wait for their history
+        self._event = b""  # the last event with figures
+        self._marks = b""  # the last event with marks
         self._counted = events.Counted()
         self._refused_histories: Sequence[str] = ()
-        self._said: set[str] = set()  # what Redis refuses, as has been logged
-        self._ahead = time.time() - time.monotonic()  # Redis's clock, of the monotonic one
+        self._said: set[str] = set()  # the refusals that were logged
+        self._ahead = time.time() - time.monotonic()  # Redis's clock minus the monotonic clock
 
     def add(self, watcher: Watcher, last: str) -> None:
-        """Tell somebody, from the next look on.
+        """Send events to a watcher, from the next snapshot on.
 
-        :arg last: which of the `replicas.HISTORIES` comes first.
+        :arg last: which of the `replicas.HISTORIES` the watcher gets first.
         """
         watcher.send(b"retry: %d\n\n" % random.randint(*RETRY))
         if self._closed:
@@ -81,12 +86,12 @@ class Broadcast:
             self._polling = asyncio.create_task(self._poll())
 
     def remove(self, watcher: Watcher) -> None:
-        """Tell somebody no more."""
+        """Send a watcher no more events."""
         self.watchers.pop(watcher, None)
         self._newcomers.discard(watcher)
 
     async def close(self) -> None:
-        """End every stream, at once, and the connection to Redis."""
+        """End every stream at once, and close the connection to Redis."""
         self._closed = True
         for watcher in self.watchers:
             watcher.end()
@@ -96,7 +101,7 @@ class Broadcast:
             await asyncio.wait([self._polling])
 
     async def _poll(self) -> None:
-        """Read a snapshot a second, and send it, until nobody watches any more."""
+        """Read and send a snapshot a second, until there are no watchers."""
         loop = asyncio.get_running_loop()
         tick = loop.time()
         reading: asyncio.Task[Snapshot] | None = None
@@ -123,7 +128,7 @@ class Broadcast:
             self._reader.close()
 
     async def _tell(self, reading: asyncio.Task[Snapshot]) -> None:
-        """Send what a snapshot shows, or that there is none."""
+        """Send the events of a snapshot, or an event that says why there is no snapshot."""
         try:
             snapshot = reading.result()
         except Exception as error:
@@ -138,14 +143,15 @@ class Broadcast:
             self._refused_histories = snapshot.refused_histories
         refused = [*self._refused_histories, *snapshot.refused]
         self._say(refused)
-        await asyncio.sleep(0)  # pages get their turn
+        await asyncio.sleep(0)  # visits have their turn
         self._event = await events.figures(snapshot, counted, refused)
         told, self._marks = self._marks, await events.marks(snapshot)
         whole = {
             last: events.history(snapshot, last) + self._marks + self._event
             for last in snapshot.moments
         }
-        # Who came while the snapshot was read, and wants another history, waits for the next one.
+        # A watcher may have come during the reading, and want a history that this snapshot does
+        # not have. It waits for the next snapshot.
         firsts = {one: whole.get(self.watchers[one], b"") for one in self._newcomers}
         self._newcomers = {one for one, chunk in firsts.items() if not chunk}
         if is_told_anew:
@@ -158,23 +164,23 @@ class Broadcast:
         reason = self._reader.reason(error)
         if is_refused:
             self._say([reason])
-        else:  # the counter's log says so
+        else:  # the counter logs that Redis is down
             log.debug("no snapshot: %s", reason)
         now = round(time.monotonic() + self._ahead, 3)
         state = "refused" if is_refused else "down"
         return events.event(None, json_encode({"time": now, "redis": state, "reason": reason}))
 
     def _say(self, refused: Sequence[str]) -> None:
-        """Log, once, what the live page misses as Redis does not let it be read."""
+        """Log, once each, what Redis refuses to read, so that the live page cannot show it."""
         for one in refused:
             if one not in self._said and len(self._said) < MAX_SAID:
                 self._said.add(one)
-                log.warning("not all can be shown on the live page, as Redis refuses %s", one)
+                log.warning("/live cannot show everything, as Redis refuses %s", one)
 
     async def _send(self, event: bytes, firsts: Mapping[Watcher, bytes] | None = None) -> None:
-        """Send an event to all; who has not read what came before gets the history again.
+        """Send an event to all watchers; a watcher that is too slow for it gets the history again.
 
-        :arg firsts: what some get in its place.
+        :arg firsts: what some watchers get in place of the event.
         """
         for number, watcher in enumerate(list(self.watchers), 1):
             chunk = (firsts or {}).get(watcher, event)

@@ -1,4 +1,4 @@
-"""The events of the live page's stream, as text, made piece by piece so that no page waits long."""
+"""The text of the live page's events. It is made in pieces, so that no visit waits long for it."""
 
 import asyncio
 import itertools
@@ -20,10 +20,11 @@ from replicas import (
     versions_of,
 )
 
-#: Seconds between two snapshots past which what was counted is told by the history, to everybody.
+#: Seconds between two snapshots after which everybody gets the history again, instead of what was
+#: counted in between.
 MAX_GAP = 3.0
 
-#: Processes of which it is kept what they have shown: twice as many as a look has.
+#: How many processes `Counted` remembers: twice as many as a snapshot has.
 MAX_KNOWN = 2 * MAX_PROCESSES
 
 
@@ -32,18 +33,21 @@ class Counted:
 
     def __init__(self) -> None:
         self._time = -math.inf
-        self._visits: dict[str, int] = {}  # the most that each process has shown, the last ones
+        self._visits: dict[str, int] = {}  # the most visits of each process, the oldest first
         self._refused: Sequence[str] = ()
 
     def since_last(self, snapshot: Snapshot) -> Mapping[str, int] | None:
-        """Return the visits by version; None when the last one was long ago, or showed less."""
+        """Return the visits since the last snapshot, by version.
+
+        :return: None when the last snapshot is too old, or when Redis refused other parts of it.
+        """
         counted: Counter[str] = Counter()
         for one in snapshot.records:
             before = self._visits.pop(one.id, 0)
-            if one.visits > before:  # less, when its last ones were shown to nobody
+            if one.visits > before:  # it falls when a process gives numbers back
                 counted[one.version] += one.visits - before
             self._visits[one.id] = max(one.visits, before)
-        # Some are not to be seen for a while; those of former days are not kept.
+        # A process may be missing for a while, so it is remembered. The oldest are forgotten.
         for id in list(itertools.islice(self._visits, max(0, len(self._visits) - MAX_KNOWN))):
             del self._visits[id]
         is_next = 0 <= snapshot.time - self._time <= MAX_GAP and snapshot.refused == self._refused
@@ -62,10 +66,10 @@ def _replica(one: Replica) -> str:
 async def figures(
     snapshot: Snapshot, counted: Mapping[str, int] | None, refused: Sequence[str]
 ) -> bytes:
-    """Return the event that tells what a snapshot shows.
+    """Return the event with a snapshot's figures.
 
     :arg counted: see `Counted.since_last`.
-    :arg refused: what Redis does not let be read, and why.
+    :arg refused: what Redis refused to read, and why.
     """
     replicas = replicas_of(snapshot.records, snapshot.time)
     told = {
@@ -80,7 +84,7 @@ async def figures(
 
 
 async def marks(snapshot: Snapshot) -> bytes:
-    """Return the event that tells what has happened."""
+    """Return the event with the marks: what has happened to the replicas."""
     await asyncio.sleep(0)  # after the figures
     found = await marks_of(snapshot.records, snapshot.time)
     versions = json_encode(versions_of(snapshot.records))
@@ -88,7 +92,10 @@ async def marks(snapshot: Snapshot) -> bytes:
 
 
 def history(snapshot: Snapshot, last: str) -> bytes:
-    """Return the event that tells one of the `replicas.HISTORIES`."""
+    """Return the event with one of the `replicas.HISTORIES`.
+
+    :arg last: the history's name.
+    """
     now = round(snapshot.time, 3)
     step, moments = HISTORIES[last].step, snapshot.moments[last]
     told = {"last": last, "step": step, "time": now, "moments": moments}
@@ -96,10 +103,11 @@ def history(snapshot: Snapshot, last: str) -> bytes:
 
 
 def event(kind: str | None, data: str, id: int | None = None) -> bytes:
-    """Return an event as it is sent.
+    """Return an event as the stream has it.
 
-    :arg kind: what its type is; None for a message.
+    :arg kind: the event's type; None for a plain message.
     :arg data: JSON.
+    :arg id: the event's id; None for none.
     """
     lines = [f"event: {kind}"] if kind else []
     lines += [f"id: {id}"] if id is not None else []
@@ -124,6 +132,9 @@ async def _list(items: Iterable[str]) -> str:
 
 
 def _object(fields: Mapping[str, str]) -> str:
-    """Return an object of fields that are JSON; those that are empty are left out."""
+    """Return a JSON object.
+
+    :arg fields: the JSON of each field; the object leaves out fields whose text is empty.
+    """
     told = (f'"{name}": {value}' for name, value in fields.items() if value)
     return f"{{{', '.join(told)}}}"

@@ -1,4 +1,4 @@
-"""What Prometheus is told, in its own words.
+"""The metrics in Prometheus's formats.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -23,7 +23,7 @@ from prometheus_client.utils import floatToGoString
 
 from watch.metrics import SECONDS, VISITS, Metrics, Sums
 
-#: The forms that are written, by their media types; the first one is for those who ask for none.
+#: The formats, by media type. A client that asks for none of them gets the first one.
 FORMS: Mapping[str, Callable[[Collector], bytes]] = {
     CONTENT_TYPE_PLAIN_0_0_4: written_as_text,
     OPENMETRICS_1_0_0: written_as_openmetrics,
@@ -33,22 +33,22 @@ FORMS: Mapping[str, Callable[[Collector], bytes]] = {
 class Exposition:
     """A `prometheus_client` collector.
 
-    :arg metrics: what is told.
+    :arg metrics: the metrics to write.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
     def written(self, content_type: str) -> bytes:
-        """Return what is told now, in one of the `FORMS`."""
+        """Return the present metrics, in one of the `FORMS`."""
         return FORMS[content_type](self)
 
     def collect(self) -> Iterator[Metric]:
-        """Return what all processes have counted."""
+        """Return the metrics of all processes."""
         sums = self._metrics.sums()
         yield InfoMetricFamily(
             "friendlyhello",
-            "The version's label, the program's version, and the replica's labels.",
+            "The label of the version, the program's version, and the replica's labels.",
             value=dict(sums.info),
         )
         yield from _of_visits(sums)
@@ -59,7 +59,7 @@ class Exposition:
             value=sums.log_lines_dropped,
         )
         faults = GaugeMetricFamily(
-            "friendlyhello_faults", "Whether --faults makes the replica so.", labels=["kind"]
+            "friendlyhello_faults", "Whether the replica has this fault.", labels=["kind"]
         )
         for kind, is_so in sums.faults.items():
             faults.add_metric([kind], is_so)
@@ -69,7 +69,7 @@ class Exposition:
 
 def _of_visits(sums: Sums) -> Iterator[Metric]:
     yield CounterMetricFamily(
-        "friendlyhello_visits", "Visits that got a number of Redis.", value=sums.visits
+        "friendlyhello_visits", "Visits that got a number from Redis.", value=sums.visits
     )
     uncounted = CounterMetricFamily(
         "friendlyhello_visits_uncounted", "Visits that got no number.", labels=["reason"]
@@ -124,7 +124,7 @@ def _of_requests(sums: Sums) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "friendlyhello_live_watchers",
-        "Those who have /live/events open.",
+        "Clients that read /live/events.",
         value=sums.live_watchers,
     )
 
@@ -138,7 +138,8 @@ def _histogram(
 ) -> Metric:
     """Return a histogram.
 
-    :arg cells: by the values of the labels, what each bucket has got, and the sum.
+    :arg bounds: the upper bounds of its buckets.
+    :arg cells: for each set of label values, the count of each bucket, and then the sum.
     """
     family = HistogramMetricFamily(name, help, labels=labels)
     ends = [floatToGoString(bound) for bound in (*bounds, float("inf"))]
@@ -149,9 +150,9 @@ def _histogram(
 
 
 def _of_processes(pids: Sequence[int]) -> Iterator[Metric]:
-    """Return what `prometheus_client` tells of a process, for all of them as one.
+    """Return `prometheus_client`'s metrics of a process, summed over all processes.
 
-    That is the sum, but of two things: the first one's start, and what each may open.
+    Two metrics are not sums but the least of all: the start time, and the limit of descriptors.
     """
     collected: dict[str, list[Metric]] = {}
     for pid in pids:

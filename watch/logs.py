@@ -1,4 +1,4 @@
-"""How log lines look: text for a terminal, or one JSON object a line."""
+"""The form of log lines: text for a terminal, or one JSON object a line."""
 
 import asyncio
 import contextlib
@@ -16,31 +16,35 @@ from tornado.web import RequestHandler
 
 from process import StandardError, one_line, take_standard_error
 
-#: ``version-trace-parent-flags`` (https://www.w3.org/TR/trace-context/#traceparent-header). What
-#: versions after 00 append is theirs to say; neither id is all zeros, and ff is no version.
+#: ``version-trace-parent-flags`` (https://www.w3.org/TR/trace-context/#traceparent-header).
+#: Versions after 00 may append anything. Neither id may be all zeros, and ff is no version.
 _TRACEPARENT = re.compile(
     r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     r"(-[!-~]{0,200})?"
 )
 
 
-#: Characters of what a client sent that a line has; one of JSON has half of them twice.
+#: How many characters from a client a log line may have. A line of JSON has half of them, twice.
 LONGEST = 1024
 
 
 def shortened(text: str, most: int = LONGEST // 2) -> str:
-    """Return as much of a text as a line has, with ``…`` for the rest."""
+    """Return a text, cut to the length that a log line may have, with ``…`` for the rest.
+
+    :arg most: characters to keep.
+    """
     return text if len(text) <= most else text[:most] + "…"
 
 
 def configure_logs(
     log_format: str, level: str = "info", on_dropped: Callable[[int], None] = lambda lines: None
 ) -> None:
-    """Send everything from a level up to standard error, as far as it takes it.
+    """Log to standard error; lines that it cannot take are dropped.
 
     :arg log_format: ``text`` or ``json``.
-    :arg level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
-    :arg on_dropped: told how many lines standard error did not take, each time, by any thread.
+    :arg level: the lowest level that is logged: ``debug``, ``info``, ``warning``, ``error`` or
+        ``critical``.
+    :arg on_dropped: called with the number of lines whenever some are dropped, by any thread.
     """
     error = take_standard_error()
     is_text = log_format == "text"
@@ -76,10 +80,10 @@ class _TurnHandler(logging.Handler):
         self._error = error
         error.note = self._note
         self._lines: list[str] = []
-        self._is_due = False  # the loop is going to write
+        self._is_due = False  # the loop will call `flush`
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have the lines written at the end of the turn; at once when no loop runs."""
+        """Write the line at the end of the loop's turn, or at once when no loop runs."""
         try:
             self._take(self.format(record))
         except Exception:
@@ -99,7 +103,7 @@ class _TurnHandler(logging.Handler):
             self._is_due = True
 
     def flush(self) -> None:
-        """Hand over what was logged."""
+        """Hand the lines over to standard error."""
         self.acquire()
         try:
             lines, self._lines, self._is_due = self._lines, [], False
@@ -109,7 +113,7 @@ class _TurnHandler(logging.Handler):
             self.release()
 
     def close(self) -> None:
-        """Wait a moment until all is written; logging calls it as the program ends."""
+        """Wait a moment until all lines are written. `logging` calls this at the program's end."""
         self.flush()
         self._error.finish()
         super().close()
@@ -140,7 +144,7 @@ class _TextFormatter(LogFormatter):
         return f"{before}{record.getMessage()}"
 
     def before_request(self, second: int, level: int) -> str:
-        """Return the start of the line of a request."""
+        """Return the start of a request's log line."""
         common = _common(level)
         return self._before(second, level, common["levelname"], common["module"], common["lineno"])
 
@@ -157,7 +161,7 @@ class _TextHandler(_TurnHandler):
     formatter: _TextFormatter
 
     def take(self, level: int, message: str) -> None:
-        """Write what the record of a request would become."""
+        """Write a request's line without a record."""
         line = f"{self.formatter.before_request(int(time.time()), level)}{one_line(message)}"
         assert self.lock is not None
         with self.lock:
@@ -165,7 +169,7 @@ class _TextHandler(_TurnHandler):
 
 
 def _text_handler() -> _TextHandler | None:
-    """Return the handler of text logs, unless somebody else wants the records of requests, too."""
+    """Return the handler of text logs; None when other handlers or filters need the records."""
     handlers = logging.root.handlers
     handler = handlers[0] if len(handlers) == 1 else None
     if not isinstance(handler, _TextHandler) or handler.level or handler.filters != [_escape]:
@@ -175,16 +179,16 @@ def _text_handler() -> _TextHandler | None:
 
 
 def _escape(record: logging.LogRecord) -> bool:
-    """Keep a message on its line, whatever bytes of a client's are in it."""
+    """Keep a message on one line, whatever bytes from a client it has."""
     message = record.getMessage()
-    if record.name in ("tornado.application", "tornado.general"):  # have whatever a client sent
+    if record.name in ("tornado.application", "tornado.general"):  # these quote clients at length
         message = shortened(message, LONGEST)
     record.msg, record.args = one_line(message), None
     return True
 
 
 def log_request(handler: RequestHandler) -> None:
-    """Log one answered request; Tornado's ``log_function``."""
+    """Log an answered request. It is Tornado's ``log_function``."""
     request, status = handler.request, handler.get_status()
     level = getattr(handler, "LOG_LEVEL", None) or _level(status)
     if not access_log.isEnabledFor(level):
@@ -225,7 +229,7 @@ def _record(
 
 @functools.cache
 def _common(level: int) -> dict[str, Any]:
-    """Return what the records of requests have alike."""
+    """Return the fields that the records of all requests share."""
     line = log_request.__code__.co_firstlineno
     return vars(access_log.makeRecord(access_log.name, level, __file__, line, "", (), None))
 

@@ -1,8 +1,9 @@
-"""What is counted besides visits: numbers that every process raises, and any of them can sum.
+"""The metrics: every process counts, and any process can sum the counts of all.
 
-They are cells of memory that the processes share: a row for each slot of `run_workers`, and one for
-the workers' parent. Only the process that has taken a row writes it, so that nothing is locked. The
-counters of a process that died stay, since they must not go down; its gauges go.
+The counts are cells of memory that the processes share. There is a row for each slot of
+`run_workers`, and one row for the workers' parent. Only the process that has taken a row writes
+it, so there are no locks. When a process dies, its counters stay, because a counter must never go
+down; the process that takes its row next replaces its gauges.
 """
 
 import asyncio
@@ -23,12 +24,12 @@ from counter import Reason
 #: Why a visit got no number.
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
-#: What a label may say. Whatever a client asks for, it is one of these.
+#: The values of labels. Whatever a client asks for, each label has one of these.
 OTHER = "other"
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", OTHER)
 CODES = (*(str(status.value) for status in http.HTTPStatus if status >= 200), OTHER)
 
-#: Routes that there may be; the memory is shared out before they are known.
+#: How many routes there may be. The memory is divided before the routes are known.
 MAX_ROUTES = 16
 
 #: Upper bounds of the histograms' buckets: seconds, and visits.
@@ -38,16 +39,16 @@ SECONDS = (
 )
 VISITS = tuple(2.0**power for power in range(14))
 
-#: Seconds between two times that a process shares what it has counted.
+#: Seconds after which a process shares its counts again.
 SHARE_EVERY = 1.0
 
-#: What --faults may make of a replica, in all its processes.
+#: The faults that --faults may set, for all processes of a replica.
 FAULTS = ("sick", "unready", "dead", "busy", "heavy")
 
 GAUGES = ("connections", "live_watchers", "redis_up", "exactly_once", *FAULTS)
 
-# Where in a row what is. A histogram has a cell for each bucket, one for what is past the last,
-# and one for the sum.
+# The place of each count in a row. A histogram has a cell for each bucket, one for values past
+# the last bound, and one for the sum.
 _PID = 0
 _GAUGES = 1
 _VISITS = _GAUGES + len(GAUGES)
@@ -63,24 +64,24 @@ _END = _REQUESTS + MAX_ROUTES * _ROUTE
 
 @dataclass(frozen=True)
 class Sums:
-    """What all processes have counted.
+    """The counts of all processes, summed.
 
-    Of a histogram there is what each bucket has got, one past the last bound, and the sum.
+    A histogram is the count of each bucket, then the count past the last bound, then the sum.
 
     :arg info: the label of the version that runs, the program's version, and the replica's labels.
-    :arg visits: those that got a number.
-    :arg uncounted: those that got none, by reason.
-    :arg round_trip: histogram, by `SECONDS`.
-    :arg per_command: histogram, by `VISITS`.
-    :arg requests: by route, method and code.
-    :arg request_seconds: histograms by `SECONDS`, by route.
+    :arg visits: visits that got a number.
+    :arg uncounted: visits that got no number, by reason.
+    :arg round_trip: seconds from a command to its reply; a histogram by `SECONDS`.
+    :arg per_command: visits that one command counted; a histogram by `VISITS`.
+    :arg requests: requests by route, method and code.
+    :arg request_seconds: for each route, the seconds of its requests; histograms by `SECONDS`.
     :arg redis_up: whether the counter is on, in every process.
     :arg exactly_once: whether visits count exactly once, in every process; else at most once.
-    :arg connections: of clients, open.
-    :arg live_watchers: of ``/live/events``.
+    :arg connections: open connections of clients.
+    :arg live_watchers: clients that read ``/live/events``.
     :arg log_lines_dropped: lines that standard error did not take.
-    :arg faults: whether the replica is each of the `FAULTS`.
-    :arg pids: the processes'.
+    :arg faults: for each of the `FAULTS`, whether the replica has it.
+    :arg pids: the process ids.
     """
 
     info: Mapping[str, str]
@@ -100,11 +101,11 @@ class Sums:
 
 
 class Metrics:
-    """Counts, and sums what all processes have counted.
+    """Counts, and sums the counts of all processes.
 
     :arg version: the label of the version that runs.
-    :arg processes: how many there will be; each takes a slot once it has been forked.
-    :arg labels: those of the replica.
+    :arg processes: how many processes will serve; each takes a slot after its fork.
+    :arg labels: the replica's labels.
     """
 
     def __init__(
@@ -120,26 +121,26 @@ class Metrics:
         self._routes: tuple[str, ...] = (OTHER,)
         self._route_of: Mapping[type[RequestHandler], str] = {}
         self._answers: dict[tuple[str, str, str], list[float]] = {}
-        # Bounded: a client may make methods up.
+        # The cache is bounded, because a client may invent methods.
         self._durations_of = functools.lru_cache(maxsize=256)(self._find_durations)
         self._gauges: dict[str, Callable[[], float]] = {}
         self.take(0)
 
     def take(self, slot: int) -> None:
-        """Count in a slot from now on, whose process has died if it had one."""
+        """Count in a slot from now on. A former process of the slot has died."""
         self._row = self._rows[slot]
         self._row[_PID] = os.getpid()
         self._share()
 
     def lead(self) -> None:
-        """Count in the row of the workers' parent from now on, which is none that serves."""
+        """Count in the row of the workers' parent from now on. The parent serves no requests."""
         self._row = self._rows[-1]
 
     def know_routes(self, routes: Mapping[type[RequestHandler], str]) -> None:
-        """Take the names that requests are counted by, alike in all processes.
+        """Take the names of the routes; they must be the same in all processes.
 
-        :arg routes: the route of each handler; requests to any other are of the route `OTHER`.
-        :raises ValueError: when there are more than `MAX_ROUTES`, one less for all others.
+        :arg routes: the route of each handler; requests to other handlers count as `OTHER`.
+        :raises ValueError: when there are `MAX_ROUTES` or more: one place is for `OTHER`.
         """
         if len(routes) >= MAX_ROUTES:
             raise ValueError(f"more than {MAX_ROUTES - 1} routes")
@@ -148,8 +149,9 @@ class Metrics:
     # Counting.
 
     def counted(self, visits: int, seconds: float) -> None:
-        """Count visits that Redis has counted with one command.
+        """Count the visits that one command has counted in Redis.
 
+        :arg visits: how many visits.
         :arg seconds: from sending the command to its reply.
         """
         row = self._row
@@ -164,22 +166,22 @@ class Metrics:
         self._row[_UNCOUNTED + REASONS.index(reason)] += visits
 
     def log_lines_dropped(self, lines: int) -> None:
-        """Count lines that standard error did not take; by one thread at a time."""
+        """Count lines that standard error did not take. Only one thread at a time may call it."""
         self._row[_LOG_LINES_DROPPED] += lines
 
     def answered(self, handler: RequestHandler) -> None:
-        """Count a request that the application has answered; Tornado's ``log_function``."""
+        """Count a request that the application has answered, for Tornado's ``log_function``."""
         request = handler.request
         durations = self._durations_of(type(handler), request.method, handler.get_status())  # type: ignore[arg-type]
         seconds = request.request_time()
-        # A list of our own, until it is shared: half as much as in shared memory.
+        # A list counts them until they are shared: it costs half as much as shared memory.
         durations[bisect_left(SECONDS, seconds)] += 1
         durations[-1] += seconds
 
     def _find_durations(
         self, handler: type[RequestHandler], method: str | None, code: int
     ) -> list[float]:
-        """Return where the durations of such requests go."""
+        """Return the list that counts the durations of such requests."""
         labels = (
             self._route_of.get(handler, OTHER),
             method if method in METHODS else OTHER,
@@ -187,15 +189,14 @@ class Metrics:
         )
         return self._answers.setdefault(labels, [0.0] * (len(SECONDS) + 2))
 
-    # What the other processes are to know, from time to time: gauges, which are looked at and not
-    # kept up to date where they change, and the requests.
+    # Sharing. From time to time, each process writes its gauges and its requests into its row.
 
     def gauge(self, name: str, look: Callable[[], float]) -> None:
-        """Take the way to one of the `GAUGES`."""
+        """Take a function that returns the value of one of the `GAUGES`."""
         self._gauges[name] = look
 
     async def keep_sharing(self) -> None:
-        """Share what this process has counted, again and again, until it is cancelled."""
+        """Share this process's counts again and again, until the task is cancelled."""
         while True:
             self._share()
             await asyncio.sleep(SHARE_EVERY)
@@ -212,7 +213,7 @@ class Metrics:
             durations[:] = [0.0] * len(durations)
 
     def sums(self) -> Sums:
-        """Return what all processes have counted."""
+        """Return the counts of all processes."""
         self._share()
         end = _REQUESTS + len(self._routes) * _ROUTE
         sums = [sum(cells) for cells in zip(*(row[:end] for row in self._rows), strict=True)]
@@ -234,7 +235,7 @@ class Metrics:
             connections=sum(connections),
             live_watchers=sum(live_watchers),
             log_lines_dropped=sums[_LOG_LINES_DROPPED],
-            # Alike in all; another's row may be older.
+            # All processes have the same faults; another process's row may be older than this one.
             faults=dict(zip(FAULTS, self._row[_VISITS - len(FAULTS) : _VISITS], strict=True)),
             pids=[int(row[_PID]) for row in running],
         )

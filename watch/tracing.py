@@ -1,8 +1,9 @@
-"""A visit's span, and spans in the log, by OpenTelemetry; imported where its packages are.
+"""A visit's span, and spans in the log, for OpenTelemetry. Imported if OpenTelemetry is installed.
 
-Their instrumentation makes the request's span, and those of the commands that open a connection.
-What counts is sent by `counter.connection`, past redis-py, often for many visits at once. Each
-visit has a span of its own here, from its arrival to its number.
+OpenTelemetry's own instrumentation makes the span of the request, and the spans of the commands
+that open a connection to Redis. It does not see the command that counts: `counter.connection`
+sends this command without redis-py, often for many visits at once. So this module gives each visit
+a span, from its arrival to its number.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""What the Python peers with an event loop share: the visit, the page, and the certificate."""
+"""The visit, the page and the certificate of the Python peers with an event loop."""
 
 import html
 import os
@@ -13,7 +13,7 @@ HOSTNAME = html.escape(socket.gethostname())
 
 
 def certificate() -> ssl.SSLContext | None:
-    """Return what HTTPS needs; None for plain HTTP."""
+    """Return the TLS settings for HTTPS; None for plain HTTP."""
     if "TLS_CERT" not in os.environ:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -22,9 +22,9 @@ def certificate() -> ssl.SSLContext | None:
 
 
 def connect() -> Redis:
-    """Return a client with a pool that has a connection for each visit under way.
+    """Return a client whose pool has a connection for each visit under way.
 
-    A smaller pool whose visits wait for a connection was measured too, and is slower.
+    A smaller pool, in which visits wait for a connection, was measured too, and is slower.
     """
     return Redis.from_url(
         os.environ["REDIS_URL"], socket_connect_timeout=2, socket_timeout=2, max_connections=1024

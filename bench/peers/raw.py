@@ -1,6 +1,6 @@
-"""No server, but the least that one in Python could cost: uvloop answers constant bytes.
+"""The least that a server in Python could cost: uvloop answers constant bytes.
 
-It reads nothing of a request but where it ends, and counts nothing.
+It is no real server: it only looks for the end of each request, and counts nothing.
 """
 
 import asyncio

@@ -426,7 +426,7 @@ def test_the_server_and_the_load_share_no_core() -> None:
         "[5] [0, 1, 2]",
         "[2, 5] [0, 1]",
         "[3] [0]",
-        "it takes 3 cores, and there are 2",
+        "3 cores are needed, and there are 2",
     ]
 
 

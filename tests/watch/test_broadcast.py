@@ -447,7 +447,7 @@ async def test_what_may_not_be_read_is_said_in_each_event_and_once_in_the_log(
             assert refused.startswith(f"{command.upper()}: ")
             assert f"no permissions to run the '{command}' command" in refused
         assert [one.getMessage() for one in caplog.records if "Redis refuses" in one.msg] == [
-            f"not all can be shown on the live page, as Redis refuses {refused}"
+            f"/live cannot show everything, as Redis refuses {refused}"
         ]
         valkey.client.acl_setuser("default", enabled=True, commands=[f"+{command}"])
         while (event := await stream.event())["redis"] != "up" or "refused" in event:

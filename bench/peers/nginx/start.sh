@@ -1,5 +1,5 @@
 #!/bin/sh
-# nginx reads neither its port nor Redis's from the environment: they are written into its
+# nginx cannot read its port and Redis's from the environment. This script writes them into nginx's
 # configuration, in the current folder.
 redis=${REDIS_URL#redis://*:}
 if [ -n "$TLS_CERT" ]; then

@@ -1,4 +1,4 @@
-// Node.js with its own http module; the client sends the commands of one turn together.
+// Node.js with its own http module. The Redis client sends the commands of one turn together.
 import { readFileSync } from "node:fs";
 import http from "node:http";
 import https from "node:https";

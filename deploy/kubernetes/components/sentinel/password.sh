@@ -1,4 +1,5 @@
-# Sets `password` to what redis.conf takes for it, each byte as \x22, and REDISCLI_AUTH to itself.
+# Sets `password` to the password in the form of redis.conf, each byte as in \x22. Sets REDISCLI_AUTH
+# to the password itself.
 file=/run/secrets/redis/password
 password=$(od -An -v -tx1 $file | tr -d '\n' | sed 's/\( 0[ad]\)*$//')
 case $password in

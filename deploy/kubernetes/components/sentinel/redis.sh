@@ -1,4 +1,4 @@
-# Starts Redis: as the primary if the sentinels say that it is, else as a replica of the one they name.
+# Starts Redis as the primary if the sentinels name this server, else as a replica of their primary.
 . /scripts/password.sh
 me=$(hostname).redis
 primary() {

@@ -1,4 +1,4 @@
-# Starts a sentinel. Its file remembers who is the primary; at first it is redis-0.
+# Starts a sentinel. Its file keeps the name of the primary; the first primary is redis-0.
 . /scripts/password.sh
 unset REDISCLI_AUTH
 cd /data
@@ -10,7 +10,7 @@ sentinel monitor friendlyhello redis-0.redis 6379 2
 sentinel down-after-milliseconds friendlyhello 5000
 sentinel failover-timeout friendlyhello 30000
 END
-# The password may be another one since.
+# The password may have changed since the file was written.
 grep -vE '^(requirepass|user|sentinel (auth-pass|sentinel-pass)) ' sentinel.conf >sentinel.new
 cat >>sentinel.new <<END
 requirepass "$password"
