@@ -10,7 +10,7 @@ import signal
 
 
 def end_at_once(signum: int, _: object = None) -> None:
-    """Exit without a report. Process 1 of a container needs a handler, or it ignores the signal."""
+    """Exit without a report. Without a handler, process 1 of a container ignores the signal."""
     os._exit(128 + signum)
 
 

@@ -16,7 +16,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from audit.client import MOST_BYTES, Target
 
-#: A balancer answers these when it has no replica. They may pass, and mean no other service.
+#: A balancer without a replica answers these. That may pass, so it does not end the audit.
 UNAVAILABLE = (502, 503, 504)
 
 #: RFC 9110, section 15.4.

@@ -37,9 +37,9 @@ _HOST_AND_PORT = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110, 5.6.2
-_FIELD_VALUE = re.compile(r"[\t -~]*")  # RFC 9110, 5.5, without what is not ASCII
+_FIELD_VALUE = re.compile(r"[\t -~]*")  # RFC 9110, 5.5, but ASCII only
 
-#: What this machine has run out of, by the system's error, whatever the server does.
+#: For the system's errors, what this machine has run out of. They are not the server's fault.
 _OWN = {
     errno.EMFILE: "descriptors (a process may have {most}): a lower --concurrency needs fewer",
     errno.ENFILE: "descriptors, in all processes: a lower --concurrency needs fewer",
@@ -50,7 +50,7 @@ _OWN = {
 
 
 class RanOut(Exception):
-    """The audit's own machine lacks something, not the server's; the message is one line.
+    """The audit's own machine, not the server, lacks something; the message is one line.
 
     :arg number: the system's error.
     """
@@ -242,7 +242,7 @@ async def _look_up(to: Place) -> Sequence[Any]:
 
 
 async def _connect_to_any(found: Sequence[Any]) -> socket.socket:
-    """Connect to the address that answers first. Each address has some time before the next one."""
+    """Connect to the address that answers first; wait a moment before trying each next one."""
     loop = asyncio.get_running_loop()
     left = list(found)
     tries: list[asyncio.Task[socket.socket]] = []

@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
     def print(self, text: str) -> None:
         """Print a text. Exit if standard output fails, but not if its reader has gone."""
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # bars and dashes need UTF-8
+            sys.stdout.reconfigure(errors="replace")  # the report's bars and dashes need UTF-8
         error = write(sys.stdout, text.removesuffix("\n") + "\n")
         if error and not isinstance(error, BrokenPipeError):
             self.error(f"standard output: {error.strerror}")

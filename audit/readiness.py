@@ -49,7 +49,7 @@ class Readiness:
         self._seconds = seconds or 0.0
         self._timeout = timeout
         self._say = say
-        self._seen: dict[str, float] = {}  # replica to when it answered
+        self._seen: dict[str, float] = {}  # from replica to the time of its last answer
 
     async def reached(self) -> None:
         """Return when the deployment is ready.

@@ -16,7 +16,7 @@ class Certificate:
 
 
 def make_certificate(folder: Path) -> Certificate:
-    """Make a certificate for 127.0.0.1 with a P-256 key, which a user gets by default.
+    """Make a certificate for 127.0.0.1 with a P-256 key, the kind that users get by default.
 
     :arg folder: where to write its files.
     """

@@ -10,7 +10,7 @@ from bench.text import shown, table
 #: The Python servers that a user might choose instead.
 PYTHON_PEERS = tuple(server.name for server in SERVERS if server.python and server.name != OURS)
 
-#: A figure of each round, with the log off or on; raises `Missing`.
+#: Returns a figure of each round, with the log off or on, or raises `Missing`.
 Values = Callable[[Results, bool], list[float]]
 
 

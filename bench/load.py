@@ -64,7 +64,7 @@ class Outcome:
 
 
 class Wrk:
-    """One wrk. It goes on until `stop`."""
+    """One wrk. It goes on until `stop` is called."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process

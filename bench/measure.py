@@ -139,7 +139,7 @@ def _watched(
 
 
 def _settled(sites: Sequence[Site], valkey: Redis) -> _Spent:
-    """Wait until no more visits come: the end of a load cuts some off, and they still count."""
+    """Wait until no more visits come: the end of a load cuts visits off, and these still count."""
     deadline = time.monotonic() + END
     before = _Spent.now(sites, valkey)
     while True:

@@ -119,7 +119,7 @@ def _open_loop(results: Results) -> list[str]:
 
 
 def _two_processes(results: Results) -> list[str]:
-    """Return the table of one process and two, each with a core."""
+    """Return the table of one process, and of two processes, each on its own core."""
     if not results.processes:
         return []
     rows = []

@@ -63,7 +63,7 @@ PROGRAMS = {
 
 @dataclass
 class Bench:
-    """One run, in a folder for its logs; use `bench`."""
+    """One run, in a folder for its logs; `bench` makes it."""
 
     cores: Cores
     redis: Redis
@@ -88,7 +88,7 @@ class Bench:
         return serving(server, False, self.redis.url, self.cores.server, folder, self.certificate)
 
     def far_away(self, milliseconds: int) -> contextlib.AbstractContextManager[Redis]:
-        """Put a network in front of Redis."""
+        """Put a proxy that delays replies in front of Redis."""
         return far_away(self.redis, milliseconds, self.cores, self.folder / "proxy")
 
     def measure(
@@ -96,7 +96,7 @@ class Bench:
     ) -> Row:
         """Load servers of a kind.
 
-        :arg load: or a number of connections that are kept.
+        :arg load: a load, or the number of kept connections.
         """
         load = Load(load) if isinstance(load, int) else load
         seconds = seconds or self.seconds

@@ -49,7 +49,7 @@ def _specificity(media_range: _Range, offer: _Range) -> int | None:
     """Return how closely a range names an offer; None when the range does not match it.
 
     A parameter that both have, such as ``version``, must have the same value in both. A parameter
-    that the offer does not have is ignored: clients ask for JSON in UTF-8, and JSON always is.
+    that the offer does not have is ignored: clients ask for JSON in UTF-8, and JSON is always so.
     """
     if media_range.kind == offer.kind:
         known = media_range.parameters.keys() & offer.parameters.keys()
@@ -114,7 +114,7 @@ def preferred_language(accept: str, offers: Sequence[str]) -> str:
     """Return the language that a client prefers (RFC 9110, section 12.5.4).
 
     A range matches every offer with the same first subtag: ``zh-TW`` matches ``zh-CN``, because
-    that is nearer than another language.
+    another form of the same language is better than another language.
 
     :arg accept: the Accept-Language header; empty when there was none. A malformed range is
         ignored.

@@ -43,7 +43,7 @@ class BaseHandler(RequestHandler):
     """The client's ``X-Request-ID`` if it is well formed, else an id made for the request."""
 
     def set_default_headers(self) -> None:
-        """Set the headers that differ between requests or deployments; Tornado's hook."""
+        """Set the headers that differ between requests or deployments. Tornado calls this."""
         self.request_id = self.request_id or _request_id(self.request.headers)
         self.set_safe_header("X-Request-Id", self.request_id)
         if version := self.application.settings.get("version_label"):

@@ -1,4 +1,4 @@
-"""``GET /echo``: the request as it arrived, to see what proxies have made of it."""
+"""``GET /echo``: the request as it arrived, to see what proxies have changed."""
 
 import ssl
 from collections.abc import Mapping

@@ -14,7 +14,7 @@ from handlers.base import BaseHandler
 from process import Burden
 from watch import FAULTS
 
-#: Cores that can be burnt.
+#: The most cores that a fault may keep busy.
 MOST_CORES = 64
 
 log = logging.getLogger("friendlyhello")
@@ -172,7 +172,7 @@ class FaultsHandler(BaseHandler):
         self._faults.set(faults)
         log.warning("faults: %s", json.dumps(faults.as_json()))
         self.get()
-        if faults.exit is not None:  # the system has the answer already, and sends it
+        if faults.exit is not None:  # the system has the answer, and will send it
             asyncio.get_running_loop().call_later(0.01, end_at_once, faults.exit)
 
 

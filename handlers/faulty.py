@@ -1,7 +1,7 @@
 """``GET /`` with ``--faults``: a late answer or an error, to test a platform with.
 
-The client asks for it, by ``/?wait=250ms&status=503`` or by ``X-Fault-Rate`` and ``X-Fault-Wait``,
-or the replica is sick (`handlers.faults`).
+The client asks for that, by ``/?wait=250ms&status=503`` or by ``X-Fault-Rate`` and
+``X-Fault-Wait``. Otherwise the replica's faults decide (`handlers.faults`).
 """
 
 import asyncio
@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 #: Statuses that a client may ask for. Statuses below 200 are not final (RFC 9110, 15.2).
 STATUSES = frozenset(status.value for status in http.HTTPStatus if status >= 200)
 
-#: Seconds between two checks whether a waiting client is still there.
+#: Seconds between two checks that a waiting client is still there.
 LOOK_EVERY = 0.25
 
 #: Statuses whose answers have no content (RFC 9110, 15.3.5, 15.3.6 and 15.4.5).
@@ -30,9 +30,10 @@ EMPTY = (204, 205, 304)
 
 
 class FaultyHelloHandler(HelloHandler):
-    """Greets late, or answers an error. The query decides, then the headers, then the faults.
+    """Greets late, or answers an error.
 
-    A request without a greeting is not counted.
+    The query decides; without it the headers; without these the replica's faults. A request that
+    gets no greeting is not counted.
     """
 
     EAGER_START = False  # an eager start does not call `prepare`

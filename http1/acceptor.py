@@ -21,7 +21,7 @@ MAX_UNREAD = 16 * 1024
 #: Seconds until the acceptor looks again for idle connections and for free descriptors.
 LOOK_AGAIN = 0.1
 
-#: Seconds with room after which the next lack of room is logged again.
+#: After so many seconds with room, the next lack of room is logged again.
 SPELL = 60.0
 
 log = logging.getLogger("http1")

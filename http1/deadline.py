@@ -28,7 +28,7 @@ class Deadline:
         raise NotImplementedError
 
     def begin_looking(self) -> None:
-        """Let the first look come, from now on."""
+        """Ask for the first look."""
         self._look_at = self._first_look.add(self)
 
     def set_deadline(self, seconds: float | None) -> None:

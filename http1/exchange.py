@@ -75,7 +75,7 @@ class Exchange(HTTPConnection):
         self.headers = head.headers()
         self.max_body_size = max_body_size
         self.body_timeout = body_timeout
-        self.has_begun = False  # whether the answer has
+        self.has_begun = False  # whether the answer has begun
         self._wire: Wire | None = wire
         self._method = head.line.method
         self._is_http_1_0 = head.line.version == "HTTP/1.0"
@@ -93,7 +93,7 @@ class Exchange(HTTPConnection):
 
     @property
     def stream(self) -> Wire:
-        """What stands in for an `.IOStream`: ``write``, ``close``, ``closed``, ``socket``.
+        """The connection, in place of an `.IOStream`: ``write``, ``close``, ``closed``, ``socket``.
 
         :raises StreamClosedError: after the answer.
         """

@@ -1,8 +1,8 @@
 """What proxies say about a request: the client's address, and the scheme.
 
-Each proxy appends the address that connected to it to ``X-Forwarded-For``, and writes the scheme
-into ``X-Forwarded-Proto``. Any client can send the same headers, so the server believes them only
-from a trusted proxy.
+Each proxy appends the address of its own client to ``X-Forwarded-For``, and writes the scheme into
+``X-Forwarded-Proto``. Any client can send the same headers, so the server believes them only from a
+trusted proxy.
 """
 
 import functools

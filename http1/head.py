@@ -126,7 +126,7 @@ def _check_host(headers: HTTPHeaders) -> None:
 
 
 def _in_origin_form(line: RequestStartLine, headers: HTTPHeaders) -> RequestStartLine:
-    """Move the host from the target to the header, which it overrides (RFC 9112, 3.2.2)."""
+    """Move the host from the target to ``Host``, in place of its value (RFC 9112, 3.2.2)."""
     if line.path.startswith("/") or not (target := _ABSOLUTE_FORM.fullmatch(line.path)):
         return line
     host, path = target.groups()

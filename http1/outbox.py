@@ -2,8 +2,8 @@
 
 import asyncio
 
-#: From so many answers in a turn of the loop on, they leave together. The number of answers is an
-#: average over about `TURNS` turns.
+#: If a turn of the loop has `MANY` answers, on average over about `TURNS` turns, they leave
+#: together.
 MANY, TURNS = 10, 16
 
 #: Bytes of the largest answer that may wait for the turn's end. It never fills the buffer that a

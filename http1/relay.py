@@ -35,9 +35,9 @@ async def _connect(client: asyncio.Transport, ours: socket.socket, read_ahead: b
 
 
 class _Relay(asyncio.Protocol):
-    """Sends the bytes that one transport receives on another one, as fast as that one takes them.
+    """Forwards bytes from its own transport to another one, as fast as the other one takes them.
 
-    :arg to: the transport that sends.
+    :arg to: the other transport.
     """
 
     def __init__(self, to: asyncio.Transport) -> None:

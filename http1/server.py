@@ -32,8 +32,8 @@ from http1.reading import Limits
 from http1.refusal import Form
 from http1.tornado_internals import RequestContext, ServerHooks
 
-#: Seconds of each of two pauses when the server stops: it goes on listening, and then it keeps idle
-#: connections open. So it still answers a client or balancer that does not know of the stop yet.
+#: Seconds of each of two pauses when the server stops. In the first it goes on listening. In the
+#: second it keeps idle connections open. So it answers clients that do not know of the stop yet.
 DRAIN_PAUSE = 0.1
 
 #: Seconds between two looks at the siblings' sockets, and how many connections to accept at each.

@@ -77,7 +77,7 @@ class ClientStream(Deadline, asyncio.Protocol):
         self.begin_looking()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail all futures of writes, and drop all references."""
+        """Let all waiting writes fail, and drop all references."""
         self.transport = None
         self.socket = self._sock
         self.stop_looking()
@@ -101,7 +101,7 @@ class ClientStream(Deadline, asyncio.Protocol):
     def client_has_gone(self) -> bool:
         """Whether nobody can read an answer any more.
 
-        The event loop knows it if it reads from the client. If it does not, the system knows it.
+        If the event loop reads from the client, the event loop knows. Otherwise the system knows.
         """
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -109,7 +109,7 @@ class ClientStream(Deadline, asyncio.Protocol):
         if not self.half_closed and not self.reading_paused:
             return False
         if self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.close()  # the question has cleared the error, so the loop will not see it
+            self.close()  # SO_ERROR is cleared now, so the loop will not see it
         return self.closed()
 
     def has_unread(self) -> bool:

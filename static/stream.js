@@ -1,7 +1,7 @@
 // Reads the stream of events, once for all tabs with the same view: a browser opens six connections
 // to a host over HTTP/1.1. One tab, the leader, reads the stream and sends the events to the others.
-// When they hear nothing of the leader, one of them leads. They use a BroadcastChannel, which plain
-// HTTP has too. Without one, each tab leads. A hidden tab rests.
+// When they hear nothing of the leader, one of them leads. The tabs use a BroadcastChannel, which
+// plain HTTP has too. Without one, each tab leads. A hidden tab rests.
 //
 // The document gets events "stream" of a kind: "history", "marks", "message" or "lost".
 

@@ -178,7 +178,7 @@ class Broadcast:
                 log.warning("/live cannot show everything, as Redis refuses %s", one)
 
     async def _send(self, event: bytes, firsts: Mapping[Watcher, bytes] | None = None) -> None:
-        """Send an event to all watchers; a watcher that is too slow for it gets the history again.
+        """Send an event to all watchers; a watcher too slow for the event gets the history again.
 
         :arg firsts: what some watchers get in place of the event.
         """

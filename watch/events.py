@@ -39,12 +39,12 @@ class Counted:
     def since_last(self, snapshot: Snapshot) -> Mapping[str, int] | None:
         """Return the visits since the last snapshot, by version.
 
-        :return: None when the last snapshot is too old, or when Redis refused other parts of it.
+        :return: None when the last snapshot is too old, or lacks other parts than this one.
         """
         counted: Counter[str] = Counter()
         for one in snapshot.records:
             before = self._visits.pop(one.id, 0)
-            if one.visits > before:  # it falls when a process gives numbers back
+            if one.visits > before:  # a process's visits fall when it gives numbers back
                 counted[one.version] += one.visits - before
             self._visits[one.id] = max(one.visits, before)
         # A process may be missing for a while, so it is remembered. The oldest are forgotten.

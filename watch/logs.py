@@ -24,7 +24,8 @@ _TRACEPARENT = re.compile(
 )
 
 
-#: How many characters from a client a log line may have. A line of JSON has half of them, twice.
+#: How many characters from a client a log line may have. A line of JSON has two texts of half that
+#: length.
 LONGEST = 1024
 
 
@@ -39,7 +40,7 @@ def shortened(text: str, most: int = LONGEST // 2) -> str:
 def configure_logs(
     log_format: str, level: str = "info", on_dropped: Callable[[int], None] = lambda lines: None
 ) -> None:
-    """Log to standard error; lines that it cannot take are dropped.
+    """Log to standard error, and drop the lines that standard error cannot take.
 
     :arg log_format: ``text`` or ``json``.
     :arg level: the lowest level that is logged: ``debug``, ``info``, ``warning``, ``error`` or
