@@ -1,7 +1,7 @@
-"""What friendlyhello.pyz starts with: its compiled parts are for one kind of Python.
+"""The start of friendlyhello.pyz. The file's compiled parts are for one kind of Python.
 
-As a program of its own it tells which kind runs it. `make pyz` keeps that beside it, in
-``MADE_FOR``.
+Run by itself, this module prints the kind of Python that runs it. `make pyz` writes that kind into
+``MADE_FOR``, beside this module.
 """
 
 import os
@@ -13,7 +13,7 @@ HERE = f"{sys.implementation.cache_tag} {sys.platform} {os.uname().machine}"
 
 
 def main() -> None:
-    """Run the program; end with status 1 and one line where its parts are for another Python."""
+    """Run the program; exit with status 1 and one line if its parts are for another Python."""
     made_for = Path(__file__).with_name("MADE_FOR").read_text().strip()
     if made_for != HERE:
         sys.exit(f"friendlyhello.pyz: made for {made_for}, and this is {HERE}; make pyz there")

@@ -197,9 +197,9 @@ class HTTPServer(ServerHooks):
     def make_room(self) -> None:
         """Close some connections, first those that have been idle for longest.
 
-        If it can close none, close those whose clients have been slow for longest, in sending the
-        rest of a request or in reading an answer. If there are none of these, end some whose
-        clients have sent requests ahead.
+        If it can close none of these, close those whose clients have been slow for longest, in
+        sending the rest of a request or in reading an answer. If there are none of these either,
+        end some whose clients have sent requests ahead.
         """
         now = asyncio.get_running_loop().time()
         most = min(MAX_CLOSED, len(self._open) // SHARE_CLOSED + 1)
@@ -216,7 +216,12 @@ class HTTPServer(ServerHooks):
         self._end_some_ahead(most)
 
     def _close_some(self, found: list[tuple[float, int, ClientConnection]], most: int) -> int:
-        """Close those that wait for longest; return how many."""
+        """Close the connections that have waited for longest.
+
+        :arg found: the loop's time since when each one waits, a number that is its own, and it.
+        :arg most: how many to close at most.
+        :return: how many were closed.
+        """
         heapq.heapify(found)
         closed = 0
         while found and closed < most:
@@ -231,11 +236,13 @@ class HTTPServer(ServerHooks):
         return closed
 
     def _end_some_ahead(self, most: int) -> None:
-        """End connections between two requests, of which the client has sent the second ahead.
+        """End connections between two requests, if the client has sent the second one ahead.
 
-        It repeats what is not answered on another connection (RFC 9112, 9.3.2).
+        The client repeats the second request on another connection (RFC 9112, 9.3.2).
+
+        :arg most: how many to end at most.
         """
-        if any(one.closing for one in self._open):  # they are about to make room
+        if any(one.closing for one in self._open):  # these will make room soon
             return
         ahead = (one for one in self._open if one.held and one.exchange is None)
         for one in [*itertools.islice(ahead, most)]:

@@ -1,4 +1,4 @@
-"""A visit's span, and spans in the log, for OpenTelemetry. Imported if OpenTelemetry is installed.
+"""Visits' spans, and span ids in the log. The program imports it if OpenTelemetry is installed.
 
 OpenTelemetry's own instrumentation makes the span of the request, and the spans of the commands
 that open a connection to Redis. It does not see the command that counts: `counter.connection`
@@ -25,12 +25,12 @@ _ATTRIBUTES = {
 
 
 def name_span(record: logging.LogRecord) -> bool:
-    """Name the span in which a line was logged, as a filter of a handler does.
+    """Add the present span's ids to a log record; it is a filter of a log handler.
 
-    By the names that OpenTelemetry has for them outside of its own protocol
+    The fields have the names that OpenTelemetry defines for logs outside of its own protocol
     (https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/).
 
-    :return: that the line is logged.
+    :return: always true, so the line is logged.
     """
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
