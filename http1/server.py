@@ -69,7 +69,7 @@ class HTTPServer(ServerHooks):
     :arg write_timeout: seconds in which a client must read some of the unsent bytes. None: the
         idle time.
     :arg max_connections: how many connections may be open; None for any number. When there are so
-        many, or no free descriptors, the server closes those that have been idle for longest.
+        many, or no free descriptors, the server closes the connections that are idle for longest.
     :arg refusal: writes the answers that the server gives without the application; see `Limits`.
     :arg trusted_proxies: networks. The server believes ``X-Forwarded-For`` and
         ``X-Forwarded-Proto`` from proxies in these networks alone. It replaces Tornado's
@@ -195,11 +195,11 @@ class HTTPServer(ServerHooks):
         return len(self._open) >= self._max_connections
 
     def make_room(self) -> None:
-        """Close some connections, first those that have been idle for longest.
+        """Close some connections: the ones that have been idle for longest.
 
-        If it can close none of these, close those whose clients have been slow for longest, in
-        sending the rest of a request or in reading an answer. If there are none of these either,
-        end some whose clients have sent requests ahead.
+        If none can be closed, close the ones whose clients have been slow for longest, in sending
+        the rest of a request or in reading an answer. If there is none either, end some whose
+        clients have sent requests ahead.
         """
         now = asyncio.get_running_loop().time()
         most = min(MAX_CLOSED, len(self._open) // SHARE_CLOSED + 1)

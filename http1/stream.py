@@ -210,7 +210,7 @@ class ClientStream(Deadline, asyncio.Protocol):
     def close_lingering(self, is_all_read: bool) -> None:
         """Send the written bytes, then close, so that the client can read them (RFC 9112, 9.6).
 
-        :arg is_all_read: whether the client sends nothing more that the server has not read.
+        :arg is_all_read: whether the server has read all, and expects nothing more.
         """
         transport = self.open_transport
         self.outbox.flush()

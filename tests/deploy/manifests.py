@@ -111,7 +111,7 @@ def rendering(folder: Path, of: Path = BASE) -> Render:
         (base / "redis-password.txt").write_text("secret\n")
         listed = "".join(f"  - components/{name}\n" for name in names)
         text = (base / "kustomization.yaml").read_text()
-        images = text.index("# On every object")
+        images = text.index("# Labels of every object")
         (base / "kustomization.yaml").write_text(
             f"{text[:images]}{CANARY_IMAGE}{text[images:]}{listed and 'components:'}\n{listed}"
         )
