@@ -106,6 +106,15 @@ def test_a_token_whose_reply_was_lost_leaves_its_numbers(it: Redis) -> None:
     assert count(it, other, 4) == [3, 4, 5, 6]
 
 
+def test_a_token_that_asked_for_none_and_whose_reply_was_lost_leaves_none(it: Redis) -> None:
+    tokens = LosingTokens("counter")
+    assert count(it, tokens, 2) == [1, 2]
+    it.answer(tokens.request(0))
+    assert count(it, tokens, 1) == [3]
+    assert it.run("ZRANGE", SPARES.decode(), 0, -1, "WITHSCORES") == []
+    assert not tokens.has_dropped
+
+
 def test_the_record_says_what_was_shown(it: Redis) -> None:
     tokens = LosingTokens("counter")
     count(it, tokens, 3)
@@ -294,11 +303,13 @@ def test_a_command_that_is_forbidden_while_nothing_is_spare_costs_nobody_a_numbe
     reply = it.answer(request)
     it.store.forbidden = set()
     last = 2
+    assert (reply[:1] == b"-") == (name in ("HGET", "ZRANGE", "INCRBY", "HSET"))
     if reply[:1] == b"-":
         assert (it.counter, it.spares) == (last, [])
     else:
         last += visits
         tokens.numbers(reply, request)
+        assert it.answer(request) == b"+2 %d %d" % (last, visits), "it is kept"
     assert count(it, other, 2) + count(it, tokens, 1) == [last + 1, last + 2, last + 3]
 
 
