@@ -5,7 +5,7 @@ Tornado's own grammar reads the request line. llhttp reads the headers, through 
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tornado.http1connection import is_transfer_encoding_chunked
 from tornado.httputil import (
@@ -16,7 +16,7 @@ from tornado.httputil import (
 )
 
 from http1.beginning import feed, fields_parser
-from http1.headers import ByName, as_lines, end_lines
+from http1.headers import ByName, PackedFields, as_lines, end_lines
 from http1.input import TooLarge
 from http1.tornado_internals import AnswerHeaders, CheckedHeaders, by_name, normalize_name
 
@@ -53,7 +53,7 @@ class Head:
     """
 
     line: RequestStartLine
-    fields: ByName
+    fields: ByName | PackedFields
     has_body: bool
     is_last: bool
 
@@ -68,7 +68,10 @@ def parse_head(head: bytes) -> Head:
     :arg head: the whole head, with the empty line at its end.
     :raises HTTPInputError: when the head is malformed.
     """
-    return _parse_cached(head) if len(head) <= MAX_CACHED else _parse(head)
+    if len(head) <= MAX_CACHED:
+        return _parse_cached(head)
+    parsed = _parse(head)
+    return replace(parsed, fields=PackedFields(dict(parsed.fields)))
 
 
 def _parse(head: bytes) -> Head:

@@ -32,7 +32,7 @@ from tornado.routing import Rule
 from tornado.routing import _RoutingDelegate as RoutingDelegate
 
 from http1.forwarded import TrustedProxies, scheme
-from http1.headers import NONE, ByName, CommonHeaders
+from http1.headers import NONE, ByName, CommonHeaders, PackedFields
 
 __all__ = [
     "AnswerHeaders",
@@ -64,12 +64,14 @@ class CheckedHeaders(HTTPHeaders):
     :arg by_name: the headers. Others may share the lists: this class never changes a list.
     """
 
-    def __init__(self, by_name: ByName) -> None:
-        self._as_list = by_name
+    def __init__(self, by_name: ByName | PackedFields) -> None:
+        self._as_list: Any = by_name
         self._combined_cache = {}
 
     def add(self, name: str, value: str, **kwargs: Any) -> None:
         """Add a value to a name's values."""
+        if isinstance(self._as_list, PackedFields):  # from which a list is no part
+            self._as_list = dict(self._as_list)
         normal = normalize_name(name)
         if normal in self._as_list:
             self._as_list[normal] = self.get_list(normal)
@@ -77,7 +79,8 @@ class CheckedHeaders(HTTPHeaders):
 
     def get_list(self, name: str) -> list[str]:
         """Return the values of a name."""
-        return self._as_list.get(normalize_name(name), []).copy()
+        values: list[str] = self._as_list.get(normalize_name(name), [])
+        return values.copy()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the value of a name; several are joined by commas.

@@ -32,11 +32,8 @@ LIMIT = 96 * MB
 BACK, REST = 5.0, 3 * MB
 
 #: What the first crowd of a kind leaves besides: Python gives small objects' memory back by the MB,
-#: and a few bytes of a timer that was set meanwhile keep one (pymalloc's arenas). It is most where
-#: each has headers of its own that are read.
+#: and a few bytes of a timer that was set meanwhile keep one (pymalloc's arenas).
 FIRST = 1 * MB
-FIRST_WITH_HEADERS = 5 * MB
-WITH_HEADERS = ("half a body", "half a body that is kept", "a page that waits, and more")
 
 #: More than it has room for: plain, and over TLS.
 CLIENTS = (560, 260)
@@ -189,8 +186,7 @@ def test_a_crowd_finds_room_or_not_and_all_others_are_answered(
             one.come(1)
             wait_until(lambda: len(answers) > len(PROBES))
             one.leave()
-        first = FIRST_WITH_HEADERS if state in WITH_HEADERS else FIRST
-        for besides in (first, 0):
+        for besides in (FIRST, 0):
             come_and_go(server, state, over_tls, settled(server) + REST + besides)
         assert server.process.poll() is None
         assert group.kills == 0

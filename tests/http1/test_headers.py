@@ -1,9 +1,11 @@
 """Headers that messages have alike are kept once; what is done to one message's is its own."""
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from http1.head import MAX_CACHED, format_head, parse_head
-from http1.headers import ByName, CommonHeaders
+from http1.headers import ByName, CommonHeaders, PackedFields
 from http1.tornado_internals import AnswerHeaders, CheckedHeaders
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\nAccept: */*\r\n\r\n"
@@ -33,6 +35,36 @@ def test_a_head_that_came_before_is_as_it_came_and_long_ones_are_not_kept() -> N
     assert parse_head(HEAD) is parse_head(HEAD)
     long = HEAD.replace(b"*/*", b"*" * MAX_CACHED)
     assert parse_head(long) is not parse_head(long)
+
+
+names = st.sampled_from(["A", "B-C", "Content-Length", "Host"])
+values = st.lists(st.text(st.characters(codec="latin-1", exclude_characters="\n\r")), min_size=1)
+changes = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), names, st.sampled_from(["x", "1"])),
+        st.tuples(st.just("__setitem__"), names, st.sampled_from(["x", "1"])),
+        st.tuples(st.just("pop"), names, st.none()),
+    )
+)
+
+
+@given(st.dictionaries(names, values), changes)
+def test_headers_in_one_text_are_what_they_are_in_lists(
+    by_name: ByName, done: list[tuple[str, str, str | None]]
+) -> None:
+    packed = PackedFields(by_name)
+    assert dict(packed) == by_name
+    assert len(packed) == len(by_name)
+    both = CheckedHeaders(packed.copy()), CheckedHeaders(dict(by_name))
+    for change, name, value in done:
+        for headers in both:
+            getattr(headers, change)(name, value)
+    one, other = both
+    assert sorted(one.get_all()) == sorted(other.get_all())
+    for name in ("A", "B-C", "Content-Length", "Host", "Nowhere"):
+        assert one.get(name) == other.get(name)
+        assert one.get_list(name) == other.get_list(name)
+    assert dict(packed) == by_name, "what is done to a copy is done to it alone"
 
 
 COMMON: ByName = {"Content-Type": ["text/html"], "Vary": ["Accept"]}
