@@ -87,24 +87,38 @@ class Bench:
         folder = self.folder / f"{server.name}-https"
         return serving(server, False, self.redis.url, self.cores.server, folder, self.certificate)
 
-    def far_away(self, milliseconds: int) -> contextlib.AbstractContextManager[Redis]:
+    def another_redis(self, name: str) -> contextlib.AbstractContextManager[Redis]:
+        """Run one more Redis, for a server that is not to be the only one."""
+        return redis_running(self.cores, self.folder / f"redis-{name}")
+
+    def far_away(
+        self, milliseconds: int, redis: Redis | None = None
+    ) -> contextlib.AbstractContextManager[Redis]:
         """Put a proxy that delays replies in front of Redis."""
-        return far_away(self.redis, milliseconds, self.cores, self.folder / "proxy")
+        return far_away(redis or self.redis, milliseconds, self.cores, self.folder / "proxy")
 
     def measure(
-        self, sites: Sequence[Site], load: int | Load, round_: int, seconds: float | None = None
+        self,
+        sites: Sequence[Site],
+        load: int | Load,
+        round_: int,
+        seconds: float | None = None,
+        redis: Redis | None = None,
     ) -> Row:
         """Load servers of a kind.
 
         :arg load: a load, or the number of kept connections.
+        :arg redis: in which these servers count, and no others: late visits of theirs would be
+            taken for those of the servers that are measured.
         """
         load = Load(load) if isinstance(load, int) else load
-        seconds = seconds or self.seconds
-        return measure(sites, self.redis, self.cores, load, seconds, round_, self.folder)
+        seconds, redis = seconds or self.seconds, redis or self.redis
+        return measure(sites, redis, self.cores, load, seconds, round_, self.folder)
 
-    def warm_up(self, sites: Sequence[Site], connections: int) -> None:
+    def warm_up(self, sites: Sequence[Site], connections: int, redis: Redis | None = None) -> None:
         """Let servers fill their caches and open their connections to Redis."""
-        self.measure(sites, connections, 0, min(self.seconds, 0.2 + connections / 1000))
+        seconds = min(self.seconds, 0.2 + connections / 1000)
+        self.measure(sites, connections, 0, seconds, redis)
 
 
 @contextlib.contextmanager
@@ -227,15 +241,16 @@ def distance(run: Bench, results: Results) -> None:
     with contextlib.ExitStack() as stack:
         places = []
         for milliseconds in DISTANCES:
-            far = stack.enter_context(run.far_away(milliseconds))
-            measured = round_trip(far)
             for name, connections in FAR.items():
+                redis = stack.enter_context(run.another_redis(f"{name}-{milliseconds}"))
+                far = stack.enter_context(run.far_away(milliseconds, redis))
+                added, measured = float(milliseconds), round_trip(far)
                 site = stack.enter_context(run.serving(BY_NAME[name], False, far, milliseconds))
-                run.warm_up([site], connections)
-                places.append((site, connections, float(milliseconds), measured))
+                run.warm_up([site], connections, redis)
+                places.append((site, redis, connections, added, measured))
         for round_ in range(1, results.rounds + 1):
-            for site, connections, added, measured in places:
-                row = run.measure([site], connections, round_)
+            for site, redis, connections, added, measured in places:
+                row = run.measure([site], connections, round_, redis=redis)
                 results.distance.append(replace(row, distance=added, round_trip=measured))
 
 

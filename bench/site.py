@@ -51,6 +51,10 @@ class Site:
         times = [process.cpu_times() for process in self.tree()]
         return float(sum(one.user + one.system for one in times))
 
+    def is_at_work(self) -> bool:
+        """Tell whether any of its processes runs, or waits for a core."""
+        return any(process.status() == psutil.STATUS_RUNNING for process in self.tree())
+
     def memory(self) -> float:
         """Return its resident memory, in MiB."""
         return float(sum(process.memory_info().rss for process in self.tree())) / 2**20

@@ -478,6 +478,68 @@ def test_two_processes_that_were_not_measured_are_named(tmp_path: Path) -> None:
     assert f"- {found.skipped[0]}" in report.checks(found)
 
 
+LATE = """
+import os, pathlib, sys, threading, time
+from bench import measure as measuring, run
+from bench.results import Results
+from bench.servers import OURS
+
+def come_late():  # as visits do that time out, and are made once more
+    while True:
+        for redis in others:
+            redis.client.incr("counter")
+        time.sleep(0.001)
+
+def measured(sites, redis, *arguments):
+    if sites[0].server.name != OURS and redis not in others:
+        others.append(redis)
+    return measure(sites, redis, *arguments)
+
+def settled(sites, redis):
+    return spent(sites, redis) if redis in others else settle(sites, redis)
+
+others, measure, settle, spent = [], run.measure, measuring._settled, measuring._Spent.now
+run.measure, measuring._settled = measured, settled
+run.DISTANCES, run.FAR = (0,), {"tornado": 8, OURS: 8}
+threading.Thread(target=come_late, daemon=True).start()
+found = Results(rounds=1)
+with run.bench(0.2, pathlib.Path(sys.argv[1]) / "one") as now:
+    run.distance(now, found)
+print({row.server: row.problem for row in found.distance}[OURS] or "sound", len(others))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_late_visits_of_a_peer_are_not_taken_for_the_servers(tmp_path: Path) -> None:
+    assert script(LATE, str(tmp_path)) == "sound 1\n"
+
+
+WORKING = """
+import subprocess, sys, time
+import psutil
+from types import SimpleNamespace
+from bench.site import Site
+
+def is_at_work(code):
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    site = Site(None, False, 0, False, psutil.Process(process.pid), 0.0)
+    try:
+        return {site.is_at_work() for _ in range(200) if not time.sleep(0.001)}
+    finally:
+        process.kill()
+        process.communicate()
+
+print(is_at_work("print(flush=True)\\nwhile True: pass"))
+print(False in is_at_work("import time; print(flush=True); time.sleep(60)"))
+"""
+
+
+def test_a_server_that_waits_for_a_core_is_at_work() -> None:
+    assert script(WORKING).split() == ["{True}", "True"]
+
+
 INTERRUPTED = """
 import os, pathlib, signal, subprocess, sys
 from bench.machine import running
