@@ -32,7 +32,7 @@ pyz: .venv/installed  ## write dist/friendlyhello.pyz: one file that needs nothi
 	rm -r $(DIST)/parts
 
 # Tests that have targets of their own, because they take long or need more than Python.
-APART = bench browser container faults stores deploy/test_gateway.py watch/test_otel.py watch/test_promtool.py
+APART = bench/test_bench.py browser container faults stores deploy/test_gateway.py watch/test_otel.py watch/test_promtool.py
 
 .PHONY: test
 test: .venv/installed  ## run the tests of every room, against a real Valkey, in two to three minutes
@@ -74,6 +74,10 @@ test-stores: .venv/installed  ## count in Redis 6 to 8 and Valkey, with proxies,
 .PHONY: bench
 bench: bench/.venv/installed  ## measure the server beside its peers, in 15 minutes (BENCH='--rounds 1')
 	@bench/.venv/bin/python -m bench $(BENCH)
+
+.PHONY: bench-page
+bench-page: .venv/installed  ## measure a page without the system, in 20 seconds
+	@$(BIN)/python -m bench.page
 
 .PHONY: test-bench
 test-bench: bench/.venv/installed  ## test the benchmark, which needs wrk and h2load

@@ -77,7 +77,8 @@ def _compare(options: argparse.Namespace) -> None:
             found.machine, found.versions = machine(), run.versions(now.redis)
             run.main_rounds(now, servers, options.rounds, found)
             run.open_loop(now, found)
-            for measure in () if options.only else (run.growth, run.distance, run.many_servers):
+            more = (run.page_in_process, run.growth, run.distance, run.many_servers)
+            for measure in () if options.only else more:
                 print(measure.__name__.replace("_", " "), flush=True)
                 measure(now, found)
         run.two_processes(options.seconds, Path(folder), servers, found)

@@ -83,6 +83,29 @@ def other_loads(results: Results) -> list[str]:
     return [*lines, *_open_loop(results), *_two_processes(results)]
 
 
+def in_process(results: Results) -> list[str]:
+    """Return the table of what a page takes without the system."""
+    if not results.pages:
+        return []
+    rows = [
+        [
+            f"{one.clients}",
+            number(one.microseconds),
+            "not counted" if one.instructions is None else number(one.instructions),
+        ]
+        for one in results.pages
+    ]
+    return [
+        "## A page of friendlyhello in process",
+        "",
+        "The clients and Redis are a few lines of Python, so this is what the server's own code "
+        "takes, in the shortest of many short windows. `make bench-page` prints it.",
+        "",
+        *table(["clients", "CPU, µs per visit", "instructions per visit"], rows),
+        "",
+    ]
+
+
 def _open_loop(results: Results) -> list[str]:
     """Return the table of latency when requests come at a fixed rate."""
     due = {row.kind: row.due for row in results.rows if row.kind in OPEN}
@@ -171,7 +194,7 @@ def figures(results: Results) -> list[str]:
         title = WATCHED[figure]
         title = title[0].upper() + title[1:]
         lines += [f"## {title}, by connections", "", *by_connections(results, figure), ""]
-    return [*lines, *other_loads(results), "## Checks", "", *checks(results)]
+    return [*lines, *in_process(results), *other_loads(results), "## Checks", "", *checks(results)]
 
 
 def write(results: Results, before: Results | None) -> str:

@@ -73,6 +73,17 @@ class Start:
     """Milliseconds from the command to the first page."""
 
 
+@dataclass(frozen=True)
+class InProcess:
+    """What a page of friendlyhello takes in process; see `bench.page`."""
+
+    clients: int
+    microseconds: float
+    """Of CPU time."""
+    instructions: float | None
+    """None where they are not counted."""
+
+
 @dataclass
 class Results:
     """Everything that one run found."""
@@ -89,6 +100,7 @@ class Results:
     """Bytes of a ``request`` and of its ``answer``, with headers."""
     rows: list[Row] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
+    pages: list[InProcess] = field(default_factory=list)
     growth: list[Row] = field(default_factory=list)
     """With more and more connections."""
     distance: list[Row] = field(default_factory=list)
@@ -176,6 +188,7 @@ def load(text: str) -> Results:
     for key in ("rows", "growth", "distance", "servers", "processes"):
         found[key] = [Row(**row) for row in found.get(key, [])]
     found["starts"] = [Start(**start) for start in found["starts"]]
+    found["pages"] = [InProcess(**page) for page in found.get("pages", [])]
     return Results(**found)
 
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import importlib.metadata
+import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +16,8 @@ from bench.certificate import Certificate, make_certificate
 from bench.load import Load
 from bench.machine import BenchError, Cores, raise_limits, running, split_cores
 from bench.measure import measure
-from bench.results import HTTPS, NEW, OPEN, Results, Row
-from bench.servers import BY_NAME, HERE, OURS, PATH, PEERS, Server, lacks
+from bench.results import HTTPS, NEW, OPEN, InProcess, Results, Row
+from bench.servers import BY_NAME, HERE, OURS, PATH, PEERS, ROOT, Server, lacks
 from bench.site import Site, serving, traffic
 from bench.store import Redis, far_away, redis_running, round_trip
 
@@ -223,6 +225,18 @@ def two_processes(
 def _longer(run: Bench, connections: int) -> float:
     """Return the seconds of a measurement, with the time to open so many connections."""
     return run.seconds + connections / 2000
+
+
+def page_in_process(run: Bench, results: Results) -> None:
+    """Measure friendlyhello's page without the system, with the server's own Python.
+
+    :raises BenchError: when it does not serve its page so.
+    """
+    command = [str(ROOT / ".venv/bin/python"), "-m", "bench.page", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchError(f"{shlex.join(command[1:])} failed: {done.stderr.strip()}")
+    results.pages = [InProcess(**row) for row in json.loads(done.stdout)]
 
 
 def growth(run: Bench, results: Results) -> None:

@@ -1,0 +1,200 @@
+"""What a page takes in process: the CPU time and the instructions of the server's code alone.
+
+``make bench-page``, or ``python -m bench.page`` with the server's own Python. A load by ``wrk``
+differs by 20 % between two runs, this by 3 %. What it does not see is what the system takes, and
+what it takes to wake a process.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.visitors import KEPT, Visitors, new_loop
+
+ROOT = Path(__file__).parent.parent
+
+#: How many clients ask at once, as in a load.
+CLIENTS = (1, 8, 64)
+
+#: Pages of a window whose time is taken, and of which instructions are counted.
+WINDOW, COUNTED = 320, 320
+
+#: Seconds of all windows together. The shortest is the one that nothing disturbed.
+SECONDS = 1.0
+
+#: With what instructions are counted: sets of texts have the same order each time.
+_ENV = os.environ | {"PYTHONHASHSEED": "0"}
+
+
+class Page(NamedTuple):
+    """What is looked at."""
+
+    kind: str
+    """How it is asked for; see `bench.visitors`."""
+    clients: int
+    """How many ask at once."""
+    without: str = ""
+    """What of the server is turned off, for `bench.tricks`."""
+
+
+#: Turns a part of the server off, by its name.
+TurnOff = Callable[[str], None]
+
+
+def _nothing(name: str) -> None:
+    assert not name
+
+
+def microseconds(page: Page, turn_off: TurnOff = _nothing, seconds: float = SECONDS) -> float:
+    """Return the CPU time of a page, in the shortest of many short windows.
+
+    :arg seconds: of CPU time of all of them.
+    """
+
+    async def shortest(visitors: Visitors) -> float:
+        times: list[float] = []
+        end = time.process_time() + seconds
+        while not times or time.process_time() < end:
+            began = time.process_time()
+            await visitors.ask(WINDOW)
+            times.append(time.process_time() - began)
+        return min(times) / WINDOW * 1e6
+
+    return _visited(page, turn_off, shortest)[1]
+
+
+def _visited(
+    page: Page, turn_off: TurnOff, visit: Callable[[Visitors], Coroutine[Any, Any, float]]
+) -> tuple[int, float]:
+    """Let visitors visit in a process of its own, which has what was imported.
+
+    :return: the number of the process, and what was found.
+    """
+
+    async def visited() -> float:
+        visitors = Visitors(page.kind, page.clients)
+        await visitors.begin()
+        return await visit(visitors)
+
+    def work() -> float:
+        turn_off(page.without)
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(visited())
+
+    reader, writer = os.pipe()
+    if not (child := os.fork()):
+        status = 1
+        try:
+            os.write(writer, repr(work()).encode())
+            status = 0
+        except BaseException:
+            traceback.print_exc(file=sys.__stderr__)
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with open(reader) as pipe:
+        found = pipe.read()
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"bench: the server does not serve this page in process: {page}")
+    return child, float(found)
+
+
+def instructions(pages: Sequence[Page], module: str = "bench.page") -> list[float]:
+    """Return how many instructions each page takes, the kernel's left out.
+
+    They are the difference of two runs that differ in nothing but how many pages they serve.
+
+    :arg module: whose ``--count`` calls `count`.
+    :return: none where neither perf nor valgrind counts them.
+    """
+    runs = [(*page, number) for page in pages for number in (COUNTED, 2 * COUNTED)]
+    command = (sys.executable, "-m", module, "--count")
+    if _by_perf("true"):
+        counts = [_by_perf(*command, json.dumps([run])) for run in runs]
+        if not all(counts):
+            sys.exit("bench: perf counted no instructions of a page")
+    elif shutil.which("valgrind"):
+        counts = _by_valgrind(*command, json.dumps(runs))
+    else:
+        return []
+    return [(b - a) / COUNTED for a, b in zip(counts[::2], counts[1::2], strict=True)]
+
+
+def _by_perf(*command: str) -> int:
+    """Return how many instructions a command takes; 0 where it fails, or nothing counts them."""
+    if not shutil.which("perf"):
+        return 0
+    done = _run("perf", "stat", "--event=instructions:u", "--field-separator=,", *command)
+    match = re.search(r"^(\d+),", done.stderr, re.M)
+    return int(match[1]) if match and not done.returncode else 0
+
+
+def _by_valgrind(*command: str) -> list[int]:
+    """Return how many instructions there were until the end of each process that a command names.
+
+    One start of Python serves for all, as it takes valgrind some seconds.
+    """
+    valgrind = ("valgrind", "--tool=cachegrind", "--cache-sim=no")
+    done = _run(*valgrind, "--cachegrind-out-file=/dev/null", *command)
+    told = re.findall(r"^==(\d+)== I +refs: +([\d,]+)", done.stderr, re.M)
+    counts = {process: int(number.replace(",", "")) for process, number in told}
+    if done.returncode or not counts.keys() >= set(done.stdout.split()):
+        sys.exit(f"bench: valgrind counted no instructions of a page: {done.stderr}")
+    return [counts[process] for process in done.stdout.split()]
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, env=_ENV, capture_output=True, text=True)
+
+
+def count(runs: str, turn_off: TurnOff = _nothing) -> None:
+    """Serve the pages of runs, each in a process of its own, and name the processes.
+
+    :arg runs: what `instructions` asks for.
+    """
+    for *page, pages in json.loads(runs):
+
+        async def visit(visitors: Visitors, pages: int = pages) -> float:
+            await visitors.ask(pages)
+            return 0.0
+
+        print(_visited(Page(*page), turn_off, visit)[0], flush=True)
+
+
+def main() -> None:
+    """Print what a page takes."""
+    parser = argparse.ArgumentParser(prog="python -m bench.page", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the figures for a program")
+    parser.add_argument("--count", metavar="RUNS", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.count:
+        count(options.count)
+        return
+    pages = [Page(KEPT, clients) for clients in CLIENTS]
+    times = [microseconds(page) for page in pages]
+    counts: Sequence[float | None] = instructions(pages) or [None] * len(pages)
+    if options.json:
+        names = ("clients", "microseconds", "instructions")
+        rows = zip(CLIENTS, times, counts, strict=True)
+        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
+        return
+    for clients, took, counted in zip(CLIENTS, times, counts, strict=True):
+        which = f"{clients} client{'s' if clients > 1 else ''}:"
+        number = "" if counted is None else f", {counted:,.0f} instructions"
+        print(f"{which:12}{took:5.1f} µs{number}")
+    if counts[0] is None:
+        print("Instructions are not counted: neither perf nor valgrind can do it here.")
+
+
+if __name__ == "__main__":
+    main()
