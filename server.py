@@ -10,7 +10,7 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    gc.disable()  # what is imported stays; looking at it for garbage takes 5 % of the start
+    gc.disable()  # what is imported stays; to look at it for garbage takes time
     if os.getpid() == 1:
         # The system drops a signal for which process 1 has no handler.
         for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
         leave_process_1()
     if "--healthcheck" in sys.argv:
-        # Each container runs this every few seconds: half the time when the server is not imported.
+        # Each container runs this every few seconds: without the server it takes far less.
         from process import check_health
 
         check_health()
@@ -334,7 +334,7 @@ def draining_event(end_of_work: int | None) -> asyncio.Event:
 
 
 def collect_less_garbage() -> None:
-    """Keep what is here by now; looked at for garbage again and again, it costs 5 % of a page."""
+    """Keep what is here by now; to look at it for garbage again and again would cost every page."""
     gc.freeze()
     gc.set_threshold(10_000, 50, 50)
     gc.enable()

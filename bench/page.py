@@ -109,15 +109,18 @@ def _visited(
     return child, float(found)
 
 
-def instructions(pages: Sequence[Page], module: str = "bench.page") -> list[float]:
+def instructions(
+    pages: Sequence[Page], module: str = "bench.page", number: int = COUNTED
+) -> list[float]:
     """Return how many instructions each page takes, the kernel's left out.
 
     They are the difference of two runs that differ in nothing but how many pages they serve.
 
     :arg module: whose ``--count`` calls `count`.
+    :arg number: how many pages the instructions of each are counted of.
     :return: none where neither perf nor valgrind counts them.
     """
-    runs = [(*page, number) for page in pages for number in (COUNTED, 2 * COUNTED)]
+    runs = [(*page, served) for page in pages for served in (number, 2 * number)]
     command = (sys.executable, "-m", module, "--count")
     if _by_perf("true"):
         counts = [_by_perf(*command, json.dumps([run])) for run in runs]
@@ -127,7 +130,7 @@ def instructions(pages: Sequence[Page], module: str = "bench.page") -> list[floa
         counts = _by_valgrind(*command, json.dumps(runs))
     else:
         return []
-    return [(b - a) / COUNTED for a, b in zip(counts[::2], counts[1::2], strict=True)]
+    return [(b - a) / number for a, b in zip(counts[::2], counts[1::2], strict=True)]
 
 
 def _by_perf(*command: str) -> int:

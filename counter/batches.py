@@ -19,13 +19,12 @@ from counter.tokens import Numbers
 ANSWERS_PER_TURN = 128
 
 #: Visits of a large batch, and turns of the loop from its reply to the next batch. Clients which
-#: ask again at once join the next batch. That is a third fewer commands with 64 connections, and
-#: 1.06 times the pages. After a smaller one it is a single turn: 1.08 times the pages with 8
-#: connections.
+#: ask again at once join the next batch, so there are fewer commands. After a smaller one it is a
+#: single turn, because few clients ask again at once.
 LARGE_BATCH, GATHER_TURNS = 10, 3
 
-#: Batches of one visit after which the next visit is sent at once, which is 3 % of its time, and
-#: does not wait for others that arrive in the same turn of the loop.
+#: Batches of one visit after which the next visit is sent at once, and does not wait for others
+#: that arrive in the same turn of the loop.
 ALONE = 8
 
 #: A visit in the queue: its number, or None when there will be none.
@@ -89,7 +88,7 @@ class Batches:
     def _watch_deadline(self) -> None:
         """Turn the counter off if the deadline has passed; else set the timer to the deadline.
 
-        The timer is not put off with each batch, which would be 2 % of a visit's time.
+        The timer is not put off with each batch, which would cost more.
         """
         self._timer = None
         loop = asyncio.get_running_loop()

@@ -56,8 +56,8 @@ class Request(NamedTuple):
 class RedisConnection(asyncio.Protocol):
     """Takes over the connection of a redis-py client.
 
-    redis-py leads a command through streams, locks, retries and hooks that are of no use here:
-    a third of what a page costs that is alone. It opens the connection (TLS, AUTH, SELECT).
+    redis-py leads a command through streams, locks, retries and hooks that are of no use here. It
+    opens the connection (TLS, AUTH, SELECT).
 
     :arg redis: a client that is connected and idle. The caller must not use it any more.
     :arg asking: whether each command must follow ``ASKING``: the slot is moving to the node.

@@ -25,7 +25,7 @@ from counter.tokens import Numbers, SupersededError
 BACKOFF, MAX_BACKOFF = 0.001, 0.05
 
 #: Seconds for which the loop stays awake while a lone visit waits, if the last reply came as
-#: quickly. To wake takes as long as a Redis nearby takes to reply: 9 % of the visit's time.
+#: quickly. To wake takes as long as a Redis nearby takes to reply.
 BUSY_POLL = 150e-6
 
 log = logging.getLogger("friendlyhello.visits")

@@ -11,9 +11,8 @@ BUSY_POLL = 100e-6
 class BusyPoll:
     """Keeps the event loop turning after an answer, while it expects the next request at once.
 
-    To wake takes longer than a client nearby takes to ask again. Awake, a lone visitor gets 1.25
-    times the pages, for no more CPU time each. The loop expects a request if the client's last
-    request came that fast, and if nobody else got an answer since.
+    To wake takes longer than a client nearby takes to ask again. The loop expects a request if the
+    client's last request came that fast, and if nobody else got an answer since.
     """
 
     def __init__(self) -> None:

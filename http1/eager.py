@@ -11,8 +11,8 @@ from http1.tornado_internals import resume_when_done
 class EagerTask:
     """Runs a coroutine, from one future that it awaits to the next. The first step runs at once.
 
-    A Task would begin a turn of the loop later, and costs 4 % of a page. While the coroutine runs,
-    there is no current task (`asyncio.current_task`), and nobody can cancel the coroutine.
+    A Task would begin a turn of the loop later, and costs more. While the coroutine runs, there
+    is no current task (`asyncio.current_task`), and nobody can cancel the coroutine.
 
     :arg begin: makes the coroutine, or raises.
     :arg on_end: called when the coroutine has ended, with its exception or None.

@@ -16,8 +16,7 @@ class Looker(Protocol):
 class FirstLook:
     """Looks at each connection once, some seconds after it was made, if it is still open.
 
-    Before that look, a connection needs no timer of its own if its deadline is later. To set
-    and end one takes 4 % of a new connection's page.
+    Before that look, a connection needs no timer of its own if its deadline is later.
 
     :arg seconds: from a connection's start to the look; 0 for never.
     """

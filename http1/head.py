@@ -86,7 +86,7 @@ def _parse(head: bytes) -> Head:
     return Head(line, fields, has_body, _is_last(line.version, headers))
 
 
-# Browsers, probes and balancers send the same head again and again: 16 % of a page.
+# Browsers, probes and balancers send the same head again and again.
 _parse_cached = functools.lru_cache(maxsize=64)(_parse)
 
 

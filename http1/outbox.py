@@ -16,8 +16,7 @@ class Outbox:
 
     The first answer of a turn wakes a waiting client process. Each later answer may wake it again,
     because a client nearby reads answers faster than the server makes them. Together they wake it
-    once: 1.10 times the pages with 64 connections, 1.18 times with 512. Few answers leave at once:
-    to wait for the end of the turn costs 8 connections an eighth of their pages.
+    once. Few answers leave at once: their clients would only wait for the end of the turn.
 
     :arg usual: the average number of answers in a turn, to begin with.
     """

@@ -59,7 +59,7 @@ WITHOUT_CONTENT = frozenset((*range(100, 200), 204, 304))
 
 
 class CheckedHeaders(HTTPHeaders):
-    """Tornado's headers, taken as they are; it would check each anew: 9 % of a page.
+    """Tornado's headers, taken as they are; it would check each anew.
 
     :arg by_name: the headers. Others may share the lists: this class never changes a list.
     """
@@ -85,7 +85,7 @@ class CheckedHeaders(HTTPHeaders):
     def get(self, name: str, default: Any = None) -> Any:
         """Return the value of a name; several are joined by commas.
 
-        Tornado's raises an exception and catches it where there is none: 4 % of a page.
+        Tornado's raises an exception and catches it where there is none.
         """
         values = self._as_list.get(normalize_name(name))
         return default if values is None else ",".join(values)
@@ -98,7 +98,7 @@ class CheckedHeaders(HTTPHeaders):
 
 
 class AnswerHeaders(CheckedHeaders):
-    """An answer's headers, most of them common ones, which are not written anew: 4 % of a page.
+    """An answer's headers, most of them common ones, which are not written anew.
 
     :arg common: the common headers. When one of them changes, all become the answer's own.
     :arg own: the other headers.
@@ -189,7 +189,7 @@ class PathRequest(Request):
     """A request whose target is a path alone.
 
     Tornado would parse and copy the query, although there is none, and would check and split the
-    host, although it is the same as in the last request: 10 % of a page.
+    host, although it is the same as in the last request.
 
     :raises HTTPInputError: when the host is malformed.
     """
@@ -259,7 +259,7 @@ class RequestHandler(web.RequestHandler):
     def clear(self) -> None:
         """Begin the answer. Its common headers are written once a second.
 
-        Tornado would check one after the other, and format the date each time: 27 % of a page.
+        Tornado would check one after the other, and format the date each time.
         """
         common = _common_headers(type(self), int(time.time()))  # type: ignore[arg-type]
         self._headers = AnswerHeaders(common, {})
@@ -270,7 +270,7 @@ class RequestHandler(web.RequestHandler):
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """Finish the answer, as Tornado does.
 
-        An answer whose whole text is given here takes fewer steps: 4 % of a page.
+        An answer whose whole text is given here takes fewer steps.
         """
         connection: Any = self.request.connection
         if (
@@ -305,7 +305,7 @@ def _common_headers(handler_class: type[RequestHandler], second: int) -> CommonH
 
 
 def new_handler(application: web.Application, rule: Rule, request: PathRequest) -> Any:
-    """Do what a handler's `__init__` does, but for what templates use: 4 % of a page."""
+    """Do what a handler's `__init__` does, but for what templates use."""
     handler = rule.target.__new__(rule.target)
     handler.application = application
     handler.request = request

@@ -72,10 +72,7 @@ class _EagerDelegate(RoutingDelegate):
         return None if self._passes_over else super().data_received(chunk)
 
     def finish(self) -> None:
-        """Start the handler.
-
-        Tornado looks first for a body, arguments in the path and `prepare`: 5 % of a page.
-        """
+        """Start the handler; Tornado looks first for a body, path arguments and `prepare`."""
         if self._rule is None:
             super().finish()
         else:

@@ -22,8 +22,8 @@ MOST_WAITING = 1024 * 1024
 #: An event loop that never rests may keep the interpreter from the thread for seconds.
 MUCH_WAITING, STAND_BACK = MOST_WAITING // 4, 0.02
 
-#: Seconds between two writes of the thread. Those that come meanwhile cost one change to
-#: the thread and back: without it a logged page costs 5 % more, and 40 % with no others beside it.
+#: Seconds between two writes of the thread. The lines that come meanwhile cost one change
+#: to the thread and back.
 PAUSE = 0.01
 
 #: Seconds that the end of the program, or a fork, waits for lines that are not yet written; and how

@@ -1,0 +1,250 @@
+"""What each trick of `docs/design.md` is worth: ``python -m bench.tricks [--write]``.
+
+Each is turned off in turn, in a process of its own, and a page is measured with and without it, as
+`bench.page` does: by instructions where they can be counted, else by time, all of them in turn. A
+page that is logged is measured by time, as the thread that writes the log goes by the clock.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench import off
+from bench.page import ROOT, Page, count, instructions, microseconds
+from bench.visitors import JSON, KEPT, LOGGED, NEW
+
+#: How many clients ask at once.
+CLIENTS = 64
+
+#: Pages whose instructions are counted: enough for several collections of garbage.
+NUMBER = 1280
+
+#: Where time is measured: how often, and for how many seconds each time.
+ROUNDS, SECONDS = 8, 0.5
+
+DESIGN = ROOT / "docs/design.md"
+BEGIN, END = "<!-- `python -m bench.tricks --write` writes this -->\n", "<!-- to here -->\n"
+
+#: Of what a trick saves a share.
+OF = {
+    KEPT: "a page",
+    NEW: "a page on a new connection",
+    LOGGED: "a logged page",
+    JSON: "a page logged as JSON",
+}
+
+
+@dataclass(frozen=True)
+class Trick:
+    """A trick, as the table has it."""
+
+    name: str
+    skipped: str
+    """What is skipped."""
+    instead: str
+    """What happens instead."""
+    where: str
+    turn_off: Callable[[], None]
+    kind: str = KEPT
+    """The page that it makes shorter."""
+
+    @property
+    def page(self) -> Page:
+        """The page without it."""
+        return Page(self.kind, CLIENTS, self.name)
+
+
+TRICKS = (
+    Trick(
+        "common headers",
+        "checking each header of an answer, and formatting the date",
+        "headers that all answers share are written once a second",
+        "`RequestHandler.clear` in `http1/tornado_internals.py`",
+        off.common_headers,
+    ),
+    Trick(
+        "known heads",
+        "parsing a head that came before",
+        "the server keeps the last 64 heads, and what it has read in them",
+        "`http1/head.py`",
+        off.known_heads,
+    ),
+    Trick(
+        "path requests",
+        "parsing a query that is not there, and checking the host again",
+        "a request that has only a path reuses the known values",
+        "`PathRequest` in `http1/tornado_internals.py`",
+        off.path_requests,
+    ),
+    Trick(
+        "checked headers",
+        "checking each header of a request again",
+        "llhttp has checked them, so the server takes them as they are",
+        "`CheckedHeaders` in `http1/tornado_internals.py`",
+        off.checked_headers,
+    ),
+    Trick(
+        "request id",
+        "`uuid4()` for the request ID",
+        "random bits, because the ID is no secret",
+        "`handlers/base.py`",
+        off.request_id,
+    ),
+    Trick(
+        "direct call",
+        "looking for a body, path arguments and `prepare`",
+        "`GET` or `HEAD` is called directly",
+        "`_EagerDelegate` in `http1/web.py`",
+        off.direct_call,
+    ),
+    Trick(
+        "less garbage",
+        "searching again and again for garbage among the objects of the start",
+        "`gc.freeze()`, and fewer collections",
+        "`server.py`",
+        off.less_garbage,
+    ),
+    Trick(
+        "eager start",
+        "a Task for each request",
+        "an eager start: the coroutine runs until its first await, at once",
+        "`http1/eager.py`",
+        off.eager_start,
+    ),
+    Trick(
+        "short init",
+        "a handler's `__init__`, which prepares templates",
+        "the server sets only the attributes that the page needs",
+        "`new_handler` in `http1/tornado_internals.py`",
+        off.short_init,
+    ),
+    Trick(
+        "common lines",
+        "writing the shared headers into each answer",
+        "they are one text, written once a second",
+        "`AnswerHeaders` in `http1/tornado_internals.py`",
+        off.common_lines,
+    ),
+    Trick(
+        "missing headers",
+        "an exception for each header that is missing",
+        "a look into the dictionary",
+        "`CheckedHeaders.get` in `http1/tornado_internals.py`",
+        off.missing_headers,
+    ),
+    Trick(
+        "whole answer",
+        "the questions of `finish` about earlier writes",
+        "a whole answer is sent in one piece",
+        "`RequestHandler.finish` in `http1/tornado_internals.py`",
+        off.whole_answer,
+    ),
+    Trick(
+        "open at once",
+        "a Task for each connection",
+        "it is opened at once, as a request is started",
+        "`http1/server.py`",
+        off.open_at_once,
+        NEW,
+    ),
+    Trick(
+        "first look",
+        "a timer for each connection that soon ends",
+        "one timer looks at all of them, some seconds after each was made",
+        "`http1/first_look.py`",
+        off.first_look,
+        NEW,
+    ),
+    Trick(
+        "lines of a turn",
+        "a write for each log line",
+        "the lines of one turn of the event loop are handed over together",
+        "`watch/logs.py`",
+        off.lines_of_a_turn,
+        LOGGED,
+    ),
+    Trick(
+        "no record",
+        "a log record for each request",
+        "the text goes straight to the log's handler, unless another handler or filter wants the "
+        "record",
+        "`watch/logs.py`",
+        off.no_record,
+        LOGGED,
+    ),
+    Trick(
+        "known time",
+        "formatting the time of each line",
+        "the start of the line is formatted once a second",
+        "`watch/logs.py`",
+        off.known_time,
+        LOGGED,
+    ),
+    Trick(
+        "known record",
+        "asking the system and the stack for each JSON log record",
+        "a copy of the fields that all records share",
+        "`watch/logs.py`",
+        off.known_record,
+        JSON,
+    ),
+)
+
+_BY_NAME = {trick.name: trick for trick in TRICKS}
+
+
+def turn_off(name: str) -> None:
+    """Turn a trick off in this process, for ever; none with an empty name."""
+    if name:
+        _BY_NAME[name].turn_off()
+
+
+def measured(tricks: Sequence[Trick]) -> dict[str, float]:
+    """Return by how much a page takes longer without each trick, as a share of one with it."""
+    kinds = dict.fromkeys(trick.kind for trick in tricks)
+    pages = [*(Page(kind, CLIENTS) for kind in kinds), *(trick.page for trick in tricks)]
+    steady = [page for page in pages if page.kind not in (LOGGED, JSON)]
+    counts = instructions(steady, "bench.tricks", NUMBER)
+    cost = dict(zip(steady, counts, strict=True)) if counts else {}
+    cost |= _times([page for page in pages if page not in cost])
+    return {
+        trick.name: cost[trick.page] / cost[trick.page._replace(without="")] - 1 for trick in tricks
+    }
+
+
+def _times(pages: Sequence[Page]) -> dict[Page, float]:
+    rounds = [[microseconds(page, turn_off, SECONDS) for page in pages] for _ in range(ROUNDS)]
+    return dict(zip(pages, map(min, zip(*rounds, strict=True)), strict=True))
+
+
+def table(worth: dict[str, float]) -> str:
+    """Return the table of the docs, what is worth most first."""
+    lines = ["| what is skipped | what happens instead | worth | where |", "|---|---|---|---|"]
+    percent = {trick: round(100 * worth[trick.name]) for trick in TRICKS}
+    for trick in sorted(TRICKS, key=lambda trick: -percent[trick]):
+        share = f"{percent[trick]} % of {OF[trick.kind]}"
+        lines.append(f"| {trick.skipped} | {trick.instead} | {share} | {trick.where} |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Print the table, or write it into the docs."""
+    parser = argparse.ArgumentParser(prog="python -m bench.tricks", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write it into docs/design.md")
+    parser.add_argument("--count", metavar="RUNS", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.count:
+        count(options.count, turn_off)
+        return
+    found = table(measured(TRICKS))
+    if not options.write:
+        sys.stdout.write(found)
+        return
+    before, _, rest = DESIGN.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    DESIGN.write_text(f"{before}{BEGIN}{found}{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
