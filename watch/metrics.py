@@ -39,7 +39,7 @@ SECONDS = (
 )
 VISITS = tuple(2.0**power for power in range(14))
 
-#: Seconds after which a process shares its counts again.
+#: Seconds after which a process shares its gauges again.
 SHARE_EVERY = 1.0
 
 #: The faults that --faults may set, for all processes of a replica.
@@ -49,6 +49,7 @@ GAUGES = ("connections", "live_watchers", "redis_up", "exactly_once", *FAULTS)
 
 # The place of each count in a row. A histogram has a cell for each bucket, one for values past
 # the last bound, and one for the sum.
+_SUM = len(SECONDS) + 1
 _PID = 0
 _GAUGES = 1
 _VISITS = _GAUGES + len(GAUGES)
@@ -120,9 +121,8 @@ class Metrics:
         self._info = {"version": version, "program_version": VERSION, **(labels or {})}
         self._routes: tuple[str, ...] = (OTHER,)
         self._route_of: Mapping[type[RequestHandler], str] = {}
-        self._answers: dict[tuple[str, str, str], list[float]] = {}
         # The cache is bounded, because a client may invent methods.
-        self._durations_of = functools.lru_cache(maxsize=256)(self._find_durations)
+        self._cells_of = functools.lru_cache(maxsize=256)(self._find_cells)
         self._gauges: dict[str, Callable[[], float]] = {}
         self.take(0)
 
@@ -172,31 +172,30 @@ class Metrics:
     def answered(self, handler: RequestHandler) -> None:
         """Count a request that the application has answered, for Tornado's ``log_function``."""
         request = handler.request
-        durations = self._durations_of(type(handler), request.method, handler.get_status())  # type: ignore[arg-type]
+        cell, durations = self._cells_of(type(handler), request.method, handler.get_status())  # type: ignore[arg-type]
         seconds = request.request_time()
-        # A list counts them until they are shared: it costs half as much as shared memory.
-        durations[bisect_left(SECONDS, seconds)] += 1
-        durations[-1] += seconds
+        row = self._row
+        row[cell] += 1
+        row[durations + bisect_left(SECONDS, seconds)] += 1
+        row[durations + _SUM] += seconds
 
-    def _find_durations(
+    def _find_cells(
         self, handler: type[RequestHandler], method: str | None, code: int
-    ) -> list[float]:
-        """Return the list that counts the durations of such requests."""
-        labels = (
-            self._route_of.get(handler, OTHER),
-            method if method in METHODS else OTHER,
-            str(code) if str(code) in CODES else OTHER,
-        )
-        return self._answers.setdefault(labels, [0.0] * (len(SECONDS) + 2))
+    ) -> tuple[int, int]:
+        """Return the place of such requests in a row, and that of their route's durations."""
+        begin = _REQUESTS + self._routes.index(self._route_of.get(handler, OTHER)) * _ROUTE
+        of_method = METHODS.index(method if method in METHODS else OTHER)
+        of_code = CODES.index(str(code) if str(code) in CODES else OTHER)
+        return begin + of_method * len(CODES) + of_code, begin + _CODES_OF_A_ROUTE
 
-    # Sharing. From time to time, each process writes its gauges and its requests into its row.
+    # Sharing. From time to time, each process writes its gauges into its row.
 
     def gauge(self, name: str, look: Callable[[], float]) -> None:
         """Take a function that returns the value of one of the `GAUGES`."""
         self._gauges[name] = look
 
     async def keep_sharing(self) -> None:
-        """Share this process's counts again and again, until the task is cancelled."""
+        """Share this process's gauges again and again, until the task is cancelled."""
         while True:
             self._share()
             await asyncio.sleep(SHARE_EVERY)
@@ -204,13 +203,6 @@ class Metrics:
     def _share(self) -> None:
         for at, name in enumerate(GAUGES, _GAUGES):
             self._row[at] = self._gauges[name]() if name in self._gauges else 0
-        for (route, method, code), durations in self._answers.items():
-            begin = _REQUESTS + self._routes.index(route) * _ROUTE
-            cell = begin + METHODS.index(method) * len(CODES) + CODES.index(code)
-            self._row[cell] += sum(durations[:-1])
-            for at, number in enumerate(durations, begin + _CODES_OF_A_ROUTE):
-                self._row[at] += number
-            durations[:] = [0.0] * len(durations)
 
     def sums(self) -> Sums:
         """Return the counts of all processes."""
