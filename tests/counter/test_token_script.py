@@ -1,11 +1,12 @@
 """What `token.lua` does with a token, in the store that `test_store.py` compares with Valkey."""
 
+import re
 from typing import Any
 
 import pytest
 
 from counter.connection import Request
-from counter.tokens import Tokens
+from counter.tokens import SCRIPT, Tokens
 from tests.support.commands import Hash, SortedSet
 from tests.support.counting import KEPT
 from tests.support.losing import LosingTokens
@@ -378,3 +379,9 @@ def test_a_counter_at_its_end_takes_no_spare_number_along(it: Redis) -> None:
     it.spare(5, 9)
     assert it.answer(LosingTokens("counter").request(9)).startswith(b"-")
     assert it.spares == [5, 6, 7, 8, 9]
+
+
+def test_each_command_has_its_key_as_some_stores_look_for_it_in_the_text() -> None:
+    """They refuse the script where a command's first argument is not written ``KEYS[…]``."""
+    sound = re.findall(rb"redis\.p?call\('[A-Z]+', KEYS\[[1-3]\]", SCRIPT)
+    assert len(sound) == SCRIPT.count(b"redis.") > 0

@@ -331,22 +331,3 @@ async def test_fields_have_the_names_by_which_an_older_version_reads_them(valkey
         (slot,) = found.values()
         assert re.fullmatch(rb"[0-9]{10} 1\.0=1", slot)  # type: ignore[arg-type]
         assert int(slot.split()[0]) % step == 0
-
-
-@pytest.mark.parametrize(
-    ("said", "more"),
-    [
-        (
-            "Write commands not allowed after non deterministic commands",
-            f"; Redis {figures.OLDEST} is the oldest that is supported",
-        ),
-        ("NOPERM no", ""),
-    ],
-)
-def test_a_redis_that_is_too_old_for_the_figures_is_told_which_would_do(
-    said: str, more: str, caplog: Caplog
-) -> None:
-    one = Figures("web-1")
-    for _ in range(2):
-        one.refused(f"EVAL: {said}")
-    assert caplog.messages == [f"Redis refuses some of the live page's figures: EVAL: {said}{more}"]

@@ -196,16 +196,16 @@ def test_visits_that_are_too_many_or_meet_the_end_are_counted_so(valkey: Valkey)
 def test_whether_visits_count_exactly_once_is_told(serve: Serve, valkey: Valkey) -> None:
     server = serve(PATIENT)
 
-    def told() -> tuple[float, str]:
-        return value(scrape(server), "exactly_once"), json.loads(server.get("/readyz")[1])[
-            "counting"
-        ]
+    def told() -> tuple[float, str, bool]:
+        ready = json.loads(server.get("/readyz")[1])
+        why = ready.get("refusal", "")
+        return value(scrape(server), "exactly_once"), ready["counting"], "'evalsha'" in why
 
     assert server.visits() == 1
-    assert told() == (1, "exactly once")
+    assert told() == (1, "exactly once", False)
     valkey.client.acl_setuser("default", enabled=True, commands=["-evalsha"])
     assert server.visits() == 2
-    assert told() == (0, "at most once")
+    assert told() == (0, "at most once", True)
 
 
 def test_visits_counted_together_are_one_command(serve: Serve, valkey: Valkey) -> None:
