@@ -6,12 +6,15 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+from redis.asyncio import Redis
 
 import counter.opening
-from counter.opening import close
+from counter.connector import Connector
+from counter.opening import ATTEMPT_DELAY, Opener, close
 from replicas import RefusedError
 from tests.support import Caplog, Patch
 from tests.support.counting import reading
@@ -105,10 +108,30 @@ async def test_a_proxy_that_hangs_up_on_what_is_read_refuses_it(fake: FakeRedis)
 
 # A Redis that takes nobody.
 
+#: What it says.
+PARTING = [
+    "DENIED Redis is running in protected mode",
+    "ERR max number of clients reached",
+    "ERR max number of clients + cluster connections reached",
+]
 
-@pytest.mark.parametrize(
-    "said", ["DENIED Redis is running in protected mode", "ERR max number of clients reached"]
-)
+
+@pytest.fixture(params=["before", "after"])
+def comes(request: pytest.FixtureRequest, monkeypatch: Patch) -> None:
+    """Let what Redis says unasked be there before it is asked for anything, or whenever."""
+    real = Opener._open_ip
+
+    async def open_ip(opener: Opener, options: dict[str, Any], ip: str | None) -> Redis:
+        opened = await real(opener, options, ip)
+        await asyncio.sleep(0.05)
+        return opened
+
+    if request.param == "before":
+        monkeypatch.setattr(Opener, "_open_ip", open_ip)
+
+
+@pytest.mark.usefixtures("comes")
+@pytest.mark.parametrize("said", PARTING)
 @pytest.mark.parametrize("addresses", [[OTHER], [OTHER, OURS]])
 @pytest.mark.parametrize("user", ["", ":secret@"])
 async def test_what_redis_says_as_it_takes_nobody_is_the_reason(
@@ -120,7 +143,16 @@ async def test_what_redis_says_as_it_takes_nobody_is_the_reason(
             one.hanging_up, one.parting = True, f"-{said}\r\n".encode()
         async with serving(f"redis://{user}{NAME}:{fake.port}") as visitor:
             assert await within(1, visitor.visit()) is None
-            await eventually(lambda: said.removeprefix("ERR ") in visitor.visits.reason)
+            await eventually(lambda: visitor.visits.reason == said.removeprefix("ERR "))
+
+
+@pytest.mark.usefixtures("comes", "names")
+@pytest.mark.parametrize("said", PARTING)
+async def test_an_address_that_takes_nobody_is_passed_over(said: str, fake: FakeRedis) -> None:
+    with FakeRedis(at=(OTHER, fake.port)) as other:
+        other.hanging_up, other.parting = True, f"-{said}\r\n".encode()
+        async with serving(f"redis://{NAME}:{fake.port}", timeout=1) as visitor:
+            assert [await visitor.visit() for _ in range(2)] == [1, 2]
 
 
 # A name that cannot be looked up.
@@ -146,6 +178,24 @@ async def test_the_last_good_address_is_tried_beside_a_look_up_that_fails_or_han
         assert await visitor.counted_again() == 3
         assert time.monotonic() - begun < 2 + BUSY
         names.let_go.set()
+
+
+async def test_a_look_up_that_takes_long_and_leads_elsewhere_is_waited_for(
+    names: Names, fake: FakeRedis
+) -> None:
+    names.addresses[NAME] = [OURS]
+    with FakeRedis(at=(OTHER, fake.port)) as other:
+        async with serving(f"redis://{NAME}:{fake.port}", timeout=PATIENCE) as visitor:
+            assert await visitor.counted_again() == 1
+            names.addresses[NAME] = [OTHER]
+            names.hanging.add(NAME)
+            other.counter = 10
+            fake.refuse()
+            fake.cut()
+            visit = asyncio.create_task(visitor.visit())
+            await asyncio.sleep(2 * ATTEMPT_DELAY)  # the last good address is tried, and refuses
+            names.let_go.set()
+            assert await visit == 11
 
 
 async def test_an_address_that_the_name_no_longer_has_is_not_tried(
@@ -195,6 +245,22 @@ async def test_the_server_moves_to_the_redis_that_the_name_was_pointed_to_and_sa
     assert "counter off" not in caplog.text
 
 
+async def test_who_has_moved_does_not_go_back_when_the_look_up_fails(
+    names: Names, fake: FakeRedis, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(counter.opening, "LOOK_UP_EVERY", 0.0)
+    names.addresses[NAME] = [OURS]
+    connector = Connector(f"redis://{NAME}:{fake.port}", key="counter", timeout=1)
+    await close((await connector.connect()).redis)
+    names.addresses[NAME] = [OTHER]
+    async with asyncio.timeout(PATIENCE):
+        while not await connector.has_moved():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    names.addresses[NAME] = []
+    with pytest.raises(OSError, match="cannot resolve"):
+        await connector.connect()
+
+
 async def test_a_migration_as_documented_shows_each_number_once(
     names: Names, folder: Path, monkeypatch: Patch
 ) -> None:
@@ -220,6 +286,7 @@ async def test_a_migration_as_documented_shows_each_number_once(
             assert int(new.client.get("counter")) == len(shown)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("often_probed")
 async def test_a_name_that_fails_hangs_or_leaves_the_address_out_once_moves_nobody(
     names: Names, fake: FakeRedis, monkeypatch: Patch, caplog: Caplog
 ) -> None:
@@ -234,10 +301,15 @@ async def test_a_name_that_fails_hangs_or_leaves_the_address_out_once_moves_nobo
             await eventually(lambda asked=asked: names.asked[NAME] > asked + 1)
         names.hanging.add(NAME)
         asked = names.asked[NAME]
-        await eventually(lambda: names.asked[NAME] > asked)
+        await eventually(lambda: names.asked[NAME] > asked + 1)
         # Nobody waits for the look-up: neither what looks for Redis, nor a visit.
         assert await visitor.visit() == 2
         fake.cut()
         assert await within(1, visitor.visit()) == 3
+        names.hanging.clear()
         names.let_go.set()
+        fake.refuse()
+        assert await visitor.visit() is None
+        fake.listen()
+        assert await visitor.counted_again() == 4
     assert "moving" not in caplog.text
