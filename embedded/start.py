@@ -52,7 +52,9 @@ def running(folder: str, sockets: Sequence[socket.socket] = ()) -> Iterator[str]
         except SharedError as error:
             raise EmbeddedError(f"embedded:{folder}: {error}") from None
         except OSError as error:
-            why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            why = error.strerror or str(error)
+            if error.filename:
+                why = f"{error.filename}: {why}"
             raise EmbeddedError(f"embedded:{folder}: {journal.advised(why, folder)}") from None
         if private:
             log.info("embedded:%s: the socket is in %s, as it cannot be in DIR", folder, private)

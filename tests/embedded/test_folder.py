@@ -111,6 +111,27 @@ def test_in_a_folder_without_sockets_it_is_in_a_private_one_that_is_removed(
     assert [one.name for one in folder.iterdir()] == ["data"]
 
 
+def test_where_no_process_may_be_started_the_private_folder_is_removed(
+    data: Path, folder: Path, monkeypatch: Patch
+) -> None:
+    def fork() -> int:
+        assert list(folder.glob("friendlyhello-*"))
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def bind(one: socket.socket, address: str, bind: Callable = socket.socket.bind) -> None:
+        (no_socket if "data/run" in address else bind)(one, address)
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    monkeypatch.setattr(os, "fork", fork)
+    with (
+        pytest.raises((OSError, RuntimeError), match=os.strerror(errno.EAGAIN)),
+        running(str(data)),
+    ):
+        pass
+    assert [one.name for one in folder.iterdir()] == ["data"]
+
+
 @pytest.mark.parametrize("runtime", ["", "missing"])
 async def test_without_a_runtime_folder_it_is_in_the_one_for_what_is_temporary(
     runtime: str, folder: Path, monkeypatch: Patch

@@ -143,7 +143,7 @@ def test_process_1_serves_by_itself_where_it_may_have_no_other(
 @pytest.mark.parametrize("signum", SIGNALS)
 @pytest.mark.parametrize(
     ("module", "flag"),
-    [("config", "--port=0"), ("tornado", "--port=0"), ("config", "--healthcheck")],
+    [("config", "--port=0"), ("handlers", "--port=0"), ("config", "--healthcheck")],
 )
 def test_a_signal_while_modules_are_imported_ends_process_1_with_status_0(
     module: str, flag: str, signum: signal.Signals, tmp_path: Path

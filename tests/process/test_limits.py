@@ -19,7 +19,7 @@ from tests.support import ROOT
 from tests.support.before import run_before
 from tests.support.here import refused
 from tests.support.processes import children, seconds_to_stop
-from tests.support.program import Start, environment
+from tests.support.program import NOWHERE, Start, environment
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -48,14 +48,41 @@ def test_an_error_is_told_without_a_thread() -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", ["--processes=2", pytest.param("--redis-url=embedded:{}", marks=pytest.mark.slow)]
+    ("flag", "what"),
+    [
+        ("--processes=2", "cannot start 2 processes"),
+        pytest.param("--redis-url=embedded:{}", r"embedded:.*", marks=pytest.mark.slow),
+    ],
 )
-def test_a_process_too_many_is_one_line(flag: str, tmp_path: Path) -> None:
+def test_a_process_too_many_is_one_line(flag: str, what: str, tmp_path: Path) -> None:
     done = run_alone("--port=0", flag.format(tmp_path / "data"))
     *others, said = done.stderr.splitlines()
     assert done.returncode == 1
-    assert re.fullmatch(r"server.py: .*Resource temporarily unavailable", said)
+    assert re.fullmatch(rf"server.py: {what}: Resource temporarily unavailable", said)
     assert all("listening on" in one for one in others)
+
+
+def test_where_not_all_workers_may_be_started_none_is_left(tmp_path: Path) -> None:
+    refuse = """
+import os
+def fork(real=os.fork, allowed=[1]):
+    if not allowed:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    allowed.pop()
+    return real()
+os.fork = fork
+"""
+    done = subprocess.run(
+        [sys.executable, "server.py", "--port=0", "--processes=2", NOWHERE],
+        cwd=ROOT,
+        env=environment(**run_before(tmp_path, refuse)),
+        stderr=subprocess.PIPE,  # which ends with the last of its processes
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    said = done.stderr.splitlines()[-1]
+    assert said == "server.py: cannot start 2 processes: Resource temporarily unavailable"
 
 
 def test_it_serves_and_logs_without_a_thread(program: Start, valkey: Valkey) -> None:
