@@ -150,10 +150,12 @@ def _keep_and_exit(
     except BaseException:
         log.exception("the process that keeps Valkey running has failed")
     finally:
-        if private:  # the server may have been killed
-            shutil.rmtree(private, ignore_errors=True)
-        logging.shutdown()  # log lines may not be written yet
-        os._exit(0)
+        try:
+            if private:  # the server may have been killed
+                shutil.rmtree(private, ignore_errors=True)
+            logging.shutdown()  # log lines may not be written yet
+        finally:
+            os._exit(0)  # in any case: this process would go on as a second server
 
 
 def _outlast(keeper: int, lock: int) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from typing import NoReturn
 from types import FrameType
 
 from process.signals import STOP_SIGNALS, Stopping
@@ -89,8 +90,7 @@ def run_workers(
         if (asked := asked_status()) is not None:
             for other in workers:
                 os.kill(other, signal.SIGKILL)
-            logging.shutdown()
-            os._exit(asked)
+            _exit(asked)
         if not stopping.asked:
             code = os.waitstatus_to_exitcode(status)
             log.error("worker %d ended with status %d, starting another", pid, code)
@@ -117,6 +117,7 @@ def _work_and_exit(work: Callable[[int, int], None], slot: int, end_of_work: int
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    status = 1
     try:
         work(slot, end_of_work)
         status = 0
@@ -124,6 +125,12 @@ def _work_and_exit(work: Callable[[int, int], None], slot: int, end_of_work: int
         status = 0
     except BaseException:
         log.exception("worker failed")
-        status = 1
-    logging.shutdown()  # log lines may not be written yet
-    os._exit(status)
+    finally:
+        _exit(status)
+
+
+def _exit(status: int) -> NoReturn:
+    try:
+        logging.shutdown()  # log lines may not be written yet
+    finally:
+        os._exit(status)  # in any case: a worker would go on with what its parent does

@@ -176,6 +176,26 @@ def test_folder_in_use_is_refused_and_its_server_unharmed(keep: Keep, data: Path
     assert server.visits() == 2
 
 
+def test_the_process_that_keeps_valkey_ends_even_if_the_log_cannot_be_closed(
+    data: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Else it would go on with what the server does after it has started its Valkey."""
+
+    def fail() -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("embedded.start.logging.shutdown", fail)
+    server = os.getpid()
+    try:
+        with running(str(data)):
+            pass
+    finally:
+        if os.getpid() != server:
+            (tmp_path / "goes on").touch()
+            os._exit(1)
+    assert not (tmp_path / "goes on").exists()
+
+
 def test_folder_that_is_a_file_is_one_line_of_the_program(data: Path) -> None:
     data.write_text("a file")
     line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{data}"))

@@ -247,6 +247,9 @@ class Taken:
     def write(self, data: bytes) -> None:
         self.lines += data
 
+    def finish(self) -> None:
+        """Be asked for it as a process that is forked meanwhile ends."""
+
 
 def text_logs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Taken:
     """Have text logs written there, and nowhere else: pytest takes records as the test begins."""
