@@ -34,13 +34,16 @@ pyz: .venv/installed  ## write dist/friendlyhello.pyz: one file that needs nothi
 # Tests that have targets of their own, because they take long or need more than Python.
 APART = bench/test_bench.py browser container faults stores deploy/test_gateway.py watch/test_otel.py watch/test_promtool.py
 
+# Most tests wait most of the time, so there are more processes than cores.
+WORKERS = 8
+
 .PHONY: test
-test: .venv/installed  ## run the tests of every room, against a real Valkey, in two to three minutes
-	$(BIN)/pytest -n 3 -m 'not slow' $(APART:%=--ignore=tests/%)
+test: .venv/installed  ## run the tests of every room, against a real Valkey, in a minute
+	$(BIN)/pytest -n $(WORKERS) -m 'not slow' $(APART:%=--ignore=tests/%)
 
 .PHONY: test-slow
 test-slow: .venv/installed  ## run the slow tests of these rooms
-	$(BIN)/pytest -n 3 -m slow $(APART:%=--ignore=tests/%)
+	$(BIN)/pytest -n $(WORKERS) -m slow $(APART:%=--ignore=tests/%)
 
 .PHONY: test-all
 test-all: test test-slow test-faults test-otel  ## run all tests that need only Python

@@ -8,8 +8,8 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import NoReturn
 from types import FrameType
+from typing import NoReturn
 
 from process.signals import STOP_SIGNALS, Stopping
 from process.systemd import notify
