@@ -146,7 +146,7 @@ def _settled(sites: Sequence[Site], valkey: Redis) -> _Spent:
         time.sleep(SETTLED)
         now = _Spent.now(sites, valkey)
         quiet = now.visits == before.visits and now.server - before.server < SETTLED / 2
-        # On a busy machine, what has work to do may not have had its turn.
+        # On a busy machine, a server may have work but not have had its turn.
         quiet &= not any(site.is_at_work() for site in sites)
         if quiet or time.monotonic() > deadline:
             return now

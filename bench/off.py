@@ -1,6 +1,6 @@
-"""Turns the tricks of `bench.tricks` off: each puts Tornado's way, or the plain one, in its place.
+"""Turns the tricks of `bench.tricks` off: each function puts a plain way in a trick's place.
 
-Names are looked up when a trick is turned off, so that one that has moved is noticed.
+The functions look the names up when they are called, so they fail if a trick has moved.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from tornado.log import access_log
 
 
 def _put(name: str, value: object) -> Any:
-    """Put something in the place of what has a dotted name.
+    """Replace the object of a dotted name.
 
-    :return: what was there.
-    :raises AttributeError: when there was nothing.
+    :return: the object that had the name before.
+    :raises AttributeError: when there is no such name.
     """
     owner, _, attribute = name.rpartition(".")
     before = pkgutil.resolve_name(name)
@@ -56,7 +56,7 @@ def common_lines() -> None:
 
 
 def whole_answer() -> None:
-    """Finish an answer with all of the questions of Tornado."""
+    """Finish an answer with all of Tornado's checks."""
     _put(f"{_INTERNALS}.RequestHandler.finish", web.RequestHandler.finish)
 
 
@@ -69,7 +69,7 @@ def known_heads() -> None:
 
 
 def path_requests() -> None:
-    """Take each target and host apart."""
+    """Parse each target and host."""
     request = _found(f"{_INTERNALS}.Request")
 
     def new(connection: Any, server: Any, line: Any, headers: Any, host: str) -> Any:
@@ -99,7 +99,7 @@ def missing_headers() -> None:
 
 
 def request_id() -> None:
-    """Make secrets of the IDs of requests."""
+    """Make request ids with `uuid.uuid4`, as if they were secrets."""
 
     def new(headers: HTTPHeaders) -> str:
         return before(headers) if "X-Request-Id" in headers else uuid.uuid4().hex
@@ -111,7 +111,7 @@ def request_id() -> None:
 
 
 def direct_call() -> None:
-    """Call `prepare`, and all that Tornado calls with it."""
+    """Call a handler through Tornado's `_execute`, which also calls `prepare`."""
     eager, new_handler = _found("http1.web.EagerTask"), _found("http1.web.new_handler")
 
     def finish(delegate: Any) -> None:
@@ -123,7 +123,7 @@ def direct_call() -> None:
 
 
 def short_init() -> None:
-    """Prepare a handler for all that Tornado's may be asked for."""
+    """Make a handler with Tornado's `__init__`."""
 
     def new(application: Any, rule: Any, request: Any) -> Any:
         handler = rule.target(application, request, **rule.target_kwargs)
@@ -168,12 +168,12 @@ def first_look() -> None:
 
 
 def less_garbage() -> None:
-    """Look for garbage as Python does by itself."""
+    """Collect garbage as often as Python does by default."""
     _put("server.collect_less_garbage", gc.enable)
 
 
 def lines_of_a_turn() -> None:
-    """Hand each line over by itself."""
+    """Write each log line by itself."""
     _put("watch.logs._TurnHandler._schedule", lambda handler: handler.flush())
 
 
@@ -193,7 +193,7 @@ def known_time() -> None:
 
 
 def known_record() -> None:
-    """Ask the system and the stack for each record of a request."""
+    """Ask the system and the stack again for each request's log record."""
 
     def record(handler: Any, level: int, said: str, milliseconds: float) -> Any:
         file, line, function, stack = access_log.findCaller()

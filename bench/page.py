@@ -1,8 +1,8 @@
-"""What a page takes in process: the CPU time and the instructions of the server's code alone.
+"""Measures a page in process: the CPU time and the instructions of the server's code alone.
 
-``make bench-page``, or ``python -m bench.page`` with the server's own Python. A load by ``wrk``
-differs by 20 % between two runs, this by 3 %. What it does not see is what the system takes, and
-what it takes to wake a process.
+Run ``make bench-page``, or ``python -m bench.page`` with the server's own Python. Two loads by
+``wrk`` differ by 20 %, two runs of this by 3 %. This does not see the system's own work, nor the
+time to wake a process.
 """
 
 import argparse
@@ -26,25 +26,25 @@ ROOT = Path(__file__).parent.parent
 #: How many clients ask at once, as in a load.
 CLIENTS = (1, 8, 64)
 
-#: Pages of a window whose time is taken, and of which instructions are counted.
+#: How many pages a timed window has, and on how many pages instructions are counted.
 WINDOW, COUNTED = 320, 320
 
-#: Seconds of all windows together. The shortest is the one that nothing disturbed.
+#: Seconds of all windows together. The shortest window is the one that nothing disturbed.
 SECONDS = 1.0
 
-#: With what instructions are counted: sets of texts have the same order each time.
+#: The environment for counting instructions: sets of strings have the same order in each run.
 _ENV = os.environ | {"PYTHONHASHSEED": "0"}
 
 
 class Page(NamedTuple):
-    """What is looked at."""
+    """The page to measure."""
 
     kind: str
-    """How it is asked for; see `bench.visitors`."""
+    """How clients ask for it; see `bench.visitors`."""
     clients: int
-    """How many ask at once."""
+    """How many clients ask at once."""
     without: str = ""
-    """What of the server is turned off, for `bench.tricks`."""
+    """The trick that is turned off, for `bench.tricks`; "" for none."""
 
 
 #: Turns a part of the server off, by its name.
@@ -56,9 +56,10 @@ def _nothing(name: str) -> None:
 
 
 def microseconds(page: Page, turn_off: TurnOff = _nothing, seconds: float = SECONDS) -> float:
-    """Return the CPU time of a page, in the shortest of many short windows.
+    """Return the CPU time of a page in microseconds, in the shortest of many short windows.
 
-    :arg seconds: of CPU time of all of them.
+    :arg turn_off: turns a part of the server off.
+    :arg seconds: of CPU time, of all windows together.
     """
 
     async def shortest(visitors: Visitors) -> float:
@@ -76,9 +77,9 @@ def microseconds(page: Page, turn_off: TurnOff = _nothing, seconds: float = SECO
 def _visited(
     page: Page, turn_off: TurnOff, visit: Callable[[Visitors], Coroutine[Any, Any, float]]
 ) -> tuple[int, float]:
-    """Let visitors visit in a process of its own, which has what was imported.
+    """Let visitors visit in a forked process, which has the imported modules.
 
-    :return: the number of the process, and what was found.
+    :return: the process's id, and the result of the visit.
     """
 
     async def visited() -> float:
@@ -134,7 +135,7 @@ def instructions(
 
 
 def _by_perf(*command: str) -> int:
-    """Return how many instructions a command takes; 0 where it fails, or nothing counts them."""
+    """Return how many instructions a command takes; 0 if it fails, or if perf cannot count."""
     if not shutil.which("perf"):
         return 0
     done = _run("perf", "stat", "--event=instructions:u", "--field-separator=,", *command)
@@ -143,9 +144,9 @@ def _by_perf(*command: str) -> int:
 
 
 def _by_valgrind(*command: str) -> list[int]:
-    """Return how many instructions there were until the end of each process that a command names.
+    """Return the instructions of each process whose id a command prints.
 
-    One start of Python serves for all, as it takes valgrind some seconds.
+    The command starts Python once and forks, because a start takes some seconds in valgrind.
     """
     valgrind = ("valgrind", "--tool=cachegrind", "--cache-sim=no")
     done = _run(*valgrind, "--cachegrind-out-file=/dev/null", *command)
@@ -161,9 +162,9 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def count(runs: str, turn_off: TurnOff = _nothing) -> None:
-    """Serve the pages of runs, each in a process of its own, and name the processes.
+    """Serve the pages of each run in a process of its own, and print the processes' ids.
 
-    :arg runs: what `instructions` asks for.
+    :arg runs: the runs that `instructions` asks for, as JSON.
     """
     for *page, pages in json.loads(runs):
 
@@ -175,7 +176,7 @@ def count(runs: str, turn_off: TurnOff = _nothing) -> None:
 
 
 def main() -> None:
-    """Print what a page takes."""
+    """Print the cost of a page."""
     parser = argparse.ArgumentParser(prog="python -m bench.page", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the figures for a program")
     parser.add_argument("--count", metavar="RUNS", help=argparse.SUPPRESS)
@@ -196,7 +197,7 @@ def main() -> None:
         number = "" if counted is None else f", {counted:,.0f} instructions"
         print(f"{which:12}{took:5.1f} µs{number}")
     if counts[0] is None:
-        print("Instructions are not counted: neither perf nor valgrind can do it here.")
+        print("Instructions are not counted: neither perf nor valgrind can count them here.")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def other_loads(results: Results) -> list[str]:
 
 
 def in_process(results: Results) -> list[str]:
-    """Return the table of what a page takes without the system."""
+    """Return the table of a page's cost without the system."""
     if not results.pages:
         return []
     rows = [
@@ -98,8 +98,8 @@ def in_process(results: Results) -> list[str]:
     return [
         "## A page of friendlyhello in process",
         "",
-        "The clients and Redis are a few lines of Python, so this is what the server's own code "
-        "takes, in the shortest of many short windows. `make bench-page` prints it.",
+        "The clients and Redis are a few lines of Python, so this is the cost of the server's own "
+        "code, in the shortest of many short windows. `make bench-page` prints it.",
         "",
         *table(["clients", "CPU, µs per visit", "instructions per visit"], rows),
         "",

@@ -75,13 +75,13 @@ class Start:
 
 @dataclass(frozen=True)
 class InProcess:
-    """What a page of friendlyhello takes in process; see `bench.page`."""
+    """The cost of a page of friendlyhello in process; see `bench.page`."""
 
     clients: int
     microseconds: float
-    """Of CPU time."""
+    """CPU time."""
     instructions: float | None
-    """None where they are not counted."""
+    """None when nothing could count them."""
 
 
 @dataclass

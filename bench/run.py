@@ -230,7 +230,7 @@ def _longer(run: Bench, connections: int) -> float:
 def page_in_process(run: Bench, results: Results) -> None:
     """Measure friendlyhello's page without the system, with the server's own Python.
 
-    :raises BenchError: when it does not serve its page so.
+    :raises BenchError: when the server does not serve its page in process.
     """
     command = [str(ROOT / ".venv/bin/python"), "-m", "bench.page", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

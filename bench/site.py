@@ -52,7 +52,7 @@ class Site:
         return float(sum(one.user + one.system for one in times))
 
     def is_at_work(self) -> bool:
-        """Tell whether any of its processes runs, or waits for a core."""
+        """Tell whether one of its processes runs, or waits for a core."""
         return any(process.status() == psutil.STATUS_RUNNING for process in self.tree())
 
     def memory(self) -> float:

@@ -26,7 +26,7 @@ ROUNDS, SECONDS = 8, 0.5
 DESIGN = ROOT / "docs/design.md"
 BEGIN, END = "<!-- `python -m bench.tricks --write` writes this -->\n", "<!-- to here -->\n"
 
-#: Of what a trick saves a share.
+#: The page of which a trick saves a share, by its kind.
 OF = {
     KEPT: "a page",
     NEW: "a page on a new connection",
@@ -37,7 +37,7 @@ OF = {
 
 @dataclass(frozen=True)
 class Trick:
-    """A trick, as the table has it."""
+    """A trick, for a row of the table."""
 
     name: str
     skipped: str
@@ -47,11 +47,11 @@ class Trick:
     where: str
     turn_off: Callable[[], None]
     kind: str = KEPT
-    """The page that it makes shorter."""
+    """The kind of page that it makes cheaper."""
 
     @property
     def page(self) -> Page:
-        """The page without it."""
+        """The page to measure without the trick."""
         return Page(self.kind, CLIENTS, self.name)
 
 
@@ -195,13 +195,16 @@ _BY_NAME = {trick.name: trick for trick in TRICKS}
 
 
 def turn_off(name: str) -> None:
-    """Turn a trick off in this process, for ever; none with an empty name."""
+    """Turn a trick off in this process, for ever.
+
+    :arg name: the trick's name; "" turns nothing off.
+    """
     if name:
         _BY_NAME[name].turn_off()
 
 
 def measured(tricks: Sequence[Trick]) -> dict[str, float]:
-    """Return by how much a page takes longer without each trick, as a share of one with it."""
+    """Return how much more a page costs without each trick, as a share of the page with it."""
     kinds = dict.fromkeys(trick.kind for trick in tricks)
     pages = [*(Page(kind, CLIENTS) for kind in kinds), *(trick.page for trick in tricks)]
     steady = [page for page in pages if page.kind not in (LOGGED, JSON)]
@@ -219,7 +222,7 @@ def _times(pages: Sequence[Page]) -> dict[Page, float]:
 
 
 def table(worth: dict[str, float]) -> str:
-    """Return the table of the docs, what is worth most first."""
+    """Return the table of the docs, the most valuable trick first."""
     lines = ["| what is skipped | what happens instead | worth | where |", "|---|---|---|---|"]
     percent = {trick: round(100 * worth[trick.name]) for trick in TRICKS}
     for trick in sorted(TRICKS, key=lambda trick: -percent[trick]):

@@ -1,8 +1,8 @@
-"""The server in this process, and its visitors: with no kernel and no Redis behind it.
+"""Runs the server in this process, with visitors, but without a kernel and without Redis.
 
-The clients and Redis are transports that answer in Python. The server is made by its own program,
-`server`. Connections come and go by the two methods of the event loop that asyncio publishes for
-it. A page that is not the next visit's, and whatever Redis is asked besides, end the program.
+The clients and Redis are transports in Python. The program's own module `server` makes the server.
+Connections come through two public methods of asyncio's event loop. The program ends if a page
+does not show the next visit's number, or if Redis gets an unknown command.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ import config
 import server
 from watch import Metrics, configure_logs
 
-#: How a page is asked for: on a connection that is kept, on a new one; and of a server that logs
-#: as text or as JSON.
+#: How clients ask for a page: on a kept connection or on a new one, without a log; or on a kept
+#: one, with a log as text or as JSON.
 KEPT, NEW, LOGGED, JSON = "kept", "new", "logged", "json"
 
 #: Pages that warm the server up.
 WARM_UP = 640
 
-#: Turns of the event loop in which all clients have their answers, by far.
+#: Turns of the event loop: far more than all clients need to get their answers.
 TURNS = 100
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n%b\r\n"
@@ -32,7 +32,7 @@ _PAGE = re.compile(rb"HTTP/1\.1 200 OK\r\n.*\r\n\r\n<h3>Hello .*<b>Visits:</b> (
 
 
 class _Transport(asyncio.Transport):
-    """The end of a connection; the methods are those of `asyncio.Transport`."""
+    """The server's end of a connection, with the methods of `asyncio.Transport`."""
 
     def __init__(self, protocol: Any) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class _Transport(asyncio.Transport):
 
 
 class _Client(_Transport):
-    """One that asks for pages, and keeps the answers."""
+    """A client that asks for pages, and keeps the answers."""
 
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol)
@@ -81,7 +81,7 @@ class _Client(_Transport):
 
 
 class _Redis(_Transport):
-    """A Redis that counts, for `counter`'s script alone."""
+    """A Redis that only knows the script of `counter`."""
 
     counter = 0
 
@@ -100,7 +100,7 @@ class _Redis(_Transport):
             case [b"EVALSHA" | b"EVAL", _, b"3", b"counter", _, _, token]:
                 self.counter += int(token.split(b" ")[1])
                 return b":%d\r\n" % self.counter
-            case [b"EVALSHA" | b"EVAL", *_]:  # what is told beside the visits
+            case [b"EVALSHA" | b"EVAL", *_]:  # the scripts that report figures
                 return b":1\r\n"
             case [b"INFO", *_]:
                 return b"$0\r\n\r\n"
@@ -110,8 +110,8 @@ class _Redis(_Transport):
 class Visitors:
     """The server, and clients that ask it for pages.
 
-    :arg kind: one of the above.
-    :arg clients: how many ask at once.
+    :arg kind: one of the kinds above.
+    :arg clients: how many clients ask at once.
     """
 
     def __init__(self, kind: str, clients: int) -> None:
@@ -135,7 +135,7 @@ class Visitors:
         self._pages = 0
 
     async def begin(self) -> None:
-        """Find Redis, and warm everything up."""
+        """Connect to Redis, and warm the server up."""
         await self._visits.start(60)
         assert self._visits.up, self._visits.reason
         server.collect_less_garbage()
@@ -153,16 +153,17 @@ class Visitors:
         return clients
 
     async def ask(self, pages: int) -> None:
-        """Ask for pages: each client for its next one when all have their last ones.
+        """Ask for pages. All clients ask at once, and again when all have their answers.
 
-        :raises AssertionError: when one of these is not the page of the next visit.
+        :arg pages: how many, a multiple of the number of clients.
+        :raises AssertionError: when a page does not show the next visit's number.
         """
         for _ in range(pages // self._number):
             clients = await self._connect() if self._is_new else self._clients
             for client in clients:
                 client.ask(self._request)
             last = clients[-1].answers
-            for _ in range(TURNS):  # the innermost loop: a call would be seen in the figures
+            for _ in range(TURNS):  # no function call here: it would add to the figures
                 await asyncio.sleep(0)
                 if last:
                     break
@@ -190,7 +191,7 @@ async def _turn_until(is_done: Callable[[], bool]) -> None:
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """Return the server's event loop, whose connections have nobody at their other ends."""
+    """Return the server's event loop, but its connections lead to the transports above."""
     before = server.new_event_loop()
     before.close()
 
