@@ -100,7 +100,7 @@ def _request_id(headers: HTTPHeaders) -> str:
     given = headers.get("X-Request-Id")  # several ids are joined by a comma, which is not allowed
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return random.getrandbits(128).to_bytes(16).hex()  # no secret, as uuid4() makes
+    return random.getrandbits(128).to_bytes(16).hex()  # uuid4() would make a secret, at a cost
 
 
 class NotFoundHandler(BaseHandler):

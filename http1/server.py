@@ -144,7 +144,7 @@ class HTTPServer(ServerHooks):
         protocol = ClientConnection(self, self._limits, context, connection)
         self._open.add(protocol)
         opening = functools.partial(self._open_connection, protocol, connection, address)
-        if self.ssl_options is None:  # at once: a Task costs more
+        if self.ssl_options is None:  # run it at once: a Task would cost more
             EagerTask(opening, _log_error)
             return
         task = asyncio.get_running_loop().create_task(opening())

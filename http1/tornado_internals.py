@@ -59,7 +59,7 @@ WITHOUT_CONTENT = frozenset((*range(100, 200), 204, 304))
 
 
 class CheckedHeaders(HTTPHeaders):
-    """Tornado's headers, taken as they are; it would check each anew.
+    """Tornado's headers, but made without checks. Tornado would check each header again.
 
     :arg by_name: the headers. Others may share the lists: this class never changes a list.
     """
@@ -85,7 +85,7 @@ class CheckedHeaders(HTTPHeaders):
     def get(self, name: str, default: Any = None) -> Any:
         """Return the value of a name; several are joined by commas.
 
-        Tornado's raises an exception and catches it where there is none.
+        If the name is missing, Tornado's method raises and catches an exception.
         """
         values = self._as_list.get(normalize_name(name))
         return default if values is None else ",".join(values)
@@ -98,7 +98,7 @@ class CheckedHeaders(HTTPHeaders):
 
 
 class AnswerHeaders(CheckedHeaders):
-    """An answer's headers, most of them common ones, which are not written anew.
+    """An answer's headers. Most of them are common headers, whose text is written only once.
 
     :arg common: the common headers. When one of them changes, all become the answer's own.
     :arg own: the other headers.
@@ -305,7 +305,7 @@ def _common_headers(handler_class: type[RequestHandler], second: int) -> CommonH
 
 
 def new_handler(application: web.Application, rule: Rule, request: PathRequest) -> Any:
-    """Do what a handler's `__init__` does, but for what templates use."""
+    """Make a handler as its `__init__` does, except for the parts that only templates use."""
     handler = rule.target.__new__(rule.target)
     handler.application = application
     handler.request = request

@@ -1,7 +1,7 @@
 """What operators see of the program: metrics, logs, traces, and the figures of the live page.
 
 Other packages import `watch.exposition` and `watch.tracing` by themselves: the library of
-`exposition` takes 10 ms of the start, and the library of `tracing` is not always installed.
+`exposition` slows the start, and the library of `tracing` is not always installed.
 """
 
 from watch.broadcast import Broadcast

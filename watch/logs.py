@@ -64,7 +64,7 @@ def configure_logs(
 
 
 def _json_formatter() -> logging.Formatter:
-    from pythonjsonlogger.json import JsonFormatter  # here: text does without
+    from pythonjsonlogger.json import JsonFormatter  # here, as text logs do not need it
 
     return JsonFormatter(
         ["levelname", "name", "message"],
@@ -74,7 +74,7 @@ def _json_formatter() -> logging.Formatter:
 
 
 class _TurnHandler(logging.Handler):
-    """Writes what is logged in one turn of the event loop together."""
+    """Writes all lines of one turn of the event loop together."""
 
     def __init__(self, error: StandardError) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def _encoded(lines: Sequence[str]) -> bytes:
 
 
 class _TextFormatter(LogFormatter):
-    """Tornado's format; what stands before the message is written once a second."""
+    """Tornado's format, but the text before the message is written only once a second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class _TextFormatter(LogFormatter):
 
 
 class _TextHandler(_TurnHandler):
-    """Takes requests' messages as well, which need no records then."""
+    """Also writes the lines of requests, without making log records."""
 
     formatter: _TextFormatter
 
@@ -208,8 +208,8 @@ def _record(
 ) -> logging.LogRecord:
     """Return the record of a request, with fields for JSON.
 
-    Not by `Logger.log`, which asks the system and the stack anew for each record what all of them
-    have alike.
+    `Logger.log` would ask the system and the stack, for each record, for fields that all of these
+    records share.
     """
     request, now = handler.request, time.time()
     record = logging.LogRecord.__new__(logging.LogRecord)
