@@ -115,11 +115,11 @@ THREADS = resolver.MAX_LOOK_UPS + 2  # the main one, and the log's
 #: A page, and what it says.
 WATCHING = [
     f"nothing for {time(states.SILENT_AFTER)} while others did",
-    f"more than {time(states.SILENT_AFTER)} before the most recently seen replica",
+    f"was seen more than {time(states.SILENT_AFTER)} later",
     f"when that event is more than {time(events.MAX_GAP)} old",
     f"in the last day, the newest {marks.MAX_MARKS}",
     f"the report takes {time(telling.GOODBYE_TIMEOUT)} at most",
-    f"cut at {records.MAX_TEXT} characters",
+    f"at most {records.MAX_TEXT} characters of a text",
     f"asks Redis once {time(broadcast.EVERY)}",
     f"in the last {time(known.FRESH)}, and {number(known.AGAIN)} others in turn",
     f"again after {number(broadcast.RETRY[0] / 1000)} to {time(broadcast.RETRY[1] / 1000)}",
@@ -180,7 +180,7 @@ DEPLOY = [
     "The weights, {} and {},".format(*weights()),
     f"makes {number(argument('audit/job.yaml', 'requests'))} visits",
     f"for up to {number(argument('audit/job.yaml', 'wait') // 60)} minutes",
-    "after five seconds. A number is shown only after a replica has it",
+    "after five seconds. The page shows a number only after a replica has it",
 ]
 
 DESIGN = [
