@@ -31,7 +31,6 @@ import dataclasses
 import functools
 import logging
 import socket
-import time
 from collections.abc import Sequence
 
 from tornado.netutil import bind_sockets
@@ -66,6 +65,7 @@ from process import (
     notify,
     password_file,
     run_workers,
+    sleep,
     usable_cores,
 )
 from replicas import Figures, Reader, Telling
@@ -411,7 +411,7 @@ def run(settings: Settings) -> None:
             certificate = Certificate(settings) if settings.tls_cert else None
             if settings.start_wait:
                 log.warning("faults: not listening for %g s", settings.start_wait)
-                time.sleep(settings.start_wait)
+                sleep(settings.start_wait)
             sockets = listen(settings, processes)
             admin = listen(settings, processes, admin=True)
             every = [one for those in (*sockets, *admin) for one in those]

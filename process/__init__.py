@@ -7,7 +7,7 @@ from process.init import leave_process_1
 from process.memory import give_memory_back
 from process.messages import fail, one_line
 from process.password import PasswordFile, password_file
-from process.signals import STOP_SIGNALS, Stopping
+from process.signals import STOP_SIGNALS, Stopping, sleep
 from process.standard_error import StandardError, take_standard_error
 from process.systemd import inherited_sockets, notify
 from process.tls import Certificate
@@ -30,6 +30,7 @@ __all__ = [
     "one_line",
     "password_file",
     "run_workers",
+    "sleep",
     "take_standard_error",
     "usable_cores",
 ]

@@ -17,6 +17,21 @@ STOP_SIGNALS = (
 SAME_SIGNAL = 0.25
 
 
+#: Seconds after which a process looks up from a wait. A signal that comes just before the wait does
+#: not end it: Python runs the signal's handler only after the wait.
+LOOK_UP_EVERY = 0.1
+
+
+def sleep(seconds: float) -> None:
+    """Sleep, but run the handler of a signal within `LOOK_UP_EVERY` seconds.
+
+    :arg seconds: how long.
+    """
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, LOOK_UP_EVERY))
+
+
 class Stopping:
     """Knows whether the process has been asked to stop."""
 

@@ -6,12 +6,11 @@ import logging
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from process.signals import STOP_SIGNALS, Stopping
+from process.signals import LOOK_UP_EVERY, STOP_SIGNALS, Stopping, sleep
 from process.systemd import notify
 
 #: Seconds until a worker that died is replaced. If workers always die, this keeps a core free.
@@ -83,7 +82,10 @@ def run_workers(
             os.waitpid(pid, 0)
         raise OSError(f"cannot start {number} processes: {error.strerror}") from None
     while workers:
-        pid, status = os.wait()
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            sleep(LOOK_UP_EVERY)
+            continue
         if pid not in workers:
             continue  # the keeper of the embedded Valkey is a child, too
         slot = workers.pop(pid)
@@ -101,7 +103,7 @@ def _insist(start: Callable[[], None]) -> None:
     """Start a worker after a pause. Try again until the system allows one more process."""
     is_told = False
     while True:
-        time.sleep(RESTART_BACKOFF)
+        sleep(RESTART_BACKOFF)
         try:
             return start()
         except OSError as error:
