@@ -8,6 +8,9 @@ import logging
 import weakref
 from collections.abc import Iterator, Sequence
 
+from hypothesis import given
+from hypothesis.strategies import none
+
 from tests.fuzz import client, reference
 from tests.fuzz.application import LAST, UNMEASURED, Request
 from tests.fuzz.client import End, Manner, Outcome
@@ -94,6 +97,7 @@ class Tried:
 @contextlib.contextmanager
 def trying() -> Iterator[Tried]:
     """Try inputs, with an eye on the log."""
+    given(none())(lambda _: None)()  # Hypothesis looks once for what keeps its random numbers
     gc.freeze()  # what was there before cannot be left behind, and takes long to look through
     tried = Tried()
     logging.getLogger().addHandler(tried._log)
