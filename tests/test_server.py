@@ -20,7 +20,7 @@ from process.signals import SAME_SIGNAL
 from server import make_app
 from tests.support import ROOT
 from tests.support.here import Serve
-from tests.support.processes import children, seconds_to_stop
+from tests.support.processes import SOON, children, seconds_to_stop
 from tests.support.program import NOWHERE, Connect, Start, ask, read, refuses, seen
 from tests.support.valkey import Valkey
 from tests.support.waiting import eventually, wait_until
@@ -63,7 +63,7 @@ def test_idle_server_is_gone_within_a_second_with_status_0(
     idle = [connect(server) for _ in range(5)]
     for connection in idle[1:]:  # the first never sent a request
         assert ask(connection, "/")[0] == 200
-    assert seconds_to_stop(server, signum) < 1
+    assert seconds_to_stop(server, signum) < SOON
     assert [connection.sock.recv(1) for connection in idle] == [b""] * 5
     assert b"Traceback" not in server.log
 
@@ -175,7 +175,7 @@ def test_another_signal_stops_at_once_however_soon(
     hanging_visit(lambda: connect(server), valkey)
     server.signal(signal.SIGTERM)
     server.wait_for(b"stopping")
-    assert seconds_to_stop(server, signal.SIGINT, 128 + signal.SIGINT) < 1
+    assert seconds_to_stop(server, signal.SIGINT, 128 + signal.SIGINT) < SOON
 
 
 @pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
@@ -232,7 +232,7 @@ def test_the_server_goes_on_accepting_for_the_drain_delay_until_a_second_signal(
     assert server.visits() == 3
     assert ask(connect(server), "/readyz")[0] == 503
     time.sleep(SAME_SIGNAL)  # else it would be the same
-    assert seconds_to_stop(server, second, 128 + second) < 1
+    assert seconds_to_stop(server, second, 128 + second) < SOON
     assert b"Traceback" not in server.log
 
 

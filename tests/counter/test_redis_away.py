@@ -16,7 +16,7 @@ from tests.support.before import run_before
 from tests.support.fake_redis import FakeRedis
 from tests.support.names import Names, names_of
 from tests.support.page import counters_lines, serving
-from tests.support.processes import seconds_to_stop
+from tests.support.processes import SOON, seconds_to_stop
 from tests.support.program import Start
 from tests.support.valkey import Valkey
 from tests.support.waiting import BUSY, PATIENCE, eventually, wait_until
@@ -173,7 +173,7 @@ def test_stops_within_a_second_while_valkey_hangs(valkey: Valkey, counting: Star
     server = counting(f"--redis-url={valkey.url}")
     assert server.visits() == 1
     valkey.hang()
-    assert seconds_to_stop(server) < 1
+    assert seconds_to_stop(server) < SOON
 
 
 def test_a_look_up_that_hangs_holds_up_no_page_and_no_end(
@@ -196,7 +196,7 @@ def test_a_look_up_that_hangs_holds_up_no_page_and_no_end(
     wait_until(lambda: server.visits() == 1)
     assert time.monotonic() - begun < 2 + BUSY
     assert len(list(threads.iterdir())) <= MAX_LOOK_UPS + 4
-    assert seconds_to_stop(server) < 1
+    assert seconds_to_stop(server) < SOON
 
 
 @pytest.mark.usefixtures("often_probed")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.test_redis_faults import start
 from tests.support.exact import assert_exact
-from tests.support.processes import seconds_to_stop
+from tests.support.processes import SOON, seconds_to_stop
 from tests.support.program import Program, Start
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
@@ -39,7 +39,7 @@ def test_a_server_that_cannot_hand_its_numbers_on_says_so_and_stops_in_time(
         assert server.visits() == 1
         swallow_reply(proxy, server)
         act(valkey)
-        assert seconds_to_stop(server) < 1
+        assert seconds_to_stop(server) < SOON
         assert server.log.count(MAY_BE_MISSING) == 1
 
 
@@ -61,7 +61,7 @@ def test_a_server_whose_connection_is_cut_as_it_hands_on_tries_again(
 
         proxy.to_target.change = cut_twice
         proxy.to_client.heal()
-        assert seconds_to_stop(leaving) < 1
+        assert seconds_to_stop(leaving) < SOON
         assert MAY_BE_MISSING not in leaving.log
     assert_exact(valkey.client, [staying], [1])
 
@@ -85,7 +85,7 @@ def test_a_server_that_is_told_to_stop_says_so_at_once_and_at_the_end_that_it_is
     wait_until(lambda: states(valkey) == [b"draining"] * processes)
     again = counting(f"--redis-url={valkey.url}", f"--processes={processes}")
     wait_until(lambda: again.visits() and valkey.client.zcard(NAMES) == 2 * processes)
-    assert seconds_to_stop(again) < 1
+    assert seconds_to_stop(again) < SOON
     assert sorted(map(str, states(valkey))) == ["b'draining'"] * processes + ["b'gone'"] * processes
 
 

@@ -16,7 +16,7 @@ import pytest
 from process.signals import SAME_SIGNAL
 from tests.support import ROOT
 from tests.support.before import run_before
-from tests.support.processes import children, seconds_to_stop
+from tests.support.processes import SOON, children, seconds_to_stop
 from tests.support.program import Connect, Program, Start, environment, seen
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
@@ -112,7 +112,7 @@ SIGNALS = [
 def test_process_1_drains_and_is_gone_within_a_second(signum: signal.Signals, first: Start) -> None:
     one = first()
     assert one.visits() == 1
-    assert seconds_to_stop(one, signum) < 1
+    assert seconds_to_stop(one, signum) < SOON
     assert b"stopping" in one.log
 
 
@@ -127,7 +127,7 @@ def test_a_second_signal_to_process_1_stops_at_once(
     one.signal()
     one.wait_for(b"stopping")
     time.sleep(SAME_SIGNAL)  # else it would be the same
-    assert seconds_to_stop(one, signal.SIGTERM, 128 + signal.SIGTERM) < 1
+    assert seconds_to_stop(one, signal.SIGTERM, 128 + signal.SIGTERM) < SOON
 
 
 def test_process_1_serves_by_itself_where_it_may_have_no_other(
@@ -137,7 +137,7 @@ def test_process_1_serves_by_itself_where_it_may_have_no_other(
     one = program(f"--redis-url={valkey.url}", **run_before(tmp_path, PROCESS_1 + refuse))
     one.wait_for(b"counter on")
     assert not children(one.process.pid)
-    assert seconds_to_stop(one) < 1
+    assert seconds_to_stop(one) < SOON
 
 
 @pytest.mark.parametrize("signum", SIGNALS)

@@ -18,7 +18,7 @@ from process.standard_error import MOST_WAITING, StandardError
 from tests.support import ROOT
 from tests.support.before import run_before
 from tests.support.here import refused
-from tests.support.processes import children, seconds_to_stop
+from tests.support.processes import SOON, children, seconds_to_stop
 from tests.support.program import NOWHERE, Start, environment
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
@@ -90,7 +90,7 @@ def test_it_serves_and_logs_without_a_thread(program: Start, valkey: Valkey) -> 
     server.wait_for(b"counter on")
     assert [server.visits() for _ in range(3)] == [1, 2, 3]
     server.wait_for(b"(?s)(200 GET / .*){3}")
-    assert seconds_to_stop(server) < 1
+    assert seconds_to_stop(server) < SOON
     assert b"stopping" in server.log
 
 
@@ -115,7 +115,7 @@ os.fork = fork
     assert server.visits() == 1
     none.unlink()
     wait_until(lambda: len(children(server.process.pid)) == 2)
-    assert seconds_to_stop(server) < 1
+    assert seconds_to_stop(server) < SOON
     assert server.log.count(b"cannot start a worker") == 1
 
 

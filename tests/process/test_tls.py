@@ -24,7 +24,7 @@ import process.tls
 from config import SettingError, Settings
 from process import Certificate, healthcheck
 from tests.support.here import Serve, refused, run_here
-from tests.support.processes import children, seconds_to_stop
+from tests.support.processes import SOON, children, seconds_to_stop
 from tests.support.program import NOWHERE, Site, Start, run_to_end
 from tests.support.raw_http import read_to_end
 from tests.support.waiting import PATIENCE, eventually, wait_until
@@ -189,7 +189,7 @@ def test_idle_server_closes_tls_properly_and_is_gone_within_a_second(
         assert ask(connection) == 200
     for connection in idle:
         connection.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
-    assert seconds_to_stop(server) < 1
+    assert seconds_to_stop(server) < SOON
     assert [connection.sock.recv(1) for connection in idle] == [b""] * 10
     assert b"Traceback" not in server.log
 

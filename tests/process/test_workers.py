@@ -13,7 +13,7 @@ import pytest
 
 from process import usable_cores
 from process.signals import SAME_SIGNAL
-from tests.support.processes import children, is_running, processes_in, seconds_to_stop
+from tests.support.processes import SOON, children, is_running, processes_in, seconds_to_stop
 from tests.support.program import Connect, Program, Start, run_to_end
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -105,7 +105,7 @@ def test_connections_are_spread_over_the_workers_who_are_gone_within_a_second(
     other = run_to_end(f"--port={server.port}", f"--processes={others}")
     said = f"server.py: cannot listen on port {server.port}: Address already in use\n"
     assert (other.returncode, other.stderr) == (1, said)
-    assert seconds_to_stop(server) < 1
+    assert seconds_to_stop(server) < SOON
     assert not any(is_running(worker) for worker in workers)
 
 
@@ -197,7 +197,7 @@ def test_second_signal_stops_every_worker_at_once(
     server.signal()
     server.wait_for(rb"(?s)stopping.*stopping")
     time.sleep(SAME_SIGNAL)  # else it would be the same
-    assert seconds_to_stop(server, status=0) < 1
+    assert seconds_to_stop(server, status=0) < SOON
     assert not any(is_running(worker) for worker in workers)
 
 

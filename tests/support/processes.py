@@ -59,6 +59,11 @@ def held_up(pid: int) -> float:
         return 0.0
 
 
+#: Seconds in which a server with nothing to finish is gone: the contract's one, and as much again
+#: for a machine that does much besides.
+SOON = 2.0
+
+
 def seconds_to_stop(server: Program, signum: int = signal.SIGTERM, status: int = 0) -> float:
     """Stop a program, and return how long it took, had the machine not been busy.
 

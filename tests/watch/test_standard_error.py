@@ -24,7 +24,7 @@ from process.standard_error import MOST_WAITING, StandardError
 from tests.support import ROOT
 from tests.support.before import run_before
 from tests.support.embedded import valkey_of
-from tests.support.processes import children, processes_in, seconds_to_stop, used
+from tests.support.processes import SOON, children, processes_in, seconds_to_stop, used
 from tests.support.program import NOWHERE, Connect, Program, Start, environment, refuses, seen
 from tests.support.raw_http import logged, open_to, read_to_end
 from tests.support.waiting import PATIENCE, wait_until
@@ -183,7 +183,7 @@ def test_broken_one_costs_no_page_and_no_core(
     before, begun = sum(map(used, serving)), time.monotonic()
     wait_until(lambda: time.monotonic() > begun + 1)
     assert sum(map(used, serving)) - before < 0.5
-    assert seconds_to_stop(server) < 1
+    assert seconds_to_stop(server) < SOON
 
 
 @pytest.mark.parametrize("kind", [pipe, *map(slow, STALLED[1:])])
@@ -193,7 +193,7 @@ def test_stalled_one_costs_no_page_and_no_stop(
     server = small(stderr=sink(kind)[0])
     visit_until_lines_are_dropped(server, connect)
     assert server.get("/healthz")[0] == 200
-    assert seconds_to_stop(server) < 1
+    assert seconds_to_stop(server) < SOON
 
 
 def test_one_that_stalls_from_the_start_keeps_no_worker_from_being_replaced(
@@ -333,7 +333,7 @@ def test_second_signal_stops_at_once_all_the_same(
     server.signal()
     wait_until(lambda: refuses(server))
     assert server.process.poll() is None
-    assert seconds_to_stop(server, signal.SIGINT, 128 + signal.SIGINT) < 1
+    assert seconds_to_stop(server, signal.SIGINT, 128 + signal.SIGINT) < SOON
 
 
 def test_line_that_was_begun_when_a_disk_got_full_is_finished_before_the_next(
@@ -362,7 +362,7 @@ def test_without_one_it_serves(program: Start) -> None:
     without = ("/bin/sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable)
     server = program(NOWHERE, python=without, stderr=subprocess.DEVNULL)
     assert [server.get()[0] for _ in range(5)] == [200] * 5
-    assert seconds_to_stop(server) < 1
+    assert seconds_to_stop(server) < SOON
 
 
 REFUSED = [
