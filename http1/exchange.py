@@ -175,6 +175,8 @@ class Exchange(HTTPConnection):
         self.has_begun = True
         if chunk:
             data += self._framed(chunk)
+        if self._left == 0 and not self._is_last and self._wire is not None:
+            return self._wire.write_whole(data)
         return self._write(data)
 
     def answer(

@@ -71,7 +71,7 @@ def parse_head(head: bytes) -> Head:
     if len(head) <= MAX_CACHED:
         return _parse_cached(head)
     parsed = _parse(head)
-    return replace(parsed, fields=PackedFields(dict(parsed.fields)))
+    return replace(parsed, fields=PackedFields(parsed.fields))
 
 
 def _parse(head: bytes) -> Head:

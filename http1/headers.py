@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 
 #: The values of each name; names are in HTTP's usual form, such as ``Content-Type``.
 ByName = dict[str, list[str]]
@@ -19,7 +19,7 @@ class PackedFields(MutableMapping[str, list[str]]):
     :arg by_name: is not changed. No name has a colon, and no name or value has a line feed.
     """
 
-    def __init__(self, by_name: ByName) -> None:
+    def __init__(self, by_name: Mapping[str, list[str]]) -> None:
         self._text = "".join(f"{name}:{one}\n" for name, all_ in by_name.items() for one in all_)
 
     def __getitem__(self, name: str) -> list[str]:

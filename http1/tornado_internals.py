@@ -70,7 +70,7 @@ class CheckedHeaders(HTTPHeaders):
 
     def add(self, name: str, value: str, **kwargs: Any) -> None:
         """Add a value to a name's values."""
-        if isinstance(self._as_list, PackedFields):  # from which a list is no part
+        if isinstance(self._as_list, PackedFields):  # it makes a new list for each look-up
             self._as_list = dict(self._as_list)
         normal = normalize_name(name)
         if normal in self._as_list:

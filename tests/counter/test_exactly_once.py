@@ -197,6 +197,24 @@ async def test_what_tokens_need_does_not_grow_with_visits(valkey: Valkey) -> Non
         assert 0 < valkey.client.ttl(record) <= KEPT
 
 
+async def test_the_record_of_a_process_that_goes_on_counting_is_kept(
+    valkey: Valkey, monkeypatch: Patch
+) -> None:
+    """Else Redis would forget the newest token of a process after a day, and count it again."""
+    monkeypatch.setattr("counter.probing.PROBE_EVERY", 0.02)
+    monkeypatch.setattr("counter.lookout.RENEW_EVERY", 0.05)
+    async with counting(valkey.url) as visits:
+        await visits.count()
+        record = process_key(visits.process_id)
+        for _ in range(3):
+            valkey.client.expire(record, 10)
+            async with asyncio.timeout(PATIENCE):
+                while valkey.client.ttl(record) <= 10:
+                    assert await visits.count() is not None
+                    await asyncio.sleep(0.01)
+        assert KEPT - PATIENCE < valkey.client.ttl(record) <= KEPT
+
+
 # Beside others.
 
 

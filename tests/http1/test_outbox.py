@@ -8,7 +8,7 @@ from tornado.ioloop import IOLoop
 
 import http1
 from http1.outbox import MANY, SMALL, TURNS, Outbox
-from tests.support.served import GET, Client, Serve
+from tests.support.served import GET, Client, Serve, get
 
 pytestmark = pytest.mark.gen_test
 
@@ -51,6 +51,21 @@ async def test_few_answers_leave_at_once_and_many_together(
         for _ in range(4 * TURNS):
             at_once = await sent(outbox, some)
         assert at_once == expected
+
+
+@pytest.mark.parametrize("path", ["/", "/missing", "/bare/204"])
+async def test_any_whole_answer_may_leave_with_others(
+    path: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that a handler writes bit by bit, as Tornado's own handlers do."""
+    served = serve()
+    whole: list[bytes] = []
+    send = served.server.outbox.send
+    monkeypatch.setattr(
+        served.server.outbox, "send", lambda client, one: (whole.append(one), send(client, one))
+    )
+    answer = await served.ask(get(path))
+    assert [one.endswith(answer.body) for one in whole] == [True]
 
 
 async def test_who_has_gone_by_the_end_of_the_turn_gets_nothing(
