@@ -2,12 +2,12 @@
 
 import asyncio
 import base64
-import contextlib
 import functools
 import hashlib
 import json
 import math
 import random
+import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -49,15 +49,19 @@ RETRY_AFTER = 10
 class _ViewHandler(BaseHandler):
     """A handler of a view of the last minutes, hours or day; the query ``last`` chooses."""
 
+    _last = "5m"
+
     def prepare(self) -> None:
         """Read the query; a bad value gets 400."""
-        self._last = self.get_query_argument("last", "5m", strip=False)
+        self._last = self.get_query_argument("last", self._last, strip=False)
         if self._last not in HISTORIES:
             self.send_error(400, why=f"last is one of {', '.join(HISTORIES)}")
 
 
 class LiveHandler(_ViewHandler):
     """The page. It reads its figures from ``/live/events``."""
+
+    EAGER_START = True
 
     HEADERS: ClassVar[Mapping[str, str]] = {
         **COMMON_HEADERS,
@@ -70,7 +74,7 @@ class LiveHandler(_ViewHandler):
         "Vary": "Accept-Language",
     }
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """Answer with the page, in the reader's language."""
         said = self.request.headers.get("Accept-Language", "")
         self.finish(_page(preferred_language(said, tuple(_LOCALES)), self._last))
@@ -104,7 +108,13 @@ def _page(language: str, last: str) -> str:
 
 
 class EventsHandler(_ViewHandler):
-    """A stream of events. It ends when the client goes, its time is over, or the server stops."""
+    """A stream of events. It ends when the client goes, its time is over, or the server stops.
+
+    Streams are many, and stay. So a stream takes little memory: it waits for one future, without a
+    Task, and has no timer, since it gets a part each second anyway.
+    """
+
+    EAGER_START = True
 
     HEADERS: ClassVar[Mapping[str, str]] = {
         **COMMON_HEADERS,
@@ -121,7 +131,7 @@ class EventsHandler(_ViewHandler):
         """
         self._live = live
         self._most = math.inf if most is None else most
-        self._ended = asyncio.Event()
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._read: asyncio.Future[None] | None = None  # done when more may be written
 
     async def get(self) -> None:
@@ -129,10 +139,9 @@ class EventsHandler(_ViewHandler):
         if len(self._live.watchers) >= self._most:
             self.send_error(503, why="too many streams are open")
             return
+        self._until = time.monotonic() + random.uniform(*limits.STREAM_SECONDS)
         self._live.add(self, self._last)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(random.uniform(*limits.STREAM_SECONDS)):
-                await self._ended.wait()
+        await self._over
         self._live.remove(self)
 
     async def head(self) -> None:
@@ -157,6 +166,8 @@ class EventsHandler(_ViewHandler):
         if has_read:
             self.write(chunk)
             self._read = self.flush()
+        if time.monotonic() >= self._until:
+            self._end()
         return has_read
 
     def end(self) -> None:
@@ -164,9 +175,13 @@ class EventsHandler(_ViewHandler):
         if self._read is not None and not self._read.done():
             connection: Any = self.request.connection
             connection.stream.close()
-        self._ended.set()
+        self._end()
 
     def on_connection_close(self) -> None:
         """Send no more events: the client has gone."""
         self._live.remove(self)
-        self._ended.set()
+        self._end()
+
+    def _end(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)

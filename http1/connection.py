@@ -22,6 +22,7 @@ from http1.head import Head
 from http1.outbox import Outbox
 from http1.reading import Limits, RequestReader
 from http1.refusal import accept_in, refusal
+from http1.turns import Turns
 
 
 class Server(Protocol):
@@ -35,6 +36,8 @@ class Server(Protocol):
     """Looks at each connection once, some seconds after the connection was made."""
     outbox: Outbox
     """Sends whole answers; when there are many, it sends those of all connections together."""
+    turns: Turns
+    """Begins the requests that clients have sent ahead, a few in each turn of the loop."""
 
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
@@ -189,7 +192,7 @@ class ClientConnection(RequestReader):
         self.be_idle()
         self.held = self.input.at < len(self.input.data) or self.half_closed
         if self.held:  # other connections have their turn first
-            self.loop.call_soon(self.go_on)
+            self._server.turns.add(self.go_on)
         elif self._busy_poll.last is self:
             self._busy_poll.answered()
         else:

@@ -1,6 +1,7 @@
 """Sends answers together at the end of a turn of the event loop, if a turn has many answers."""
 
 import asyncio
+import functools
 
 #: If a turn of the loop has `MANY` answers, on average over about `TURNS` turns, they leave
 #: together.
@@ -25,6 +26,13 @@ class Outbox:
         self._waiting: list[tuple[asyncio.WriteTransport, bytes]] = []
         self._answers = 0  # of this turn
         self._usual = usual
+
+    @functools.cached_property
+    def taken(self) -> "asyncio.Future[None]":
+        """What a write returns when more may be sent at once. All such writes share it."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
 
     def send(self, client: asyncio.WriteTransport, answer: bytes) -> None:
         """Send a whole answer now, or at the end of this turn of the loop.

@@ -31,6 +31,7 @@ from http1.outbox import Outbox
 from http1.reading import Limits
 from http1.refusal import Form
 from http1.tornado_internals import RequestContext, ServerHooks
+from http1.turns import Turns
 
 #: Seconds of each of two pauses when the server stops. In the first it goes on listening. In the
 #: second it keeps idle connections open. So it answers clients that do not know of the stop yet.
@@ -112,6 +113,7 @@ class HTTPServer(ServerHooks):
         self.draining = draining or asyncio.Event()
         self.busy_poll = BusyPoll()
         self.outbox = Outbox()
+        self.turns = Turns()
         timeouts = (self._idle_timeout, header_timeout, write_timeout)
         self.first_look = FirstLook(min(filter(None, timeouts), default=0.0))
         self._acceptor = Acceptor(self)

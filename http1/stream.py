@@ -58,8 +58,6 @@ class ClientStream(Deadline, asyncio.Protocol):
         """How long the client has for its next progress."""
         self._unsent = 0  # unsent bytes when these seconds began
         self.write_waiters: list[asyncio.Future[None]] | None = None
-        self._writable: asyncio.Future[None] = self.loop.create_future()
-        self._writable.set_result(None)
 
     # The client comes and goes.
 
@@ -138,7 +136,7 @@ class ClientStream(Deadline, asyncio.Protocol):
         self.outbox.flush()
         self.transport.write(data)
         if self.write_waiters is None:
-            return self._writable
+            return self.outbox.taken
         waiter: asyncio.Future[None] = self.loop.create_future()
         self.write_waiters.append(waiter)
         return waiter
@@ -157,7 +155,7 @@ class ClientStream(Deadline, asyncio.Protocol):
         ):
             return self.write(answer)
         self.outbox.send(transport, answer)
-        return self._writable
+        return self.outbox.taken
 
     def pause_writing(self) -> None:
         """Let the application wait until the client has read more."""

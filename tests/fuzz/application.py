@@ -19,6 +19,7 @@ from tornado.iostream import StreamClosedError
 from http1.busy_poll import BusyPoll
 from http1.first_look import FirstLook
 from http1.outbox import Outbox
+from http1.turns import Turns
 
 #: Each is a way to answer; every other path is answered at once.
 PATHS = (
@@ -54,7 +55,7 @@ class Application(HTTPServerConnectionDelegate):
 
     def __init__(self, outbox: Outbox) -> None:
         self.draining = asyncio.Event()
-        self.busy_poll, self.outbox = BusyPoll(), outbox
+        self.busy_poll, self.outbox, self.turns = BusyPoll(), outbox, Turns()
         self.first_look = FirstLook(0.0)
         self.received = memoryview(bytearray(1025))
         self.requests: list[Request] = []
