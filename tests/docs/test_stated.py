@@ -10,7 +10,7 @@ from tornado.web import StaticFileHandler
 import server
 from config import SettingError, Settings, load, wait
 from config.checks import MAX_LABELS
-from counter import KEY, delivery, lookout, probing, process_key, tokens
+from counter import KEY, delivery, lookout, probing, process_key, spell, tokens
 from handlers import COMMON_HEADERS, Faults, accept, metrics
 from handlers.faults import MOST_CORES, FaultsHandler
 from http1 import acceptor, head
@@ -99,6 +99,7 @@ STATED = {
     "docs/counting.md": [
         f"`--redis-timeout` ({DEFAULTS.redis_timeout:g} s)",
         f"looks for Redis {often(probing.PROBE_EVERY)} a second",
+        f"one for each further reason ({number(spell.MAX_REASONS)} reasons at most)",
         f"asks them again {often(probing.PROBE_EVERY)} a second",
         f"holds at most {WAITING_VISITS:,} visits",
         f"comes within {time(probing.PROBE_EVERY)}, the server sends a token",
@@ -132,9 +133,8 @@ def test_a_page_states_the_figures_of_the_code(page: str, said: str) -> None:
 def test_a_record_is_kept_for_a_day_and_an_hour_at_most_as_the_page_says() -> None:
     assert of_lua("replicas/figures.lua", "DAY") == keys.DAY
     assert of_lua("counter/token.lua", "KEPT") == keys.DAY + 3600
-    assert "expires a day after the last sign of the process, or an hour later" in text(
-        "docs/counting.md"
-    )
+    hours = f"{keys.DAY // 3600} to {keys.DAY // 3600 + 1} hours"
+    assert f"expires {hours} after the last sign of the process" in text("docs/counting.md")
     assert "for more than a day after its last token" in text("docs/counting.md")
 
 
@@ -241,7 +241,7 @@ def test_the_keys_and_the_fields_of_a_process_are_those_that_are_written() -> No
 
 def test_the_errors_that_are_no_refusals_are_those_that_the_counter_knows() -> None:
     known = set(re.findall(r"[A-Z]{3,}|max number of clients", delivery._STATES.pattern))
-    said = re.search(r"no command would count: (.*?)\. So they", text("docs/counting.md"))
+    said = re.search(r"no command would count: (.*?)\. So these", text("docs/counting.md"))
     assert said
     assert set(re.findall("`(.+?)`", said[1])) == known - {"MOVED", "ASK"}
 
