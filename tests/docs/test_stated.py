@@ -87,9 +87,9 @@ STATED = {
         f"and takes {server.ADMIN_CONNECTIONS} connections",
         f"at most {number(MAX_LABELS)} labels",
         f"another after {time(workers.RESTART_BACKOFF)}",
-        f"After {number(link.HANG_UPS)} times the page says",
+        f"After {number(link.HANG_UPS)} times the live page says",
         f"less {BASE >> 20} MiB for each process",
-        f"counts as {CONNECTION >> 10} KiB, or {TLS_CONNECTION >> 10} KiB over TLS",
+        f"counts each connection as {CONNECTION >> 10} KiB, or {TLS_CONNECTION >> 10} KiB over TLS",
         f"room for {room(CONNECTION)} connections, or {room(TLS_CONNECTION)} over TLS",
         f"{time(memory.LOOK_EVERY).capitalize()} after many clients have gone",
         f"the default is {DEFAULTS.idle_timeout:g}",
@@ -153,13 +153,15 @@ def test_the_limits_are_those_of_the_code() -> None:
         "the request line and headers together": size(HTTP["max_header_size"]),  # type: ignore[arg-type]
         "time for the headers, from their first byte": waits["header_timeout"],
         "time for a TLS handshake": waits["header_timeout"],
-        "a request's body": "{}; for `PUT /faults` {}. No other body is kept.".format(*bodies),
+        "a request's body": "{}; for `PUT /faults` {}. The server keeps no other body.".format(
+            *bodies
+        ),
         "time for the body": waits["body_timeout"],
         "time in which a client reads nothing of an answer that waits for it": waits[
             "write_timeout"
         ],
         "an idle connection": f"{DEFAULTS.idle_timeout:g} s, by default (`--idle-timeout`)",
-        "headers of a request": f"{head.MAX_FIELDS}, and {head.MAX_NAME} bytes of a name",
+        "headers of a request": f"{head.MAX_FIELDS}, each with a name of {head.MAX_NAME} bytes",
         "bytes after a request that waits for its answer": size(acceptor.MAX_UNREAD),
         "ranges of `Accept` or `Accept-Language`": f"{accept.MAX_RANGES}",
         "what a client sent, in a line of the log": f"{logs.LONGEST:,} characters",

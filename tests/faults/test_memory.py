@@ -64,8 +64,9 @@ STATES = {
     )
     + b"x" * 4000,
     "a stream": request(b"GET /live/events"),
-    "a stream, and more": request(b"GET /live/events") + JUNK,
-    "a page that waits, and more": request(b"GET /?wait=3s", fields(100)[:-2], size=16_000) + JUNK,
+    "a stream, and further bytes": request(b"GET /live/events") + JUNK,
+    "a page that waits, and further bytes": request(b"GET /?wait=3s", fields(100)[:-2], size=16_000)
+    + JUNK,
     "pages that are not read": request(b"GET /live") * MANY,
     "files that are not read": request(b"GET /static/live.js") * MANY,
 }
@@ -194,7 +195,7 @@ def come_and_go(server: Program, state: str, over_tls: bool, most: int) -> None:
     :arg most: bytes.
     """
     # Those that wait for the server, not it for them, make no room.
-    many = 200 if state == "a page that waits, and more" else CLIENTS[over_tls]
+    many = 200 if state == "a page that waits, and further bytes" else CLIENTS[over_tls]
     crowd = Crowd(server, STATES[state], over_tls)
     with answered(server, over_tls) as answers:
         crowd.come(many)
