@@ -129,13 +129,13 @@ TRICKS = (
     Trick(
         "missing headers",
         "an exception for each header that is missing",
-        "a look into the dictionary",
+        "the server looks the header up first",
         "`CheckedHeaders.get` in `http1/tornado_internals.py`",
         off.missing_headers,
     ),
     Trick(
         "whole answer",
-        "the questions of `finish` about earlier writes",
+        "the checks of `finish` for earlier writes",
         "a whole answer is sent in one piece",
         "`RequestHandler.finish` in `http1/tornado_internals.py`",
         off.whole_answer,
@@ -143,7 +143,7 @@ TRICKS = (
     Trick(
         "open at once",
         "a Task for each connection",
-        "it is opened at once, as a request is started",
+        "the server opens it at once, without a Task",
         "`http1/server.py`",
         off.open_at_once,
         NEW,
@@ -151,7 +151,7 @@ TRICKS = (
     Trick(
         "first look",
         "a timer for each connection that soon ends",
-        "one timer looks at all of them, some seconds after each was made",
+        "one timer looks at each connection some seconds after its start",
         "`http1/first_look.py`",
         off.first_look,
         NEW,

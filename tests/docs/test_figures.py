@@ -185,7 +185,7 @@ DEPLOY = [
 
 DESIGN = [
     f"pieces of {time(turns.TURN)}",
-    f"idle reads {number(known.AGAIN)} of them",
+    f"idle, each look reads {number(known.AGAIN)}, in turn",
     f"{number(batches.GATHER_TURNS)} turns after a large batch",
     f"addresses {time(opening.ATTEMPT_DELAY)} apart",
     f"for {1e6 * busy_poll.BUSY_POLL:g} µs at most",
