@@ -24,18 +24,19 @@ HTTP = {
     "write_timeout": 60.0,
 }
 
-#: Connections that may wait until the server accepts them. The system may lower this number.
+#: Connections that may wait until the server accepts them. The system may allow fewer.
 BACKLOG = 4096
 
-#: Descriptors that clients cannot take. They are for connections to Redis and its sentinels, one
-#: more of each during a search, DNS, a file that is sent, /metrics, a Valkey that starts again.
+#: Descriptors that clients cannot take. The server needs them for connections to Redis and its
+#: sentinels (twice as many during a search), DNS, a file that it sends, /metrics, a Valkey that
+#: starts again.
 RESERVE = 32
 
 #: Bytes that a process needs without clients, with some to spare.
 BASE = 56 << 20
 
-#: The most bytes of memory that one connection may take, whatever its client does; the second is
-#: with TLS. `docs/settings.md` lists the bytes of each state, and a test measures them.
+#: The most bytes of memory that one connection may take, whatever its client does: over plain TCP,
+#: and over TLS. `docs/settings.md` lists the bytes of each state, and a test measures them.
 CONNECTION = 80 * 1024
 TLS_CONNECTION = 176 * 1024
 

@@ -10,7 +10,7 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    gc.disable()  # what is imported stays; to look at it for garbage takes time
+    gc.disable()  # the imported objects stay; to search them takes time
     if os.getpid() == 1:
         # The system drops a signal for which process 1 has no handler.
         for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
         leave_process_1()
     if "--healthcheck" in sys.argv:
-        # Each container runs this every few seconds: without the server it takes far less.
+        # Each container runs this every few seconds. Without the server's modules it is far faster.
         from process import check_health
 
         check_health()
@@ -74,7 +74,7 @@ from watch import FAULTS, Broadcast, Metrics, configure_logs, log_request
 #: Connections that the admin port takes: enough for scrapers, probes and people who look.
 ADMIN_CONNECTIONS = 32
 
-#: Seconds that the start waits for Redis, so that the first visits are counted, too.
+#: Seconds that the start waits for Redis, so that the first visits get numbers, too.
 START_TIMEOUT = 0.25
 
 log = logging.getLogger("friendlyhello")
@@ -106,7 +106,7 @@ def make_apps(
 ) -> list[Application]:
     """Return the application of the page's port, and the admin port's if there is an admin port.
 
-    The server and the tests run them.
+    The server and the tests run these applications.
 
     :arg settings: `config.Settings`; with None, every default.
     :arg visits: the counter; with None, a new one of the settings.
@@ -293,7 +293,7 @@ async def serve(
 
     accepting.cancel()
     log.info("stopping")
-    if end_of_work is None:  # otherwise the parent of the workers tells it
+    if end_of_work is None:  # otherwise the parent of the workers sends this
         notify("STOPPING=1")
     telling.look()
     await live.close()  # streams would not end by themselves
@@ -334,7 +334,7 @@ def draining_event(end_of_work: int | None) -> asyncio.Event:
 
 
 def collect_less_garbage() -> None:
-    """Keep what is here by now; to look at it for garbage again and again would cost every page."""
+    """Let the garbage collector skip all present objects, which stay: to search them costs time."""
     gc.freeze()
     gc.set_threshold(10_000, 50, 50)
     gc.enable()
@@ -385,7 +385,8 @@ def listen(
     try:
         bound = [inherited or bind(wanted)]
         if processes > 1 and sys.platform == "linux" and not inherited:
-            # The first bind shows that the port is free: with SO_REUSEPORT it never seems taken.
+            # This bind, without SO_REUSEPORT, shows whether the port is free. With it, no port
+            # seems taken.
             port = bound[0][0].getsockname()[1]
             for one in bound[0]:
                 one.close()

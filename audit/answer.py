@@ -16,7 +16,8 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from audit.client import MOST_BYTES, Target
 
-#: A balancer without a replica answers these. That may pass, so it does not end the audit.
+#: A balancer that has no replica answers these statuses. It may soon have one, so the audit goes
+#: on.
 UNAVAILABLE = (502, 503, 504)
 
 #: RFC 9110, section 15.4.

@@ -39,7 +39,8 @@ _HOST_AND_PORT = re.compile(
 _TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110, 5.6.2
 _FIELD_VALUE = re.compile(r"[\t -~]*")  # RFC 9110, 5.5, but ASCII only
 
-#: For the system's errors, what this machine has run out of. They are not the server's fault.
+#: For each of these errors of the system, what this machine has run out of. The server is not at
+#: fault.
 _OWN = {
     errno.EMFILE: "descriptors (a process may have {most}): a lower --concurrency needs fewer",
     errno.ENFILE: "descriptors, in all processes: a lower --concurrency needs fewer",

@@ -94,8 +94,8 @@ def new_parser() -> Parser:
         *("--rate",),
         type=_seconds,
         metavar="N",
-        help="make N visits a second, evenly; the latency counts from when a visit is due, so it "
-        "includes the wait for a free connection",
+        help="make N visits a second, evenly; the latency counts from the time when a visit is "
+        "due, so it includes the wait for a free connection",
     )
     add(
         *("--timeout",),
@@ -113,8 +113,8 @@ def new_parser() -> Parser:
     add(
         *("--exclusive",),
         action="store_true",
-        help="say that nobody else visits: then a missing number was counted and never shown, and "
-        "the audit fails",
+        help="nobody else visits: then a missing number was counted and never shown, and the audit "
+        "fails",
     )
     add(
         *("--max-failures",),
@@ -134,7 +134,7 @@ def new_parser() -> Parser:
         type=_seconds,
         metavar="S",
         help="first wait, for up to S seconds, until Redis is up and the replicas answer; the "
-        "visits meanwhile are counted, but are not in the report",
+        "visits of this time count, but are not in the report",
     )
     add(
         *("--replicas",),

@@ -34,7 +34,7 @@ class Most(NamedTuple):
         raise ValueError(f"{text!r}: allowed is a whole number, or a share from 0% to 100%")
 
     def is_less_than(self, visits: int, made: int) -> bool:
-        """Tell whether this is less than so many visits.
+        """Tell whether these visits are more than allowed.
 
         :arg visits: how many.
         :arg made: how many visits were made in all.

@@ -16,8 +16,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def readable(text: str) -> str:
     r"""Return a text of the system in a form that UTF-8 can encode.
 
-    Python reads bytes that are not UTF-8 as lone surrogates (PEP 383), which no page can hold. They
-    become escapes, as in ``caf\xe9``.
+    Python reads bytes that are not UTF-8 as lone surrogates (PEP 383), which no page can hold. This
+    function turns them into escapes, as in ``caf\xe9``.
     """
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 

@@ -65,7 +65,7 @@ def _show_version(is_asked: bool) -> None:
 
 
 def _given_flags(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the flags of a command line: for each setting that has one, the flag's text.
+    """Return the text of each flag on a command line, by the name of its setting.
 
     :raises SettingError: for an unknown flag, or a flag without its value.
     """

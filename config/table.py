@@ -30,11 +30,11 @@ class Settings:
     ``load`` reads them from the command line and the environment.
     """
 
-    name: str = _setting("world", checks.readable, "who is greeted")
+    name: str = _setting("world", checks.readable, "the name that the page greets")
     address: str | None = _setting(
         None,
         checks.listening_address,
-        "where to listen; every interface, IPv4 and IPv6, when unset or ::",
+        "the address to listen on; unset or ::, every interface, IPv4 and IPv6",
     )
     port: int = _setting(
         "80", checks.whole(0, 65535), "the TCP port; 0 picks a free one and logs it"
@@ -64,10 +64,10 @@ class Settings:
     drain_delay: float = _setting(
         "0",
         checks.seconds(0),
-        "seconds after SIGTERM during which the server is not ready, but still accepts",
+        "seconds after SIGTERM in which the server is unready, but still accepts connections",
     )
     grace: float = _setting(
-        "5", checks.seconds(0), "seconds that requests in flight get after SIGTERM"
+        "5", checks.seconds(0), "seconds that requests in flight have to finish after SIGTERM"
     )
     access_log: bool = _setting("true", checks.boolean, "one log line for each request")
     log_format: str = _setting("text", checks.choice("text", "json"), "text or json")
@@ -103,12 +103,13 @@ class Settings:
     version_label: str | None = _setting(
         None,
         checks.label,
-        "which version runs, for JSON, X-App-Version, /live and /metrics",
+        "the version that runs; JSON, X-App-Version, /live and /metrics show it",
     )
     labels: Mapping[str, str] | None = _setting(
         None,
         checks.labels,
-        "key=value,…: where it runs, such as node or zone, for JSON, /live and /metrics",
+        "key=value,…: where the replica runs, such as its node or zone; JSON, /live and /metrics "
+        "show it",
     )
     admin_port: int | None = _setting(
         None,
@@ -118,7 +119,7 @@ class Settings:
     admin_address: str | None = _setting(
         "127.0.0.1",
         checks.listening_address,
-        "with --admin-port: where it listens; :: is every interface",
+        "with --admin-port: the address to listen on; :: is every interface",
     )
     echo: bool = _setting("false", checks.boolean, "answer /echo with the request as it arrived")
     faults: bool = _setting(
@@ -140,7 +141,7 @@ class Settings:
         metadata={
             "default": None,
             "check": checks.boolean,
-            "help": "ask the server of these settings for /healthz, and exit 0 or 1",
+            "help": "ask the server with these settings for /healthz, and exit with 0 or 1",
             "flag_only": True,
         },
     )

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 def commit() -> str | None:
     """Return the commit's hash.
 
-    In the image, a file that the build wrote has it. In a checkout, Git's own files have it
+    In the image, a file that the build wrote has the hash. In a checkout, Git's own files have it
     (https://git-scm.com/docs/gitrepository-layout).
 
     :return: None when neither has it.

@@ -48,7 +48,7 @@ def prepare(data: Path) -> None:
 
 @contextlib.contextmanager
 def socket_folder(data: Path) -> Iterator[Path | None]:
-    """Find a folder for the socket. If the folder was made for it, remove the folder at the end.
+    """Find a folder for the socket. If this makes a new folder, remove it at the end.
 
     The socket cannot be in DIR if the file system of DIR takes no sockets, or if its path would be
     too long: macOS allows 104 bytes, Linux 108, with the final NUL.

@@ -1,7 +1,7 @@
 """``GET /`` with ``--faults``: a late answer or an error, to test a platform with.
 
-The client asks for that, by ``/?wait=250ms&status=503`` or by ``X-Fault-Rate`` and
-``X-Fault-Wait``. Otherwise the replica's faults decide (`handlers.faults`).
+The client asks for them, by ``/?wait=250ms&status=503`` or by ``X-Fault-Rate`` and
+``X-Fault-Wait``. Otherwise, the replica's faults decide (`handlers.faults`).
 """
 
 import asyncio
@@ -32,8 +32,8 @@ EMPTY = (204, 205, 304)
 class FaultyHelloHandler(HelloHandler):
     """Greets late, or answers an error.
 
-    The query decides; without it the headers; without these the replica's faults. A request that
-    gets no greeting is not counted.
+    The query decides. Without a query, the headers decide. Without these, the replica's faults
+    decide. A request that gets no greeting counts no visit.
     """
 
     EAGER_START = False  # an eager start does not call `prepare`

@@ -34,7 +34,7 @@ class MetricsHandler(BaseHandler):
 
         https://prometheus.io/docs/instrumenting/exposition_formats/
         """
-        from watch.exposition import FORMS, Exposition  # here, so the start is faster
+        from watch.exposition import FORMS, Exposition  # imported here, so that the start is faster
 
         content_type = preferred(self.request.headers.get("Accept", ""), tuple(FORMS))
         self.set_header("Content-Type", content_type)

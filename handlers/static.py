@@ -25,9 +25,9 @@ _TAG = re.compile(r'(?:W/)?"[^"]*"')
 
 
 class StaticHandler(StaticFileHandler, BaseHandler):
-    """A file. Clients may keep it for ever under the URL with its content's hash.
+    """A file. Under a URL with the hash of its content, clients may keep it for ever.
 
-    The hash is the ETag. There is no ``Last-Modified``: during an update, replicas of several
+    The hash is also the ETag. There is no ``Last-Modified``: during an update, replicas of several
     versions answer for the same path, and the newer content may have the same or an older date.
     """
 
@@ -48,7 +48,7 @@ class StaticHandler(StaticFileHandler, BaseHandler):
     def _is_part_wanted(self, tag: str) -> bool:
         """Tell whether ``Range`` counts: only in GET, and only if ``If-Range`` names this content.
 
-        A client joins the part to the parts that it has already, so both must be of the same
+        A client joins the part to the parts that it has already, so all parts must be of the same
         content (RFC 9110, 13.1.5 and 14.2).
         """
         headers = self.request.headers

@@ -11,7 +11,7 @@ from http1 import HTTPServer
 
 
 def _is_compiled() -> bool:
-    """Tell whether the parts that can be compiled are: no Python file was read for them."""
+    """Tell whether the compilable parts are compiled, that is, not read from Python files."""
     files = [sys.modules[part.__module__].__file__ or "" for part in (Visits, HTTPServer)]
     return not any(file.endswith((".py", ".pyc")) for file in files)
 

@@ -1,7 +1,7 @@
 """How many cores this process may use, by its affinity and the quotas of its control groups.
 
 A quota is CPU time in each period. Both are in microseconds. A group can use no more than each
-group above it, so all of them are read:
+group above it, so this module reads the quotas of all of them:
 
 - version 2 has quota and period in the file ``cpu.max``
   (https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files),
@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 def usable_cores(root: Path = Path("/")) -> int:
     """Return how many processes can work at the same time; at least one.
 
-    A quota of 1.5 cores counts as two, as in Java and Go, so that all of it can be used. When both
-    processes work, they use the quota up, and wait for the end of the period, usually 0.1 s.
+    A quota of 1.5 cores counts as two, as in Java and Go, so that the processes can use all of it.
+    When both work, they use the quota up, and wait for the end of the period, usually 0.1 s.
 
     :arg root: the folder that holds ``proc`` and ``sys``.
     """

@@ -19,11 +19,12 @@ TIMEOUT = 2.0
 
 
 def what_is_wrong(settings: Settings) -> str | None:
-    """Ask the server of the same settings for ``/healthz``.
+    """Ask the server that has these settings for ``/healthz``.
 
-    The certificate of the server is not verified: it is for the name that clients use, and not for
-    localhost. When clients must show a certificate, the health check has none to show. So it takes
-    only the server's part of the TLS handshake. This too shows that the server's event loop turns.
+    The health check does not verify the server's certificate, because the certificate is for the
+    name that clients use, and not for localhost. When clients must show a certificate, the health
+    check has none to show. So it takes only the server's part of the TLS handshake. This too shows
+    that the server's event loop turns.
 
     :return: what is wrong with the server, or None when it is healthy.
     """
@@ -67,8 +68,8 @@ def _trusting_anyone() -> ssl.SSLContext:
 def _see_handshake(where: tuple[str, int]) -> None:
     """Take part in a TLS handshake until the server has proved that it has its key.
 
-    In TLS 1.3 the client shows its certificate after that (RFC 8446, 2). The health check leaves
-    before, so the server has nothing to refuse and to log.
+    In TLS 1.3 the client shows its certificate after this proof (RFC 8446, 2). The health check
+    leaves before, so the server has nothing to refuse or to log.
 
     :raises OSError: when the server does not prove that it has its key.
     """

@@ -1,8 +1,8 @@
-"""Process 1 of a container: it does what the system expects of process 1, beside the server.
+"""Process 1 of a container: it does what the system expects of process 1.
 
-When a process ends, process 1 becomes the parent of its children, and must reap them. Signals for
-which process 1 has no handler never reach it (pid_namespaces(7)). So the server is another process.
-Then process 1 never reaps a process that the server waits for.
+When a process ends and leaves children, process 1 becomes their parent, and must reap them. Signals
+for which process 1 has no handler never reach it (pid_namespaces(7)). So the server is another
+process. Then process 1 never reaps a process that the server waits for.
 """
 
 import os

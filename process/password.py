@@ -36,7 +36,7 @@ class PasswordFile:
     def __call__(self) -> str:
         """Return the present password; while the file cannot be read, the last password.
 
-        A pipe, such as a shell's ``<(…)``, is read only once: after that it is empty.
+        This reads a pipe, such as a shell's ``<(…)``, only once: then the pipe is empty.
         """
         try:
             if Path(self._path).is_fifo():

@@ -17,8 +17,8 @@ STOP_SIGNALS = (
 SAME_SIGNAL = 0.25
 
 
-#: Seconds after which a process looks up from a wait. A signal that comes just before the wait does
-#: not end it: Python runs the signal's handler only after the wait.
+#: Seconds after which a process interrupts a wait. A signal that comes just before the wait does
+#: not end the wait: Python runs the signal's handler only after the wait.
 LOOK_UP_EVERY = 0.1
 
 

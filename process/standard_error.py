@@ -22,8 +22,8 @@ MOST_WAITING = 1024 * 1024
 #: An event loop that never rests may keep the interpreter from the thread for seconds.
 MUCH_WAITING, STAND_BACK = MOST_WAITING // 4, 0.02
 
-#: Seconds between two writes of the thread. The lines that come meanwhile cost one change
-#: to the thread and back.
+#: Seconds between two writes of the thread. All lines that come in this time cost one switch to the
+#: thread and back.
 PAUSE = 0.01
 
 #: Seconds that the end of the program, or a fork, waits for lines that are not yet written; and how
@@ -35,11 +35,11 @@ PATIENCE, MOST_TIMES = 0.2, 25
 class StandardError(io.RawIOBase):
     """Takes lines, and lets a thread write them to a descriptor.
 
-    Nothing but a thread keeps the promise everywhere. ``O_NONBLOCK`` would change the terminal or
-    the pipe for all processes that share it. A pipe may have room when the server looks, and be
-    full when the server writes, because another process has filled it. The thread writes all lines
-    that wait at once, because a busy event loop lets the thread run every 5 ms at best
-    (`sys.getswitchinterval`).
+    With a thread, the server never waits, whatever the descriptor is. ``O_NONBLOCK`` would change
+    the terminal or the pipe for all processes that share it. A pipe may have room when the server
+    looks, and be full when the server writes, because another process has filled it. The thread
+    writes all lines that wait at once, because a busy event loop lets the thread run every 5 ms at
+    best (`sys.getswitchinterval`).
 
     :arg descriptor: where the lines go. It may be blocking or not.
     """

@@ -1,7 +1,7 @@
 """Talking to systemd: it hands over sockets that it has opened, and hears how far the server is.
 
-Both protocols take a few lines, so there is no need of a library: sd_listen_fds(3), sd_notify(3).
-Podman and other service managers speak them, too.
+Both protocols take a few lines, so this needs no library: sd_listen_fds(3), sd_notify(3). Podman
+and other service managers speak them, too.
 """
 
 import logging

@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 from config import SettingError, Settings, flag_of, shown
 
 #: Seconds between two looks at the files. After a change, the server waits for a look that finds no
-#: further change, and then reads the files: certificate and key are replaced one after the other.
+#: further change, and then reads the files, because a renewal replaces certificate and key one
+#: after the other.
 LOOK_EVERY = 1.0
 
 #: How OpenSSL says that a key does not belong to a certificate (`X509_check_private_key(3)`). It
@@ -56,7 +57,7 @@ class Certificate:
 
         :arg use: gets the new context after a change.
         """
-        before = None  # a worker that starts late thus reads changed files at once
+        before = None  # so a worker that starts late reads changed files at once
         complaint = ""
         while True:
             now = self._look()

@@ -13,7 +13,8 @@ from typing import NoReturn
 from process.signals import LOOK_UP_EVERY, STOP_SIGNALS, Stopping, sleep
 from process.systemd import notify
 
-#: Seconds until a worker that died is replaced. If workers always die, this keeps a core free.
+#: Seconds until the parent replaces a worker that died. If workers always die, this keeps a core
+#: free.
 RESTART_BACKOFF = 0.5
 
 log = logging.getLogger("friendlyhello.workers")
@@ -59,7 +60,7 @@ def run_workers(
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        # Another signal may interrupt this function anywhere, and run it, too.
+        # Another signal may interrupt this function anywhere, and run it again.
         for listening in sockets:
             listening.close()
         while at_work:

@@ -52,7 +52,7 @@ def versions_of(records: Iterable[Record]) -> list[str]:
 async def marks_of(records: Sequence[Record], now: float) -> list[Mark]:
     """Return the newest marks of the last day, the oldest first.
 
-    If the clock was set back, marks may lie in the future. They are left out.
+    If somebody set the clock back, marks may lie in the future. These are left out.
 
     :arg now: seconds since 1970, by Redis's clock.
     """

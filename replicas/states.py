@@ -69,8 +69,8 @@ def by_hostname(records: Iterable[Record]) -> Mapping[str, Sequence[Record]]:
 def latest_of(records: Iterable[Record], now: float) -> float:
     """Return when a process that is not stopping was last seen; if all are stopping, now.
 
-    A process that says goodbye does not count. Otherwise its goodbye would make replicas silent
-    that had no visits for a while.
+    A process that says goodbye does not count. Otherwise, at its goodbye, replicas that had no
+    visits for a while would seem silent.
     """
     return max((one.seen_at for one in records if not one.state), default=now)
 

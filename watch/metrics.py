@@ -182,7 +182,7 @@ class Metrics:
     def _find_cells(
         self, handler: type[RequestHandler], method: str | None, code: int
     ) -> tuple[int, int]:
-        """Return the place of such requests in a row, and that of their route's durations."""
+        """Return the places in a row of these requests and of the durations of their route."""
         begin = _REQUESTS + self._routes.index(self._route_of.get(handler, OTHER)) * _ROUTE
         of_method = METHODS.index(method if method in METHODS else OTHER)
         of_code = CODES.index(str(code) if str(code) in CODES else OTHER)
