@@ -14,14 +14,14 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 #: Connections to accept from one socket before other work has its turn.
 MAX_AT_ONCE = 128
 
-#: Bytes from a client that the system keeps until somebody reads them; one read returns no more.
+#: Bytes from a client that the system keeps until the server reads them. One read returns no more.
 #: Linux doubles the size that a program sets, for its own needs (socket(7)).
 MAX_UNREAD = 16 * 1024
 
 #: Seconds until the acceptor looks again for idle connections and for free descriptors.
 LOOK_AGAIN = 0.1
 
-#: After so many seconds with room, the next lack of room is logged again.
+#: After so many seconds with room, the acceptor logs the next lack of room again.
 SPELL = 60.0
 
 log = logging.getLogger("http1")

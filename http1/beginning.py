@@ -14,8 +14,8 @@ _VERSION = re.compile(rb"(H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.|HTTP/1\.[0-9]\r?)?
 class Beginning:
     """Refuses bytes as soon as they cannot become a head any more, however small the pieces are.
 
-    It checks each byte once. Otherwise a client that sends a long head byte by byte would keep the
-    processor busy: each byte near the end would take 3 ms.
+    It checks each byte once. If it checked the whole head again for each new byte, each byte near
+    the end of a long head would take 3 ms, and a client could keep the processor busy.
     """
 
     def __init__(self) -> None:

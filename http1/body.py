@@ -8,7 +8,7 @@ from tornado.httputil import HTTPInputError
 #: Bytes that a chunk may have beside its data, on average (RFC 9112, 7.1).
 CHUNK_OVERHEAD = 64
 
-#: Bytes of a line between chunks. An incomplete line is read again when more of it arrives.
+#: Bytes of a line between chunks. When more of an incomplete line arrives, the line is read again.
 MAX_LINE = 1024
 
 

@@ -51,8 +51,8 @@ class Server(Protocol):
 class ClientConnection(RequestReader):
     """Reads one request after the other, and writes the answers.
 
-    When it closes, it drops every object that refers to it. So its memory is free at once, and
-    does not wait for the garbage collector.
+    When a connection closes, it drops every object that refers to it. So its memory is free at
+    once, without the garbage collector.
 
     :arg server: takes each request; the connection tells it when it has closed.
     :arg limits: the client's limits.
@@ -107,7 +107,7 @@ class ClientConnection(RequestReader):
         return is_open
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the application and everybody that waits to send; drop all references."""
+        """Tell the application and everybody who waits to send; drop all references."""
         super().connection_lost(exc)
         self.held = True
         self._drop_request()

@@ -9,8 +9,8 @@ from http1.first_look import FirstLook
 class Deadline:
     """Has a deadline, and calls `on_deadline` when it comes.
 
-    Connections inherit from it. A separate object would refer to its connection and the connection
-    to the object, so both would stay in memory until the garbage collector runs.
+    Connections inherit from it. A separate object and its connection would refer to each other, so
+    both would stay in memory until the garbage collector runs.
 
     :arg first_look: calls `look` once, some seconds from now; before that, no timer is needed.
     """

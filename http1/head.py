@@ -23,9 +23,9 @@ from http1.tornado_internals import AnswerHeaders, CheckedHeaders, by_name, norm
 #: uri-host and port (RFC 9110, 7.2; RFC 3986, 3.2.2). Tornado accepts some other texts too.
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|([\w.~!$&'()*+,;=-]|%[0-9a-f]{2})*)(:[0-9]*)?", re.I | re.A)
 
-#: How many headers a request may have, and how many bytes a host and a header's name may have. They
-#: bound the memory of a request and of the caches of names and hosts: Tornado keeps a thousand
-#: names.
+#: How many headers a request may have, and how many bytes a host and a header's name may have.
+#: These bounds limit the memory of a request, and of the caches of names and hosts: Tornado keeps a
+#: thousand names.
 MAX_FIELDS = 128
 MAX_HOST = 300
 MAX_NAME = 128

@@ -14,7 +14,7 @@ class PackedFields(MutableMapping[str, list[str]]):
     """The values of each name in one text, which each look-up searches.
 
     Python gives the memory of one large object back to the system, and keeps much of the memory of
-    many small ones. So clients with many headers leave less behind.
+    many small objects. So clients with many headers leave less memory behind.
 
     :arg by_name: is not changed. No name has a colon, and no name or value has a line feed.
     """

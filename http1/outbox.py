@@ -3,8 +3,8 @@
 import asyncio
 import functools
 
-#: If a turn of the loop has `MANY` answers, on average over about `TURNS` turns, they leave
-#: together.
+#: If the turns of the loop have `MANY` answers each, on average over about `TURNS` turns, the
+#: answers of a turn leave together.
 MANY, TURNS = 10, 16
 
 #: Bytes of the largest answer that may wait for the turn's end. It never fills the buffer that a
@@ -16,8 +16,9 @@ class Outbox:
     """Sends whole answers at once, or together at the end of the turn if there are many.
 
     The first answer of a turn wakes a waiting client process. Each later answer may wake it again,
-    because a client nearby reads answers faster than the server makes them. Together they wake it
-    once. Few answers leave at once: their clients would only wait for the end of the turn.
+    because a client nearby reads answers faster than the server makes them. Answers that leave
+    together wake it once. If there are few answers, each leaves at once: its client would only wait
+    for the end of the turn.
 
     :arg usual: the average number of answers in a turn, to begin with.
     """

@@ -14,7 +14,7 @@ def hand_over(client: asyncio.Transport, read_ahead: bytes) -> tuple[IOStream, a
     client, so TLS goes on, and neither unsent bytes nor bytes that were read ahead are lost.
 
     :arg client: the client's transport; its reading is paused.
-    :arg read_ahead: the bytes that were received from the client already.
+    :arg read_ahead: the bytes of the client that have already arrived.
     :return: the stream, and the task that connects it. Keep the task until it is done.
     """
     ours, theirs = socket.socketpair()
@@ -35,7 +35,7 @@ async def _connect(client: asyncio.Transport, ours: socket.socket, read_ahead: b
 
 
 class _Relay(asyncio.Protocol):
-    """Forwards bytes from its own transport to another one, as fast as the other one takes them.
+    """Forwards bytes from its own transport to another, as fast as the other transport takes them.
 
     :arg to: the other transport.
     """

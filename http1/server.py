@@ -33,8 +33,9 @@ from http1.refusal import Form
 from http1.tornado_internals import RequestContext, ServerHooks
 from http1.turns import Turns
 
-#: Seconds of each of two pauses when the server stops. In the first it goes on listening. In the
-#: second it keeps idle connections open. So it answers clients that do not know of the stop yet.
+#: Seconds of each of two pauses when the server stops. In the first pause it goes on listening. In
+#: the second pause it keeps idle connections open. So it answers clients that do not know of the
+#: stop yet.
 DRAIN_PAUSE = 0.1
 
 #: Seconds between two looks at the siblings' sockets, and how many connections to accept at each.
@@ -42,12 +43,13 @@ SIBLINGS_EVERY = 0.1
 MAX_PER_LOOK = 128
 
 #: To make room, the server closes one in `SHARE_CLOSED` connections at once, but at most
-#: `MAX_CLOSED`. To look for idle ones among 20,000 connections takes 5 ms, and to close each takes
+#: `MAX_CLOSED`. The search for idle ones among 20,000 connections takes 5 ms, and each close takes
 #: a little more.
 SHARE_CLOSED = 16
 MAX_CLOSED = 64
 
-#: Seconds that an idle connection stays open in any case: a new client is about to send a request.
+#: Seconds that an idle connection stays open in any case: a new client may be about to send a
+#: request.
 LEAST_IDLE = 0.1
 
 #: Seconds that a connection stays open in any case in the middle of a request or of an answer.
@@ -197,10 +199,10 @@ class HTTPServer(ServerHooks):
         return len(self._open) >= self._max_connections
 
     def make_room(self) -> None:
-        """Close some connections: the ones that have been idle for longest.
+        """Close some connections: those that have been idle for longest.
 
-        If none can be closed, close the ones whose clients have been slow for longest, in sending
-        the rest of a request or in reading an answer. If there is none either, end some whose
+        If there are none, close those whose clients have been slow for longest: in sending the rest
+        of a request, or in reading an answer. If there are none of these either, end some whose
         clients have sent requests ahead.
         """
         now = asyncio.get_running_loop().time()
@@ -220,7 +222,8 @@ class HTTPServer(ServerHooks):
     def _close_some(self, found: list[tuple[float, int, ClientConnection]], most: int) -> int:
         """Close the connections that have waited for longest.
 
-        :arg found: the loop's time since when each one waits, a number that is its own, and it.
+        :arg found: for each connection, since when it waits (the loop's time), a number of its own,
+            and the connection.
         :arg most: how many to close at most.
         :return: how many were closed.
         """
@@ -277,7 +280,7 @@ class HTTPServer(ServerHooks):
                 listening.close()
 
     def stop(self) -> None:
-        """Stop listening; first accept all clients in the queue, which a close would cut off."""
+        """Accept all clients in the queue, which a close would cut off, and stop listening."""
         self._max_connections = math.inf  # only descriptors limit it now
         for listening in self.listening_sockets:
             self._accept(listening, socket.SOMAXCONN)
@@ -333,7 +336,7 @@ def _log_error(error: BaseException | None) -> None:
 async def _wait_for_first_byte(sock: socket.socket, seconds: float) -> float:
     """Wait until a client has sent something.
 
-    Only then does TLS begin, which takes 50 kB for each client, also for one that sends nothing.
+    Only then does TLS begin. It would take 50 kB for each client, even for one that sends nothing.
 
     :arg seconds: how long to wait.
     :return: the seconds that are left.

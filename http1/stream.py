@@ -17,8 +17,9 @@ from http1.outbox import SMALL, Outbox
 #: answer (RFC 9112, 9.6).
 LINGERING_CLOSE = 1.0
 
-#: Seconds that an idle client has to answer the close of TLS. Nothing is lost if it does not answer
-#: (RFC 8446, 6.1). Most clients do not: they notice the close only when they need the connection.
+#: Seconds that an idle client has to answer the close of TLS. Nothing is lost if the client does
+#: not answer (RFC 8446, 6.1). Most clients do not answer: they notice the close only when they need
+#: the connection.
 TLS_CLOSE = 0.1
 
 #: Unsent bytes that a client's buffer may have before the application has to wait.
@@ -55,7 +56,7 @@ class ClientStream(Deadline, asyncio.Protocol):
         """Whether the server reads nothing more, and only sends the last answer."""
         self.reading_paused = False
         self.seconds = 0.0
-        """How long the client has for its next progress."""
+        """Seconds that the client has until it must make progress."""
         self._unsent = 0  # unsent bytes when these seconds began
         self.write_waiters: list[asyncio.Future[None]] | None = None
 

@@ -137,7 +137,7 @@ def by_name(headers: HTTPHeaders) -> ByName:
     return headers._as_list
 
 
-# Where a request comes from. Tornado keeps that with the connection. With
+# Where a request comes from. Tornado keeps this with the connection. With
 # ``HTTPServer(xheaders=True)``, it reads the proxies' headers before each request.
 
 
@@ -248,7 +248,7 @@ class RequestHandler(web.RequestHandler):
         """Whether nobody can read the answer: the client has closed or reset the connection.
 
         A client that has closed only its own side still reads (RFC 9112, 9.6). Tornado's own server
-        closes the connection of such a client, so there this is true.
+        closes the connection of such a client, so with that server this is true.
         """
         connection: Any = self.request.connection
         try:

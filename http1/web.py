@@ -84,11 +84,11 @@ class _EagerDelegate(RoutingDelegate):
 class Application(web.Application):
     """Takes the place of `tornado.web.Application`. Its handlers may have an eager start.
 
-    A handler asks for it by a true ``EAGER_START``. Its path must have no regular expression in it.
-    Its ``get`` and ``head`` are coroutines, and begin in the same turn of the loop in which the
-    request has arrived. `prepare` is not called, the body is dropped, and there are no templates.
-    The coroutines run without a Task. So nothing that they await may need a Task, as
-    `asyncio.timeout` does, or yield to the loop without a future.
+    A handler asks for an eager start by a true ``EAGER_START``. Its path must have no regular
+    expression in it. Its ``get`` and ``head`` are coroutines, and begin in the same turn of the
+    loop in which the request has arrived. The server does not call `prepare`, drops the body, and
+    prepares no templates. The coroutines run without a Task. So nothing that they await may need a
+    Task, as `asyncio.timeout` does, or yield to the loop without a future.
 
     All requests go Tornado's own way if there are rules for hosts, or if Tornado is instrumented
     (OpenTelemetry wraps the `__init__` of its handlers).
