@@ -1,6 +1,6 @@
 """The visit counter: one integer in Redis. A batch of visits raises it, within a deadline.
 
-`Visits.count` gives a visit its number. The package imports nothing of the program around it: the
+`Visits.count` gives a visit its number. The package imports nothing of the program around it. The
 counter tells an `Observer` what happens, and limits are arguments.
 """
 

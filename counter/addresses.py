@@ -72,8 +72,8 @@ def redirected(error: AskError, by: Address) -> Address:
 def certificate_name(host: str) -> str:
     """Return the name that a host's certificate must have. TLS sends this name to the host.
 
-    Only the resolver needs the dot at the end of a name
-    (https://www.rfc-editor.org/rfc/rfc6066#section-3). Only the system needs the link of an IPv6
+    Only the resolver uses the dot at the end of a name
+    (https://www.rfc-editor.org/rfc/rfc6066#section-3). Only the system uses the link of an IPv6
     address, as in ``fe80::1%eth0``.
     """
     return host.partition("%")[0].removesuffix(".")

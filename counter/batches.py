@@ -13,18 +13,18 @@ from counter.link import Link
 from counter.roles import Observer, Reason
 from counter.tokens import Numbers
 
-#: Visits that are answered in one turn of the loop. Then the loop reads requests. If it answered
-#: hundreds of visits at once, their clients would all ask again at once. One command would count
-#: them all, and the server would have nothing to do meanwhile.
+#: How many visits get their answers in one turn of the loop. Then the loop reads requests. If it
+#: answered hundreds of visits at once, their clients would all ask again at once. One command would
+#: count all these visits, and until its reply the server would have nothing to do.
 ANSWERS_PER_TURN = 128
 
-#: Visits of a large batch, and turns of the loop from its reply to the next batch. Clients which
-#: ask again at once join the next batch, so there are fewer commands. After a smaller one it is a
-#: single turn, because few clients ask again at once.
+#: How many visits a large batch has, and how many turns of the loop pass from its reply to the next
+#: batch. So clients which ask again at once join the next batch, and there are fewer commands.
+#: After a smaller batch one turn passes, because few clients ask again at once.
 LARGE_BATCH, GATHER_TURNS = 10, 3
 
-#: Batches of one visit after which the next visit is sent at once, and does not wait for others
-#: that arrive in the same turn of the loop.
+#: After more batches of one visit in a row, the next visit is sent at once. It does not wait for
+#: others that arrive in the same turn of the loop.
 ALONE = 8
 
 #: A visit in the queue: its number, or None when there will be none.
@@ -88,7 +88,7 @@ class Batches:
     def _watch_deadline(self) -> None:
         """Turn the counter off if the deadline has passed; else set the timer to the deadline.
 
-        The timer is not put off with each batch, which would cost more.
+        To put the timer off with each batch would cost more.
         """
         self._timer = None
         loop = asyncio.get_running_loop()

@@ -1,8 +1,8 @@
 """The way to the Redis that counts: its own address, a Sentinel's primary, or a cluster's node.
 
-The connector asks all sentinels, or all nodes of the cluster, at once, so a dead or hung one costs
-no time. The majority of the sentinels decides. In a cluster, the first answer that leads to the
-node of the key decides. The clients are redis-py's, without retries.
+The connector asks all sentinels, or all nodes of the cluster, at once. So one that is dead or hangs
+costs no time. The majority of the sentinels decides. In a cluster, the first answer that leads to
+the node of the key decides. The clients are redis-py's, without retries.
 """
 
 import asyncio
@@ -38,8 +38,9 @@ _OPTIONS = {
 #: when the others have no majority.
 SENTINEL_TIMEOUT = 0.5
 
-#: Seconds after which the connector begins another connection beside one that is stuck. A Redis
-#: that has just gone loses the first packet. The system repeats it after one second, then two more.
+#: Seconds after which the connector begins another connection beside one that is stuck. If Redis
+#: has just gone, the first packet is lost. The system repeats the packet after one second, and
+#: again two seconds later.
 STUCK_AFTER = 0.4
 
 #: How many nodes of a cluster the connector asks, when each redirects to the next.
@@ -129,9 +130,9 @@ class Connector:
     async def has_moved(self) -> bool:
         """Tell whether the way now leads to another Redis than the last connection.
 
-        Sentinels may name another primary while the old one hangs, or while only they cannot reach
-        it. A name may lead to another Redis while the old one still runs. In a cluster this asks
-        nothing, because the node itself redirects the next command.
+        Sentinels may name another primary while the old primary hangs, or while only the sentinels
+        cannot reach it. A name may lead to another Redis while the old one still runs. In a cluster
+        there is nothing to ask, because the node itself redirects the next command.
         """
         host = self._options.get("host")
         if not self._kind and host:
@@ -140,7 +141,7 @@ class Connector:
             return False
         try:
             return await self._primary_by_vote() != self._primary
-        except Exception:  # counting goes on, whatever a sentinel sends
+        except Exception:  # whatever a sentinel sends, counting goes on
             return False
 
     async def _connect_to_primary(self) -> Redis:
@@ -158,7 +159,8 @@ class Connector:
         """Return the primary that most sentinels name.
 
         The first answer is not enough. During a failover, or while the network is split, the
-        sentinels may name different primaries. What the primary of the minority counts is lost.
+        sentinels may name different primaries. The visits that the primary of the minority counts
+        are lost.
         """
         tasks = [asyncio.create_task(self._ask_sentinel(seed)) for seed in self._seeds]
         votes: Counter[Address] = Counter()

@@ -18,7 +18,7 @@ from counter.tokens import Numbers, Tokens
 #: Seconds after a refusal of the script until the server tries the script again.
 REFUSED_FOR = 5.0
 
-#: How Redis says that no command can count now, or that another node counts.
+#: Words in Redis's errors which mean that no command can count now, or that another node counts.
 _STATES = re.compile(
     r"\b(LOADING|READONLY|MASTERDOWN|MISCONF|OOM|BUSY|CLUSTERDOWN|NOREPLICAS|NOAUTH|WRONGPASS|"
     r"DENIED|MOVED|ASK)\b|max number of clients"

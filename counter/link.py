@@ -1,8 +1,8 @@
 """The link to the Redis that counts: one connection, one request under way, on or off.
 
 When the reply to a request with a token is lost, the link sends the request again over a new
-connection, until its deadline. After any other failure the counter is off: visits get no number,
-at once, while a background task looks for Redis.
+connection, until its deadline. After any other failure the counter is off: visits get an answer at
+once, without a number, while a background task looks for Redis.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from counter.tokens import Numbers, SupersededError
 #: first attempt has no pause.
 BACKOFF, MAX_BACKOFF = 0.001, 0.05
 
-#: Seconds for which the loop stays awake while a lone visit waits, if the last reply came as
-#: quickly. To wake takes as long as a Redis nearby takes to reply.
+#: Seconds for which the loop stays awake while a lone visit waits, if the last reply came within
+#: this time. To wake takes as long as a nearby Redis takes to reply.
 BUSY_POLL = 150e-6
 
 log = logging.getLogger("friendlyhello.visits")
@@ -128,7 +128,7 @@ class Link:
             self._send()
         except Exception as error:
             self._connecting = None
-            # Any error, not only Redis's own: a page is answered, whatever Redis sends.
+            # Catch any error, not only Redis's own: whatever Redis sends, the page needs an answer.
             self._go_on_after(error)
 
     def _on_replies(self, replies: list[bytes] | Exception) -> None:

@@ -15,7 +15,8 @@ from counter.probing import Prober
 HAND_ON_TIMEOUT = 0.4
 
 #: Seconds between two tokens that prolong the record of the process. Redis keeps the record for a
-#: day and an hour; to have that said by each token took Redis a tenth of its time.
+#: day and an hour. If each token prolonged the record, Redis would spend a tenth of its time on
+#: this.
 RENEW_EVERY = 3600.0
 
 log = logging.getLogger("friendlyhello.visits")
@@ -51,7 +52,7 @@ class Lookout:
             self._looking = asyncio.create_task(self._look())
 
     async def start(self, within: float) -> None:
-        """Find Redis before the first visit needs it. If this fails, the counter starts off.
+        """Find Redis before the first visit needs it. If this fails, the counter is off at first.
 
         :arg within: seconds to wait for Redis.
         """

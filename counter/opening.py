@@ -24,9 +24,9 @@ from counter.race import first
 from counter.redis_internals import NamedSSLConnection
 from counter.resolver import resolve
 
-#: Seconds between the attempts to connect to two addresses of a name. They are as few as
-#: https://www.rfc-editor.org/rfc/rfc8305#section-8 recommends: Redis is near, and a visit waits.
-#: A look-up has the same time before the opener also tries the last good address.
+#: Seconds between the attempts to connect to two addresses of a name. The time is the shortest that
+#: https://www.rfc-editor.org/rfc/rfc8305#section-8 recommends, because Redis is near, and a visit
+#: waits. A look-up has the same time before the opener also tries the last good address.
 ATTEMPT_DELAY = 0.1
 
 #: Seconds between two look-ups of a name in use, and how many look-ups in a row must lack the
@@ -90,8 +90,9 @@ class Opener:
     ) -> Redis:
         """Open a connection to the address of a host that answers a command first.
 
-        To accept a connection is not enough: the system does that for a server that hangs. When
-        the look-up of the name takes long or fails, the opener also tries the last good address.
+        An accepted connection is not enough: the system accepts connections for a server that
+        hangs. When the look-up of the name takes long or fails, the opener also tries the last good
+        address.
 
         :arg options: for redis-py's connection.
         :arg within: seconds that the caller waits, if fewer than connecting may take.

@@ -13,17 +13,19 @@ from counter.redis_internals import was_cut
 #: within 2 s" depends on it.
 PROBE_EVERY = 0.5
 
-#: The most seconds that a probe may take to connect, even if a visit may wait longer. A probe that
-#: is stuck costs no time: the next probe starts beside it.
+#: The most seconds that a probe may take to connect, even if a visit may wait longer. A stuck probe
+#: costs no time, because the next probe starts beside it.
 PROBE_TIMEOUT = 2.0
 
 #: Seconds after which a stuck probe is given up. A probe that takes longer cannot succeed: its
-#: server accepts connections and never answers. Meanwhile another server may have its address.
+#: server accepts connections and never answers. In the meantime another server may have taken the
+#: address.
 STUCK_AFTER = 5.0
 
 #: How many times in a row Redis must refuse the script, or the connection must end at the script,
 #: before visits count by plain commands. Each time, a plain command must get its answer. A proxy
-#: that knows no scripts closes the connection each time. A bad network does so less often.
+#: that knows no scripts closes the connection each time; a bad network cuts the connection less
+#: often.
 TRIES = 5
 
 #: Seconds between two attempts to hand numbers on.

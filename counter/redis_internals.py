@@ -45,7 +45,7 @@ class NamedSSLConnection(SSLConnection):
 
 
 def was_cut(error: Exception) -> bool:
-    """Tell whether an open connection has ended. If so, the next connection may last.
+    """Tell whether an open connection was cut. If so, the next connection may last.
 
     redis-py raises the same error when Redis refuses a connection. Only the error's context tells
     the two apart. Redis may also accept a connection just to say that it takes no more. Then only

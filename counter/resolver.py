@@ -1,6 +1,6 @@
 """DNS look-ups that never hold up the program. The number of look-ups that hang is bounded.
 
-Nothing can end a look-up: `getaddrinfo` returns when the system's resolver gives up. With the
+Nothing can end a look-up: `getaddrinfo` returns only when the system's resolver gives up. With the
 defaults of resolv.conf(5) this takes ten seconds or more. So all connections that need a name share
 its look-ups. A new look-up begins beside those that hang, because the network may be back by then.
 """

@@ -45,14 +45,14 @@ class Asker(Protocol):
         """
 
     def uncounted(self, reason: Literal["timeout", "error", "stopping"]) -> None:
-        """Hear that no visit that waits gets a number."""
+        """Hear that the waiting visits get no number."""
 
 
 class Beside(Protocol):
     """Commands that go beside the visits. The counter does not know their meaning."""
 
     def commands(self, key: str, shown: int, visits: int, scripts: bool) -> Sequence[bytes]:
-        """Return the commands to send after a request, as `packed` makes them; mostly none.
+        """Return the commands to send after a request, as `packed` makes them; usually none.
 
         :arg key: of the process's record in Redis, a hash.
         :arg shown: how many numbers the process has shown so far.

@@ -2,7 +2,7 @@
 
 A token has the id of the process and a sequence number. Redis applies a token once, and answers the
 numbers that the token got, however often the token comes. A process has one batch under way at a
-time, so Redis keeps the newest token of each process only.
+time, so Redis keeps only the newest token of each process.
 
 ``docs/counting.md`` shows the life of a token.
 """
@@ -89,7 +89,7 @@ class Tokens:
         """
         assert visits >= 0
         assert not self._awaited, "it would make spare numbers of what visits still wait for"
-        # A token whose reply is not known may have given numbers back: later ones name the same.
+        # A token whose reply is not known may have given numbers back. Later tokens name the same.
         if self._unshown and self._sequence == self._known:
             self._given_back, self._unshown = _joined(self._unshown), []
         self._sequence += 1

@@ -103,7 +103,7 @@ class Visits:
         return self._delivery.tokens.shown
 
     async def start(self, within: float) -> None:
-        """Find Redis before the first visit needs it. If this fails, the counter starts off.
+        """Find Redis before the first visit needs it. If this fails, the counter is off at first.
 
         :arg within: seconds to wait for Redis.
         """
