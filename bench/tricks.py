@@ -59,7 +59,7 @@ TRICKS = (
     Trick(
         "common headers",
         "checking each header of an answer, and formatting the date",
-        "headers that all answers share are written once a second",
+        "the server writes the headers that all answers share once a second",
         "`RequestHandler.clear` in `http1/tornado_internals.py`",
         off.common_headers,
     ),
@@ -94,7 +94,7 @@ TRICKS = (
     Trick(
         "direct call",
         "looking for a body, path arguments and `prepare`",
-        "`GET` or `HEAD` is called directly",
+        "the server calls the method `get` or `head` directly",
         "`_EagerDelegate` in `http1/web.py`",
         off.direct_call,
     ),
@@ -122,7 +122,7 @@ TRICKS = (
     Trick(
         "common lines",
         "writing the shared headers into each answer",
-        "they are one text, written once a second",
+        "they are one text, which the server writes once a second",
         "`AnswerHeaders` in `http1/tornado_internals.py`",
         off.common_lines,
     ),
@@ -136,7 +136,7 @@ TRICKS = (
     Trick(
         "whole answer",
         "the checks of `finish` for earlier writes",
-        "a whole answer is sent in one piece",
+        "the server sends a whole answer in one piece",
         "`RequestHandler.finish` in `http1/tornado_internals.py`",
         off.whole_answer,
     ),
@@ -159,7 +159,7 @@ TRICKS = (
     Trick(
         "lines of a turn",
         "a write for each log line",
-        "the lines of one turn of the event loop are handed over together",
+        "the server hands over the lines of one turn of the event loop together",
         "`watch/logs.py`",
         off.lines_of_a_turn,
         LOGGED,
@@ -176,7 +176,7 @@ TRICKS = (
     Trick(
         "known time",
         "formatting the time of each line",
-        "the start of the line is formatted once a second",
+        "the server formats the start of the line once a second",
         "`watch/logs.py`",
         off.known_time,
         LOGGED,

@@ -165,7 +165,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         "bytes after a request that waits for its answer": size(acceptor.MAX_UNREAD),
         "ranges of `Accept` or `Accept-Language`": f"{accept.MAX_RANGES}",
         "what a client sent, in a line of the log": f"{logs.LONGEST:,} characters",
-        "how often `/metrics` is written": f"{often(metrics.TEXT_SECONDS)} a second",
+        "how often the server writes `/metrics`": f"{often(metrics.TEXT_SECONDS)} a second",
         "open connections, per process": f"what the system allows, less {RESERVE} file "
         "descriptors, and what the memory has room for; see [below](#memory)",
         "streams (`/live/events`), per process": {2: "half"}[STREAMS_SHARE] + " of the connections",

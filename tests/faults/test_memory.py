@@ -67,8 +67,8 @@ STATES = {
     "a stream, and further bytes": request(b"GET /live/events") + JUNK,
     "a page that waits, and further bytes": request(b"GET /?wait=3s", fields(100)[:-2], size=16_000)
     + JUNK,
-    "pages that are not read": request(b"GET /live") * MANY,
-    "files that are not read": request(b"GET /static/live.js") * MANY,
+    "unread pages": request(b"GET /live") * MANY,
+    "unread files": request(b"GET /static/live.js") * MANY,
 }
 
 #: What is said of it in `docs/settings.md`.
