@@ -37,6 +37,7 @@ NUMBERS: dict[int, str] = {
     1: "one",
     2: "two",
     3: "three",
+    4: "four",
     5: "five",
     8: "eight",
     10: "ten",
@@ -110,6 +111,12 @@ def user_of_the_image() -> str:
     return str(found)
 
 
+def checked_every(file: str, option: str, unit: str) -> int:
+    """How often an image's health check runs, in this unit."""
+    [found] = re.findall(rf" --{option}=(\d+){unit} ", (ROOT / file).read_text())
+    return int(found)
+
+
 THREADS = resolver.MAX_LOOK_UPS + 2  # the main one, and the log's
 
 #: A page, and what it says.
@@ -168,6 +175,8 @@ HTTP_SERVER = [
 ]
 
 DEPLOY = [
+    f"is healthy after {number(checked_every('Dockerfile', 'interval', 's'))} seconds",
+    f"{number(1000 / checked_every('docker-bake.hcl', 'start-interval', 'ms'))} times a second",
     f"base and the Swarm stack set {environment('web')['DRAIN_DELAY']} seconds",
     f"base and the Swarm stack set {stack()['environment']['DRAIN_DELAY']} seconds",
     f"both set {deployment()['template']['spec']['terminationGracePeriodSeconds']} seconds",

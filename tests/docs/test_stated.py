@@ -10,7 +10,17 @@ from tornado.web import StaticFileHandler
 import server
 from config import SettingError, Settings, load, wait
 from config.checks import MAX_LABELS
-from counter import KEY, delivery, lookout, probing, process_key, spell, tokens
+from counter import (
+    KEY,
+    connector,
+    delivery,
+    lookout,
+    probing,
+    process_key,
+    resolver,
+    spell,
+    tokens,
+)
 from handlers import COMMON_HEADERS, Faults, accept, metrics
 from handlers.faults import MOST_CORES, FaultsHandler
 from http1 import acceptor, head
@@ -107,6 +117,8 @@ STATED = {
         f"gives Redis {lookout.HAND_ON_TIMEOUT:g} s for this",
         f"takes longer than {lookout.HAND_ON_TIMEOUT:g} s",
         f"past 10^{math.log10(of_lua('counter/token.lua', 'EXACT')):g}:",
+        f"begins another look-up at the same time, every {resolver.HANGS_AFTER:g} s",
+        f"begins another connection at the same time, every {connector.STUCK_AFTER:g} s",
         f"again every {time(delivery.REFUSED_FOR).removeprefix('a ')}",
         f"a refusal after {number(probing.TRIES)} times",
         f"within {time(signals.SAME_SIGNAL)} is not a second one",
