@@ -13,7 +13,7 @@ from collections.abc import Sequence
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: An address as proxies write it. Some add the port, and put an IPv6 address into brackets. A zone
-#: (``%eth0``) has a meaning only on the proxy's own machine, so it is not accepted.
+#: (``%eth0``) has a meaning only on the proxy's own machine, so this does not match it.
 _ELEMENT = re.compile(
     r"(?P<v4>[0-9.]+)(:[0-9]{1,5})?|\[(?P<v6>[0-9A-Fa-f:.]+)\](:[0-9]{1,5})?|(?P<bare>[0-9A-Fa-f:.]+)"
 )
@@ -42,9 +42,9 @@ class TrustedProxies:
     def client(self, forwarded: str, peer: str) -> str:
         """Return the last address in ``X-Forwarded-For`` that is not a trusted proxy's.
 
-        If all addresses are trusted proxies', it returns the first one. Nothing to the left of a
-        malformed address can be trusted: then it returns the address to the right of the malformed
-        one, or the peer's if there is none.
+        If all addresses are trusted proxies', it returns the first one. Nobody can trust what is
+        left of a malformed address. So it returns the address to the right of the malformed one, or
+        the peer's if there is none.
 
         :arg forwarded: the header; several are joined by commas, in their order.
         :arg peer: the address of a trusted proxy, which sent the header.

@@ -13,7 +13,7 @@ Form = Callable[[int, str, str], tuple[Mapping[str, str], bytes]]
 
 _ACCEPT = re.compile(rb"\r\naccept:[ \t]*([^\r\n]*)\r\n", re.I)
 
-#: Characters of what was wrong. The text may quote the client, so it is cut.
+#: The most characters of what was wrong: the text may quote the client at length.
 _LONGEST = 200
 
 

@@ -1,7 +1,7 @@
 """The private parts of Tornado that the package uses, each with its reason.
 
-No other module of the package uses Tornado's private parts. So when Tornado has a new version,
-only this module must be checked. ``tests/test_house.py`` names the version.
+No other module of the package uses Tornado's private parts. So for a new version of Tornado, check
+only this module. ``tests/test_house.py`` names the version.
 """
 
 import asyncio
