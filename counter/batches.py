@@ -23,8 +23,8 @@ ANSWERS_PER_TURN = 128
 #: After a smaller batch one turn passes, because few clients ask again at once.
 LARGE_BATCH, GATHER_TURNS = 10, 3
 
-#: After more batches of one visit in a row, the next visit is sent at once. It does not wait for
-#: others that arrive in the same turn of the loop.
+#: After more batches of one visit in a row, the server sends the next visit at once, without
+#: waiting for others that arrive in the same turn of the loop.
 ALONE = 8
 
 #: A visit in the queue: its number, or None when there will be none.
@@ -159,7 +159,7 @@ class Batches:
     # Answers.
 
     def _answer_some(self, most: int = ANSWERS_PER_TURN) -> None:
-        """Answer the visits that have waited longest. The others are answered in later turns.
+        """Answer the visits that have waited longest. The others get their answers in later turns.
 
         :arg most: how many visits to answer now.
         """

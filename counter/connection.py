@@ -46,7 +46,7 @@ class Request(NamedTuple):
     beside: Sequence[bytes] = ()
     """Commands after it. Redis may refuse one without harm. Nobody gets their replies."""
     wait: bytes = b""
-    """The WAIT command, which is sent last; empty when no replica must acknowledge."""
+    """The WAIT command, the last one sent; empty when no replica must acknowledge."""
     visits: int = 0
     """How many numbers the request asks for."""
     sequence: int = 0
@@ -121,7 +121,7 @@ class RedisConnection(asyncio.Protocol):
         return await answer
 
     def close(self) -> None:
-        """Close the connection. From now on, replies are ignored."""
+        """Close the connection. From now on, ignore replies."""
         self.is_sound, self._on_replies = False, None
         self._transport.close()
 
@@ -172,7 +172,7 @@ class RedisConnection(asyncio.Protocol):
 
     def _give(self, replies: list[bytes] | Exception) -> None:
         on_replies, self._on_replies = self._on_replies, None
-        # Bytes after the replies would be taken for replies to the next request.
+        # Bytes after the replies would seem to be replies to the next request.
         if self._input or self._position < self._end:
             self.is_sound = False
         if on_replies is not None:

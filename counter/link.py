@@ -178,7 +178,7 @@ class Link:
         return is_cut(error) and (self._request is None or self._request.sequence > 0)
 
     def turn_off(self, error: Exception) -> None:
-        """Count no more until Redis is found. Replies that still come are ignored."""
+        """Count no more until the lookout finds Redis. Ignore replies that still come."""
         reason = self._connector.reason(error)
         self.is_off = True
         if self._spell is None:

@@ -17,9 +17,9 @@ PROBE_EVERY = 0.5
 #: costs no time, because the next probe starts beside it.
 PROBE_TIMEOUT = 2.0
 
-#: Seconds after which a stuck probe is given up. A probe that takes longer cannot succeed: its
-#: server accepts connections and never answers. In the meantime another server may have taken the
-#: address.
+#: Seconds after which the prober gives a stuck probe up. A probe that takes longer cannot succeed:
+#: its server accepts connections and never answers. In the meantime another server may have taken
+#: the address.
 STUCK_AFTER = 5.0
 
 #: How many times in a row Redis must refuse the script, or the connection must end at the script,

@@ -1,7 +1,7 @@
 """The private parts of redis-py that the counter uses, each with its reason.
 
 No other module of the package uses private parts of redis-py. So for a new version of redis-py,
-only this module must be checked. ``tests/test_house.py`` names the version.
+check only this module. ``tests/test_house.py`` names the version.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""DNS look-ups that never hold up the program. The number of look-ups that hang is bounded.
+"""DNS look-ups that never hold up the program. Only a bounded number of them can hang.
 
 Nothing can end a look-up: `getaddrinfo` returns only when the system's resolver gives up. With the
 defaults of resolv.conf(5) this takes ten seconds or more. So all connections that need a name share
@@ -71,7 +71,7 @@ def _begin_if_due(host: str) -> None:
     """Begin a look-up of a name, unless one is under way that does not hang.
 
     While look-ups of the name hang, others begin beside them as long as there is room. All names
-    have equal shares of the look-ups. One more share is kept for a new name.
+    have equal shares of the look-ups. The resolver keeps one more share for a new name.
 
     :raises OSError: when the name has no look-up, and none may begin.
     """
@@ -137,8 +137,8 @@ def _forget_if_idle(host: str) -> None:
 def _in_order(found: list[Any]) -> list[str]:
     """Return the addresses that `getaddrinfo` found: one of each family in turn.
 
-    `getaddrinfo` puts first what it expects to work. Where IPv6 is broken, all IPv6 addresses would
-    be tried before the first IPv4 address (https://www.rfc-editor.org/rfc/rfc8305#section-4).
+    `getaddrinfo` puts first what it expects to work. Where IPv6 is broken, the caller would try all
+    IPv6 addresses before the first IPv4 address (https://www.rfc-editor.org/rfc/rfc8305#section-4).
     """
     families: dict[int, list[str]] = {}
     for family, _, _, _, (address, _, *more) in found:

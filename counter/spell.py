@@ -3,8 +3,8 @@
 import logging
 import time
 
-#: How many different reasons are logged in one spell, one line each. There are two probes a second,
-#: and some reasons name an address or a port that changes each time.
+#: How many different reasons the log has of one spell, one line each. There are two probes a
+#: second, and some reasons name an address or a port that changes each time.
 MAX_REASONS = 8
 
 log = logging.getLogger("friendlyhello.visits")
