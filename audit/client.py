@@ -197,7 +197,7 @@ class Target:
             self.headers.add(name, value)
 
     def trust_anew(self) -> None:
-        """Read the CAs again: their file may have been written meanwhile.
+        """Read the CAs again: somebody may have written their file by now.
 
         :raises ValueError: when a file cannot be used; the message is one line.
         """

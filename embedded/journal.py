@@ -21,7 +21,7 @@ _UNFINISHED = re.compile(
     r"temp-rewriteaof-(bg-)?\d+\.aof|temp-\d+(\.\d+)?\.rdb|temp-appendonly\.aof\.(manifest|incr)"
 )
 
-#: How many copies of damaged files are kept. A further copy replaces the oldest.
+#: How many copies of damaged files to keep. A further copy replaces the oldest.
 COPIES = 5
 
 _DAMAGED = re.compile(

@@ -30,13 +30,13 @@ STEADY = 5.0
 #: first attempt comes at once. Each further attempt waits twice as long as the one before.
 SECOND_TRY, LONGEST = 0.5, 30.0
 
-#: If Valkey's log has more bytes, the next start renames the log. One old log is kept.
+#: If Valkey's log has more bytes, the next start renames the log, in place of an older log.
 LONG_LOG = 1 << 20
 
 #: Valkey's log, in DIR.
 LOG = Path("valkey.log")
 
-#: A file that is written to see whether the disk has room.
+#: A file that the keeper writes to see whether the disk has room.
 ROOM = Path("run/room")
 
 #: A line of Valkey's log at its highest level. Advice on the machine, and lines that say nothing

@@ -35,7 +35,7 @@ def running(folder: str, sockets: Sequence[socket.socket] = ()) -> Iterator[str]
 
     This forks the process, so call it before other code starts threads.
 
-    :arg folder: where Valkey keeps its data, in an append-only file. The folder is made when it is
+    :arg folder: where Valkey keeps its data, in an append-only file. This makes the folder if it is
         missing. Only its user may use it.
     :arg sockets: the server's sockets. The keeper closes them, so that they end with the server.
     :return: the URL of Valkey's Unix socket, as redis-py reads it.

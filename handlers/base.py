@@ -97,7 +97,7 @@ def error_body(status: int, why: str, accept: str) -> tuple[str, str]:
 
 
 def _request_id(headers: HTTPHeaders) -> str:
-    given = headers.get("X-Request-Id")  # several ids are joined by a comma, which is not allowed
+    given = headers.get("X-Request-Id")  # a comma joins several ids, and is not allowed
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
     return random.getrandbits(128).to_bytes(16).hex()  # uuid4() would make a secret, at a cost

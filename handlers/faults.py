@@ -131,7 +131,7 @@ class SharedFaults:
     def set(self, faults: Faults) -> None:
         """Replace the faults, in all processes."""
         rate, wait, ready, alive, burden, status, until = faults
-        # One copy, so that no process reads a mixture of what two processes have set.
+        # One copy, so that no process reads a mixture of the faults that two processes have set.
         self._memory[:] = self._LAYOUT.pack(
             rate, *wait, ready, alive, *burden, -1 if status is None else status, until
         )

@@ -84,7 +84,7 @@ class LiveHandler(_ViewHandler):
 
 @functools.cache
 def _page(language: str, last: str) -> str:
-    """Return the page. It is written once for each language and view, and then cached.
+    """Return the page; write it once for each language and view, and then cache it.
 
     Tornado's `render` would write it for each request. The template's namespace would refer to
     itself, so the request would stay in memory until the garbage collector runs.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 #: Seconds between two looks at the wanted load.
 LOOK_EVERY = 0.1
 
-#: Bytes that are touched in one turn of the event loop. This takes about 5 ms.
+#: Bytes to write to in one turn of the event loop. This takes about 5 ms.
 STEP = 8 * 1024 * 1024
 
 log = logging.getLogger("friendlyhello.faults")
@@ -29,7 +29,7 @@ class Burden(NamedTuple):
 
 
 class Burdened:
-    """Puts the wanted load on the machine, as long as it is wanted and this process lives.
+    """Puts the wanted load on the machine, as long as this process lives.
 
     :arg wanted: returns the load that is wanted now.
     """

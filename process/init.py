@@ -47,7 +47,7 @@ def _outlive(server: int) -> int:
         signum = signal.sigwait(_WATCHED)
         if signum in PASSED_ON:
             passed_on.add(signum)
-            os.kill(server, signum)  # the server is not reaped, so it still has this number
+            os.kill(server, signum)  # nobody has reaped the server, so it still has this number
         while any(ended := os.waitpid(-1, os.WNOHANG)):
             if ended[0] == server:
                 code = os.waitstatus_to_exitcode(ended[1])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-#: The most bytes of lines that may wait to be written. Further lines are dropped.
+#: The most bytes of lines that may wait for the thread. The server drops further lines.
 MOST_WAITING = 1024 * 1024
 
 #: When so many bytes wait, `StandardError.write` waits for the thread, for so many seconds at most.

@@ -40,7 +40,7 @@ def run_workers(
     :raises OSError: when the system does not allow so many processes at the start.
     """
     # This pipe tells workers to stop. A signal from here could be their second one, because the
-    # first may have been sent to all of them.
+    # first may have gone to all of them.
     end_of_work, end = os.pipe()
     at_work = [end]
     workers: dict[int, int] = {}  # the slot of each process

@@ -27,10 +27,11 @@ SIGN_EVERY = 1.0
 #: signs, even when Redis's clock is a little behind.
 SIGN_LATE = 0.1
 
-#: How many spells without Redis are told: the last ones.
+#: How many spells without Redis a process tells: the last ones.
 MAX_SPELLS = 8
 
-#: If a time in Redis is wrong by more seconds, another clock gave it, and it is written again.
+#: If a time in Redis is wrong by more seconds, another clock gave it, and the process writes it
+#: again.
 OFF = 1.0
 
 _SCRIPT = Path(__file__).with_name("figures.lua").read_text()
@@ -152,7 +153,7 @@ class Figures:
         ]
 
     def refused(self, why: str) -> None:
-        """Log the first command that Redis refuses. The visits are counted anyway.
+        """Log the first command that Redis refuses. The visits count anyway.
 
         :arg why: the command's first word, a colon, and the text of the error.
         """

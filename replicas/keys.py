@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from counter import KEY
 
-#: Seconds after which a process that gave no sign is dropped.
+#: Seconds after which Redis forgets a process that gave no sign.
 DAY = 24 * 60 * 60
 
 #: The ids of the processes.

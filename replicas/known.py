@@ -99,8 +99,8 @@ class Known:
         So if one record was seen before another, it stays before the other.
 
         :arg now: Redis's time, in seconds since 1970.
-        :arg before: the monotonic clock when Redis was asked, in seconds.
-        :arg after: the monotonic clock when Redis had answered.
+        :arg before: the monotonic clock before the question to Redis, in seconds.
+        :arg after: the monotonic clock after the answer.
         """
         held = self._ahead if self._ahead is not None else now - after
         self._ahead = max(now - after, min(held, now - before))
@@ -138,7 +138,7 @@ class Known:
         :arg kept: the values of the `FIELDS`, or how Redis refused them.
         """
         one = self._known.get(id)
-        if one is None:  # its name has been removed
+        if one is None:  # Redis has removed its name
             return
         one.read_in, one.record, one.refused = self._looks, None, ""
         try:

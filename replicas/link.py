@@ -15,11 +15,12 @@ HANG_UPS = 3
 #: Seconds that a question to Redis may take, connecting included.
 TIMEOUT = 2.0
 
-#: The most bytes of a text that are kept. The rest is skipped, so that no key can fill the memory.
+#: The most bytes of a text that a reader keeps. It skips the rest, so that no key can fill the
+#: memory.
 MAX_TEXT = 16 * 1024
 
-#: Values that are read in one turn of the loop. This takes a third of a millisecond. Then the loop
-#: serves pages.
+#: Values that a reader reads in one turn of the loop. This takes a third of a millisecond. Then the
+#: loop serves pages.
 VALUES_PER_TURN = 200
 
 _INTEGER = re.compile(rb"[:$*](-?[0-9]{1,19})")
@@ -121,7 +122,7 @@ class Link:
 class _Replies(asyncio.Protocol):
     """Reads replies (https://redis.io/docs/latest/develop/reference/protocol-spec/).
 
-    redis-py reads even a very large reply at once, and would stop the loop meanwhile.
+    redis-py reads even a very large reply at once, and would stop the loop for that time.
     """
 
     writer: asyncio.StreamWriter

@@ -16,7 +16,7 @@ from replicas.turns import in_turns
 #: processes that lose Redis.
 TOGETHER = 1.0
 
-#: The most marks that are told: the newest ones.
+#: The most marks to return: the newest ones.
 MAX_MARKS = 200
 
 #: A replica came, said goodbye, or fell silent; Redis was away; a version was seen for the first
@@ -52,7 +52,7 @@ def versions_of(records: Iterable[Record]) -> list[str]:
 async def marks_of(records: Sequence[Record], now: float) -> list[Mark]:
     """Return the newest marks of the last day, the oldest first.
 
-    If somebody set the clock back, marks may lie in the future. These are left out.
+    If somebody set the clock back, marks may lie in the future. This leaves them out.
 
     :arg now: seconds since 1970, by Redis's clock.
     """

@@ -16,11 +16,11 @@ from replicas.records import MAX_WORDS, Record, decoded
 from replicas.states import Replica, replicas_of
 from replicas.turns import in_turns
 
-#: The most processes that are read: the most recently seen. A deployment has fewer, but the pods of
-#: a day may be more.
+#: The most processes to read: the most recently seen. A deployment has fewer, but the pods of a day
+#: may be more.
 MAX_PROCESSES = 1000
 
-#: How often a look is tried, until no record changes during it.
+#: How many times to try a look, until no record changes during it.
 TRIES = 4
 
 _STEP = re.compile(r"([0-9]{1,12})((?: \S*=[0-9]{1,16})*)")

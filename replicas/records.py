@@ -7,13 +7,13 @@ from itertools import islice
 from typing import NamedTuple
 from urllib.parse import unquote
 
-#: The fields of a record that are read.
+#: The fields of a record to read.
 FIELDS = (
     *("hostname", "visits", "version", "labels", "faults"),
     *("marked", "started", "state", "away"),
 )
 
-#: The most characters of a text that are shown, as many as a hostname may have
+#: The most characters of a text to show, as many as a hostname may have
 #: (https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4); and the most labels, faults or spells
 #: without Redis of one record, or versions of one step.
 MAX_TEXT, MAX_WORDS = 253, 32

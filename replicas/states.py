@@ -97,7 +97,7 @@ def state_of(records: Sequence[Record], latest: float) -> State:
 def _said(records: Sequence[Record]) -> set[str]:
     """Return the states that processes have told.
 
-    Processes that were seen long before the last one are left out: they ended without a word.
+    This leaves out processes that were seen long before the last one: they ended without a word.
     """
     seen_at = max(one.seen_at for one in records)
     return {one.state for one in records if one.seen_at >= seen_at - SILENT_AFTER}

@@ -17,7 +17,7 @@ from counter import Connector, packed
 from replicas.figures import SIGN_EVERY, Figures
 from replicas.link import Link, RefusedError, seconds
 
-#: The most characters that are told of the reason why Redis was away.
+#: The most characters to tell of the reason why Redis was away.
 MAX_REASON = 200
 
 #: Seconds that a process, at its end, gives Redis to take its goodbye.
@@ -114,7 +114,7 @@ class Telling:
                     raise reply
             self._told = state
         except RefusedError as error:
-            self._told = state  # from now on only a state that lasts is tried again
+            self._told = state  # from now on, try again only for a state that lasts
             if not self._has_said:
                 self._has_said = True
                 log.warning("/live cannot show all of this replica, as Redis refuses %s", error)

@@ -3,8 +3,8 @@
 A watcher is a client that reads ``/live/events``. The events are server-sent events
 (https://html.spec.whatwg.org/multipage/server-sent-events.html). The server reads one snapshot a
 second from Redis, and encodes it once for all watchers. A new watcher first gets the history that
-comes with the next snapshot. Each later event says what was counted since the snapshot before. So
-all watchers see the same, whichever replica they ask. All times are by Redis's clock.
+comes with the next snapshot. Each later event says how many visits came since the snapshot before.
+So all watchers see the same, whichever replica they ask. All times are by Redis's clock.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ RETRY = (1000, 2000)
 #: of 1,000 watchers take 10 ms.
 WATCHERS_PER_TURN = 50
 
-#: How many different refusals by Redis are logged.
+#: How many different refusals by Redis the log has.
 MAX_SAID = 100
 
 HEARTBEAT = b":\n\n"

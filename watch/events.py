@@ -1,4 +1,4 @@
-"""The text of the live page's events. It is made in pieces, so that no visit waits long for it."""
+"""The text of the live page's events, made in pieces, so that no visit waits long for it."""
 
 import asyncio
 import itertools
@@ -47,7 +47,7 @@ class Counted:
             if one.visits > before:  # a process's visits fall when it gives numbers back
                 counted[one.version] += one.visits - before
             self._visits[one.id] = max(one.visits, before)
-        # A process may be missing for a while, so it is remembered. The oldest are forgotten.
+        # A process may be missing for a while, so remember it. Forget the oldest ones.
         for id in list(itertools.islice(self._visits, max(0, len(self._visits) - MAX_KNOWN))):
             del self._visits[id]
         is_next = 0 <= snapshot.time - self._time <= MAX_GAP and snapshot.refused == self._refused

@@ -29,7 +29,7 @@ OTHER = "other"
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", OTHER)
 CODES = (*(str(status.value) for status in http.HTTPStatus if status >= 200), OTHER)
 
-#: How many routes there may be. The memory is divided before the routes are known.
+#: How many routes there may be. The metrics divide the memory before they know the routes.
 MAX_ROUTES = 16
 
 #: Upper bounds of the histograms' buckets: seconds, and visits.
