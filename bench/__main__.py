@@ -90,7 +90,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def judge(found: Results) -> None:
-    """Print which checks failed. If a peer fails a check under load, that is a result like others.
+    """Print which checks failed. If a peer fails a check under load, this is a result like others.
 
     :raises SystemExit: with status 1 when friendlyhello failed a check.
     """

@@ -2,7 +2,7 @@
 
 wrk sends the next request of a connection when it has the answer to the last one, so it asks for as
 much as the server can do. h2load sends requests at a fixed rate even if answers do not come, as
-independent visitors do. `bench/README.md` says why it is h2load.
+independent visitors do. `bench/README.md` says why the run uses h2load.
 """
 
 import contextlib

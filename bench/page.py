@@ -1,7 +1,7 @@
 """Measures a page in process: the CPU time and the instructions of the server's code alone.
 
 Run ``make bench-page``, or ``python -m bench.page`` with the server's own Python. Two loads by
-``wrk`` differ by 20 %, two runs of this by 3 %. This does not see the system's own work, nor the
+``wrk`` differ by 20 %, two runs of this by 3 %. This sees neither the system's own work nor the
 time to wake a process.
 """
 

@@ -90,7 +90,7 @@ class Bench:
         return serving(server, False, self.redis.url, self.cores.server, folder, self.certificate)
 
     def another_redis(self, name: str) -> contextlib.AbstractContextManager[Redis]:
-        """Run one more Redis, for a server that is not to be the only one."""
+        """Run one more Redis, for a server that others run beside."""
         return redis_running(self.cores, self.folder / f"redis-{name}")
 
     def far_away(
@@ -110,8 +110,8 @@ class Bench:
         """Load servers of a kind.
 
         :arg load: a load, or the number of kept connections.
-        :arg redis: in which these servers count, and no others: late visits of theirs would be
-            taken for those of the servers that are measured.
+        :arg redis: in which only these servers count: late visits of other servers would count for
+            these.
         """
         load = Load(load) if isinstance(load, int) else load
         seconds, redis = seconds or self.seconds, redis or self.redis

@@ -1,8 +1,8 @@
 """What each trick of `docs/design.md` is worth: ``python -m bench.tricks [--write]``.
 
-Each is turned off in turn, in a process of its own, and a page is measured with and without it, as
-`bench.page` does: by instructions where they can be counted, else by time, all of them in turn. A
-page that is logged is measured by time, as the thread that writes the log goes by the clock.
+This turns each trick off in turn, in a process of its own, and measures a page with and without the
+trick, as `bench.page` does. It counts instructions, or measures time where nothing can count them.
+It measures a logged page by time, because the thread that writes the log goes by the clock.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from bench.visitors import JSON, KEPT, LOGGED, NEW
 #: How many clients ask at once.
 CLIENTS = 64
 
-#: Pages whose instructions are counted: enough for several collections of garbage.
+#: On how many pages to count instructions: enough for several collections of garbage.
 NUMBER = 1280
 
-#: Where time is measured: how often, and for how many seconds each time.
+#: For measuring time: how many times, and for how many seconds each time.
 ROUNDS, SECONDS = 8, 0.5
 
 DESIGN = ROOT / "docs/design.md"

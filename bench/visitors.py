@@ -1,7 +1,7 @@
 """Runs the server in this process, with visitors, but without a kernel and without Redis.
 
 The clients and Redis are transports in Python. The program's own module `server` makes the server.
-Connections come through two public methods of asyncio's event loop. The program ends if a page
+Connections come through two public methods of asyncio's event loop. The program fails if a page
 does not show the next visit's number, or if Redis gets an unknown command.
 """
 
