@@ -122,9 +122,8 @@ def labels(text: str) -> dict[str, str]:
             or len(found) == MAX_LABELS
         ):
             raise ValueError(
-                f"key=value,… , at most {MAX_LABELS}: a key of up to 63 letters, digits and _, "
-                "once, not version, program_version nor __…; a value of up to 128 printable "
-                "characters"
+                f"key=value,… , at most {MAX_LABELS}: each key once, up to 63 letters, digits and "
+                "_, not version, program_version or __…; each value up to 128 printable characters"
             )
         found[key] = value
     return {key: value for key, value in found.items() if value}
@@ -154,7 +153,7 @@ def networks(text: str) -> tuple[Network, ...]:
         return tuple(_network(one.strip(" ")) for one in text.split(","))
     except ValueError:
         raise ValueError(
-            "networks, separated by commas, as in 10.0.0.0/8,fd00::/8: no bits set after the prefix"
+            "networks such as 10.0.0.0/8,fd00::/8, with no bits set after the prefix"
         ) from None
 
 

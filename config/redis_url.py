@@ -58,7 +58,7 @@ def redis_url(text: str) -> str:
         raise ValueError(URLS)
     known = {"db"} | (_TLS_QUERY if url.scheme == "rediss" else set())
     if not query.keys() <= known:
-        raise ValueError(f"after '?' only {', '.join(sorted(known))}")
+        raise ValueError(f"{', '.join(sorted(known))} after '?', and nothing else")
     if query.get("ssl_cert_reqs", "none") not in ("none", "optional", "required"):
         raise ValueError("ssl_cert_reqs=none, optional or required")
     boolean(query.get("ssl_check_hostname", "true"))

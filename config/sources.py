@@ -79,10 +79,10 @@ def _given_flags(arguments: Sequence[str]) -> dict[str, str]:
         if not argument.startswith("-") or flag not in options:
             # Leave out the text behind the equals sign: with a mistyped flag it may be a password.
             what = shown(redacted(argument.partition("=")[0]))
-            raise SettingError(f"{what}: no such flag; --help lists them all")
+            raise SettingError(f"{what}: no such flag; --help lists all flags")
         if not equals and flag not in ("help", "version"):
             if FIELDS[flag.replace("-", "_")].metadata["check"] is not boolean:
-                raise SettingError(f"{argument}: a value is missing, as in {argument}=VALUE")
+                raise SettingError(f"{argument}: a value is missing; write {argument}=VALUE")
             argument += "=true"  # as Tornado reads a bare switch
         normal.append(argument)
     options.parse_command_line(normal)

@@ -14,7 +14,7 @@ def milliseconds(text: str) -> int:
     """
     match = _WAIT.fullmatch(text)
     if match is None:
-        raise ValueError("up to 10s, as in 250ms or 1.5s")
+        raise ValueError("up to 10s, such as 250ms or 1.5s")
     return int(match["ms"]) if match["ms"] else round(1000 * float(match["s"]))
 
 
@@ -36,7 +36,7 @@ class Wait(NamedTuple):
                 return cls(bounds[0], bounds[-1])
         except ValueError:
             pass
-        raise ValueError("0, a time up to 10s as in 200ms or 1.5s, or a range as in 100ms-2s")
+        raise ValueError("0, a time up to 10s such as 200ms or 1.5s, or a range such as 100ms-2s")
 
     def __str__(self) -> str:
         """Return a text that `of` reads as this range."""
@@ -57,7 +57,7 @@ def duration(text: str) -> float:
         seconds = float(match["number"]) * {"ms": 0.001, "s": 1, "m": 60, "": 1}[match["unit"]]
         if seconds <= 3600:
             return seconds
-    raise ValueError("a time up to an hour, as in 500ms, 20s or 2m")
+    raise ValueError("a time up to an hour, such as 500ms, 20s or 2m")
 
 
 _SIZE = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>Ki|Mi|Gi)B")
@@ -78,7 +78,7 @@ def size(text: str) -> int:
         found = int(match["number"]) << 10 * (1 + ("Ki", "Mi", "Gi").index(match["unit"]))
         if found <= MOST_BYTES:
             return found
-    raise ValueError("0, or a size up to 64GiB, as in 512KiB, 64MiB or 1GiB")
+    raise ValueError("0, or a size up to 64GiB, such as 512KiB, 64MiB or 1GiB")
 
 
 def size_text(number: int) -> str:

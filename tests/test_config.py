@@ -184,10 +184,10 @@ REFUSED: dict[tuple[str, str], list[str]] = {
     ("fault-rate", "a number from 0 to 1"): [
         *("-0.1", "1.1", "2", "x", "nan", "1e-3", "0,5", ".", "01"),
     ],
-    ("fault-wait", "0, a time up to 10s as in 200ms or 1.5s, or a range as in 100ms-2s"): [
+    ("fault-wait", "0, a time up to 10s such as 200ms or 1.5s, or a range such as 100ms-2s"): [
         *("1", "2s-1s", "-1s", "1s-", "1s-2s-3s", "11s", "10001ms", "0-1s", "1 s", "s"),
     ],
-    ("start-wait", "a time up to an hour, as in 500ms, 20s or 2m"): [
+    ("start-wait", "a time up to an hour, such as 500ms, 20s or 2m"): [
         *("x", "-1s", "1h", "3601", "61m", "1s-2s", "1e3"),
     ],
 }
