@@ -31,6 +31,7 @@ TIMES = {
     5: "five seconds",
     10: "ten seconds",
     60: "a minute",
+    3600: "an hour",
 }
 
 NUMBERS: dict[int, str] = {
@@ -117,6 +118,18 @@ def checked_every(file: str, option: str, unit: str) -> int:
     return int(found)
 
 
+def of_manifest(name: str, field: str) -> list[int]:
+    """The numbers that a manifest of Kubernetes has in the fields of this name."""
+    found = re.findall(rf"\b{field}: (\d+)", manifest(f"kubernetes/{name}"))
+    assert found, f"{name} has no {field}"
+    return [int(one) for one in found]
+
+
+JOB, ROLLOUT = (f"components/{one}" for one in ("audit/job.yaml", "rollouts/rollout.yaml"))
+
+#: A share of the replicas, in percent, as the page says it.
+SHARES = {10: "a tenth of the replicas", 50: "half of them"}
+
 THREADS = resolver.MAX_LOOK_UPS + 2  # the main one, and the log's
 
 #: A page, and what it says.
@@ -189,10 +202,16 @@ DEPLOY = [
     "The weights, {} and {},".format(*weights()),
     f"makes {number(argument('audit/job.yaml', 'requests'))} visits",
     f"for up to {number(argument('audit/job.yaml', 'wait') // 60)} minutes",
+    f"volume claim of {of_manifest('redis.yaml', 'storage')[0]} GiB",
+    "gets {}, then {}, then all".format(
+        *(SHARES[one] for one in of_manifest(ROLLOUT, "setWeight"))
+    ),
+    f"deletes it {time(of_manifest(JOB, 'ttlSecondsAfterFinished')[0])} after its end",
     "after five seconds. The page shows a number only after a replica has it",
 ]
 
 DESIGN = [
+    f"keeps the last {head._parse_cached.cache_info().maxsize} heads",
     f"pieces of {time(turns.TURN)}",
     f"idle, each look reads {number(known.AGAIN)}, in turn",
     f"{number(batches.GATHER_TURNS)} turns after a large batch",

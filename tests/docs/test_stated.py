@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from tornado.web import StaticFileHandler
 
+import http1.server
 import server
 from config import SettingError, Settings, load, wait
 from config.checks import MAX_LABELS
@@ -35,7 +36,7 @@ from limits import (
     TLS_CONNECTION,
     WAITING_VISITS,
 )
-from process import memory, signals, workers
+from process import memory, signals, tls, workers
 from replicas import figures, keys, link, records
 from tests.docs.test_docs import rows, targets
 from tests.docs.test_figures import made, number, size, text, time
@@ -96,6 +97,8 @@ STATED = {
     "docs/settings.md": [
         f"and takes {server.ADMIN_CONNECTIONS} connections",
         f"at most {number(MAX_LABELS)} labels",
+        f"looks at the files {often(tls.LOOK_EVERY)} a second",
+        f"a failed handshake at most once {time(http1.server.TLS_WARNINGS_EVERY)}",
         f"another after {time(workers.RESTART_BACKOFF)}",
         f"After {number(link.HANG_UPS)} times the live page says",
         f"less {BASE >> 20} MiB for each process",
@@ -126,6 +129,7 @@ STATED = {
         f"holds {number(of_lua('replicas/figures.lua', 'VERSIONS'))} versions",
         *(f"in {one.steps} steps of {step(one.step)}" for one in keys.HISTORIES.values()),
     ],
+    "docs/systemd.md": [f"You need Python {PYTHON} or newer"],
     "docs/paths.md": [
         f"answer for {number(YEARS)} years",
         f"cores to burn, up to {MOST_CORES},",
