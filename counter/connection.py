@@ -56,8 +56,8 @@ class Request(NamedTuple):
 class RedisConnection(asyncio.Protocol):
     """Takes over the connection of a redis-py client.
 
-    redis-py leads a command through streams, locks, retries and hooks that are of no use here. It
-    opens the connection (TLS, AUTH, SELECT).
+    redis-py opens the connection (TLS, AUTH, SELECT). It would lead each command through streams,
+    locks, retries and hooks that are of no use here.
 
     :arg redis: a client that is connected and idle. The caller must not use it any more.
     :arg asking: whether each command must follow ``ASKING``: the slot is moving to the node.
@@ -131,7 +131,7 @@ class RedisConnection(asyncio.Protocol):
         while self._on_replies is not None and (end := self._input.find(b"\r\n")) >= 0:
             line, self._input = self._input[:end], self._input[end + 2 :]
             self._error = self._take(line) or self._error
-            if self._error is not None and not self._is_beside:  # read those beside first
+            if self._error is not None and not self._is_beside:  # first read the replies beside
                 self._give(self._error)
             elif self._position == self._end and self._is_unknown:
                 in_full, self._in_full = self._in_full, b""
