@@ -1,13 +1,13 @@
 -- Applies a token once. A token stands for a batch of visits of one process.
 -- KEYS  1: the counter; 2: the process's record, a hash; 3: the spare numbers, a sorted set, where
---       a member is the first number of a group, and its score is the last one
+--       a member is the first number of a group, and its score the last number
 -- ARGV  "SEQUENCE VISITS SHOWN KNOWN RENEW UNSHOWN": the token's sequence number; how many numbers
 --       it asks for; how many the process has shown; the newest token whose reply it knows; 1 to
 --       keep the record for KEPT seconds more; the ranges up to KNOWN that nobody was shown
 -- A range is " LAST COUNT": COUNT consecutive numbers that end at LAST. The record keeps the newest
--- token as "SEQUENCE RANGES". The reply is that text; or LAST alone, where no number was spare.
+-- token as "SEQUENCE RANGES". The reply is this text; or LAST alone, if no number was spare.
 
-local KEPT, MOST = 90000, 128 -- a day and an hour; a token reads one more group than MOST
+local KEPT, MOST = 90000, 128 -- a day and an hour; a token reads MOST + 1 groups at most
 local EXACT = 1e14 -- Lua writes larger numbers inexactly, so they are never spare
 local format = '^(%d+) (%d+) (%d+) (%d+) (%d)(.*)$'
 local sequence, visits, shown, known, renew, unshown = ARGV[1]:match(format)

@@ -11,9 +11,9 @@
 if redis.replicate_commands then redis.replicate_commands() end -- Redis 3.2 to 4 need it for TIME
 
 local record, names = KEYS[1], KEYS[2]
-local DAY, OFF = 86400, 1 -- seconds; a time that differs by more than OFF is of another clock
-local VERSIONS, OTHERS = 8, '%E2%80%A6' -- versions that a step has apart; the word for all others
-local MOST = 999 -- the script looks at the signs of one name more: of as many as are shown
+local DAY, OFF = 86400, 1 -- seconds; a time that differs by more than OFF is from another clock
+local VERSIONS, OTHERS = 8, '%E2%80%A6' -- versions that a step tells apart; the name of all others
+local MOST = 999 -- the script looks at the signs of MOST + 1 names, as many as readers show
 local shown, age = string.match(ARGV[1], '^(%d+) ([%d.]+)$')
 local refused
 
