@@ -46,7 +46,7 @@ class Load:
     :arg concurrency: how many visits are under way at once, at most.
     :arg rate: how many visits are due in a second, evenly. A visit begins late if ``concurrency``
         visits are under way when it is due. None: a visit begins whenever one is over.
-    :arg timeout: seconds after which a visit fails, with the time to connect.
+    :arg timeout: seconds after which a visit fails, connecting included.
     :arg keep_alive: whether to reuse connections. A balancer chooses a replica for each
         connection, so by default each visit opens its own.
     :raises ValueError: for a bad URL.

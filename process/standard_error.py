@@ -26,8 +26,8 @@ MUCH_WAITING, STAND_BACK = MOST_WAITING // 4, 0.02
 #: thread and back.
 PAUSE = 0.01
 
-#: Seconds that the end of the program, or a fork, waits for lines that are not yet written; and how
-#: many times it waits so long while the descriptor has room. In that case the machine is too busy
+#: Seconds that the end of the program, or a fork, waits for lines that the thread has not written
+#: yet; and how many such waits it makes while the descriptor has room. Then the machine is too busy
 #: to run the thread.
 PATIENCE, MOST_TIMES = 0.2, 25
 
@@ -244,9 +244,9 @@ class StandardError(io.RawIOBase):
 
 @functools.cache
 def take_standard_error() -> StandardError | None:
-    """Take standard error over, for this process and those that it forks.
+    """Take standard error over, for this process and the processes that it forks.
 
-    From then on `sys.stderr` goes the same way, so tracebacks and warnings do not wait, either.
+    From then on `sys.stderr` leads there too, so tracebacks and warnings do not wait, either.
 
     :return: what takes the lines; None when the process has no standard error.
     """

@@ -24,8 +24,8 @@ _TRACEPARENT = re.compile(
 )
 
 
-#: How many characters from a client a log line may have. A line of JSON has two texts of half that
-#: length.
+#: How many characters from a client a log line may have. A line of JSON has two texts, each of half
+#: this length.
 LONGEST = 1024
 
 
