@@ -13,7 +13,7 @@ from tests.docs.console import blocks
 
 #: The pages, each with the sections that are the walk. README.zh-CN.md has README.md's commands.
 WALKS = {
-    "README.md": ("The guide's walk",),
+    "README.md": ("Follow Docker's guide",),
     "docs/guide.md": ("Build the image", "Run it", "Add Redis", "Clean up"),
 }
 
