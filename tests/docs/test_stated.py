@@ -277,10 +277,10 @@ def test_a_counter_that_is_set_by_hand_goes_on_from_there(
 # Paths.
 
 
-def test_the_faults_are_those_that_can_be_set_and_a_well_replica_has_none() -> None:
+def test_the_faults_are_those_that_can_be_set_and_each_value_without_a_fault_is_so() -> None:
     table = {
         row[0].strip("`"): row[1].strip("`")
-        for row in rows("docs/paths.md", "field", "value of a well replica")
+        for row in rows("docs/paths.md", "field", "value without a fault")
     }
     as_text = {"True": "true", "0.0": "0", "0": '"0"'}
     well = {name: as_text[str(value)] for name, value in Faults().as_json().items()}
