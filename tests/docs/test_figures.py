@@ -150,10 +150,10 @@ WATCHING = [
 
 NAMES = [
     f"the next address after {time(opening.ATTEMPT_DELAY)}",
-    f"Every {time(opening.LOOK_UP_EVERY)} the server looks the name of Redis up again",
-    f"When {number(opening.LOOK_UPS)} answers in a row do not hold",
+    f"Every {time(opening.LOOK_UP_EVERY)} the server looks up the name of Redis again",
+    f"If {number(opening.LOOK_UPS)} answers in a row do not contain",
     f"moves within {time(opening.LOOK_UPS * opening.LOOK_UP_EVERY)} after DNS has changed",
-    f"of the same name begins after {time(resolver.HANGS_AFTER)}",
+    f"another look-up of the same name every {time(resolver.HANGS_AFTER)}.",
     f"at most {resolver.MAX_LOOK_UPS} of these threads",
     f"at most {THREADS} threads",
     f"by {THREADS} for each",
