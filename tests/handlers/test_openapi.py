@@ -24,6 +24,16 @@ def test_every_path_is_described_and_no_other() -> None:
     assert described == set(route_names(rules).values())  # type: ignore[arg-type]
 
 
+def test_what_a_web_page_gets_at_faults_is_described(serve: Serve) -> None:
+    """Schemathesis does not find it: it sends no ``Origin``."""
+    described = yaml.safe_load(DESCRIPTION.read_text())["paths"]["/faults"]
+    server = serve("--faults")
+    for method in ("get", "head"):
+        status, _ = server.get("/faults", method.upper(), Origin="http://site.example")
+        assert status == 403
+        assert str(status) in described[method]["responses"]
+
+
 def drive(server: Site, folder: Path, description: Path, *options: str) -> None:
     """Let schemathesis send what the description allows, and what it does not; all must hold.
 
