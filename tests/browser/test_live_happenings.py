@@ -75,7 +75,7 @@ def test_three_replicas_under_load_share_the_visits_and_one_that_is_killed_falls
 
         opened.may_lose = True  # its own stream may be on the one that is killed
         programs["web-2"].process.kill()
-        expect(status(page)).to_have_text("Live; nothing more from web-2")
+        expect(status(page)).to_have_text("Live; silent: web-2")
         expect(row(page, "web-2")).to_have_class("silent")
         expect(row(page, "web-2").locator(".state")).to_have_text("silent")
         expect(row(page, "web-2").locator(".seen")).to_have_text(re.compile(r"^\d+s ago$"))
