@@ -159,7 +159,7 @@ NAMES = [
     f"by {THREADS} for each",
     f"fit into the limit of {stack()['deploy']['resources']['limits']['pids']}",
     f"keeps {limits.RESERVE} descriptors",
-    f"kept it waiting for {time(server.LEAST_STALLED)}",
+    f"kept the server waiting for {time(server.LEAST_STALLED)}",
     f"only after {time(acceptor.SPELL)} with room",
 ]
 
