@@ -1,4 +1,4 @@
-"""What the front page, the guide, settings, paths and counting state of the code is so."""
+"""What the pages state of the code is so: figures, limits, keys, faults and messages."""
 
 import math
 import re
@@ -36,7 +36,7 @@ from limits import (
     TLS_CONNECTION,
     WAITING_VISITS,
 )
-from process import memory, signals, tls, workers
+from process import memory, signals, standard_error, tls, workers
 from replicas import figures, keys, link, records
 from tests.docs.test_docs import rows, targets
 from tests.docs.test_figures import made, number, size, text, time
@@ -46,6 +46,7 @@ from tests.support import ROOT
 from tests.support.program import Program
 from tests.support.valkey import Valkey
 from watch import logs
+from watch.metrics import SHARE_EVERY
 
 DEFAULTS = Settings()
 
@@ -81,6 +82,10 @@ def step(seconds: int) -> str:
 PYTHON = found("pyproject.toml", r'^requires-python = ">=(.+)"$')
 ADDED = int(found("tests/container/test_image.py", r"^MOST_ADDED = (\S+)$"))
 BASE_IMAGE = found("Dockerfile", "^ARG PYTHON_IMAGE=(.+)$")
+HOUR = {3600: "an hour"}[round(sum(STREAM_SECONDS) / 2)]
+OF_THE_BUTTON = float(found("static/send.js", "^const EVERY = (.+);"))  # milliseconds
+LAST_VISITS = float(found("check.py", "^LAST_VISITS = (.+)$"))
+PORT_OF_THE_HOOK = found("audit/hook.py", '"PORT", "(.+?)"')
 YEARS = StaticFileHandler.CACHE_MAX_AGE / 86400 / 365
 
 STATED = {
@@ -135,6 +140,18 @@ STATED = {
         f"cores to burn, up to {MOST_CORES},",
         f"write to, up to {wait.MOST_BYTES >> 30} GiB",
         f"Headers of more than {HTTP['max_header_size'] >> 10} kB get 431",  # type: ignore[operator]
+        f"After about {HOUR}, the server ends the stream",
+        f"well formed: 1 to {found('handlers/base.py', r'{1,(.+)}')} letters",
+    ],
+    "docs/watching.md": [
+        f"sends {number(1000 / OF_THE_BUTTON)} visits a second",
+        f"are up to {time(SHARE_EVERY)} old",
+        f"up to {1 / standard_error.PAUSE:g} times a second",
+        f"ends a stream after about {HOUR}",
+    ],
+    "docs/audit.md": [
+        f"it waits for {time(LAST_VISITS)} at most",
+        f"listens on port {PORT_OF_THE_HOOK} (`PORT`)",
     ],
 }
 
