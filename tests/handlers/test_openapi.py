@@ -1,6 +1,8 @@
 """``openapi.yaml``: it describes every path, and what the server answers is what it describes."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +59,15 @@ def drive(server: Site, folder: Path, description: Path, *options: str) -> None:
     assert "Tested: " in done.stdout
 
 
+def options_of_the_page() -> list[str]:
+    """Return the options of the command in docs/paths.md, but for the one of each `drive`."""
+    page = (ROOT / "docs/paths.md").read_text().replace("\\\n", " ")
+    (command,) = re.findall(
+        r"^\$ \S+schemathesis run \S+ --exclude-path /live/events (.+)$", page, re.M
+    )
+    return shlex.split(command)
+
+
 #: A status that was asked for is no error of the server's, nor a refusal.
 ASKED_FOR = "--exclude-checks=not_a_server_error,positive_data_acceptance"
 
@@ -104,8 +115,5 @@ def test_answers_are_as_described_at_length(server: Site, folder: Path) -> None:
 @pytest.mark.slow
 def test_answers_are_as_described_without_faults_and_redis(served: Serve, folder: Path) -> None:
     server = served(NOWHERE, "--access-log=false")
-    # The query is ignored then, whatever it says.
-    ignored = "--exclude-checks=negative_data_rejection"
-    # /faults and /echo are 404 then, whatever the method.
-    paths = "--exclude-path=/faults", "--exclude-path=/echo"
-    drive(server, folder, DESCRIPTION, AT_LENGTH, ignored, *paths)
+    # The query is ignored then, whatever it says. /faults and /echo are 404, whatever the method.
+    drive(server, folder, DESCRIPTION, AT_LENGTH, *options_of_the_page())
