@@ -1,5 +1,6 @@
 """What the pages state of the code is so: figures, limits, keys, faults and messages."""
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -43,6 +44,7 @@ from tests.docs.test_figures import made, number, size, text, time
 from tests.stores.machines import STORES
 from tests.stores.test_stores import WAYS
 from tests.support import ROOT
+from tests.support.here import Serve
 from tests.support.program import Program
 from tests.support.valkey import Valkey
 from watch import logs
@@ -326,3 +328,18 @@ def test_the_program_says_what_the_guide_quotes(said: str) -> None:
     file, written = SAID[said]
     assert said in text("docs/guide.md")
     assert written in (ROOT / file).read_text()
+
+
+@pytest.mark.parametrize("password", ["", ":wrong@"])
+def test_a_wrong_password_has_the_reason_that_the_pages_quote(
+    password: str, valkey: Valkey, served: Serve
+) -> None:
+    valkey.client.config_set("requirepass", "right")
+    server = served(f"--redis-url=unix://{password}{valkey.path}")
+    assert server.visits() is None
+    reason = json.loads(server.get("/readyz")[1])["reason"]
+    assert f"`{reason}`" in [row[0] for row in rows("docs/guide.md", "reason", "meaning")]
+    (quoted,) = re.findall(
+        r"If the reason begins with `(\w+)` or `(.+?)`", text("docs/watching.md")
+    )
+    assert reason.startswith(quoted)
