@@ -113,7 +113,7 @@ def new_parser() -> Parser:
     add(
         *("--exclusive",),
         action="store_true",
-        help="nobody else visits: then a missing number was counted and never shown, and the audit "
+        help="use it when nobody else visits: then a missing number was never shown, and the audit "
         "fails",
     )
     add(
@@ -127,7 +127,7 @@ def new_parser() -> Parser:
         *("--max-uncounted",),
         type=_checked(Most.of),
         metavar="N|N%",
-        help="how many visits, or which share of them, may get no number (default: any but all)",
+        help="how many visits, or which share of them, may get no number (default: all but one)",
     )
     add(
         *("--wait",),

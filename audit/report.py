@@ -53,7 +53,7 @@ class Judgement:
     max_failures: int = 0
     """How many visits may fail."""
     max_uncounted: Most | None = None
-    """How many visits may get no number; None for any but all."""
+    """How many visits may get no number; None for all but one."""
 
 
 class Report:
