@@ -82,8 +82,8 @@ class Link:
         """
         if not self.is_busy and not self.is_off:
             self._send()
-            if awake:
-                self._stay_awake(self._sent_at)
+            if awake and self._is_near:
+                asyncio.get_running_loop().call_soon(self._stay_awake, self._sent_at)
 
     def _send(self) -> None:
         connection, request = self._connection, self._request
@@ -108,7 +108,7 @@ class Link:
     def _stay_awake(self, sent_at: float) -> None:
         """Keep the loop turning until the reply to this request, for `BUSY_POLL` at most."""
         is_waiting = self._sent_at == sent_at and self._request is not None
-        if is_waiting and self._is_near and time.perf_counter() - sent_at < BUSY_POLL:
+        if is_waiting and time.perf_counter() - sent_at < BUSY_POLL:
             asyncio.get_running_loop().call_soon(self._stay_awake, sent_at)
 
     def _reconnect(self) -> None:

@@ -72,7 +72,7 @@ class Tokens:
         """The random id of this process. It is made at its first use, after the process forks."""
         return secrets.token_urlsafe(12)
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """The key of this process's record."""
         return process_key(self.process_id, self._counter)

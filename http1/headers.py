@@ -58,11 +58,11 @@ def end_lines(lines: list[str]) -> str:
 
     :raises ValueError: when a line has a line end in it.
     """
-    text = "\r\n".join([*lines, ""])
-    if not text.count("\r") == text.count("\n") == len(lines):
+    text = "".join(lines)
+    if "\r" in text or "\n" in text:
         [bad, *_] = [line for line in lines if "\r" in line or "\n" in line]
         raise ValueError(f"Illegal characters (CR or LF) in header: {bad!r}")
-    return text
+    return "\r\n".join([*lines, ""])
 
 
 class CommonHeaders:
