@@ -1,6 +1,7 @@
 """One way several times: what is stuck is begun anew beside, and the first to end decides."""
 
 import asyncio
+from contextlib import nullcontext
 
 import pytest
 
@@ -19,15 +20,14 @@ class Ways:
     async def begin(self) -> int:
         self.begun += 1
         end = next(self._ends)
+        if isinstance(end, Exception):
+            raise end
         if end is None:
             try:
                 await asyncio.Event().wait()
             finally:
                 self.given_up += 1
-        if isinstance(end, Exception):
-            raise end
-        assert end is not None
-        return end
+        return end or 0
 
     async def discard(self, prize: int) -> None:
         self.discarded.append(prize)
@@ -36,46 +36,39 @@ class Ways:
         return await first_to_end(self.begin, every=every, discard=self.discard)
 
 
-async def test_a_way_that_ends_is_begun_once() -> None:
-    ways = Ways(1, 2)
-    assert await ways.run(every=60) == 1
-    assert (ways.begun, ways.discarded) == (1, [])
-
-
-async def test_one_that_is_stuck_is_given_up_when_another_has_ended() -> None:
-    ways = Ways(None, None, 3)
-    assert await ways.run() == 3
-    assert (ways.begun, ways.given_up) == (3, 2)
-
-
-async def test_a_failure_decides_too_and_does_not_wait_for_what_is_stuck() -> None:
-    ways = Ways(None, OSError("refused"))
-    with pytest.raises(OSError, match="refused"):
-        await ways.run()
-    assert (ways.begun, ways.given_up) == (2, 1)
-
-
-async def test_that_a_later_one_takes_too_long_decides_nothing() -> None:
-    ways = Ways(None, TimeoutError(), 3)
-    assert await ways.run() == 3
-    with pytest.raises(TimeoutError):
-        await Ways(TimeoutError(), 2).run(every=60)
+@pytest.mark.parametrize(
+    ("ends", "every", "begun"),
+    [
+        ((1, 2), 60, 1),
+        ((None, None, 3), 0.001, 3),
+        ((None, OSError("refused")), 0.001, 2),
+        ((TimeoutError(), 2), 60, 1),
+        ((None, TimeoutError(), 3), 0.001, 3),  # that a later one takes too long decides nothing
+    ],
+)
+async def test_the_first_to_end_or_to_fail_decides_and_those_that_are_stuck_are_given_up(
+    ends: tuple[int | Exception | None, ...], every: float, begun: int
+) -> None:
+    ways, decides = Ways(*ends), ends[begun - 1]
+    with pytest.raises(type(decides)) if isinstance(decides, Exception) else nullcontext():
+        assert await ways.run(every) == decides
+    assert (ways.begun, ways.given_up, ways.discarded) == (begun, ends.count(None), [])
 
 
 async def test_of_two_that_end_in_the_same_moment_one_is_discarded() -> None:
     both = asyncio.Event()
-    ways = Ways()
+    ways = Ways(*range(1, 10_000))
+    begin = ways.begin
 
-    async def begin() -> int:
-        ways.begun += 1
-        number = ways.begun
+    async def begin_both() -> int:
+        number = await begin()
         if number == 2:
             asyncio.get_running_loop().call_soon(both.set)
         await both.wait()
         return number
 
-    won = await first_to_end(begin, every=0.001, discard=ways.discard)
-    assert sorted([won, *ways.discarded]) == list(range(1, ways.begun + 1))
+    ways.begin = begin_both  # type: ignore[method-assign]
+    assert sorted([await ways.run(), *ways.discarded]) == list(range(1, ways.begun + 1))
 
 
 async def test_who_gives_up_waiting_leaves_nothing_under_way() -> None:

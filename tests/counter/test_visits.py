@@ -16,7 +16,7 @@ import uvloop
 
 from counter import Visits
 from counter.batches import ALONE, LARGE_BATCH
-from tests.support import Caplog, Patch
+from tests.support import Patch
 from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis, late
 from tests.support.page import serving
@@ -25,6 +25,17 @@ from tests.support.proxy import Proxy
 from tests.support.raw_http import VISIT, closing, many_descriptors, read_answer
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually, within
+
+
+@pytest.fixture(
+    params=[pytest.param(asyncio.new_event_loop, marks=pytest.mark.slow), uvloop.new_event_loop],
+    ids=["asyncio", "uvloop"],
+    autouse=True,
+)
+def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Run the tests in either event loop."""
+    found: Callable[[], asyncio.AbstractEventLoop] = request.param
+    return found
 
 
 async def test_visits_are_one_script_each_and_those_at_once_get_consecutive_numbers(
@@ -44,119 +55,125 @@ async def test_visits_are_one_script_each_and_those_at_once_get_consecutive_numb
             assert await visitor.visit() == number, "what others add is seen"
 
 
-# Thousands of visits to the real program.
-
-
-def _visit_all_at_once(
-    valkey: Valkey, port: int, visits: int, connections: int
-) -> list[int | None]:
-    """Open the connections, and send a request on each before any is answered; until all are sent.
-
-    Without an event loop: as many clients would cost more than the server.
-    """
-    with closing([]) as clients:
-        for _ in range(connections):
-            clients.append(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
-        numbers: list[int | None] = []
-        while len(numbers) < visits:
-            asking = clients[: visits - len(numbers)]
+def test_thousands_of_visits_at_once_get_as_many_numbers_from_few_commands(
+    valkey: Valkey, program: Start
+) -> None:
+    numbers: list[int | None] = []
+    with many_descriptors() as most, closing([]) as clients:
+        flags = ("--processes=2", f"--redis-timeout={PATIENCE}", "--access-log=false")
+        server = program(f"--redis-url={valkey.url}", *flags)
+        server.wait_for(b"(?s)counter on.*counter on", PATIENCE)
+        # Without an event loop: as many clients would cost more than the server.
+        for _ in range(min(2000, most - 500)):
+            clients.append(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE))
+        while asking := clients[: 2000 - len(numbers)]:
             valkey.hang()
             for client in asking:
                 client.sendall(VISIT)
             valkey.go_on()
             numbers += [read_answer(client).visit for client in asking]
-        return numbers
+    assert sorted(one or 0 for one in numbers) == list(range(1, 2001))
+    assert valkey.counter() == 2000
+    assert valkey.commands("incr", "incrby") < 2000 / 5
 
 
-@pytest.mark.parametrize(
-    ("processes", "number"), [pytest.param(1, 5000, marks=pytest.mark.slow), (2, 2000)]
-)
-def test_thousands_of_visits_at_once_get_as_many_numbers_from_few_commands(
-    valkey: Valkey, program: Start, processes: int, number: int
-) -> None:
-    with many_descriptors() as most:
-        server = program(
-            f"--redis-url={valkey.url}",
-            f"--processes={processes}",
-            f"--redis-timeout={PATIENCE}",
-            "--access-log=false",
-        )
-        server.wait_for(b"(?s)" + b".*".join([b"counter on"] * processes), PATIENCE)
-        numbers = _visit_all_at_once(valkey, server.port, number, min(number, most - 500))
-    assert sorted(one or 0 for one in numbers) == list(range(1, number + 1))
-    assert valkey.counter() == number
-    assert valkey.commands("incr", "incrby") < number / 5
+# What waits for the next command.
 
 
-# Grouping, seen from Redis.
-
-
-@pytest.fixture(
-    params=[pytest.param(asyncio.new_event_loop, marks=pytest.mark.slow), uvloop.new_event_loop],
-    ids=["asyncio", "uvloop"],
-    autouse=True,
-)
-def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Run the tests in either event loop."""
-    found: Callable[[], asyncio.AbstractEventLoop] = request.param
-    return found
+@contextlib.asynccontextmanager
+async def under_way(
+    fake: FakeRedis, visit: Callable[[Visits], Coroutine[Any, Any, Any]], **options: Any
+) -> AsyncIterator[tuple[Visits, "asyncio.Task[Any]"]]:
+    """Hold back the reply to a visit until the end of the context; one was counted before."""
+    async with counting(fake.url, **options) as visits:
+        assert await visits.count() == 1
+        with fake.held():
+            first = asyncio.create_task(visit(visits))
+            await eventually(lambda: len(fake.visits()) == 2)
+            yield visits, first
 
 
 async def test_visits_during_a_request_are_one_and_keep_their_order(fake: FakeRedis) -> None:
-    async with counting(fake.url) as visits:
-        with fake.held():
-            first = asyncio.create_task(visits.count())
-            await eventually(lambda: fake.visits())
-            group = [asyncio.create_task(visits.count()) for _ in range(100)]
-            await asyncio.sleep(0)
-            assert not any(task.done() for task in (first, *group))
-        assert await first == 1
-        assert await asyncio.gather(*group) == list(range(2, 102))
-        assert await visits.count() == 102
-    assert [command.visits for command in fake.visits()] == [1, 100, 1]
+    async with under_way(fake, Visits.count) as (visits, first):
+        group = [asyncio.create_task(visits.count()) for _ in range(100)]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in (first, *group))
+        fake.let_go()
+        assert await asyncio.gather(first, *group) == list(range(2, 103))
+        assert await visits.count() == 103
+    assert [command.visits for command in fake.visits()] == [1, 1, 100, 1]
     assert len(fake.connections) == 1
 
 
-async def test_groups_of_a_real_valkey_keep_their_order(valkey: Valkey) -> None:
-    async with counting(valkey.url) as visits:
-        await visits.start(PATIENCE)
-        waves = []
-        for _ in range(20):
-            waves += [asyncio.create_task(visits.count()) for _ in range(50)]
-            await asyncio.sleep(0)
-        assert await asyncio.gather(*waves) == list(range(1, 1_001))
-    assert valkey.commands("incr", "incrby") <= 1 + 20  # the start asks for no number
-
-
-async def test_visitors_that_gave_up_do_not_disturb_the_others(fake: FakeRedis) -> None:
-    async with counting(fake.url) as visits:
-        with fake.held():
-            first = asyncio.create_task(visits.count())
-            await eventually(lambda: fake.visits())
-            group = [asyncio.create_task(visits.count()) for _ in range(4)]
-            await asyncio.sleep(0)
-            for task in (first, group[1]):
-                task.cancel()
-        seen = await asyncio.gather(*group, return_exceptions=True)
-        numbers = [number for number in seen if isinstance(number, int)]
-        assert len(numbers) == 3
-        assert numbers == sorted(set(numbers))
-        assert 1 < numbers[0] < numbers[-1] <= fake.counter
-        assert await visits.count() == fake.counter
-
-
 async def test_visits_that_wait_at_the_end_are_answered(fake: FakeRedis) -> None:
-    visits = Visits(fake.url, timeout=PATIENCE)
-    with fake.held():
-        under_way = asyncio.create_task(visits.count())
-        await eventually(lambda: fake.visits())
+    async with under_way(fake, Visits.count) as (visits, first):
         queued = asyncio.create_task(visits.count())
         await asyncio.sleep(0)
         await visits.close()
         assert await within(0, queued) is None
-        assert await within(0, under_way) is None
-    assert await visits.count() is None
+        assert await within(0, first) is None
+        assert await visits.count() is None
     await eventually(lambda: not fake.open())
+
+
+async def test_past_the_limit_visits_get_the_fallback_at_once_and_the_others_their_numbers(
+    fake: FakeRedis,
+) -> None:
+    async with under_way(fake, Visits.count, max_waiting=3) as (visits, first):
+        waiting = [asyncio.create_task(visits.count()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert await within(0, visits.count()) is None
+        assert visits.up
+        fake.let_go()
+        assert await first == 2
+        assert await asyncio.gather(*waiting) == [3, 4, 5]
+
+
+async def test_a_large_group_lets_others_have_their_turn_and_visits_are_answered_in_order(
+    fake: FakeRedis, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr("counter.batches.ANSWERS_PER_TURN", 1)  # for Redis to reply meanwhile
+    answered: list[int | None] = []
+    begun = asyncio.Event()
+
+    async def visit(visits: Visits) -> None:
+        answered.append(await visits.count())
+        if len(answered) > 1:
+            begun.set()
+
+    async with under_way(fake, visit) as (visits, first):
+        group = [asyncio.create_task(visit(visits)) for _ in range(3000)]
+        await asyncio.sleep(0)
+        fake.let_go()
+        await first
+        await begun.wait()
+        assert len(answered) < len(group) / 2
+        # Soon has its number, and is not answered before.
+        group.append(asyncio.create_task(visit(visits)))
+        await asyncio.gather(*group)
+    assert answered == list(range(2, len(group) + 3))
+
+
+@pytest.mark.parametrize("number", [1, LARGE_BATCH])
+async def test_who_comes_back_at_once_is_counted_with_those_that_waited(
+    fake: FakeRedis, number: int
+) -> None:
+    async def come_twice(visits: Visits) -> int | None:
+        await visits.count()
+        if number > 1:  # after a large batch, soon is early enough
+            await asyncio.sleep(0)
+        return await visits.count()
+
+    async def all_come_twice(visits: Visits) -> list[int | None]:
+        return await asyncio.gather(*(come_twice(visits) for _ in range(number)))
+
+    async with under_way(fake, all_come_twice) as (visits, twice):
+        waiting = asyncio.create_task(visits.count())
+        await asyncio.sleep(0)
+        fake.let_go()
+        assert await waiting == number + 2
+        assert await twice == list(range(number + 3, 2 * number + 3))
+    assert len(fake.visits()) == 3
 
 
 @pytest.mark.usefixtures("often_probed")
@@ -221,20 +238,6 @@ async def test_database_and_password_of_the_url_are_used(credentials: str, optio
     assert fake.commands[1].words == ("SELECT", "3")
 
 
-async def test_database_and_password_on_a_real_valkey(valkey: Valkey, caplog: Caplog) -> None:
-    valkey.client.config_set("requirepass", "right-one")
-    url = f"unix://:{quote('se:cr@t-one')}@{valkey.path}?db=3"
-    async with serving(url) as visitor:
-        assert await visitor.visit() is None
-        await visitor.assert_at_once(5)
-        valkey.client.config_set("requirepass", "se:cr@t-one")
-        assert await visitor.counted_again() == 1
-        assert [await visitor.visit() for _ in range(2)] == [2, 3]
-    assert valkey.counter() == 0
-    assert list(valkey.client.info("keyspace")) == ["db3"]
-    assert "-one" not in caplog.text
-
-
 # Redis over TLS: this Valkey has none, so that a proxy of the test's speaks it.
 
 
@@ -266,113 +269,25 @@ async def test_redis_over_tls_counts_with_a_certificate_that_is_trusted_alone(
             assert await visitor.visit() == 22
 
 
-# What waits for the next command.
-
-
-@contextlib.asynccontextmanager
-async def under_way(
-    fake: FakeRedis, visit: Callable[[Visits], Coroutine[Any, Any, Any]], **options: Any
-) -> AsyncIterator[tuple[Visits, "asyncio.Task[Any]"]]:
-    """Hold back the reply to a visit until the end of the context; one was counted before."""
-    async with counting(fake.url, **options) as visits:
-        assert await visits.count() == 1
-        with fake.held():
-            first = asyncio.create_task(visit(visits))
-            await eventually(lambda: len(fake.visits()) == 2)
-            yield visits, first
-
-
-async def test_past_the_limit_visits_get_the_fallback_at_once_and_the_others_their_numbers(
-    fake: FakeRedis,
-) -> None:
-    async with under_way(fake, Visits.count, max_waiting=3) as (visits, first):
-        waiting = [asyncio.create_task(visits.count()) for _ in range(3)]
-        await asyncio.sleep(0)
-        assert await within(0, visits.count()) is None
-        assert visits.up
-        fake.let_go()
-        assert await first == 2
-        assert await asyncio.gather(*waiting) == [3, 4, 5]
-
-
-async def test_a_large_group_lets_others_have_their_turn_and_visits_are_answered_in_order(
-    fake: FakeRedis, monkeypatch: Patch
-) -> None:
-    monkeypatch.setattr("counter.batches.ANSWERS_PER_TURN", 1)  # for Redis to reply meanwhile
-    answered: list[int | None] = []
-    begun = asyncio.Event()
-
-    async def visit(visits: Visits) -> None:
-        answered.append(await visits.count())
-        if len(answered) > 1:
-            begun.set()
-
-    async with under_way(fake, visit) as (visits, first):
-        group = [asyncio.create_task(visit(visits)) for _ in range(3000)]
-        await asyncio.sleep(0)
-        fake.let_go()
-        await first
-        await begun.wait()
-        assert len(answered) < len(group) / 2
-        # Soon has its number, and is not answered before.
-        group.append(asyncio.create_task(visit(visits)))
-        await asyncio.gather(*group)
-    assert answered == list(range(2, len(group) + 3))
-
-
-@pytest.mark.parametrize("number", [1, LARGE_BATCH])
-async def test_who_comes_back_at_once_is_counted_with_those_that_waited(
-    fake: FakeRedis, number: int
-) -> None:
-    async def come_twice(visits: Visits) -> int | None:
-        await visits.count()
-        if number > 1:  # after a large batch, soon is early enough
-            await asyncio.sleep(0)
-        return await visits.count()
-
-    async def all_come_twice(visits: Visits) -> list[int | None]:
-        return await asyncio.gather(*(come_twice(visits) for _ in range(number)))
-
-    async with under_way(fake, all_come_twice) as (visits, twice):
-        waiting = asyncio.create_task(visits.count())
-        await asyncio.sleep(0)
-        fake.let_go()
-        assert await waiting == number + 2
-        assert await twice == list(range(number + 3, 2 * number + 3))
-    assert len(fake.visits()) == 3
-
-
 # A lone visitor: the loop does not sleep for a moment.
 
 
-async def count_alone(visits: Visits, number: int) -> None:
-    for _ in range(number):
-        assert await visits.count() is not None
-
-
-async def test_while_a_lone_visit_waits_for_a_redis_that_hangs_the_process_sleeps(
+async def test_the_process_sleeps_while_a_lone_visit_waits_for_a_redis_that_hangs_or_is_far(
     valkey: Valkey, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr("counter.link.BUSY_POLL", 0.1)
-    async with counting(valkey.url) as visits:
-        await count_alone(visits, ALONE + 2)
-        valkey.hang()
-        spent = time.process_time()
-        waiting = asyncio.create_task(visits.count())
-        await asyncio.sleep(1)
-        spent = time.process_time() - spent
-        valkey.go_on()
-        assert await waiting == ALONE + 3
-    assert spent < 0.5
-
-
-async def test_a_redis_that_is_far_is_waited_for_asleep(valkey: Valkey, monkeypatch: Patch) -> None:
     monkeypatch.setattr("counter.link.BUSY_POLL", 0.02)
     with Proxy([valkey.path]) as proxy:
-        proxy.to_client.delay = 0.03
         async with counting(f"redis://127.0.0.1:{proxy.port}") as visits:
-            await count_alone(visits, ALONE + 2)
-            spent = time.process_time()
-            await count_alone(visits, 20)
-            spent = time.process_time() - spent
-    assert spent < 0.2
+
+            async def spent_on(number: int, delay: float) -> float:
+                for _ in range(ALONE + 2):
+                    await visits.count()
+                proxy.to_client.delay = delay
+                before = time.process_time()
+                for _ in range(number):
+                    assert await visits.count() is not None
+                proxy.to_client.delay = 0.0
+                return time.process_time() - before
+
+            assert await spent_on(1, delay=1) < 0.5
+            assert await spent_on(20, delay=0.03) < 0.2
