@@ -7,47 +7,48 @@ from tests.support.fake_redis import FakeRedis
 from tests.support.page import counters_lines, serving
 from tests.support.waiting import eventually
 
-#: Redirections, and the reason for being off that each is.
-NO_ADDRESS = "redirects to no address"
-MALFORMED = {
-    b"MOVED": NO_ADDRESS,
-    b"MOVED 6680": NO_ADDRESS,
-    b"MOVED 6680 127.0.0.1": NO_ADDRESS,
-    b"MOVED 6680 127.0.0.1:port": NO_ADDRESS,
-    b"MOVED 6680 127.0.0.1:1 more": NO_ADDRESS,
-    b"MOVED slot 127.0.0.1:1": NO_ADDRESS,
-    b"MOVED 6680 127.0.0.1:99999": "tells no valid address",
-    b"MOVED 6680 127.0.0.1:0": "tells no valid address",
-    b"ASK 6680 127.0.0.1:-1": "tells no valid address",
-    b"MOVED 6680 a..b:7001": "it is no host name",
-    b"MOVED 6680 \xff:7001": "cannot resolve",
-}
+NO_ADDRESS, INVALID = "redirects to no address", "tells no valid address: "
 
-#: What sentinels may answer instead of a host and a port.
-NO_PRIMARY = {
-    "no UTF-8": b"*2\r\n$1\r\n\xff\r\n$4\r\n6379\r\n",
-    "no host": b"*2\r\n$0\r\n\r\n$4\r\n6379\r\n",
-    "a port out of range": b"*2\r\n$9\r\n127.0.0.1\r\n$5\r\n99999\r\n",
-    "no port": b"*2\r\n$9\r\n127.0.0.1\r\n$4\r\nport\r\n",
-    "numbers": b"*2\r\n:1\r\n:2\r\n",
-    "one word": b"*1\r\n$9\r\n127.0.0.1\r\n",
-    "a number": b":1\r\n",
-}
+#: What nodes and sentinels may answer in place of an address, and the reason that each is.
+MALFORMED = [
+    ("cluster", b"-MOVED\r\n", NO_ADDRESS),
+    ("cluster", b"-MOVED 6680\r\n", NO_ADDRESS),
+    ("cluster", b"-MOVED 6680 127.0.0.1\r\n", NO_ADDRESS),
+    ("cluster", b"-MOVED 6680 127.0.0.1:port\r\n", NO_ADDRESS),
+    ("cluster", b"-MOVED 6680 127.0.0.1:1 more\r\n", NO_ADDRESS),
+    ("cluster", b"-MOVED slot 127.0.0.1:1\r\n", NO_ADDRESS),
+    ("cluster", b"-MOVED 6680 127.0.0.1:99999\r\n", INVALID),
+    ("cluster", b"-MOVED 6680 127.0.0.1:0\r\n", INVALID),
+    ("cluster", b"-ASK 6680 127.0.0.1:-1\r\n", INVALID),
+    ("cluster", b"-MOVED 6680 a..b:7001\r\n", "it is no host name"),
+    ("cluster", b"-MOVED 6680 \xff:7001\r\n", "cannot resolve"),
+    ("sentinel", b"*2\r\n$1\r\n\xff\r\n$4\r\n6379\r\n", INVALID),
+    ("sentinel", b"*2\r\n$0\r\n\r\n$4\r\n6379\r\n", INVALID),
+    ("sentinel", b"*2\r\n$9\r\n127.0.0.1\r\n$5\r\n99999\r\n", INVALID),
+    ("sentinel", b"*2\r\n$9\r\n127.0.0.1\r\n$4\r\nport\r\n", INVALID),
+    ("sentinel", b"*2\r\n:1\r\n:2\r\n", INVALID),
+    ("sentinel", b"*1\r\n$9\r\n127.0.0.1\r\n", INVALID),
+    ("sentinel", b":1\r\n", INVALID),
+]
 
 
 @pytest.mark.usefixtures("often_probed")
-@pytest.mark.parametrize("redirection", MALFORMED, ids=repr)
-async def test_a_redirection_to_no_address_is_a_clear_reason(
-    fake: FakeRedis, caplog: Caplog, redirection: bytes
+@pytest.mark.parametrize(("kind", "answer", "why"), MALFORMED)
+async def test_what_is_told_in_place_of_an_address_is_a_clear_reason(
+    fake: FakeRedis, caplog: Caplog, kind: str, answer: bytes, why: str
 ) -> None:
-    fake.replies["EXISTS"] = b"-%b\r\n" % redirection
-    async with serving(f"redis+cluster://127.0.0.1:{fake.port}") as visitor:
+    port = b"%d" % fake.port
+    own = b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n" % (len(port), port)
+    command, good = ("EXISTS", b":1\r\n") if kind == "cluster" else ("SENTINEL", own)
+    fake.replies = {"ROLE": b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n", command: answer}
+    async with serving(f"redis+{kind}://127.0.0.1:{fake.port}/mymaster") as visitor:
         assert await visitor.visit() is None
-        ((_, why),) = counters_lines(caplog)
-        assert MALFORMED[redirection] in why
+        ((_, said),) = counters_lines(caplog)
+        assert why in said
+        assert why != INVALID or f"127.0.0.1:{fake.port} {why}" in said
         made = len(fake.connections)
         await eventually(lambda: len(fake.connections) > made + 2)  # it goes on looking
-        fake.replies["EXISTS"] = b":1\r\n"
+        fake.replies[command] = good
         assert await visitor.counted_again() == 1
 
 
@@ -58,25 +59,7 @@ async def test_a_redirection_without_a_host_leads_to_the_one_that_was_asked(
 ) -> None:
     with FakeRedis() as asked:
         asked.replies["EXISTS"] = f"-{how} 6680 {host}:{fake.port}\r\n".encode()
-        fake.replies["EXISTS"] = b":1\r\n"
-        fake.replies["ASKING"] = b"+OK\r\n"
+        fake.replies = {"EXISTS": b":1\r\n", "ASKING": b"+OK\r\n"}
         async with serving(f"redis+cluster://127.0.0.1:{asked.port}") as visitor:
             assert await visitor.visit() == 1
     assert fake.visits()
-
-
-@pytest.mark.usefixtures("often_probed")
-@pytest.mark.parametrize("answer", NO_PRIMARY.values(), ids=NO_PRIMARY)
-async def test_a_sentinel_that_names_no_address_is_a_clear_reason(
-    fake: FakeRedis, caplog: Caplog, answer: bytes
-) -> None:
-    fake.replies["SENTINEL"] = answer
-    fake.replies["ROLE"] = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
-    url = f"redis+sentinel://127.0.0.1:{fake.port}/mymaster"
-    async with serving(url) as visitor:
-        assert await visitor.visit() is None
-        ((_, why),) = counters_lines(caplog)
-        assert f"127.0.0.1:{fake.port} tells no valid address: " in why
-        port = str(fake.port).encode()
-        fake.replies["SENTINEL"] = b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n" % (len(port), port)
-        assert await visitor.counted_again() == 1

@@ -86,63 +86,6 @@ async def test_a_valkey_killed_under_load_comes_back_with_no_number_shown_twice(
     assert found == ["counter off", "counter on"] * 2
 
 
-async def test_a_valkey_that_hangs_briefly_costs_no_visit(valkey: Valkey) -> None:
-    async with serving(valkey.url) as visitor:
-        assert await visitor.visit() == 1
-        valkey.hang()
-        visits = asyncio.gather(*(visitor.visit() for _ in range(20)))
-        await asyncio.sleep(0.3)  # no visit may be answered meanwhile
-        assert not visits.done()
-        valkey.go_on()
-        assert sorted(map(int, await visits)) == list(range(2, 22))  # type: ignore[arg-type]
-
-
-async def test_a_valkey_that_comes_later_is_found(valkey: Valkey, caplog: Caplog) -> None:
-    valkey.kill()
-    async with serving(valkey.url) as visitor:
-        assert await visitor.visit() is None
-        await visitor.assert_at_once()
-        await asyncio.to_thread(valkey.start)
-        assert await visitor.counted_again() == 1
-    assert switches(caplog) == ["counter off", "counter on"]
-
-
-async def test_a_late_reply_is_never_the_next_visits_number(fake: FakeRedis) -> None:
-    async with serving(fake.url, timeout=1) as visitor:
-        assert await visitor.visit() == 1
-        fake.answer_when_healed()
-        assert await visitor.visit() is None
-        fake.heal()  # and so the reply, 2, is on its way
-        assert await visitor.counted_again() == 3
-        assert [await visitor.visit() for _ in range(3)] == [4, 5, 6]
-        assert fake.visits()[1].connection.closed
-
-
-@pytest.mark.usefixtures("often_probed")
-async def test_going_off_and_coming_back_are_one_line_each(fake: FakeRedis, caplog: Caplog) -> None:
-    async with serving(fake.url) as visitor:
-        for _ in range(2):
-            assert await visitor.counted_again()
-            caplog.clear()
-            fake.refuse()
-            await asyncio.gather(*(visitor.visit() for _ in range(50)))
-            tries = len(fake.connections)
-            fake.hanging_up = True
-            fake.listen()
-            await eventually(lambda tries=tries: len(fake.connections) >= tries + 2)
-            await visitor.assert_at_once()
-            fake.heal()
-            assert await visitor.counted_again()
-            *off, on = counters_lines(caplog)
-            assert on == ("INFO", "counter on")
-            assert {level for level, _ in off} == {"WARNING"}
-            first, *others = (text for _, text in off)
-            assert first.startswith("counter off: ")
-            assert all(text.startswith("counter still off: ") for text in others)
-            reasons = [text.partition(": ")[2] for _, text in off]
-            assert len(reasons) == len(set(reasons))
-
-
 @pytest.mark.usefixtures("often_probed")
 async def test_replies_slower_than_half_the_deadline_keep_the_counter_off(
     fake: FakeRedis, caplog: Caplog
@@ -167,13 +110,6 @@ async def test_replies_slower_than_half_the_deadline_keep_the_counter_off(
         assert [level for level, _ in counters_lines(caplog)] == ["WARNING"]
         fake.heal()
         await visitor.counted_again()
-
-
-def test_stops_within_a_second_while_valkey_hangs(valkey: Valkey, counting: Start) -> None:
-    server = counting(f"--redis-url={valkey.url}")
-    assert server.visits() == 1
-    valkey.hang()
-    assert seconds_to_stop(server) < SOON
 
 
 def test_a_look_up_that_hangs_holds_up_no_page_and_no_end(
