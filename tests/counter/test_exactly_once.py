@@ -2,33 +2,27 @@
 
 import asyncio
 import re
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from redis.asyncio import Redis
 
-import counter.connection
 from counter import Visits, process_key
+from counter.batches import ANSWERS_PER_TURN
 from counter.connection import ASKING, RedisConnection, Request
 from counter.link import MAX_BACKOFF
 from tests.support import ROOT, Caplog, Patch
 from tests.support.counting import KEPT, counting
 from tests.support.fake_redis import FakeRedis, hang_up
-from tests.support.page import counters_lines
+from tests.support.page import counters_lines, serving
 from tests.support.proxy import Proxy
+from tests.support.raw_http import VISIT
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually, within
 
 SPARES = "{counter}:spares"
-
-
-async def counted_again(visits: Visits) -> int:
-    await eventually(lambda: visits.up)
-    number = await visits.count()
-    assert number is not None
-    return number
 
 
 # Sent again.
@@ -65,11 +59,49 @@ async def test_a_redis_that_has_forgotten_the_script_costs_one_round_trip(valkey
             valkey.client.script_flush()
             assert await visits.count() == number
         assert valkey.commands("evalsha") == valkey.commands("eval") == 10
-        assert await visits.count() == 11
-        assert valkey.commands("eval") == 10
 
 
 # Numbers that nobody was shown.
+
+
+@pytest.mark.parametrize("resets", [True, False])
+async def test_a_visitor_who_resets_the_connection_leaves_the_number_and_one_who_shuts_it_gets_it(
+    valkey: Valkey, resets: bool
+) -> None:
+    async with serving(valkey.url) as visitor:
+        assert await visitor.visit() == 1
+        port = int(visitor.url.rpartition(":")[2].strip("/"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        valkey.hang()
+        writer.write(VISIT)
+        await eventually(lambda: visitor.visits._link.is_busy)
+        writer.transport.abort() if resets else writer.write_eof()
+        await asyncio.sleep(0.05)
+        valkey.go_on()
+        if not resets:
+            assert (await reader.read()).endswith(b"<b>Visits:</b> 2")
+            writer.close()
+        await eventually(lambda: valkey.counter() == 2)
+        assert [await visitor.visit() for _ in range(2)] == ([2, 3] if resets else [3, 4])
+
+
+async def test_a_visitor_who_goes_before_the_number_comes_or_is_shown_leaves_it(
+    valkey: Valkey,
+) -> None:
+    async with counting(valkey.url) as visits:
+        valkey.hang()
+        batch = [asyncio.create_task(visits.count()) for _ in range(300)]
+        await asyncio.sleep(0)
+        goes = batch[ANSWERS_PER_TURN + 50]
+        batch[0].add_done_callback(lambda _: goes.cancel() and None)
+        batch[2].cancel()
+        valkey.go_on()
+        numbers = await asyncio.gather(*batch, return_exceptions=True)
+        shown = [number for number in numbers if isinstance(number, int)]
+        assert len(shown) == 298
+        shown += [await visits.count() or 0 for _ in range(2)]
+        assert sorted(shown) == list(range(1, 301))
+        assert await visits.count() == 301
 
 
 async def test_numbers_that_came_too_late_are_the_next_visits(valkey: Valkey) -> None:
@@ -86,20 +118,49 @@ async def test_numbers_that_came_too_late_are_the_next_visits(valkey: Valkey) ->
         assert await other.count() == 5
 
 
-async def test_a_number_whose_visitor_has_given_up_is_the_next_visits(valkey: Valkey) -> None:
+async def test_a_visitor_who_goes_as_the_number_comes_leaves_it(valkey: Valkey) -> None:
     async with counting(valkey.url) as visits:
         assert await visits.count() == 1
-        valkey.hang()
-        group = [asyncio.create_task(visits.count()) for _ in range(5)]
-        await asyncio.sleep(0)
-        for one in group[1:3]:
-            one.cancel()
-        await asyncio.sleep(0)
-        valkey.go_on()
-        assert [await group[0], await group[3], await group[4]] == [2, 3, 4]
-        numbers = [await visits.count() for _ in range(3)]
-        assert numbers == [5, 6, 7]
-        assert valkey.counter() == 7
+        waiter = visits._batches.add()
+        assert waiter is not None
+        with patch.object(visits._batches, "add", lambda: waiter):
+            visit = asyncio.create_task(visits.count())
+            waiter.add_done_callback(lambda _: visit.cancel())
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await visit
+        assert await visits.count() == 2
+
+
+async def test_numbers_that_come_back_while_nobody_visits_go_to_other_replicas(
+    valkey: Valkey,
+) -> None:
+    async with counting(valkey.url) as visits, counting(valkey.url) as other:
+        assert [await visits.count() for _ in range(4)] == [1, 2, 3, 4]
+        for number in (2, 3):
+            visits.give_back(number)
+        await eventually(
+            lambda: valkey.client.zrange(SPARES, 0, -1, withscores=True) == [(b"2", 3)]
+        )
+        assert [await other.count() for _ in range(3)] == [2, 3, 5]
+        assert (visits.shown, other.shown) == (2, 3)
+
+
+async def test_a_number_of_a_plain_command_is_not_given_back(fake: FakeRedis) -> None:
+    """Nobody knows which token would give it: 9 and 10 would be shown twice."""
+    async with counting(fake.url) as visits:
+        numbers = await asyncio.gather(*(visits.count() for _ in range(10)))
+        assert numbers == list(range(1, 11))
+        fake.scripts_refused = b"-NOPERM no permission\r\n"
+        plain = [await visits.count() for _ in range(2)]
+        assert plain == [11, 12]
+        for number in plain:
+            visits.give_back(number or 0)
+        assert visits.shown == 12
+        fake.scripts_refused = b""
+        visits._delivery._refused_at = 0.0
+        assert [await visits.count() for _ in range(2)] == [13, 14]
+        assert not any(one.token and one.is_giving_back for one in fake.commands)
 
 
 async def test_a_process_that_ends_leaves_its_numbers_to_the_others(valkey: Valkey) -> None:
@@ -142,70 +203,55 @@ async def test_a_process_that_ends_while_redis_is_away_does_not_wait_and_says_wh
 # Late copies.
 
 
-class Recorder:
-    """Keeps what is sent, to send it once more."""
-
-    def __init__(self, monkeypatch: Patch) -> None:
-        self.requests: list[Request] = []
-        send = RedisConnection.send
-
-        def record(connection: RedisConnection, request: Request, on_replies: Any) -> None:
-            self.requests.append(request)
-            send(connection, request, on_replies)
-
-        monkeypatch.setattr(RedisConnection, "send", record)
-
-    def deliver(self, valkey: Valkey, request: Request) -> None:
-        connection = valkey.client.connection_pool.get_connection()
-        connection.send_packed_command([request.command + request.arguments])
-        connection.read_response()
-        valkey.client.connection_pool.release(connection)
-
-
 async def test_a_copy_that_comes_late_or_of_a_settled_token_changes_nothing(
     valkey: Valkey, monkeypatch: Patch
 ) -> None:
-    recorder = Recorder(monkeypatch)
+    requests: list[Request] = []
+    send = RedisConnection.send
+
+    def record(connection: RedisConnection, request: Request, on_replies: Any) -> None:
+        requests.append(request)
+        send(connection, request, on_replies)
+
+    def state_after(request: Request) -> dict[bytes, bytes]:
+        client = valkey.client.connection_pool.get_connection()
+        client.send_packed_command([request.command + request.arguments])
+        client.read_response()
+        valkey.client.connection_pool.release(client)
+        return {key: valkey.client.dump(key) for key in valkey.client.keys("*")}
+
+    monkeypatch.setattr(RedisConnection, "send", record)
     with Proxy([valkey.path]) as proxy:
         async with counting(f"redis://127.0.0.1:{proxy.port}", timeout=1) as visits:
             for number in range(1, 4):
                 assert await visits.count() == number
                 before = {key: valkey.client.dump(key) for key in valkey.client.keys("*")}
-                for request in recorder.requests:
-                    recorder.deliver(valkey, request)
-                assert {key: valkey.client.dump(key) for key in valkey.client.keys("*")} == before
+                assert all(state_after(request) == before for request in requests)
             proxy.to_target.black_hole = True
             assert await visits.count() is None
-            lost = recorder.requests[-1]
+            lost = requests[-1]
             proxy.heal()
-            assert await counted_again(visits) == 4
-            recorder.deliver(valkey, lost)
-            assert valkey.counter() == 4
-            assert await visits.count() == 5
+            await eventually(lambda: visits.up)
+            assert await visits.count() == 4
+            assert state_after(lost)[b"counter"] == valkey.client.dump("counter")
+            assert [valkey.counter(), await visits.count()] == [4, 5]
 
 
 # Bounded.
 
 
-async def test_what_tokens_need_does_not_grow_with_visits(valkey: Valkey) -> None:
-    async with counting(valkey.url) as visits:
-        for _ in range(300):
-            await visits.count()
-        record = process_key(visits.process_id)
-        assert {one.decode() for one in valkey.client.scan_iter()} == {"counter", record}
-        assert valkey.client.hgetall(record) == {b"token": b"300 300 1", b"visits": b"300"}
-        assert 0 < valkey.client.ttl(record) <= KEPT
-
-
-async def test_the_record_of_a_process_that_goes_on_counting_is_kept(
+async def test_the_record_of_a_process_does_not_grow_with_visits_and_is_kept_while_it_counts(
     valkey: Valkey, monkeypatch: Patch
 ) -> None:
     """Else Redis would forget the newest token of a process after a day, and count it again."""
     monkeypatch.setattr("counter.probing.PROBE_EVERY", 0.02)
     monkeypatch.setattr("counter.lookout.RENEW_EVERY", 0.05)
     async with counting(valkey.url) as visits:
-        await visits.count()
+        for _ in range(300):
+            await visits.count()
         record = process_key(visits.process_id)
+        assert {one.decode() for one in valkey.client.scan_iter()} == {"counter", record}
+        assert valkey.client.hgetall(record) == {b"token": b"300 300 1", b"visits": b"300"}
         for _ in range(3):
             valkey.client.expire(record, 10)
             async with asyncio.timeout(PATIENCE):
@@ -213,20 +259,6 @@ async def test_the_record_of_a_process_that_goes_on_counting_is_kept(
                     assert await visits.count() is not None
                     await asyncio.sleep(0.01)
         assert KEPT - PATIENCE < valkey.client.ttl(record) <= KEPT
-
-
-# Beside others.
-
-
-async def test_it_counts_beside_redis_cli_and_the_guides_own_app(
-    valkey: Valkey, folder: Path
-) -> None:
-    async with counting(valkey.url) as visits:
-        numbers: list[int | None] = []
-        for _ in range(50):
-            numbers += await asyncio.gather(*(visits.count() for _ in range(3)))
-            numbers.append(valkey.client.incr("counter"))
-    assert sorted(number or 0 for number in numbers) == list(range(1, 201))
 
 
 # What a user of Redis must be allowed, as the documentation says.
@@ -280,31 +312,21 @@ async def test_without_a_permission_visits_count_at_most_once(valkey: Valkey, wo
         assert valkey.client.zrange(SPARES, 0, -1, withscores=True) == before
 
 
-class Transport(asyncio.Transport):
-    """Keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-
 @pytest.mark.parametrize("forgotten", [False, True])
 async def test_what_goes_to_a_node_that_a_slot_moves_to_asks_for_it_and_waits(
     monkeypatch: Patch, forgotten: bool
 ) -> None:
-    writer = SimpleNamespace(transport=Transport())
-    monkeypatch.setattr(counter.connection, "take_over", lambda redis, protocol: writer)
+    written: list[bytes] = []
+    writer = SimpleNamespace(transport=SimpleNamespace(write=written.append))
+    monkeypatch.setattr("counter.connection.take_over", lambda redis, protocol: writer)
     connection = RedisConnection(Redis(), asking=True)
     request = Request(b"SCRIPT", in_full=b"FULL", beside=[b"BESIDE"], wait=b"WAIT")
     answer = asyncio.create_task(connection.ask(request))
     await asyncio.sleep(0)
     if forgotten:
         connection.data_received(b"+OK\r\n-NOSCRIPT\r\n:0\r\n")
-    sent = [ASKING + b"SCRIPTWAIT"] + ([ASKING + b"FULLWAIT"] if forgotten else [])
-    assert writer.transport.written == b"".join(sent)
+    sent = ASKING + b"SCRIPTWAIT" + (ASKING + b"FULLWAIT" if forgotten else b"")
+    assert b"".join(written) == sent
     connection.data_received(b"+OK\r\n:7\r\n:1")
     connection.data_received(b"\r\n")
     assert await answer == [b":7", b":1"]
