@@ -1,14 +1,21 @@
-"""A store that does not run the script, in whatever words it says so: visits count at most once."""
+"""What Redis refuses, evicts or keeps otherwise than it was left costs no visit its number."""
+
+import asyncio
+from collections.abc import Callable
 
 import pytest
+import redis
 
+from counter import delivery
 from counter.probing import TRIES
-from tests.support import Caplog
-from tests.support.counting import counting, permit
+from tests.support import Caplog, Patch
+from tests.support.counting import assert_said, counting, permit, sent_by_clients
 from tests.support.fake_redis import Connection, FakeRedis
 from tests.support.page import counters_lines
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
+
+AT_MOST_ONCE = "counting at most once, as Redis refuses the script: "
 
 #: What stores and proxies have been seen to say.
 WORDS = [
@@ -46,19 +53,25 @@ STATES = [
 
 
 @pytest.mark.parametrize("words", WORDS)
-async def test_where_scripts_are_refused_visits_count_at_most_once(
-    fake: FakeRedis, caplog: Caplog, words: str
+async def test_where_scripts_are_refused_visits_count_at_most_once_until_they_run_again(
+    fake: FakeRedis, caplog: Caplog, monkeypatch: Patch, words: str
 ) -> None:
     caplog.set_level("INFO", logger="friendlyhello.visits")
+    monkeypatch.setattr(delivery, "REFUSED_FOR", PATIENCE)
     fake.scripts_refused = f"-{words}\r\n".encode()
     async with counting(fake.url) as visits:
         await visits.start(PATIENCE)
         assert [await visits.count() for _ in range(3)] == [1, 2, 3]
         assert not visits.exactly_once
-        text = words.removeprefix("ERR ")
-        assert visits.refusal == text
-    said = [text for level, text in counters_lines(caplog) if level == "WARNING"]
-    assert said == [f"counting at most once, as Redis refuses the script: {text}"]
+        assert visits.refusal == words.removeprefix("ERR ")
+        lines = [AT_MOST_ONCE + visits.refusal, "counter on", "counting exactly once"]
+        fake.scripts_refused = b""
+        assert await visits.count() == 4
+        assert not visits.exactly_once, "it is asked again after a while"
+        monkeypatch.setattr(delivery, "REFUSED_FOR", 0)
+        assert [await visits.count() for _ in range(2)] == [5, 6]
+        assert visits.exactly_once
+    assert [text for _, text in counters_lines(caplog)] == lines
 
 
 @pytest.mark.usefixtures("often_probed")
@@ -104,6 +117,69 @@ async def test_a_proxy_that_hangs_up_on_scripts_alone_counts_at_most_once(
         await eventually(lambda: visits.up)
         assert await visits.count() == fake.counter
         assert visits.exactly_once
+
+
+# Keys beside the counter.
+
+
+async def test_a_group_is_one_command_and_wait_comes_after_it(valkey: Valkey) -> None:
+    async with counting(valkey.url, wait=1, timeout=0.5) as visits:
+        with valkey.client.monitor() as monitor:
+            assert await visits.count() is None  # no replica acknowledges it
+            seen = sent_by_clients(valkey, monitor)
+    assert [one[0] for one in seen[:4]] == ["EVALSHA", "WAIT", "EVAL", "WAIT"]
+
+
+#: What goes wrong once a visit has counted, and how the log says so; None: it mends itself.
+FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
+    "what the process keeps is of another type": (
+        lambda client: client.set(client.keys("{counter}:process:*")[0], "x"),
+        AT_MOST_ONCE + "WRONGTYPE",
+    ),
+    "what the process keeps is no token": (
+        lambda client: client.hset(client.keys("{counter}:process:*")[0], "token", "x"),
+        None,
+    ),
+    "spare numbers of another type": (
+        lambda client: client.rpush("{counter}:spares", "x"),
+        AT_MOST_ONCE + "WRONGTYPE",
+    ),
+    "spare numbers that are none": (
+        lambda client: client.zadd("{counter}:spares", {"x y": 1}),
+        "spare numbers that cannot be read were dropped",
+    ),
+    "all of it gone": (lambda client: client.delete(*client.keys("{counter}*")), None),
+    "no permission for the keys": (
+        lambda client: permit(client, reset_keys=True, keys=["counter"]),
+        AT_MOST_ONCE + "NOPERM",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_beside_the_counter_costs_no_visit_its_number(
+    valkey: Valkey, caplog: Caplog, fault: str
+) -> None:
+    caplog.set_level("WARNING", logger="friendlyhello.visits")
+    async with counting(valkey.url) as visits:
+        await visits.start(PATIENCE)
+        assert await visits.count() == 1
+        await eventually(lambda: visits._lookout._asking is None or visits._lookout._asking.done())
+        inject, said = FAULTS[fault]
+        inject(valkey.client)
+        connections = valkey.client.info("stats")["total_connections_received"]
+        numbers = [await visits.count() for _ in range(3)]
+        if said and said.startswith("spare numbers"):
+            inject(valkey.client)  # again, and it is not said again
+        waves = [asyncio.create_task(visits.count()) for _ in range(50)]
+        numbers += await asyncio.gather(*waves)
+        first = numbers[0]
+        assert first is not None
+        assert numbers == list(range(first, first + 53))
+        assert visits.up
+        assert valkey.client.info("stats")["total_connections_received"] == connections
+        assert visits.exactly_once == (said is None or not said.startswith(AT_MOST_ONCE))
+    assert_said(caplog, said)
 
 
 # Eviction.

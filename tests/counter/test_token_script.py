@@ -113,11 +113,13 @@ def test_a_token_whose_reply_was_lost_leaves_its_numbers(
 
 
 def test_a_visit_costs_four_commands_where_nothing_is_spare(it: Redis, tokens: Tokens) -> None:
-    for begins_anew in (True, False, True, False):
+    for number, begins_anew in enumerate((True, False, True, False), 1):
         if begins_anew and it.keys:
             it.forget(tokens)
         it.ran.clear()
-        count(it, tokens, 1)
+        request = tokens.request(1)
+        assert it.ask(request) == b":%d" % number
+        tokens.numbers(b":%d" % number, request)
         begun = [b"INCRBY", b"HSET", b"EXPIRE"] if begins_anew else []
         assert it.ran == [b"HGET", b"ZRANGE", *begun, b"INCRBY", b"HSET"]
         assert it.record(tokens).keys() == {b"token", b"visits"}

@@ -124,11 +124,12 @@ def test_replies_of_probes_may_come_in_any_order_and_again(tokens: Tokens) -> No
     assert numbers(tokens, b":2", first) == []
     assert tokens.settled
     assert words(tokens.request(0)) == b"4 0 1 3"
-    numbers(tokens, b":2", tokens.request(0))
+    third = tokens.request(0)
+    numbers(tokens, b":2", third)
     tokens.give_back(range(2, 3))
     assert words(tokens.request(0)) == b"6 0 0 5 2 1"
-    numbers(tokens, b":2", second)
-    assert words(tokens.request(0)) == b"7 0 0 5 2 1", "it is not forgotten by an older reply"
+    numbers(tokens, b":2", third)
+    assert words(tokens.request(0)) == b"7 0 0 5 2 1", "what was given back since is not forgotten"
 
 
 # Giving back.
