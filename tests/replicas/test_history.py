@@ -13,18 +13,12 @@ from counter import Visits, process_key
 from replicas import HISTORIES, Figures, Snapshot, figures
 from replicas.reading import Moment
 from tests.support import Patch
-from tests.support.counting import ALWAYS, counting, permit, reading, replica
+from tests.support.counting import counting, permit, reading, replica
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually
 
 #: A script takes this from a step's time, where a test counts in the past.
 AGO = 60
-
-
-@pytest.fixture
-def always_signed(monkeypatch: Patch) -> None:
-    """Let each group be a sign."""
-    monkeypatch.setattr(figures, "SIGN_EVERY", ALWAYS)
 
 
 async def snapshot_of(visits: Visits) -> Snapshot:

@@ -1,17 +1,17 @@
 """What all have written is read: what can be, what has changed, and in pieces."""
 
 import asyncio
+import contextlib
 import gc
-import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import redis
 
-from replicas import Reader, known, link
+from replicas import Reader, Record, Snapshot, known, link
 from replicas.keys import DAY
 from replicas.reading import MAX_PROCESSES
 from replicas.records import MAX_TEXT, MAX_WORDS
@@ -37,10 +37,16 @@ def write(valkey: Valkey, id: str, ago: float = 0.0, **fields: Any) -> None:
         client.execute()
 
 
+@contextlib.asynccontextmanager
+async def reader_of(valkey: Valkey) -> AsyncIterator[Reader]:
+    async with counting(valkey.url) as visits:
+        with reading(visits) as reader:
+            yield reader
+
+
 # What cannot be read.
 
 
-@pytest.mark.gen_test
 async def test_what_is_no_record_leaves_the_others_and_the_total(valkey: Valkey) -> None:
     async with replica(valkey.url) as visits:
         with reading(visits) as reader:
@@ -56,45 +62,56 @@ async def test_what_is_no_record_leaves_the_others_and_the_total(valkey: Valkey)
             assert (shown.total, list(shown.replicas)) == (1, [])
 
 
-UNREADABLE: dict[str, Any] = {
-    "no visits": {"visits": "abc"},
-    "visits below none": {"visits": -1},
-    "more visits than 64 bits": {"visits": "9" * 20},
-    "more visits than fit": {"visits": "9" * 100_000},
-}
-
-
-@pytest.mark.gen_test
-@pytest.mark.parametrize("what", [*UNREADABLE, "another type"])
+@pytest.mark.parametrize(
+    "visits", ["abc", "-1", "9" * 20, "9" * 100_000, None], ids=lambda one: one and one[:20]
+)
 async def test_a_record_that_cannot_be_read_is_left_out_alone_and_named_once(
-    valkey: Valkey, caplog: pytest.LogCaptureFixture, what: str
+    valkey: Valkey, caplog: pytest.LogCaptureFixture, visits: str | None
 ) -> None:
-    caplog.set_level(logging.INFO)
+    bad = "bad\r\nid"
     write(valkey, "good")
-    write(valkey, "bad\r\nid", **UNREADABLE.get(what, {}))
-    if what == "another type":
-        valkey.client.delete(key_of("bad\r\nid"))
-        valkey.client.rpush(key_of("bad\r\nid"), "x")
-    async with counting(valkey.url) as visits:
+    write(valkey, bad, visits=visits or 1)
+    if visits is None:
+        valkey.client.delete(key_of(bad))
+        valkey.client.rpush(key_of(bad), "x")
+    async with counting(valkey.url) as counter:
         for _ in range(2):  # whoever watches, and again later
-            with reading(visits) as reader:
+            with reading(counter) as reader:
                 for _ in range(3):
                     shown = await reader.read()
                     assert [one.hostname for one in shown.replicas] == ["web-good"]
                     assert not shown.refused
-                if what == "no visits":
-                    valkey.client.hset(key_of("bad\r\nid"), "visits", 5)
-                    valkey.client.zadd(NAMES, {"bad\r\nid": time.time()})
+                if visits:
+                    write(valkey, bad, visits=5)
                     assert len((await reader.read()).replicas) == 2, "it can be read now"
-                    valkey.client.hset(key_of("bad\r\nid"), "visits", "abc")
-            lines = [one.getMessage() for one in caplog.records if "left out" in one.getMessage()]
+                    valkey.client.hset(key_of(bad), "visits", visits)
+            lines = [one for one in caplog.messages if "left out" in one]
             assert len(lines) == 1
-            assert lines[0].startswith(f"{key_of('bad')}\r\nid is left out of the live page: ")
+            assert lines[0].startswith(f"{key_of(bad)} is left out of the live page: ")
             assert len(lines[0]) < 2 * MAX_TEXT
             caplog.clear()
 
 
-@pytest.mark.gen_test
+async def test_what_others_write_is_read_as_far_as_it_goes(valkey: Valkey) -> None:
+    write(valkey, "old", labels="", visits=7)  # an older version's, which had none
+    write(valkey, "labels", labels="a=1,b=,c")
+    write(valkey, "bytes", labels=b"\xff=\xff")
+    for id, score in (("first", -math.inf), ("last", math.inf), ("zero", 0)):
+        write(valkey, id, marked="9 x", started="-5")
+        valkey.client.zadd(NAMES, {id: score})
+    async with reader_of(valkey) as reader:
+        shown = await reader.read()
+        told = await events.figures(shown, {}, ())
+    assert b"Infinity" not in told
+    found = {one.id: one for one in shown.records}
+    labels = [found[id].labels for id in ("old", "labels", "bytes")]
+    assert labels == [{}, {"a": "1", "b": ""}, {"\ufffd": "\ufffd"}]
+    assert found["old"].visits == 7
+    odd = [one for one in shown.replicas if one.hostname in ("web-first", "web-last", "web-zero")]
+    assert [one.seen for one in odd] == pytest.approx([DAY, 0, DAY], abs=PATIENCE)
+    assert [found[id].started for id in ("first", "last", "zero")] == [0] * 3
+
+
 async def test_texts_are_cut_however_long_they_are_in_redis(valkey: Valkey) -> None:
     long = "x" * 5_000_000
     spell = f"{time.time() - 9:.3f} {time.time() - 8:.3f} {'y' * 1000}"
@@ -104,13 +121,12 @@ async def test_texts_are_cut_however_long_they_are_in_redis(valkey: Valkey) -> N
         valkey, "b", faults=f"sick,{long}", away=spell, labels=",".join(f"{i}=" for i in range(99))
     )
     write(valkey, "c", hostname="h" * MAX_TEXT, faults="," * 9999)
-    async with counting(valkey.url) as visits:
-        with reading(visits) as reader:
-            step = f"{int(time.time()) // 2 * 2} " + " ".join(f"{i}=1" for i in range(1500))
-            valkey.client.hset("{counter}:last:5m", "0", step)
-            shown = await reader.read(["5m"])
-            told = await events.figures(shown, {}, ())
-            assert len(shown.moments["5m"][0][1]) <= MAX_WORDS
+    async with reader_of(valkey) as reader:
+        step = f"{int(time.time()) // 2 * 2} " + " ".join(f"{i}=1" for i in range(1500))
+        valkey.client.hset("{counter}:last:5m", "0", step)
+        shown = await reader.read(["5m"])
+        told = await events.figures(shown, {}, ())
+        assert len(shown.moments["5m"][0][1]) <= MAX_WORDS
     a, b, c = sorted(shown.records, key=lambda one: one.id)
     cut = "x" * (MAX_TEXT - 1) + "…"
     assert (a.hostname, a.version, a.labels["zone"], a.state) == (cut, cut, "eu", "")
@@ -120,79 +136,40 @@ async def test_texts_are_cut_however_long_they_are_in_redis(valkey: Valkey) -> N
     assert len(told) < 5000
 
 
-@pytest.mark.gen_test
-async def test_a_time_that_is_none_is_told_as_one_of_the_last_day(valkey: Valkey) -> None:
-    for id, score in (("first", -math.inf), ("last", math.inf), ("zero", 0)):
-        write(valkey, id, marked="9 x", started="-5")
-        valkey.client.zadd(NAMES, {id: score})
-    async with counting(valkey.url) as visits:
-        with reading(visits) as reader:
-            shown = await reader.read()
-            told = (await events.figures(shown, {}, ())).decode()
-    assert "Infinity" not in told
-    seen = [one.seen for one in shown.replicas]
-    assert seen == pytest.approx([DAY, 0, DAY], abs=PATIENCE)
-    assert [one.started for one in shown.records] == [0] * 3
-
-
-@pytest.mark.gen_test
-@pytest.mark.parametrize(
-    ("text", "labels"),
-    [
-        ("", {}),  # an older version's, which had none
-        ("a=1,b=,c", {"a": "1", "b": ""}),
-        (b"\xff=\xff", {"\ufffd": "\ufffd"}),
-    ],
-)
-async def test_labels_of_another_version_are_read_as_far_as_they_go(
-    text: str | bytes, labels: dict[str, str], valkey: Valkey
-) -> None:
-    write(valkey, "a", labels=text, visits=7)
-    async with counting(valkey.url) as visits:
-        with reading(visits) as reader:
-            (found,) = (await reader.read()).replicas
-    assert (found.visits, found.labels) == (7, labels)
-
-
-@pytest.mark.gen_test
 async def test_a_counter_that_is_no_number_cannot_be_read(valkey: Valkey) -> None:
-    async with counting(valkey.url) as visits:
-        with reading(visits) as reader:
-            valkey.client.set("counter", "x")
-            with pytest.raises(ValueError, match="x"):
-                await reader.read()
-            valkey.client.delete("counter")
-            valkey.client.rpush("counter", "x")
-            with pytest.raises(redis.ResponseError):
-                await reader.read()
-            valkey.client.delete("counter")
-            assert (await reader.read()).total == 0
+    async with reader_of(valkey) as reader:
+        valkey.client.set("counter", "x")
+        with pytest.raises(ValueError, match="x"):
+            await reader.read()
+        valkey.client.delete("counter")
+        valkey.client.rpush("counter", "x")
+        with pytest.raises(redis.ResponseError):
+            await reader.read()
+        valkey.client.delete("counter")
+        assert (await reader.read()).total == 0
 
 
-@pytest.mark.gen_test
 async def test_a_look_that_takes_too_long_is_given_up_and_the_next_one_succeeds(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link, "TIMEOUT", PATIENCE)
-    async with counting(valkey.url) as visits:
-        with reading(visits) as reader:
-            await reader.read()
-            kept = reader._link._replies
-            await reader.read()
-            assert reader._link._replies is kept
-            valkey.hang()
-            monkeypatch.setattr(link, "TIMEOUT", 0.2)
-            for _ in range(2):
-                with pytest.raises(TimeoutError):
-                    await within(0.2, reader.read())
-                assert reader._link._replies is None, "the way to Redis is asked anew"
-            valkey.go_on()
-            monkeypatch.setattr(link, "TIMEOUT", PATIENCE)
-            assert (await reader.read()).total == 0
-            await eventually(lambda: len(valkey.client.client_list()) == 2)
+    async with reader_of(valkey) as reader:
+        await reader.read()
+        kept = reader._link._replies
+        await reader.read()
+        assert reader._link._replies is kept
+        valkey.hang()
+        monkeypatch.setattr(link, "TIMEOUT", 0.2)
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                await within(0.2, reader.read())
+            assert reader._link._replies is None, "the way to Redis is asked anew"
+        valkey.go_on()
+        monkeypatch.setattr(link, "TIMEOUT", PATIENCE)
+        assert (await reader.read()).total == 0
+        await eventually(lambda: len(valkey.client.client_list()) == 2)
 
 
-@pytest.mark.gen_test
 async def test_of_a_text_that_fills_the_memory_the_beginning_is_kept() -> None:
     replies, most, size = link._Replies(), 0, 10_000_000
     reading = asyncio.create_task(replies.read())
@@ -208,12 +185,15 @@ async def test_of_a_text_that_fills_the_memory_the_beginning_is_kept() -> None:
     assert await replies.read() == 7, "what follows is read as well"
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 1000])
 async def test_replies_are_read_however_they_are_cut(cut: int) -> None:
     data = b"*4\r\n$3\r\na\r\n\r\n$-1\r\n:-5\r\n*1\r\n-ERR no\r\n+OK\r\n*-1\r\n$0\r\n\r\n"
     replies = link._Replies()
-    found = asyncio.create_task(all_of(replies, 4))
+
+    async def read_all() -> list[Any]:
+        return [await replies.read() for _ in range(4)]
+
+    found = asyncio.create_task(read_all())
     for at in range(0, len(data), cut):
         replies.data_received(data[at : at + cut])
         await asyncio.sleep(0)
@@ -226,7 +206,6 @@ async def test_replies_are_read_however_they_are_cut(cut: int) -> None:
         await replies.read()
 
 
-@pytest.mark.gen_test
 async def test_a_large_reply_is_read_in_many_turns() -> None:
     replies = link._Replies()
     replies.data_received(b"*10000\r\n" + b":1\r\n" * 10_000)
@@ -239,11 +218,6 @@ async def test_a_large_reply_is_read_in_many_turns() -> None:
     assert turns >= 10_000 / link.VALUES_PER_TURN == 50
 
 
-async def all_of(replies: Any, number: int) -> list[Any]:
-    return [await replies.read() for _ in range(number)]
-
-
-@pytest.mark.gen_test
 @pytest.mark.parametrize("junk", [b"HTTP/1.1 400\r\n", b"$x\r\n", b"y" * 100_000])
 async def test_what_is_no_reply_is_an_error(junk: bytes) -> None:
     replies = link._Replies()
@@ -255,79 +229,70 @@ async def test_what_is_no_reply_is_an_error(junk: bytes) -> None:
 # How much is read.
 
 
-@pytest.mark.gen_test
 async def test_of_too_many_processes_those_seen_last_are_read(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("replicas.reading.MAX_PROCESSES", 2)
     for i in range(4):
         write(valkey, f"{i}", ago=i, visits=i)
-    async with counting(valkey.url) as visits:
-        with reading(visits) as reader:
-            found = (await reader.read()).replicas
+    async with reader_of(valkey) as reader:
+        found = (await reader.read()).replicas
     assert [(one.hostname, one.visits) for one in found] == [("web-0", 0), ("web-1", 1)]
 
 
-@pytest.mark.gen_test
 async def test_records_that_have_not_changed_are_not_read_again_but_in_turn(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(known, "AGAIN", 5)
     for i in range(50):
         write(valkey, f"{i}", ago=10 + i, state="gone" if i % 2 else "")
-    async with counting(valkey.url) as visits:
-        with reading(visits) as reader:
+    async with reader_of(valkey) as reader:
 
-            async def reads() -> int:
-                before = valkey.commands("hmget")
-                assert len((await reader.read()).records) == 50 - deleted
-                return valkey.commands("hmget") - before
+        async def reads() -> int:
+            before = valkey.commands("hmget")
+            assert len((await reader.read()).records) == 50 - deleted
+            return valkey.commands("hmget") - before
 
-            deleted = 0
-            assert await reads() == 50
-            assert await reads() == 5
-            write(valkey, "7", visits=99)  # one that has gone comes again
-            assert 5 < await reads() <= 12, "that one, and what was asked for in the same moment"
-            assert await reads() == 6, "it is fresh now"
-            assert next(one.visits for one in (await reader.read()).records if one.id == "7") == 99
-            valkey.client.delete(key_of("9"))  # by hand: its name is still there
-            deleted = 1
-            left = [len((await reader.read()).records) for _ in range(10)]
-            assert left[-1] == 49, "what somebody has deleted is noticed in turn"
+        deleted = 0
+        assert await reads() == 50
+        assert await reads() == 5
+        write(valkey, "7", visits=99)  # one that has gone comes again
+        assert 5 < await reads() <= 12, "that one, and what was asked for in the same moment"
+        assert await reads() == 6, "it is fresh now"
+        assert next(one.visits for one in (await reader.read()).records if one.id == "7") == 99
+        valkey.client.delete(key_of("9"))  # by hand: its name is still there
+        deleted = 1
+        left = [len((await reader.read()).records) for _ in range(10)]
+        assert left[-1] == 49, "what somebody has deleted is noticed in turn"
 
 
-@pytest.mark.gen_test
 async def test_what_a_reader_keeps_is_what_is_there_now(valkey: Valkey) -> None:
-    async with counting(valkey.url) as visits:
-        with reading(visits) as reader:
-            counted = events.Counted()
-            for day in range(30):
-                valkey.client.delete(NAMES)
-                for i in range(5):
-                    write(valkey, f"{day}-{i}")
-                counted.since_last(await reader.read())
-                assert len(reader._known._known) == 5
-        assert not reader._known._known, "nobody watches any more"
-    assert len(counted._visits) <= events.MAX_KNOWN == 2 * MAX_PROCESSES
+    async with reader_of(valkey) as reader:
+        for day in range(30):
+            valkey.client.delete(NAMES)
+            for i in range(5):
+                write(valkey, f"{day}-{i}")
+            await reader.read()
+            assert len(reader._known._known) == 5
+    assert not reader._known._known, "nobody watches any more"
 
 
 def test_what_was_shown_is_kept_of_no_more_processes_than_two_looks_have(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert events.MAX_KNOWN == 2 * MAX_PROCESSES
     monkeypatch.setattr(events, "MAX_KNOWN", 4)
     counted = events.Counted()
+
+    def since(now: float, **visits: int) -> Any:
+        records = [Record(id, "web", number, now) for id, number in visits.items()]
+        return counted.since_last(Snapshot(now, 0, records))
+
     one = dict.fromkeys("abcd", 5)
-    assert since(counted, 1, **one) is None
-    assert since(counted, 2, e=7) == {"": 7}
-    assert since(counted, 3, e=7, d=6) == {"": 1}, "it was not to be seen for a moment"
+    assert since(1, **one) is None
+    assert since(2, e=7) == {"": 7}
+    assert since(3, e=7, d=6) == {"": 1}, "it was not to be seen for a moment"
     assert sorted(counted._visits) == ["b", "c", "d", "e"]
-
-
-def since(counted: events.Counted, now: float, **visits: int) -> Any:
-    from replicas import Record, Snapshot
-
-    records = [Record(id, "web", number, now) for id, number in visits.items()]
-    return counted.since_last(Snapshot(now, 0, records))
 
 
 def write_a_thousand(valkey: Valkey, visits: int) -> None:
@@ -348,20 +313,14 @@ def write_a_thousand(valkey: Valkey, visits: int) -> None:
         client.execute()
 
 
-@pytest.mark.gen_test
-@pytest.mark.usefixtures("no_garbage")
-async def test_a_look_at_a_thousand_records_is_cut_in_pieces(valkey: Valkey) -> None:
+async def test_a_look_at_a_thousand_records_is_cut_in_pieces(
+    valkey: Valkey, request: pytest.FixtureRequest
+) -> None:
     """Each is a small part of it; by the CPU's time, so that busy neighbours do not matter."""
+    gc.disable()  # the server collects garbage less often than a test
+    request.addfinalizer(gc.enable)
     counted = events.Counted()
     turns: list[float] = []
-
-    async def look(reader: Reader) -> None:
-        shown = await reader.read(["5m"])
-        assert len(shown.records) == 1000
-        new = counted.since_last(shown)
-        await asyncio.sleep(0)
-        await events.figures(shown, new, ())
-        await events.marks(shown)
 
     async def look_on() -> None:
         last = time.thread_time()
@@ -370,26 +329,22 @@ async def test_a_look_at_a_thousand_records_is_cut_in_pieces(valkey: Valkey) -> 
             turns.append(time.thread_time() - last)
             last = time.thread_time()
 
-    async with counting(valkey.url) as visits:
-        works, longest = [], []
-        with reading(visits) as reader:
-            for second in range(4):  # all change from one look to the next
-                write_a_thousand(valkey, second)
-                begun = time.thread_time()
-                looking = asyncio.create_task(look_on())
-                await look(reader)
-                await asyncio.sleep(0)  # the last one ends
-                await asyncio.sleep(0)
-                looking.cancel()
-                works.append(time.thread_time() - begun)
-                longest.append(max(turns))
-                turns.clear()
+    works, longest = [], []
+    async with reader_of(valkey) as reader:
+        for second in range(4):  # all change from one look to the next
+            write_a_thousand(valkey, second)
+            begun = time.thread_time()
+            looking = asyncio.create_task(look_on())
+            shown = await reader.read(["5m"])
+            assert len(shown.records) == 1000
+            new = counted.since_last(shown)
+            await asyncio.sleep(0)
+            await events.figures(shown, new, ())
+            await events.marks(shown)
+            await asyncio.sleep(0)  # the last one ends
+            await asyncio.sleep(0)
+            looking.cancel()
+            works.append(time.thread_time() - begun)
+            longest.append(max(turns))
+            turns.clear()
     assert min(longest) < min(0.005, min(works) / 20), (longest, works)
-
-
-@pytest.fixture
-def no_garbage() -> Iterator[None]:
-    """Collect no garbage meanwhile; the server does so less often than a test."""
-    gc.disable()
-    yield
-    gc.enable()

@@ -1,0 +1,13 @@
+"""What the tests of the figures share."""
+
+import pytest
+
+from replicas import figures
+from tests.support import Patch
+from tests.support.counting import ALWAYS
+
+
+@pytest.fixture
+def always_signed(monkeypatch: Patch) -> None:
+    """Let each group be a sign."""
+    monkeypatch.setattr(figures, "SIGN_EVERY", ALWAYS)
