@@ -101,14 +101,6 @@ def test_signal_between_two_tries_ends_all_at_once(
     server.wait_gone()
 
 
-def test_signal_while_it_is_started_again_ends_all(keep: Keep, data: Path) -> None:
-    server = keep()
-    os.kill(valkey_of(data), signal.SIGKILL)
-    server.wait_for(AGAIN)
-    server.end()
-    server.wait_gone()
-
-
 def test_valkey_ends_with_the_server_when_the_keeper_was_killed(keep: Keep, data: Path) -> None:
     server = keep()
     assert server.visits() == 1
@@ -120,16 +112,22 @@ def test_valkey_ends_with_the_server_when_the_keeper_was_killed(keep: Keep, data
 
 
 @pytest.mark.usefixtures("hasty")
-@pytest.mark.parametrize("what", ["Valkey hangs", "its whole group is killed"])
-def test_kill_9_leaves_no_process(what: str, keep: Keep, data: Path) -> None:
+@pytest.mark.parametrize(
+    ("signum", "hangs"), [(signal.SIGTERM, True), (signal.SIGKILL, True), (signal.SIGKILL, False)]
+)
+def test_no_end_of_the_server_or_its_group_leaves_a_process_though_valkey_hangs(
+    signum: signal.Signals, hangs: bool, keep: Keep, data: Path
+) -> None:
     server = keep()
-    if what == "Valkey hangs":
+    if hangs:
         os.kill(valkey_of(data), signal.SIGSTOP)
-    server.end(signal.SIGKILL, group=what != "Valkey hangs")
+    server.end(signum, group=not hangs)
     server.wait_gone()
 
 
-def test_signals_to_a_whole_service_are_the_servers(keep: Keep, data: Path) -> None:
+def test_signals_to_a_whole_service_are_the_servers_and_end_it_while_valkey_is_started_again(
+    keep: Keep, data: Path
+) -> None:
     """A service manager sends SIGTERM to each process."""
     server = keep()
     assert server.visits() == 1
@@ -140,6 +138,10 @@ def test_signals_to_a_whole_service_are_the_servers(keep: Keep, data: Path) -> N
     server.wait_for(b"Valkey ended with status 0" + AGAIN)
     assert server.wait_visit() == 2
     assert keeper_of(data) == keeper
+    os.kill(valkey_of(data), signal.SIGKILL)
+    server.wait_for(b"Valkey ended by SIGKILL" + AGAIN)
+    server.end()
+    server.wait_gone()
 
 
 def test_valkey_whose_socket_was_deleted_is_started_again(keep: Keep, data: Path) -> None:
@@ -244,14 +246,19 @@ def test_valkey_that_ends_as_it_starts_is_one_line_that_says_how(
     assert not processes_in(data)
 
 
-def test_number_of_a_process_that_is_long_gone_harms_no_other(keep: Keep, data: Path) -> None:
+def test_number_of_a_process_that_is_long_gone_harms_no_other_and_a_long_log_is_put_aside(
+    keep: Keep, data: Path
+) -> None:
     with subprocess.Popen(["sleep", "3600"], start_new_session=True) as bystander:
-        (data / "run").mkdir(parents=True)
+        (data / "run").mkdir(parents=True, mode=0o755)
         for name in ("valkey.lock", "valkey.pid"):
             (data / "run" / name).write_text(str(bystander.pid))
+        (data / "valkey.log").write_bytes(b"old\n" * (embedded.keeper.LONG_LOG // 4 + 1))
         assert keep().visits() == 1
         assert is_running(bystander.pid)
         bystander.kill()
+    assert (data / "valkey.log.1").read_bytes().startswith(b"old\n")
+    assert b"old" not in (data / "valkey.log").read_bytes()
 
 
 @pytest.mark.usefixtures("hasty")
@@ -261,11 +268,3 @@ def test_lock_that_names_nobody_is_left_to_its_holder(data: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert refused(data).endswith("a Valkey that was left over does not end")
     assert not processes_in(data)
-
-
-def test_log_of_valkey_does_not_grow_without_end(keep: Keep, data: Path) -> None:
-    data.mkdir(mode=0o755)
-    (data / "valkey.log").write_bytes(b"old\n" * (embedded.keeper.LONG_LOG // 4 + 1))
-    keep()
-    assert (data / "valkey.log.1").read_bytes().startswith(b"old\n")
-    assert b"old" not in (data / "valkey.log").read_bytes()
