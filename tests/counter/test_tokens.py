@@ -1,4 +1,7 @@
-"""The tokens that a process makes, and what it reads in their replies."""
+"""The tokens that a process makes, and what it reads in their replies.
+
+What they do together, in every order of events, is what `test_orders.py` is for.
+"""
 
 import pytest
 
@@ -38,15 +41,6 @@ def test_a_request_names_the_script_and_its_keys(tokens: Tokens) -> None:
     assert tokens.key == f"{{counter}}:process:{tokens.process_id}"
     assert len(tokens.process_id) == 16
     assert tokens.process_id != Tokens("counter").process_id
-
-
-def test_a_token_says_what_was_shown_and_what_is_known(tokens: Tokens) -> None:
-    assert words(tokens.request(3)) == b"1 3 0 0"
-    second = tokens.request(2)
-    assert words(second) == b"2 2 0 0"
-    assert numbers(tokens, b":7", second) == [6, 7]
-    assert words(tokens.request(0)) == b"3 0 2 2"
-    assert tokens.shown == 2
 
 
 def test_the_record_is_renewed_until_a_reply_tells_that_it_was(tokens: Tokens) -> None:
@@ -114,27 +108,6 @@ def test_no_token_is_made_while_visits_wait_for_one() -> None:
     assert tokens.request(0).sequence == 3
 
 
-def test_replies_of_probes_may_come_in_any_order_and_again(tokens: Tokens) -> None:
-    numbers(tokens, b":2", tokens.request(2))
-    tokens.give_back(range(1, 2))
-    first, second = tokens.request(0), tokens.request(0)
-    assert words(first) == b"2 0 1 1 1 1"
-    assert words(second) == b"3 0 1 1 1 1"
-    assert numbers(tokens, b":2", second) == []
-    assert numbers(tokens, b":2", first) == []
-    assert tokens.settled
-    assert words(tokens.request(0)) == b"4 0 1 3"
-    third = tokens.request(0)
-    numbers(tokens, b":2", third)
-    tokens.give_back(range(2, 3))
-    assert words(tokens.request(0)) == b"6 0 0 5 2 1"
-    numbers(tokens, b":2", third)
-    assert words(tokens.request(0)) == b"7 0 0 5 2 1", "what was given back since is not forgotten"
-
-
-# Giving back.
-
-
 def test_numbers_are_given_back_in_ranges_until_redis_has_them(tokens: Tokens) -> None:
     numbers(tokens, b":9", tokens.request(9))
     for number in (5, 2, 4, 9):
@@ -147,22 +120,9 @@ def test_numbers_are_given_back_in_ranges_until_redis_has_them(tokens: Tokens) -
     assert words(again) == b"3 0 4 1 2 1 5 2 9 1"  # 7 waits until it is known what became of 2
     numbers(tokens, b"+3 9 0", again)
     assert not tokens.settled
-    assert words(tokens.request(0)) == b"4 0 4 3 7 1"
+    last = tokens.request(0)
+    assert words(last) == b"4 0 4 3 7 1"
+    numbers(tokens, b"+4 9 0", last)
+    assert tokens.settled
     with pytest.raises(AssertionError):
         tokens.give_back(range(1, 6))  # more than were shown
-
-
-def test_it_is_settled_when_redis_has_nothing_for_it(tokens: Tokens) -> None:
-    probe = tokens.request(0)
-    assert tokens.settled  # it asks for nothing
-    visit = tokens.request(1)
-    assert not tokens.settled
-    tokens.numbers(b"+2 1 1", visit)
-    assert tokens.settled
-    tokens.numbers(b":0", probe)
-    tokens.give_back(range(1, 2))
-    assert not tokens.settled
-    settling = tokens.request(0)
-    assert not tokens.settled
-    tokens.numbers(b":1", settling)
-    assert tokens.settled
