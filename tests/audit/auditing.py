@@ -22,6 +22,9 @@ CHECK = (sys.executable, str(ROOT / "check.py"))
 #: What the n-th request is answered with: bytes, or a status and a body.
 Answering = Callable[[int], bytes | tuple[int, str]]
 
+#: Starts a `SpeakingServer`.
+Speaking = Callable[..., "SpeakingServer"]
+
 
 def check(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the audit in this process, which saves a start."""

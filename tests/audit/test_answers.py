@@ -1,12 +1,8 @@
 """What the audit makes of answers: of friendlyhello's, through proxies, and of others'."""
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.audit.auditing import Answering, SpeakingServer, answer, check, failures, page, refused
-
-Speaking = Callable[..., SpeakingServer]
+from tests.audit.auditing import Answering, Speaking, answer, check, failures, page, refused
 
 
 def chunked(number: int) -> bytes:

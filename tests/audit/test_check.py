@@ -1,6 +1,5 @@
 """``check.py``: a deployment passes, a fault in it fails, and its report says where."""
 
-import asyncio
 import contextlib
 import json
 import os
@@ -14,13 +13,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from audit.load import Load, Visit
+from audit.load import Visit
 from audit.plot import draw
 from audit.report import Judgement, Most, Report
 from tests.audit.auditing import (
     CHECK,
     Answering,
-    SpeakingServer,
+    Speaking,
     check,
     failures,
     page,
@@ -29,11 +28,8 @@ from tests.audit.auditing import (
 )
 from tests.audit.conftest import Site
 from tests.support.ports import held_port
-from tests.support.program import Program
 from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE, wait_until
-
-Speaking = Callable[..., SpeakingServer]
 
 
 @pytest.mark.parametrize(("flags", "made"), [((), 300), (("--keep-alive",), 9)])
@@ -50,26 +46,6 @@ def test_a_sound_server_passes_every_number_is_seen_and_connections_are_kept_whe
     assert "300 visits in" in result.stdout
     assert "The audit holds." in result.stdout
     assert site.valkey.counter() == before + 300
-
-
-@pytest.mark.slow  # the servers' own tests have it, too
-def test_servers_sharing_a_valkey_lose_no_number_when_one_drains(
-    site: Site, counting: Callable[..., Program]
-) -> None:
-    draining = counting(f"--redis-url={site.valkey.url}", "--redis-timeout=60")
-    before = site.valkey.counter()
-    with Proxy([site.port, draining.port]) as balancer:
-        load = Load(f"http://127.0.0.1:{balancer.port}", requests=300, concurrency=8)
-        thread = threading.Thread(target=lambda: asyncio.run(load.run()))
-        thread.start()
-        try:
-            wait_until(lambda: len(load.visits) > 100)
-            draining.signal()
-        finally:
-            thread.join()
-    report = Report(load.visits, load.now, Judgement(exclusive=True))
-    assert report.problems == [], report.as_text()
-    assert report.counted == 300 == site.valkey.counter() - before
 
 
 @pytest.mark.parametrize(
@@ -167,51 +143,43 @@ def test_a_name_that_nobody_has_is_named_as_such() -> None:
     assert json.loads(result.stdout)["failures"] == {"name not resolved": 3}
 
 
-def test_ctrl_c_ends_early_and_still_reports(site: Site) -> None:
-    before = site.valkey.counter()
-    with started(site.url, "--duration=600", "--exclusive") as process:
-        wait_until(lambda: site.valkey.counter() > before + 50)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err) == (0, "")
-    assert f"lowest to highest    {before + 1:,} to {site.valkey.counter():,}" in out
-
-
-def test_sigterm_ends_soon_although_visits_hang_and_reports_the_others(speaking: Speaking) -> None:
-    asked, release = threading.Event(), threading.Event()
-    url = speaking(lambda n: page(n) if n == 1 else (asked.set(), release.wait(), page(n))[2]).url
-    try:
-        with started(url, "--timeout=600") as process:
-            assert asked.wait(PATIENCE)
-            process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=PATIENCE)
-    finally:
-        release.set()
-    assert (process.returncode, err) == (0, "")
-    assert out.startswith("1 visit in ")
-
-
 def waits_of(process: subprocess.Popen[str]) -> int:
     """How often a process has gone to sleep, by itself (proc_pid_status(5))."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
 
 
-def test_a_second_ctrl_c_ends_while_a_visit_hangs(speaking: Speaking) -> None:
+@pytest.mark.parametrize(
+    ("signals", "status", "said", "visits"),
+    [
+        ([signal.SIGINT], 0, "", 10),  # the visit under way is waited for
+        ([signal.SIGTERM], 0, "", 9),
+        ([signal.SIGINT, signal.SIGINT], 130, "check.py: interrupted, no report\n", 0),
+    ],
+)
+def test_a_signal_ends_an_audit_with_a_report_and_a_second_one_at_once(
+    signals: list[int], status: int, said: str, visits: int, speaking: Speaking
+) -> None:
     asked, release = threading.Event(), threading.Event()
-    url = speaking(lambda n: (asked.set(), release.wait(), page(n))[2]).url
+    url = speaking(lambda n: (n > 9 and (asked.set(), release.wait()), page(n))[1]).url
     try:
-        with started(url, "--timeout=600") as process:
+        with started(url, "--timeout=600", "--concurrency=1") as process:
             assert asked.wait(PATIENCE)
-            process.send_signal(signal.SIGINT)  # it waits for the visit
-            before = waits_of(process)  # and has seen the signal before it next sleeps
-            wait_until(lambda: waits_of(process) > before + 1)
-            process.send_signal(signal.SIGINT)
+            for signum in signals:
+                before = waits_of(process)  # it has seen a signal before it next sleeps
+                process.send_signal(signum)
+                wait_until(
+                    lambda before=before: (
+                        process.poll() is not None or waits_of(process) > before + 1
+                    )
+                )
+            if visits == 10:
+                release.set()
             out, err = process.communicate(timeout=PATIENCE)
     finally:
         release.set()
-    assert (process.returncode, out) == (130, "")
-    assert err == "check.py: interrupted, no report\n"
+    assert (process.returncode, err) == (status, said)
+    assert out.startswith(f"{visits} visits in ") if visits else not out
 
 
 def test_a_duration_ends_the_load_and_the_plot_is_written(folder: Path, speaking: Speaking) -> None:

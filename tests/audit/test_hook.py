@@ -6,9 +6,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 
-from tests.audit.auditing import SpeakingServer, page
+from tests.audit.auditing import Speaking, page
 from tests.support import ROOT
 from tests.support.waiting import PATIENCE
 
@@ -26,7 +25,7 @@ def post(url: str) -> tuple[int, str]:
 
 
 def test_an_audit_that_holds_is_200_and_one_that_fails_500(
-    speaking: Callable[..., SpeakingServer],
+    speaking: Speaking,
 ) -> None:
     # The sixth visit, of the second audit, gets no number.
     audited = speaking(lambda n: page(None if n == 6 else n)).url

@@ -8,16 +8,13 @@ import resource
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
 
 import pytest
 
 from audit.client import RanOut
 from audit.load import Load
-from tests.audit.auditing import CHECK, SpeakingServer, check, page, refused, run_check
+from tests.audit.auditing import CHECK, Speaking, check, page, refused, run_check
 from tests.support.waiting import PATIENCE
-
-Speaking = Callable[..., SpeakingServer]
 
 #: Descriptors of the process, for some thirty connections.
 FEW = 40

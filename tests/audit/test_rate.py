@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pytest
@@ -11,10 +10,8 @@ import pytest
 from audit.load import Load, Visit
 from audit.plot import draw
 from audit.report import Report
-from tests.audit.auditing import SpeakingServer, check, page
+from tests.audit.auditing import Speaking, check, page
 from tests.support.waiting import PATIENCE, eventually
-
-Speaking = Callable[..., SpeakingServer]
 
 #: Of the stall, in seconds.
 LONG = 0.6

@@ -13,11 +13,9 @@ import trustme
 
 from audit.client import Target, tls_context
 from audit.readiness import NotReady, Readiness
-from tests.audit.auditing import SpeakingServer, answer, check, page, started
+from tests.audit.auditing import Speaking, answer, check, page, started
 from tests.audit.conftest import Site
 from tests.support.waiting import PATIENCE
-
-Speaking = Callable[..., SpeakingServer]
 
 
 def ready(redis: str, **more: str) -> tuple[int, str]:

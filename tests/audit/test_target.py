@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from audit.client import Place, Target
-from tests.audit.auditing import SpeakingServer, failures, page, refused
+from tests.audit.auditing import Speaking, failures, page, refused
 from tests.support.names import Names
 from tests.support.ports import full_backlog
-
-Speaking = Callable[..., SpeakingServer]
 
 
 class Authority(trustme.CA):

@@ -25,9 +25,6 @@ from tests.support.waiting import PATIENCE, eventually, within
 SPARES = "{counter}:spares"
 
 
-# Sent again.
-
-
 async def test_a_visit_whose_reply_is_lost_gets_the_number_that_it_was_given(
     fake: FakeRedis,
 ) -> None:
@@ -59,9 +56,6 @@ async def test_a_redis_that_has_forgotten_the_script_costs_one_round_trip(valkey
             valkey.client.script_flush()
             assert await visits.count() == number
         assert valkey.commands("evalsha") == valkey.commands("eval") == 10
-
-
-# Numbers that nobody was shown.
 
 
 @pytest.mark.parametrize("resets", [True, False])
@@ -200,9 +194,6 @@ async def test_a_process_that_ends_while_redis_is_away_does_not_wait_and_says_wh
     assert said == ([] if away == "well" else [owes])
 
 
-# Late copies.
-
-
 async def test_a_copy_that_comes_late_or_of_a_settled_token_changes_nothing(
     valkey: Valkey, monkeypatch: Patch
 ) -> None:
@@ -237,9 +228,6 @@ async def test_a_copy_that_comes_late_or_of_a_settled_token_changes_nothing(
             assert [valkey.counter(), await visits.count()] == [4, 5]
 
 
-# Bounded.
-
-
 async def test_the_record_of_a_process_does_not_grow_with_visits_and_is_kept_while_it_counts(
     valkey: Valkey, monkeypatch: Patch
 ) -> None:
@@ -259,9 +247,6 @@ async def test_the_record_of_a_process_does_not_grow_with_visits_and_is_kept_whi
                     assert await visits.count() is not None
                     await asyncio.sleep(0.01)
         assert KEPT - PATIENCE < valkey.client.ttl(record) <= KEPT
-
-
-# What a user of Redis must be allowed, as the documentation says.
 
 
 def least(once: str) -> list[str]:
@@ -331,9 +316,6 @@ async def test_what_goes_to_a_node_that_a_slot_moves_to_asks_for_it_and_waits(
     connection.data_received(b"\r\n")
     assert await answer == [b":7", b":1"]
     assert connection.is_sound
-
-
-# What an older version has left.
 
 
 async def test_it_counts_on_from_what_an_older_version_has_left(

@@ -86,9 +86,6 @@ async def test_a_redis_that_repeats_the_password_does_not_bring_it_into_the_log(
     assert "hush" not in caplog.text
 
 
-# A password that changes.
-
-
 def password_in(file: Path) -> Callable[[], str]:
     found = password_file(Settings(redis_password_file=str(file)), "redis_password_file")
     assert found is not None
@@ -127,9 +124,6 @@ def test_a_password_file_that_is_away_or_being_written_leaves_the_last_password(
     with subprocess.Popen(["sh", "-c", f"echo piped >{file}"]):
         password = password_in(file)
     assert [password(), password()] == ["piped", "piped"]
-
-
-# What the system calls the machine.
 
 
 async def test_a_host_name_that_is_not_utf_8_is_shown_with_escapes_and_counts(

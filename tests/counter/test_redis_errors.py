@@ -143,9 +143,6 @@ async def test_visits_that_wait_together_and_for_the_next_command_fail_together(
         assert sum(command.visits for command in fake.visits()[1:]) == sent + 1
 
 
-# What was not asked for, and connections that were closed.
-
-
 @pytest.mark.parametrize("extra", [b":99\r\n", b"+OK\r\n", b"-ERR late\r\n", b":9"])
 async def test_a_second_reply_is_never_a_visits_number(fake: FakeRedis, extra: bytes) -> None:
     async def twice(connection: fake_redis.Connection, sound: bytes) -> None:
@@ -190,9 +187,6 @@ async def test_an_idle_connection_of_no_more_use_costs_no_visit_and_is_replaced_
         assert fake.visits()[-1].connection is fake.connections[2]
 
 
-# Names.
-
-
 @pytest.fixture
 def names() -> Iterator[Names]:
     # The fake listens on the second only.
@@ -222,9 +216,6 @@ async def test_a_resolver_that_fails_for_a_while_leaves_other_names_and_pages_al
         names.hanging.clear()
         names.addresses["redis.invalid"] = found
         assert await visitor.counted_again() == 1, "every address of the name is tried"
-
-
-# The real Valkey's own.
 
 
 #: Commands that bring a real Valkey into trouble, and those that bring it back.

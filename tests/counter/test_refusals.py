@@ -119,9 +119,6 @@ async def test_a_proxy_that_hangs_up_on_scripts_alone_counts_at_most_once(
         assert visits.exactly_once
 
 
-# Keys beside the counter.
-
-
 async def test_a_group_is_one_command_and_wait_comes_after_it(valkey: Valkey) -> None:
     async with counting(valkey.url, wait=1, timeout=0.5) as visits:
         with valkey.client.monitor() as monitor:
@@ -180,9 +177,6 @@ async def test_a_fault_beside_the_counter_costs_no_visit_its_number(
         assert valkey.client.info("stats")["total_connections_received"] == connections
         assert visits.exactly_once == (said is None or not said.startswith(AT_MOST_ONCE))
     assert_said(caplog, said)
-
-
-# Eviction.
 
 
 @pytest.mark.parametrize(

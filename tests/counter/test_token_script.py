@@ -81,9 +81,6 @@ def give_back(tokens: Tokens, *numbers: int) -> None:
         tokens.give_back(range(number, number + 1))
 
 
-# A token that comes again.
-
-
 def test_a_token_that_comes_again_or_after_a_newer_one_changes_nothing(
     it: Redis, tokens: Tokens
 ) -> None:
@@ -123,9 +120,6 @@ def test_a_visit_costs_four_commands_where_nothing_is_spare(it: Redis, tokens: T
         begun = [b"INCRBY", b"HSET", b"EXPIRE"] if begins_anew else []
         assert it.ran == [b"HGET", b"ZRANGE", *begun, b"INCRBY", b"HSET"]
         assert it.record(tokens).keys() == {b"token", b"visits"}
-
-
-# Numbers that nobody was shown.
 
 
 @pytest.mark.parametrize("start", [0, -6, 6])
@@ -190,9 +184,6 @@ def test_however_many_groups_there_are_a_request_takes_many_of_them_in_a_bounded
     it.ran.clear()
     assert count(it, tokens, 5000) == [*range(1, 259, 2), *new]
     assert len(it.ran) <= 150
-
-
-# Keys that are not as the script leaves them.
 
 
 @pytest.mark.parametrize("odd", [Hash({b"1": b"2"}), b"abc", b"1.5", b"%d" % (2**63 - 2)])
@@ -278,9 +269,6 @@ def test_a_command_that_is_forbidden_for_a_while_costs_nobody_a_number(
         shown += [n for one in tokens.numbers(reply, request) for n in one]
     shown += count(it, other, 2) + count(it, tokens, 2) + count(it, other, 5)
     assert sorted(shown) == [*range(1, it.counter + 1)]
-
-
-# Beyond what Lua can count.
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,6 @@ def test_thousands_of_visits_at_once_get_as_many_numbers_from_few_commands(
     assert valkey.commands("incr", "incrby") < 2000 / 5
 
 
-# What waits for the next command.
-
-
 @contextlib.asynccontextmanager
 async def under_way(
     fake: FakeRedis, visit: Callable[[Visits], Coroutine[Any, Any, Any]], **options: Any
@@ -214,9 +211,6 @@ async def test_a_visit_that_comes_during_the_start_waits_for_it_and_leaves_one_c
         await eventually(lambda: len(fake.open()) == 1)
 
 
-# What the URL says.
-
-
 SECRET = "p@ss/w:rd? #%"
 
 
@@ -236,9 +230,6 @@ async def test_database_and_password_of_the_url_are_used(credentials: str, optio
             assert await visits.count() == 1
     assert [command.words[0] for command in fake.commands] == ["AUTH", "SELECT", "EVALSHA"]
     assert fake.commands[1].words == ("SELECT", "3")
-
-
-# Redis over TLS: this Valkey has none, so that a proxy of the test's speaks it.
 
 
 @pytest.mark.parametrize("wrong", ["", "authority", "name", "no tls"])
@@ -267,9 +258,6 @@ async def test_redis_over_tls_counts_with_a_certificate_that_is_trusted_alone(
             async with visitor.losing_connection():
                 valkey.client.client_kill_filter(_type="normal", skipme=True)
             assert await visitor.visit() == 22
-
-
-# A lone visitor: the loop does not sleep for a moment.
 
 
 async def test_the_process_sleeps_while_a_lone_visit_waits_for_a_redis_that_hangs_or_is_far(

@@ -151,9 +151,6 @@ def test_path_of_the_socket_may_be_short_one_way_only(folder: Path, monkeypatch:
         assert elsewhere is None  # as the absolute one is short
 
 
-# One line.
-
-
 def refused(folder: Path | str) -> str:
     with pytest.raises(EmbeddedError) as caught, running(str(folder)):
         pass

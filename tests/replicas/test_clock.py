@@ -231,9 +231,6 @@ async def test_a_clock_that_goes_a_little_faster_is_none_that_was_set(simulated:
         assert await watched.marks() == before
 
 
-# What the script does, with a real one.
-
-
 async def test_signs_that_lie_ahead_are_taken_back_with_the_next_ones(
     valkey: Valkey, monkeypatch: Patch
 ) -> None:

@@ -39,9 +39,6 @@ async def figures_of(visits: Visits) -> list[tuple[str, int]]:
         return [(one.hostname, one.visits) for one in (await reader.read()).replicas]
 
 
-# What is written.
-
-
 REFUSAL = b"-ERR unknown command 'EVALSHA'\r\n"
 
 
@@ -155,9 +152,6 @@ async def test_names_and_labels_are_written_by_script_or_without_whatever_bytes_
     await visits.close()
 
 
-# Dropped after a day.
-
-
 async def test_what_a_process_has_written_is_dropped_a_day_after_it_was_seen(
     valkey: Valkey,
 ) -> None:
@@ -172,9 +166,6 @@ async def test_what_a_process_has_written_is_dropped_a_day_after_it_was_seen(
         kept = valkey.client.zrange(names, 0, -1)
         assert kept == [b"of-today", visits.process_id.encode()], "though nobody watches"
         assert valkey.client.ttl("counter") == -1, "the counter is never dropped"
-
-
-# Faults in these keys.
 
 
 NOT_KEPT = "Redis refuses some of the live page's figures: EVALSHA: "
@@ -258,9 +249,6 @@ async def test_figures_that_are_not_answered_end_with_the_deadline(fake: FakeRed
         fake.heal()
         await eventually(lambda: visits.up)
         assert await visits.count() == 2, "what was given is not given again"
-
-
-# In a rolling update.
 
 
 @pytest.mark.usefixtures("always_signed")

@@ -44,9 +44,6 @@ async def reader_of(valkey: Valkey) -> AsyncIterator[Reader]:
             yield reader
 
 
-# What cannot be read.
-
-
 async def test_what_is_no_record_leaves_the_others_and_the_total(valkey: Valkey) -> None:
     async with replica(valkey.url) as visits:
         with reading(visits) as reader:
@@ -224,9 +221,6 @@ async def test_what_is_no_reply_is_an_error(junk: bytes) -> None:
     replies.data_received(junk)
     with pytest.raises(ValueError, match="Redis "):
         await replies.read()
-
-
-# How much is read.
 
 
 async def test_of_too_many_processes_those_seen_last_are_read(

@@ -148,9 +148,6 @@ async def test_when_a_process_began_is_told_anew_where_the_clock_was_set(
             assert 3599 < first - again.started < 3601 + PATIENCE
 
 
-# Faults.
-
-
 @pytest.mark.usefixtures("often")
 async def test_faults_are_told_without_a_visit_and_taken_back_and_change_no_figure(
     valkey: Valkey,
