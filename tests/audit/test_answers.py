@@ -54,9 +54,7 @@ def redirect(target: str, status: int = 301) -> bytes:
         (301, "//[bad", "{location}"),
     ],
 )
-def test_a_redirect_is_told_with_its_target(
-    status: int, location: str, told: str, speaking: Speaking
-) -> None:
+def test_a_redirect_is_told(status: int, location: str, told: str, speaking: Speaking) -> None:
     url = speaking(lambda n: redirect(location, status)).url
     to = told.format(url=url, location=location)
     assert refused(url) == f"{url} answers with a redirect to {to}; audit that\n"
@@ -90,9 +88,7 @@ NO_JSON = "not friendlyhello's JSON"
         *("control characters", "surrogate", "boolean", "digits", "depth"),
     ],
 )
-def test_what_no_friendlyhello_says_is_said_in_one_line(
-    status: int, body: str, said: str, speaking: Speaking
-) -> None:
+def test_another_server_is_one_line(status: int, body: str, said: str, speaking: Speaking) -> None:
     url = speaking(lambda n: (status, body)).url
     assert refused(url) == f"{url} does not answer as friendlyhello does: {said}\n"
 

@@ -100,18 +100,14 @@ def test_the_report_in_json_has_the_same_and_tells_replicas_apart(speaking: Spea
         ("37.4%", "3 visits uncounted, allowed 37.4%"),
     ],
 )
-def test_uncounted_visits_are_no_failure_until_they_are_bounded(
-    allowed: str | None, problem: str | None
-) -> None:
+def test_uncounted_visits_fail_where_bounded(allowed: str | None, problem: str | None) -> None:
     visits = [Visit(n, 0.1, "a", None if n in (1, 4, 6) else n) for n in range(8)]
     judgement = Judgement(max_uncounted=Most.of(allowed) if allowed else None)
     assert Report(visits, 8.0, judgement).problems == ([problem] if problem else [])
 
 
 @pytest.mark.parametrize(("allowed", "status"), [("3", 0), ("2", 1)])
-def test_failures_beyond_those_allowed_fail_the_audit(
-    allowed: str, status: int, speaking: Speaking
-) -> None:
+def test_failures_beyond_those_allowed_fail(allowed: str, status: int, speaking: Speaking) -> None:
     url = speaking(lambda n: (503, "") if n in (1, 4, 6) else page(n)).url
     result = check(url, "--requests=8", "--json", f"--max-failures={allowed}")
     assert json.loads(result.stdout)["failures"] == {"status 503": 3}

@@ -24,9 +24,7 @@ def post(url: str) -> tuple[int, str]:
             return error.code, error.read().decode().splitlines()[-1]
 
 
-def test_an_audit_that_holds_is_200_and_one_that_fails_500(
-    speaking: Speaking,
-) -> None:
+def test_an_audit_that_holds_is_200_and_one_that_fails_500(speaking: Speaking) -> None:
     # The sixth visit, of the second audit, gets no number.
     audited = speaking(lambda n: page(None if n == 6 else n)).url
     with subprocess.Popen(

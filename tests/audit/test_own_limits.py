@@ -14,6 +14,7 @@ import pytest
 from audit.client import RanOut
 from audit.load import Load
 from tests.audit.auditing import CHECK, Speaking, check, page, refused, run_check
+from tests.support import Patch
 from tests.support.waiting import PATIENCE
 
 #: Descriptors of the process, for some thirty connections.
@@ -39,9 +40,7 @@ def test_descriptors_that_run_out_are_told_as_such(name: str, speaking: Speaking
     )
 
 
-def test_the_soft_limit_of_descriptors_is_raised_and_a_terminal_without_bars_gets_the_report(
-    speaking: Speaking,
-) -> None:
+def test_the_soft_limit_is_raised_and_ascii_gets_the_report(speaking: Speaking) -> None:
     at_once = threading.Barrier(100)  # so many are open at the same time
     url = speaking(lambda n: (n > 1 and at_once.wait(PATIENCE), page(n))[1]).url
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -71,27 +70,21 @@ def refusing(after: int) -> type[socket.socket]:
     return Socket
 
 
-def test_local_ports_that_run_out_are_told_as_such(
-    speaking: Speaking, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_ports_that_run_out_are_told_so(speaking: Speaking, monkeypatch: Patch) -> None:
     url = speaking(page).url
     monkeypatch.setattr(socket, "socket", refusing(after=20))
     said = "this machine has run out of local ports: --keep-alive or a lower --rate needs fewer\n"
     assert refused(url) == said
 
 
-def test_an_address_that_cannot_be_reached_from_here_is_no_lack_of_ports(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_address_out_of_reach_is_no_lack_of_ports(monkeypatch: Patch) -> None:
     monkeypatch.setattr(socket, "socket", refusing(after=0))
     load = Load("http://127.0.0.1:9", requests=3, concurrency=1)
     asyncio.run(load.run())
     assert {visit.failure for visit in load.visits} == {"cannot assign requested address"}
 
 
-def test_the_load_closes_its_connections_when_it_runs_out(
-    speaking: Speaking, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_closes_connections_when_it_runs_out(speaking: Speaking, monkeypatch: Patch) -> None:
     load = Load(speaking(page).url, requests=100, concurrency=8, keep_alive=True)
     real, made = load._target.connect, iter(range(1, 100))
     opened = []

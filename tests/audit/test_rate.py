@@ -58,9 +58,7 @@ def test_a_visit_has_waited_for_a_connection_but_not_for_a_late_timer() -> None:
     assert asyncio.run(waits()) == [0.0, 0.0, pytest.approx(4.8), None]
 
 
-def test_a_rate_is_not_exceeded_and_the_one_reached_is_told_beside_the_one_asked_for(
-    speaking: Speaking,
-) -> None:
+def test_a_rate_is_not_exceeded_and_the_one_reached_is_told(speaking: Speaking) -> None:
     hold = threading.Event()
     url = speaking(lambda n: (hold.wait(0.05), page(n))[1]).url
     arguments = (url, "--requests=20", "--concurrency=1", "--rate=1000")

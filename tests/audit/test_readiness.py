@@ -83,9 +83,7 @@ def test_when_the_time_is_over_the_line_says_what_is_missing(speaking: Speaking)
     )
 
 
-def test_a_certificate_that_is_refused_is_named_and_authorities_that_come_later_are_trusted_then(
-    speaking: Speaking, folder: Path
-) -> None:
+def test_an_authority_that_comes_later_is_trusted_then(speaking: Speaking, folder: Path) -> None:
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from audit.client import Place, Target
 from tests.audit.auditing import Speaking, failures, page, refused
+from tests.support import Patch
 from tests.support.names import Names
 from tests.support.ports import full_backlog
 
@@ -52,9 +53,7 @@ def authority(folder: Path) -> Authority:
         ("http://[fe80::1%eth0]:81", "[fe80::1]:81", Place("fe80::1%eth0", 81)),
     ],
 )
-def test_a_url_says_where_to_connect_and_which_host_is_named(
-    url: str, host: str, to: Place
-) -> None:
+def test_a_url_says_where_to_connect_and_the_host(url: str, host: str, to: Place) -> None:
     target = Target(url)
     assert (target.headers["Host"], target._place) == (host, to)
 
@@ -65,9 +64,7 @@ def test_ipv6_is_visited(speaking: Speaking) -> None:
     assert failures("http://nobody.invalid", f"--connect=[::1]:{server.port}") == {}
 
 
-def test_the_connection_goes_elsewhere_and_the_url_is_named(
-    speaking: Speaking, authority: Authority
-) -> None:
+def test_elsewhere_the_name_of_the_url_is_asked(speaking: Speaking, authority: Authority) -> None:
     server = speaking(page, tls=authority.tls("hello.invalid"))
     given = (f"--connect=127.0.0.1:{server.port}", f"--cacert={authority.file}")
     assert failures("https://hello.invalid/a", *given) == {}
@@ -79,7 +76,7 @@ def test_the_connection_goes_elsewhere_and_the_url_is_named(
 
 
 def test_the_dot_at_a_names_end_is_not_the_certificates(
-    speaking: Speaking, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    speaking: Speaking, authority: Authority, monkeypatch: Patch
 ) -> None:
     names = Names({name: ["127.0.0.1"] for name in ("audited.invalid.", "other.invalid.")})
     monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
@@ -91,9 +88,7 @@ def test_the_dot_at_a_names_end_is_not_the_certificates(
     assert other == {f"certificate not trusted: {reason}": 3}
 
 
-def test_other_authorities_than_those_trusted_are_not(
-    speaking: Speaking, authority: Authority, folder: Path
-) -> None:
+def test_no_other_authority_trusted(speaking: Speaking, authority: Authority, folder: Path) -> None:
     url = speaking(page, tls=authority.tls("localhost")).url
     assert failures(url, f"--cacert={authority.file}") == {}
     unknown = {"certificate not trusted: unable to get local issuer certificate": 3}
@@ -103,9 +98,7 @@ def test_other_authorities_than_those_trusted_are_not(
     assert failures(url.replace("localhost", "127.0.0.1"), "--insecure") == {}
 
 
-def test_a_certificate_is_shown_to_servers_that_want_one(
-    folder: Path, speaking: Speaking, authority: Authority
-) -> None:
+def test_a_certificate_can_be_shown(folder: Path, speaking: Speaking, authority: Authority) -> None:
     tls = authority.tls("localhost")
     authority.configure_trust(tls)
     tls.verify_mode = ssl.CERT_REQUIRED
@@ -139,7 +132,7 @@ def test_headers_replace_those_sent_by_default(speaking: Speaking) -> None:
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["refuses", "hangs"])
 def test_the_next_address_is_tried_when_the_first_does_not_answer(
-    hangs: bool, speaking: Speaking, monkeypatch: pytest.MonkeyPatch
+    hangs: bool, speaking: Speaking, monkeypatch: Patch
 ) -> None:
     server = speaking(page, host="::1")
     names = Names({"two.invalid": ["127.0.0.1", "::1"]})

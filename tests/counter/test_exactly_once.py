@@ -25,9 +25,7 @@ from tests.support.waiting import PATIENCE, eventually, within
 SPARES = "{counter}:spares"
 
 
-async def test_a_visit_whose_reply_is_lost_gets_the_number_that_it_was_given(
-    fake: FakeRedis,
-) -> None:
+async def test_a_visit_whose_reply_is_lost_gets_the_number_it_was_given(fake: FakeRedis) -> None:
     async with counting(fake.url) as visits:
         assert await visits.count() == 1
         fake.answer = hang_up
@@ -59,9 +57,7 @@ async def test_a_redis_that_has_forgotten_the_script_costs_one_round_trip(valkey
 
 
 @pytest.mark.parametrize("resets", [True, False])
-async def test_a_visitor_who_resets_the_connection_leaves_the_number_and_one_who_shuts_it_gets_it(
-    valkey: Valkey, resets: bool
-) -> None:
+async def test_a_visitor_who_resets_leaves_the_number(valkey: Valkey, resets: bool) -> None:
     async with serving(valkey.url) as visitor:
         assert await visitor.visit() == 1
         port = int(visitor.url.rpartition(":")[2].strip("/"))
@@ -79,9 +75,7 @@ async def test_a_visitor_who_resets_the_connection_leaves_the_number_and_one_who
         assert [await visitor.visit() for _ in range(2)] == ([2, 3] if resets else [3, 4])
 
 
-async def test_a_visitor_who_goes_before_the_number_comes_or_is_shown_leaves_it(
-    valkey: Valkey,
-) -> None:
+async def test_a_visitor_who_goes_before_the_number_is_shown_leaves_it(valkey: Valkey) -> None:
     async with counting(valkey.url) as visits:
         valkey.hang()
         batch = [asyncio.create_task(visits.count()) for _ in range(300)]
@@ -126,9 +120,7 @@ async def test_a_visitor_who_goes_as_the_number_comes_leaves_it(valkey: Valkey) 
         assert await visits.count() == 2
 
 
-async def test_numbers_that_come_back_while_nobody_visits_go_to_other_replicas(
-    valkey: Valkey,
-) -> None:
+async def test_numbers_that_come_back_while_nobody_visits_go_to_others(valkey: Valkey) -> None:
     async with counting(valkey.url) as visits, counting(valkey.url) as other:
         assert [await visits.count() for _ in range(4)] == [1, 2, 3, 4]
         for number in (2, 3):
@@ -174,9 +166,7 @@ async def test_a_process_that_ends_leaves_its_numbers_to_the_others(valkey: Valk
 
 @pytest.mark.usefixtures("often_probed")
 @pytest.mark.parametrize("away", ["hung", "gone", "well"])
-async def test_a_process_that_ends_while_redis_is_away_does_not_wait_and_says_what_it_owes(
-    valkey: Valkey, caplog: Caplog, away: str
-) -> None:
+async def test_an_end_without_redis_says_so_soon(valkey: Valkey, caplog: Caplog, away: str) -> None:
     visits = Visits(valkey.url, timeout=PATIENCE if away == "well" else 1)
     assert await visits.count() == 1
     if away == "well":  # it has been given all its numbers, and probes in vain
@@ -194,9 +184,7 @@ async def test_a_process_that_ends_while_redis_is_away_does_not_wait_and_says_wh
     assert said == ([] if away == "well" else [owes])
 
 
-async def test_a_copy_that_comes_late_or_of_a_settled_token_changes_nothing(
-    valkey: Valkey, monkeypatch: Patch
-) -> None:
+async def test_a_copy_that_comes_late_changes_nothing(valkey: Valkey, monkeypatch: Patch) -> None:
     requests: list[Request] = []
     send = RedisConnection.send
 
@@ -228,9 +216,7 @@ async def test_a_copy_that_comes_late_or_of_a_settled_token_changes_nothing(
             assert [valkey.counter(), await visits.count()] == [4, 5]
 
 
-async def test_the_record_of_a_process_does_not_grow_with_visits_and_is_kept_while_it_counts(
-    valkey: Valkey, monkeypatch: Patch
-) -> None:
+async def test_the_record_does_not_grow_and_is_kept(valkey: Valkey, monkeypatch: Patch) -> None:
     """Else Redis would forget the newest token of a process after a day, and count it again."""
     monkeypatch.setattr("counter.probing.PROBE_EVERY", 0.02)
     monkeypatch.setattr("counter.lookout.RENEW_EVERY", 0.05)
@@ -298,9 +284,7 @@ async def test_without_a_permission_visits_count_at_most_once(valkey: Valkey, wo
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-async def test_what_goes_to_a_node_that_a_slot_moves_to_asks_for_it_and_waits(
-    monkeypatch: Patch, forgotten: bool
-) -> None:
+async def test_asking_goes_before_each_command(monkeypatch: Patch, forgotten: bool) -> None:
     written: list[bytes] = []
     writer = SimpleNamespace(transport=SimpleNamespace(write=written.append))
     monkeypatch.setattr("counter.connection.take_over", lambda redis, protocol: writer)
@@ -318,9 +302,7 @@ async def test_what_goes_to_a_node_that_a_slot_moves_to_asks_for_it_and_waits(
     assert connection.is_sound
 
 
-async def test_it_counts_on_from_what_an_older_version_has_left(
-    valkey: Valkey, caplog: Caplog
-) -> None:
+async def test_it_counts_on_where_an_older_version_did(valkey: Valkey, caplog: Caplog) -> None:
     caplog.set_level("WARNING")
     valkey.client.set("counter", 41)
     valkey.client.set("{counter}:spare", "7 2 12 1 ", ex=86400)

@@ -22,9 +22,7 @@ from tests.support.waiting import eventually
 
 
 @pytest.mark.usefixtures("often_probed")
-async def test_going_off_coming_back_and_each_other_reason_are_one_line_however_often_they_come(
-    fake: FakeRedis, caplog: Caplog
-) -> None:
+async def test_off_on_and_each_other_reason_are_one_line(fake: FakeRedis, caplog: Caplog) -> None:
     caplog.set_level("INFO", logger="friendlyhello.visits")
     async with serving(fake.url) as visitor:
 
@@ -59,9 +57,7 @@ async def test_going_off_coming_back_and_each_other_reason_are_one_line_however_
 
 
 @pytest.mark.usefixtures("often_probed")
-async def test_reasons_that_are_never_the_same_do_not_flood_the_log(
-    fake: FakeRedis, caplog: Caplog
-) -> None:
+async def test_ever_new_reasons_do_not_flood_the_log(fake: FakeRedis, caplog: Caplog) -> None:
     async with counting(fake.url) as visits:
         for number in range(2 * counter.spell.MAX_REASONS):
             fake.answer = reply(b"-ERR reason %d\r\n" % number)
@@ -72,9 +68,7 @@ async def test_reasons_that_are_never_the_same_do_not_flood_the_log(
 
 
 @pytest.mark.parametrize("place", ["URL", "file"])
-async def test_a_redis_that_repeats_the_password_does_not_bring_it_into_the_log(
-    fake: FakeRedis, caplog: Caplog, place: str
-) -> None:
+async def test_no_password_gets_into_the_log(fake: FakeRedis, caplog: Caplog, place: str) -> None:
     fake.replies["AUTH"] = b"-ERR unknown command 'AUTH', with args beginning with: 'hush'\r\n"
     url, password = fake.url.replace("//", "//user:hush@"), None
     if place == "file":
@@ -105,9 +99,7 @@ async def test_a_password_that_changes_needs_no_restart(valkey: Valkey, tmp_path
             assert await visits.count() is not None
 
 
-def test_a_password_file_that_is_away_or_being_written_leaves_the_last_password(
-    tmp_path: Path, caplog: Caplog
-) -> None:
+def test_without_its_file_the_last_password_is_used(tmp_path: Path, caplog: Caplog) -> None:
     file = tmp_path / "password"
     file.write_text("hush")
     password = password_in(file)
@@ -126,9 +118,7 @@ def test_a_password_file_that_is_away_or_being_written_leaves_the_last_password(
     assert [password(), password()] == ["piped", "piped"]
 
 
-async def test_a_host_name_that_is_not_utf_8_is_shown_with_escapes_and_counts(
-    valkey: Valkey, monkeypatch: Patch
-) -> None:
+async def test_a_host_name_that_is_not_utf_8_is_escaped(valkey: Valkey, monkeypatch: Patch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "caf\udce9")
     async with serving(valkey.url) as visitor:
         page = (await visitor.fetch()).body

@@ -58,9 +58,7 @@ async def test_64_visits_wait_for_a_valkey_that_hangs(valkey: Valkey, caplog: Ca
     assert switches(caplog) == ["counter off", "counter on"]
 
 
-async def test_a_valkey_killed_under_load_comes_back_with_no_number_shown_twice(
-    valkey: Valkey, caplog: Caplog
-) -> None:
+async def test_after_kill_9_no_number_is_shown_twice(valkey: Valkey, caplog: Caplog) -> None:
     async with serving(valkey.url) as visitor:
         seen: list[int | None] = []
         done = False
@@ -87,9 +85,7 @@ async def test_a_valkey_killed_under_load_comes_back_with_no_number_shown_twice(
 
 
 @pytest.mark.usefixtures("often_probed")
-async def test_replies_slower_than_half_the_deadline_keep_the_counter_off(
-    fake: FakeRedis, caplog: Caplog
-) -> None:
+async def test_replies_that_are_too_slow_keep_it_off(fake: FakeRedis, caplog: Caplog) -> None:
     async with serving(fake.url, timeout=1) as visitor:
         assert await visitor.visit() == 1
         fake.answer = fake_redis.late(0.9)
@@ -112,9 +108,7 @@ async def test_replies_slower_than_half_the_deadline_keep_the_counter_off(
         await visitor.counted_again()
 
 
-def test_a_look_up_that_hangs_holds_up_no_page_and_no_end(
-    fake: FakeRedis, program: Start, tmp_path: Path
-) -> None:
+def test_a_hung_look_up_holds_up_nothing(fake: FakeRedis, program: Start, tmp_path: Path) -> None:
     hang = tmp_path / "hang"
     hang.touch()
     names = f"Names({{'redis.invalid': ['127.0.0.1']}}, Path({str(hang)!r})).install()"

@@ -127,9 +127,7 @@ async def test_a_failure_is_one_fallback_page_and_passes(
 
 @pytest.mark.usefixtures("often_probed")
 @pytest.mark.parametrize("failure", ["no reply", "error: oom", "closed half-way"])
-async def test_visits_that_wait_together_and_for_the_next_command_fail_together(
-    fake: FakeRedis, failure: str
-) -> None:
+async def test_visits_that_wait_together_fail_together(fake: FakeRedis, failure: str) -> None:
     timeout = TIMEOUT if failure in UNANSWERED else PATIENCE
     async with serving(fake.url, timeout=timeout) as visitor:
         assert await visitor.visit() == 1
@@ -195,7 +193,7 @@ def names() -> Iterator[Names]:
 
 @pytest.mark.usefixtures("often_probed")
 @pytest.mark.parametrize("hangs", [True, False], ids=["hangs", "does not know"])
-async def test_a_resolver_that_fails_for_a_while_leaves_other_names_and_pages_alone(
+async def test_a_resolver_that_fails_spares_pages(
     fake: FakeRedis, names: Names, hangs: bool
 ) -> None:
     found, timeout = names.addresses["redis.invalid"], TIMEOUT if hangs else PATIENCE
@@ -247,9 +245,7 @@ def run(valkey: Valkey, commands: list[str]) -> None:
 
 @pytest.mark.usefixtures("often_probed")
 @pytest.mark.parametrize("name", TROUBLES)
-async def test_trouble_of_a_real_valkey_passes_and_is_said_once(
-    valkey: Valkey, caplog: Caplog, name: str
-) -> None:
+async def test_trouble_of_a_real_valkey_passes(valkey: Valkey, caplog: Caplog, name: str) -> None:
     caplog.set_level("INFO", logger="friendlyhello.visits")
     is_paused = name == "paused"
     async with serving(valkey.url, timeout=TIMEOUT if is_paused else PATIENCE) as visitor:
@@ -275,9 +271,7 @@ async def test_trouble_of_a_real_valkey_passes_and_is_said_once(
         assert await visitor.visit() == number + 1 == valkey.counter()
 
 
-async def test_a_connection_that_valkey_kills_or_a_restart_that_nobody_sees_costs_no_visit(
-    valkey: Valkey, monkeypatch: Patch
-) -> None:
+async def test_a_cut_that_nobody_sees_costs_no_visit(valkey: Valkey, monkeypatch: Patch) -> None:
     # Looked for while it was away, the counter might be off for a moment.
     monkeypatch.setattr(counter.probing, "PROBE_EVERY", PATIENCE)
     async with serving(valkey.url) as visitor:

@@ -129,9 +129,7 @@ commands = st.one_of(
 
 
 @at_length
-def test_the_store_answers_each_command_as_valkey_does(
-    examples: int, shared_valkey: Valkey
-) -> None:
+def test_the_store_answers_commands_as_valkey_does(examples: int, shared_valkey: Valkey) -> None:
     @hypothesis.settings(SETTINGS, max_examples=examples)
     @given(st.lists(commands, max_size=30))
     def check(words: list[tuple[bytes, ...]]) -> None:
@@ -159,9 +157,7 @@ def tokens(draw: st.DrawFn) -> bytes:
 
 
 @at_length
-def test_the_script_does_in_the_store_what_it_does_in_valkey(
-    examples: int, shared_valkey: Valkey
-) -> None:
+def test_the_script_does_the_same_in_the_store(examples: int, shared_valkey: Valkey) -> None:
     @hypothesis.settings(SETTINGS, max_examples=examples)
     @given(counts, groups, st.lists(odd, max_size=1), st.lists(tokens(), max_size=8))
     def check(
@@ -185,7 +181,7 @@ def test_the_script_does_in_the_store_what_it_does_in_valkey(
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("wrong", [b"SET", b"HSET", b"ZADD"])
-def test_keys_of_a_wrong_type_fail_the_script_alike(
+def test_keys_of_a_wrong_type_fail_it_alike(
     shared_valkey: Valkey, key: bytes, wrong: bytes
 ) -> None:
     with closing(Both(shared_valkey)) as both:

@@ -15,9 +15,7 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
 
-async def test_a_trace_of_real_counters_whose_connections_are_cut_is_right(
-    valkey: Valkey, tmp_path: Path
-) -> None:
+async def test_a_trace_of_counters_that_are_cut_is_right(valkey: Valkey, tmp_path: Path) -> None:
     shown: list[int] = []
 
     async def come_back(visits: Visits) -> None:

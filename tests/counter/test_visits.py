@@ -38,9 +38,7 @@ def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEve
     return found
 
 
-async def test_visits_are_one_script_each_and_those_at_once_get_consecutive_numbers(
-    valkey: Valkey,
-) -> None:
+async def test_visits_are_one_script_each_and_numbers_consecutive(valkey: Valkey) -> None:
     async with serving(valkey.url) as visitor:
         for number in range(1, 11):
             assert await visitor.visit() == number
@@ -55,9 +53,7 @@ async def test_visits_are_one_script_each_and_those_at_once_get_consecutive_numb
             assert await visitor.visit() == number, "what others add is seen"
 
 
-def test_thousands_of_visits_at_once_get_as_many_numbers_from_few_commands(
-    valkey: Valkey, program: Start
-) -> None:
+def test_thousands_of_visits_at_once_take_few_commands(valkey: Valkey, program: Start) -> None:
     numbers: list[int | None] = []
     with many_descriptors() as most, closing([]) as clients:
         flags = ("--processes=2", f"--redis-timeout={PATIENCE}", "--access-log=false")
@@ -113,9 +109,7 @@ async def test_visits_that_wait_at_the_end_are_answered(fake: FakeRedis) -> None
     await eventually(lambda: not fake.open())
 
 
-async def test_past_the_limit_visits_get_the_fallback_at_once_and_the_others_their_numbers(
-    fake: FakeRedis,
-) -> None:
+async def test_past_the_limit_visits_get_the_fallback_at_once(fake: FakeRedis) -> None:
     async with under_way(fake, Visits.count, max_waiting=3) as (visits, first):
         waiting = [asyncio.create_task(visits.count()) for _ in range(3)]
         await asyncio.sleep(0)
@@ -126,9 +120,7 @@ async def test_past_the_limit_visits_get_the_fallback_at_once_and_the_others_the
         assert await asyncio.gather(*waiting) == [3, 4, 5]
 
 
-async def test_a_large_group_lets_others_have_their_turn_and_visits_are_answered_in_order(
-    fake: FakeRedis, monkeypatch: Patch
-) -> None:
+async def test_a_large_group_leaves_others_their_turn(fake: FakeRedis, monkeypatch: Patch) -> None:
     monkeypatch.setattr("counter.batches.ANSWERS_PER_TURN", 1)  # for Redis to reply meanwhile
     answered: list[int | None] = []
     begun = asyncio.Event()
@@ -152,9 +144,7 @@ async def test_a_large_group_lets_others_have_their_turn_and_visits_are_answered
 
 
 @pytest.mark.parametrize("number", [1, LARGE_BATCH])
-async def test_who_comes_back_at_once_is_counted_with_those_that_waited(
-    fake: FakeRedis, number: int
-) -> None:
+async def test_who_comes_back_is_counted_with_those_waiting(fake: FakeRedis, number: int) -> None:
     async def come_twice(visits: Visits) -> int | None:
         await visits.count()
         if number > 1:  # after a large batch, soon is early enough
@@ -195,9 +185,7 @@ async def test_a_redis_as_slow_as_a_third_of_the_deadline_counts_them_all(fake: 
         assert await asyncio.gather(*tasks) == list(range(1, 11))
 
 
-async def test_a_visit_that_comes_during_the_start_waits_for_it_and_leaves_one_connection(
-    fake: FakeRedis,
-) -> None:
+async def test_a_visit_during_the_start_waits_for_it(fake: FakeRedis) -> None:
     async with counting(fake.url) as visits:
         with fake.held():
             start = asyncio.create_task(visits.start(PATIENCE))
@@ -260,7 +248,7 @@ async def test_redis_over_tls_counts_with_a_certificate_that_is_trusted_alone(
             assert await visitor.visit() == 22
 
 
-async def test_the_process_sleeps_while_a_lone_visit_waits_for_a_redis_that_hangs_or_is_far(
+async def test_a_lone_visit_waits_asleep_for_a_slow_redis(
     valkey: Valkey, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("counter.link.BUSY_POLL", 0.02)

@@ -27,9 +27,7 @@ def mode_of(path: Path) -> int:
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775, 0o757, 0o720])
-def test_a_folder_that_others_may_write_to_is_refused_and_not_changed(
-    data: Path, mode: int
-) -> None:
+def test_a_folder_that_others_may_write_to_is_refused_unchanged(data: Path, mode: int) -> None:
     data.mkdir()
     data.chmod(mode)
     line = f"other users may write to it, as its mode is {mode:04o}; change the mode (chmod go-w)"
@@ -38,9 +36,7 @@ def test_a_folder_that_others_may_write_to_is_refused_and_not_changed(
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o755, 0o750, 0o2755])
-def test_a_folder_that_others_may_read_is_taken_as_it_is_and_what_is_in_it_is_its_users(
-    data: Path, mode: int
-) -> None:
+def test_a_folder_that_others_may_read_is_taken_as_it_is(data: Path, mode: int) -> None:
     for _ in range(2):
         data.mkdir(exist_ok=True)
         data.chmod(mode)
@@ -104,9 +100,7 @@ def test_in_a_folder_without_sockets_it_is_in_a_private_one_that_is_removed(
 
 
 @pytest.mark.usefixtures("without_sockets")
-def test_where_no_process_may_be_started_the_private_folder_is_removed(
-    data: Path, folder: Path, monkeypatch: Patch
-) -> None:
+def test_without_a_fork_no_folder_is_left(data: Path, folder: Path, monkeypatch: Patch) -> None:
     def fork() -> int:
         assert list(folder.glob("friendlyhello-*"))
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -135,9 +129,7 @@ async def test_without_a_runtime_folder_it_is_in_the_one_for_what_is_temporary(
     assert os.listdir(folder) == ["d" * 60]
 
 
-def test_where_a_socket_can_be_nowhere_it_says_why(
-    data: Path, folder: Path, monkeypatch: Patch
-) -> None:
+def test_where_no_socket_can_be_it_says_why(data: Path, folder: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(socket.socket, "bind", no_socket)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     monkeypatch.setattr("tempfile.tempdir", str(folder))

@@ -108,9 +108,7 @@ def test_what_counts_behind_the_damage_is_not_cut_off(parts: Path, end: bytes) -
 
 
 @pytest.mark.parametrize("names", [["a.1.incr.aof", "a.2.incr.aof"], ["a.1.incr.aof"]])
-def test_file_that_is_not_the_last_or_is_whole_is_not_touched(
-    names: list[str], parts: Path
-) -> None:
+def test_file_that_is_not_last_or_is_whole_is_left_alone(names: list[str], parts: Path) -> None:
     manifest(*names)
     (parts / "a.1.incr.aof").write_bytes(WHOLE + ZEROS * (len(names) - 1))
     before = files(parts)
@@ -152,7 +150,7 @@ def counted(keep: Keep, data: Path) -> Path:
 @pytest.mark.parametrize(
     ("end", "next_number"), [(ZEROS, 4), (INCR[:-3], 4), (b"", 3)], ids=["zeros", "cut", "shorter"]
 )
-def test_server_starts_after_a_power_cut_with_what_is_whole(
+def test_after_a_power_cut_it_starts(
     end: bytes, next_number: int, keep: Keep, counted: Path
 ) -> None:
     file = part_of(counted, ".incr.aof")

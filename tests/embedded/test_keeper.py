@@ -47,9 +47,7 @@ def starts(data: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_numbers_go_on_within_2_seconds_of_kill_9_and_none_is_shown_twice(
-    processes: int, counting: Start, data: Path
-) -> None:
+def test_numbers_go_on_within_2_s_of_kill_9(processes: int, counting: Start, data: Path) -> None:
     server = counting(f"--redis-url=embedded:{data}", f"--processes={processes}")
     with driven(server) as load:
         for _ in range(2):
@@ -64,9 +62,7 @@ def test_numbers_go_on_within_2_seconds_of_kill_9_and_none_is_shown_twice(
 
 
 @pytest.mark.usefixtures("hasty")
-def test_one_that_does_not_stay_up_is_tried_ever_more_seldom_and_said_once(
-    keep: Keep, data: Path
-) -> None:
+def test_one_that_does_not_stay_up_is_tried_ever_more_seldom(keep: Keep, data: Path) -> None:
     server = keep()
     assert server.visits() == 1
     whole = damage(part_of(data, ".base.rdb"))
@@ -89,9 +85,7 @@ def test_one_that_does_not_stay_up_is_tried_ever_more_seldom_and_said_once(
 
 @pytest.mark.usefixtures("resting")
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_signal_between_two_tries_ends_all_at_once(
-    signum: signal.Signals, keep: Keep, data: Path
-) -> None:
+def test_signal_between_two_tries_ends_all(signum: signal.Signals, keep: Keep, data: Path) -> None:
     server = keep()
     assert server.visits() == 1
     damage(part_of(data, ".base.rdb"))
@@ -125,9 +119,7 @@ def test_no_end_of_the_server_or_its_group_leaves_a_process_though_valkey_hangs(
     server.wait_gone()
 
 
-def test_signals_to_a_whole_service_are_the_servers_and_end_it_while_valkey_is_started_again(
-    keep: Keep, data: Path
-) -> None:
+def test_signals_to_a_whole_service_are_the_servers(keep: Keep, data: Path) -> None:
     """A service manager sends SIGTERM to each process."""
     server = keep()
     assert server.visits() == 1
@@ -152,9 +144,7 @@ def test_valkey_whose_socket_was_deleted_is_started_again(keep: Keep, data: Path
     assert server.wait_visit() == 2
 
 
-def test_valkey_that_ends_has_no_deleted_socket_though_it_takes_its_own_away(
-    keep: Keep, data: Path, monkeypatch: Patch
-) -> None:
+def test_valkey_that_ends_has_no_deleted_socket(keep: Keep, data: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(embedded.keeper, "ENDING", 3600)
     server = keep()
     valkey = valkey_of(data)
@@ -167,9 +157,7 @@ def test_valkey_that_ends_has_no_deleted_socket_though_it_takes_its_own_away(
     assert b"was deleted" not in server.log
 
 
-def test_what_a_killed_valkey_was_writing_is_removed_and_nothing_else(
-    keep: Keep, data: Path
-) -> None:
+def test_what_a_killed_valkey_was_writing_is_removed_alone(keep: Keep, data: Path) -> None:
     server = keep()
     assert server.visits() == 1
     mine = {data / name for name in ("temp-mine.rdb", "temp-rewriteaof-.aof", "temp")}
@@ -233,9 +221,7 @@ def test_no_start_where_nothing_can_be_written(keep: Keep, data: Path) -> None:
     assert not processes_in(data)
 
 
-def test_valkey_that_ends_as_it_starts_is_one_line_that_says_how(
-    data: Path, folder: Path, monkeypatch: Patch
-) -> None:
+def test_valkey_that_ends_at_once_is_one_line(data: Path, folder: Path, monkeypatch: Patch) -> None:
     program = folder / "valkey-server"
     program.write_text("#!/bin/sh\nkill -9 $$\n")
     program.chmod(0o700)
@@ -246,9 +232,7 @@ def test_valkey_that_ends_as_it_starts_is_one_line_that_says_how(
     assert not processes_in(data)
 
 
-def test_number_of_a_process_that_is_long_gone_harms_no_other_and_a_long_log_is_put_aside(
-    keep: Keep, data: Path
-) -> None:
+def test_number_of_one_long_gone_harms_no_other(keep: Keep, data: Path) -> None:
     with subprocess.Popen(["sleep", "3600"], start_new_session=True) as bystander:
         (data / "run").mkdir(parents=True, mode=0o755)
         for name in ("valkey.lock", "valkey.pid"):

@@ -66,9 +66,7 @@ def test_ctrl_c_finishes_visits_in_flight_and_keeps_the_data(
     assert keep().visits() == 6
 
 
-def test_second_signal_leaves_no_process(
-    hung: tuple[Program, list[HTTPConnection]], data: Path
-) -> None:
+def test_second_signal_ends_all(hung: tuple[Program, list[HTTPConnection]], data: Path) -> None:
     server, _ = hung
     server.signal()
     server.wait_for(b"stopping")
@@ -92,9 +90,7 @@ def test_counts_in_a_folder_that_is_made_on_a_socket_only_and_appends_to_a_file(
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_counts_on_after_any_end_and_leaves_no_process(
-    signum: signal.Signals, keep: Keep, data: Path
-) -> None:
+def test_counts_on_after_any_end(signum: signal.Signals, keep: Keep, data: Path) -> None:
     for numbers in ([1, 2], [3, 4]):  # at once: one that was killed has a Valkey that is leaving
         server = keep()
         assert [server.visits(), server.visits()] == numbers
@@ -164,9 +160,7 @@ def test_folder_in_use_is_refused_and_its_server_unharmed(keep: Keep, data: Path
     assert server.visits() == 2
 
 
-def test_the_process_that_keeps_valkey_ends_even_if_the_log_cannot_be_closed(
-    data: Path, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_the_keeper_ends_even_without_a_log(data: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     """Else it would go on with what the server does after it has started its Valkey."""
 
     def fail() -> None:

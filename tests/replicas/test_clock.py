@@ -141,9 +141,7 @@ async def test_states_stay_what_they_are_for_who_watches_and_settle_for_who_come
 
 
 @pytest.mark.parametrize("seconds", [-HOUR, HOUR])
-async def test_those_that_are_idle_do_not_fall_silent_as_the_clock_is_set(
-    simulated: Simulated, seconds: float
-) -> None:
+async def test_idle_replicas_stay_as_the_clock_is_set(simulated: Simulated, seconds: float) -> None:
     simulated.counting = {"1", "2"}
     simulated.step(3)
     simulated.counting.clear()
@@ -157,9 +155,7 @@ async def test_those_that_are_idle_do_not_fall_silent_as_the_clock_is_set(
         assert await Watched(simulated).look() == idle
 
 
-async def test_marks_neither_vanish_nor_lie_ahead_after_a_step_forward_and_back(
-    simulated: Simulated,
-) -> None:
+async def test_marks_neither_vanish_nor_lie_ahead(simulated: Simulated) -> None:
     seen(simulated)
     watched = Watched(simulated)
     before = {(one.kind, one.hostname) for one in await watched.marks()}
@@ -182,9 +178,7 @@ async def test_marks_neither_vanish_nor_lie_ahead_after_a_step_forward_and_back(
 
 
 @pytest.mark.parametrize("late", [-600.0, 600.0])
-async def test_without_scripts_the_clock_of_each_machine_may_be_another_one(
-    simulated: Simulated, late: float
-) -> None:
+async def test_without_scripts_each_machine_has_a_clock(simulated: Simulated, late: float) -> None:
     simulated.scripts, simulated.late = False, late
     simulated.counting = {"one", "other", "killed"}
     simulated.step(3)
@@ -199,9 +193,7 @@ async def test_without_scripts_the_clock_of_each_machine_may_be_another_one(
 
 
 @pytest.mark.parametrize("while_", ["the commands are under way", "the replies are"])
-async def test_a_loop_that_stands_still_is_no_clock_that_was_set(
-    simulated: Simulated, while_: str
-) -> None:
+async def test_a_loop_that_stands_still_is_no_clock(simulated: Simulated, while_: str) -> None:
     seen(simulated)
     watched = Watched(simulated)
     before = await watched.marks()
@@ -231,9 +223,7 @@ async def test_a_clock_that_goes_a_little_faster_is_none_that_was_set(simulated:
         assert await watched.marks() == before
 
 
-async def test_signs_that_lie_ahead_are_taken_back_with_the_next_ones(
-    valkey: Valkey, monkeypatch: Patch
-) -> None:
+async def test_signs_that_lie_ahead_are_taken_back(valkey: Valkey, monkeypatch: Patch) -> None:
     monkeypatch.setattr(figures, "SIGN_EVERY", ALWAYS)
     ahead = time.time() + HOUR
     names = "{counter}:processes"

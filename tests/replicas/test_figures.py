@@ -42,9 +42,7 @@ async def figures_of(visits: Visits) -> list[tuple[str, int]]:
 REFUSAL = b"-ERR unknown command 'EVALSHA'\r\n"
 
 
-async def test_without_scripts_figures_are_sent_along_and_not_after_the_reply(
-    fake: FakeRedis, monkeypatch: Patch
-) -> None:
+async def test_without_scripts_figures_go_with_a_visit(fake: FakeRedis, monkeypatch: Patch) -> None:
     monkeypatch.setattr(figures, "SIGN_EVERY", math.inf)
     fake.scripts_refused = REFUSAL
     async with replica(fake.url) as visits:
@@ -152,9 +150,7 @@ async def test_names_and_labels_are_written_by_script_or_without_whatever_bytes_
     await visits.close()
 
 
-async def test_what_a_process_has_written_is_dropped_a_day_after_it_was_seen(
-    valkey: Valkey,
-) -> None:
+async def test_what_a_process_has_written_is_dropped_after_a_day(valkey: Valkey) -> None:
     names, now = "{counter}:processes", time.time()
     valkey.client.zadd(names, {f"old-{i}": now - DAY - 1 - i for i in range(5000)})
     valkey.client.zadd(names, {"of-today": now - DAY + 99})
@@ -230,7 +226,7 @@ async def test_a_fault_of_the_figures_touches_no_visit_and_no_token(
 
 @pytest.mark.parametrize("scripts", [True, False])
 @pytest.mark.parametrize("error", [b"-OOM command not allowed", b"-ASK 6680 127.0.0.1:1", b"-"])
-async def test_an_error_for_the_figures_alone_costs_no_visit_its_number(
+async def test_an_error_for_figures_costs_nobody(
     fake: FakeRedis, error: bytes, scripts: bool
 ) -> None:
     fake.scripts_refused = b"" if scripts else REFUSAL

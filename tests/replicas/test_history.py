@@ -89,9 +89,7 @@ async def test_the_history_of_each_version_is_all_that_was_shown(valkey: Valkey)
         assert begun - 2 < steps[0] < steps[-1] <= time.time()
 
 
-async def test_looks_while_visits_are_counted_miss_none_and_count_none_twice(
-    valkey: Valkey, monkeypatch: Patch
-) -> None:
+async def test_looks_meanwhile_count_each_visit_once(valkey: Valkey, monkeypatch: Patch) -> None:
     monkeypatch.setattr(figures, "SIGN_EVERY", 0.005)
     async with replica(valkey.url, version="1") as visits, replica(valkey.url) as other:
         ended = False
@@ -118,9 +116,7 @@ async def test_looks_while_visits_are_counted_miss_none_and_count_none_twice(
 
 @pytest.mark.usefixtures("always_signed")
 @pytest.mark.parametrize("last", HISTORIES)
-async def test_a_pause_moves_no_visit_and_a_step_takes_the_place_of_a_round_before_alone(
-    valkey: Valkey, last: str
-) -> None:
+async def test_a_step_takes_the_place_of_a_round_before_alone(valkey: Valkey, last: str) -> None:
     step, steps = HISTORIES[last]
     key = f"{{counter}}:last:{last}"
     async with replica(valkey.url) as visits:
@@ -187,9 +183,7 @@ async def test_what_histories_take_is_bounded(valkey: Valkey) -> None:
 
 
 @pytest.mark.usefixtures("always_signed")
-async def test_without_scripts_there_is_no_history_and_after_it_no_wrong_one(
-    valkey: Valkey, monkeypatch: Patch
-) -> None:
+async def test_without_scripts_there_is_no_history(valkey: Valkey, monkeypatch: Patch) -> None:
     async with replica(valkey.url) as visits:
         await count(visits, 1)
         permit(valkey.client, "-evalsha")
@@ -230,9 +224,7 @@ async def test_a_sign_that_comes_again_or_late_adds_nothing(valkey: Valkey) -> N
 
 
 @pytest.mark.usefixtures("always_signed")
-async def test_numbers_that_nobody_was_shown_are_in_the_history_once_somebody_is(
-    valkey: Valkey,
-) -> None:
+async def test_numbers_are_in_the_history_once_somebody_is_shown_them(valkey: Valkey) -> None:
     async with replica(valkey.url, timeout=1, version="1") as visits:
         await count(visits, 2)
         valkey.hang()

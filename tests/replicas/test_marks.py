@@ -12,8 +12,8 @@ from replicas.records import Spell
 NOW = 1_764_220_000.0
 
 
-def marks_of(records: Sequence[Record], now: float) -> list[Mark]:
-    return asyncio.run(marks.marks_of(records, now))
+def marks_of(records: Sequence[Record]) -> list[Mark]:
+    return asyncio.run(marks.marks_of(records, NOW))
 
 
 def process(hostname: str, started: float, seen: float, **more: object) -> Record:
@@ -25,48 +25,39 @@ def process(hostname: str, started: float, seen: float, **more: object) -> Recor
 
 def found(*processes: Record) -> list[tuple[float, str, str]]:
     """Return how long ago what happened to which replica."""
-    marks = marks_of(processes, NOW)
-    return [
-        (round(NOW - one.time, 3), one.kind, one.hostname) for one in marks if one.kind != "version"
-    ]
+    marks = [one for one in marks_of(processes) if one.kind != "version"]
+    return [(round(NOW - one.time, 3), one.kind, one.hostname) for one in marks]
 
 
-def test_a_replica_comes_once_however_many_processes_it_has() -> None:
+def test_a_replica_comes_once_however_many_processes_it_has_and_starts_again() -> None:
     workers = [process("web-1", 100 - i / 10, seen) for i, seen in enumerate((0.5, 99, 40))]
-    assert found(*workers, process("web-2", 60, 0)) == [
-        (100, "came", "web-1"),
-        (60, "came", "web-2"),
-    ]
-
-
-def test_a_worker_that_is_started_again_is_no_replica_that_comes() -> None:
-    assert found(process("web-1", 100, 0), process("web-1", 50, 1)) == [(100, "came", "web-1")]
+    came = [(100, "came", "web-1"), (60, "came", "web-2")]
+    assert found(*workers, process("web-2", 60, 0), process("web-1", 50, 1)) == came
 
 
 def test_a_replica_that_says_goodbye_is_gone_and_one_that_starts_anew_comes_again() -> None:
     first = process("web-1", 100, 60, state="gone")
     other = process("web-2", 100, 0)
-    came = (100, "came", "web-1"), (100, "came", "web-2")
-    assert found(first, other) == [*came, (60, "gone", "web-1")]
-    again = process("web-1", 59.5, 0)
-    assert found(again, first, other) == [*came, (60, "gone", "web-1"), (59.5, "came", "web-1")]
+    gone = [*((100, "came", f"web-{i}") for i in (1, 2)), (60, "gone", "web-1")]
+    assert found(first, other) == gone
+    assert found(process("web-1", 59.5, 0), first, other) == [*gone, (59.5, "came", "web-1")]
     killed = process("web-1", 100, 60)
-    assert found(process("web-1", 58, 0), killed)[1:] == [
-        *((60, "silent", "web-1"), (58, "came", "web-1"))
-    ]
+    anew = [(60, "silent", "web-1"), (58, "came", "web-1")]
+    assert found(process("web-1", 58, 0), killed)[1:] == anew
 
 
 def test_a_replica_of_several_processes_is_gone_when_all_of_them_are() -> None:
+    def state(*processes: Record) -> str:
+        return Snapshot(NOW, 3, processes).replicas[0].state
+
     gone = [process("web-1", 50, seen, state="gone") for seen in (1.0, 1.2)]
     stays = process("web-1", 50, 1.1, state="draining")
     assert found(*gone, stays) == [(50, "came", "web-1")]
-    assert Snapshot(NOW, 3, [*gone, stays]).replicas[0].state == "draining"
+    assert state(*gone, stays) == "draining"
     ended = dataclasses.replace(stays, state="gone", seen_at=NOW - 0.2)
     assert found(*gone, ended)[1:] == [(0.2, "gone", "web-1")]
-    crashed = process("web-1", 50, 30)
-    assert Snapshot(NOW, 3, [ended, *gone, crashed]).replicas[0].state == "gone"
-    alive = process("web-1", 50, 0.1)
-    assert Snapshot(NOW, 3, [alive, *gone]).replicas[0].state == ""
+    assert state(ended, *gone, process("web-1", 50, 30)) == "gone"
+    assert state(process("web-1", 50, 0.1), *gone) == ""
 
 
 def test_a_replica_is_silent_five_seconds_after_the_one_seen_last() -> None:
@@ -99,8 +90,7 @@ def test_redis_was_away_from_the_first_process_that_saw_it_to_the_last() -> None
             process("web-2", 0, 0, away=away((49, 39.5), (90, 80), (9, 8.5))),
             process("web-3", 0, 0, away=away((30.2, 29), (30.4, 28.5))),
             process("web-4", 0, 0, away=away((30.3, 28), (-60, -70))),  # that one lies ahead
-        ],
-        NOW,
+        ]
     )
     assert [(round(NOW - one.time, 3), NOW - one.until, one.reason) for one in marks] == [
         *((90, 80, "since 90"), (50, 39.5, "since 50"), (30.4, 28, "since 30.4")),
@@ -117,13 +107,13 @@ def test_versions_are_in_the_order_in_which_they_were_seen_first() -> None:
         process("old", 0, 0, version="0.9"),  # did not write it
     ]
     assert versions_of(processes) == ["0.9", "1.10", "1.2", ""]
-    seen = [one for one in marks_of(processes, NOW) if one.kind == "version"]
+    seen = [one for one in marks_of(processes) if one.kind == "version"]
     assert [(one.version, NOW - one.time) for one in seen] == [("1.10", 90), ("1.2", 50)]
 
 
 def test_the_newest_marks_of_a_day_are_told() -> None:
     many = [process(f"web-{i}", i + 1, 0) for i in range(MAX_MARKS + 50)]
-    marks = marks_of(many, NOW)
+    marks = marks_of(many)
     assert len(marks) == MAX_MARKS
     assert [one.time for one in marks] == sorted(one.time for one in marks)
     assert marks[-1].time == NOW - 1

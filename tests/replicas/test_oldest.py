@@ -14,11 +14,9 @@ from tests.support.store import unpacked
 
 REFUSAL = "Write commands not allowed after non deterministic commands"
 
-READING = ("HGET", "ZREVRANGE")
 
-
-def run(script: str, keys: list[str], arguments: list[str], *, has_effects: bool) -> str:
-    """Run a script as a Redis before 5 does, where nothing is kept; return its error, if any.
+def error_of(script: str, keys: list[str], arguments: list[str], *, has_effects: bool) -> str:
+    """Run a script as a Redis before 5 does, where nothing is kept.
 
     :arg has_effects: whether it is one of 3.2 or newer.
     """
@@ -29,19 +27,18 @@ def run(script: str, keys: list[str], arguments: list[str], *, has_effects: bool
         ran.append(name)
         if name == "TIME":
             return lua.table_from(["1", "0"])
-        if name in READING:
+        if name in ("HGET", "ZREVRANGE"):
             return False
         refused = "TIME" in ran and ran[0] != "by effects"
         return lua.table_from({"err": REFUSAL} if refused else {"ok": "OK"})
 
-    redis: dict[str, object] = {"pcall": pcall}
-    if has_effects:
-        redis["replicate_commands"] = lambda: ran.append("by effects")
-    lua.globals().redis = lua.table_from(redis)
-    lua.globals().KEYS, lua.globals().ARGV = lua.table_from(keys), lua.table_from(arguments)
-    reply = lua.execute(script)
+    effects = {"replicate_commands": lambda: ran.append("by effects")} if has_effects else {}
+    own = lua.globals()
+    own.redis = lua.table_from({"pcall": pcall, **effects})
+    own.KEYS, own.ARGV = lua.table_from(keys), lua.table_from(arguments)
+    error = lua.execute(script)["err"] or ""
     assert "HSET" in ran
-    return reply["err"] or ""
+    return str(error)
 
 
 @pytest.mark.parametrize(("has_effects", "error"), [(True, ""), (False, REFUSAL)])
@@ -51,7 +48,7 @@ def test_from_redis_3_2_on_figures_are_written(has_effects: bool, error: str) ->
     (sent,) = one.commands(process_key("P"), 0, 1, scripts=True)
     _, script, count, *words = [word.decode() for word in unpacked(sent)]
     keys, arguments = words[: int(count)], words[int(count) :]
-    assert run(script, keys, arguments, has_effects=has_effects) == error
+    assert error_of(script, keys, arguments, has_effects=has_effects) == error
 
 
 @pytest.mark.parametrize(
@@ -61,9 +58,7 @@ def test_from_redis_3_2_on_figures_are_written(has_effects: bool, error: str) ->
         ("NOPERM no", ""),
     ],
 )
-def test_a_redis_that_is_too_old_for_the_figures_is_told_which_would_do(
-    said: str, more: str, caplog: Caplog
-) -> None:
+def test_too_old_a_redis_is_told_which_would_do(said: str, more: str, caplog: Caplog) -> None:
     one = Figures("web-1")
     for _ in range(2):
         one.refused(f"EVAL: {said}")

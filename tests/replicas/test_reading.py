@@ -15,6 +15,7 @@ from replicas import Reader, Record, Snapshot, known, link
 from replicas.keys import DAY
 from replicas.reading import MAX_PROCESSES
 from replicas.records import MAX_TEXT, MAX_WORDS
+from tests.support import Patch
 from tests.support.counting import counting, reading, replica
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually, within
@@ -146,9 +147,7 @@ async def test_a_counter_that_is_no_number_cannot_be_read(valkey: Valkey) -> Non
         assert (await reader.read()).total == 0
 
 
-async def test_a_look_that_takes_too_long_is_given_up_and_the_next_one_succeeds(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_look_that_takes_too_long_is_given_up(valkey: Valkey, monkeypatch: Patch) -> None:
     monkeypatch.setattr(link, "TIMEOUT", PATIENCE)
     async with reader_of(valkey) as reader:
         await reader.read()
@@ -223,9 +222,7 @@ async def test_what_is_no_reply_is_an_error(junk: bytes) -> None:
         await replies.read()
 
 
-async def test_of_too_many_processes_those_seen_last_are_read(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_of_too_many_those_seen_last_are_read(valkey: Valkey, monkeypatch: Patch) -> None:
     monkeypatch.setattr("replicas.reading.MAX_PROCESSES", 2)
     for i in range(4):
         write(valkey, f"{i}", ago=i, visits=i)
@@ -234,9 +231,7 @@ async def test_of_too_many_processes_those_seen_last_are_read(
     assert [(one.hostname, one.visits) for one in found] == [("web-0", 0), ("web-1", 1)]
 
 
-async def test_records_that_have_not_changed_are_not_read_again_but_in_turn(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_records_are_read_again_when_they_change(valkey: Valkey, monkeypatch: Patch) -> None:
     monkeypatch.setattr(known, "AGAIN", 5)
     for i in range(50):
         write(valkey, f"{i}", ago=10 + i, state="gone" if i % 2 else "")
@@ -271,9 +266,7 @@ async def test_what_a_reader_keeps_is_what_is_there_now(valkey: Valkey) -> None:
     assert not reader._known._known, "nobody watches any more"
 
 
-def test_what_was_shown_is_kept_of_no_more_processes_than_two_looks_have(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_was_shown_is_kept_of_two_looks_processes(monkeypatch: Patch) -> None:
     assert events.MAX_KNOWN == 2 * MAX_PROCESSES
     monkeypatch.setattr(events, "MAX_KNOWN", 4)
     counted = events.Counted()
@@ -307,7 +300,7 @@ def write_a_thousand(valkey: Valkey, visits: int) -> None:
         client.execute()
 
 
-async def test_a_look_at_a_thousand_records_is_cut_in_pieces(
+async def test_a_look_at_a_thousand_is_in_pieces(
     valkey: Valkey, request: pytest.FixtureRequest
 ) -> None:
     """Each is a small part of it; by the CPU's time, so that busy neighbours do not matter."""

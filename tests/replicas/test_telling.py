@@ -43,9 +43,7 @@ async def told(reader: Reader, hostname: str, is_so: Callable[[Record], object])
         await asyncio.sleep(0.005)
 
 
-async def test_it_is_told_at_once_that_a_process_is_to_stop_and_that_it_has(
-    valkey: Valkey, monkeypatch: Patch
-) -> None:
+async def test_a_stop_is_told_at_once_and_at_its_end(valkey: Valkey, monkeypatch: Patch) -> None:
     monkeypatch.setattr("replicas.telling.SIGN_EVERY", 10 * PATIENCE)  # not by the next look
     async with replica(valkey.url) as other:
         with reading(other) as reader:
@@ -109,9 +107,7 @@ async def test_times_without_redis_are_told_once_it_is_back_the_last_ones(valkey
 
 
 @pytest.mark.usefixtures("often")
-async def test_when_a_process_began_is_told_once_and_not_when_it_first_counted(
-    valkey: Valkey,
-) -> None:
+async def test_when_a_process_began_is_told_not_when_it_first_counted(valkey: Valkey) -> None:
     sick: list[str] = []
     async with replica(valkey.url) as visits, telling(visits, lambda: sick):
         begun = time.time()
@@ -127,9 +123,7 @@ async def test_when_a_process_began_is_told_once_and_not_when_it_first_counted(
 
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("by", ["visits", "telling"])
-async def test_when_a_process_began_is_told_anew_where_the_clock_was_set(
-    valkey: Valkey, by: str, monkeypatch: Patch
-) -> None:
+async def test_when_it_began_follows_the_clock(valkey: Valkey, by: str, monkeypatch: Patch) -> None:
     """Redis's own cannot be set here, so ages are: the difference is the same."""
     clock = SimpleNamespace(ago=0.0, time=time.time, monotonic=lambda: time.monotonic() - clock.ago)
     monkeypatch.setattr(figures, "time", clock)
@@ -149,9 +143,7 @@ async def test_when_a_process_began_is_told_anew_where_the_clock_was_set(
 
 
 @pytest.mark.usefixtures("often")
-async def test_faults_are_told_without_a_visit_and_taken_back_and_change_no_figure(
-    valkey: Valkey,
-) -> None:
+async def test_faults_are_told_without_a_visit_and_taken_back(valkey: Valkey) -> None:
     kinds, looks = [], []  # type: ignore[var-annotated]
 
     def look() -> list[str]:
