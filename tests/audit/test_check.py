@@ -208,20 +208,17 @@ def test_the_progress_is_shown_where_somebody_looks(speaking: Speaking) -> None:
     assert report["visits"]["made"] == 200
 
 
-def test_the_longest_stretch_without_a_counted_visit_is_an_outage() -> None:
+def test_an_outage_is_the_longest_stretch_without_a_counted_visit() -> None:
     visits = [Visit(i / 10, 0.01, "a", i + 1) for i in range(10)]
     visits += [Visit(0.95 + i / 10, 0.01, "a") for i in range(20)]
     visits += [Visit(3 + i / 10, 0.01, "a", i + 11) for i in range(10)]
-    report = Report(visits, 4.0)
-    start, end = report.stretch
-    assert (round(start, 3), round(end, 3)) == (0.91, 3.01)
+    assert Report(visits, 4.0).stretch == pytest.approx((0.91, 3.01))
 
 
 def test_latencies_are_those_of_the_answered_visits() -> None:
     visits = [Visit(0, i / 1000, "a", i) for i in range(1, 101)]
     report = Report([*visits, Visit(0, 9.0, failure="timeout")], 9.0)
-    shares = {share: report.latency(share) for share in (0.5, 0.9, 0.99, 1.0)}
-    assert shares == {0.5: 0.05, 0.9: 0.09, 0.99: 0.099, 1.0: 0.1}
+    assert [report.latency(share) for share in (0.5, 0.9, 0.99, 1)] == [0.05, 0.09, 0.099, 0.1]
 
 
 def test_the_plot_has_each_replica_and_marks_failures() -> None:

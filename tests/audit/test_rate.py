@@ -74,14 +74,11 @@ def test_a_rate_is_not_exceeded_and_the_one_reached_is_told(speaking: Speaking) 
     assert 19 / 50 <= seconds < 10  # a second for each would be 19
 
 
-def test_without_a_rate_there_is_none_to_tell() -> None:
+def test_without_a_rate_there_is_none_to_tell_and_none_is_said_to_be_exceeded() -> None:
     report = Report([Visit(i / 10, 0.1, "a", i) for i in range(10)], 1.0)
     assert report.as_json()["rate"] == {"asked": None, "reached": 10.0}
     assert "asked for" not in report.as_text()
     assert "due" not in report.as_text()
-
-
-def test_a_rate_is_not_said_to_be_exceeded() -> None:
     visits = [Visit(0, 0.001, "a", 1), Visit(0.1, 0.001, "a", 2)]
     assert Report(visits, 0.101, rate=10).reached == 10
 

@@ -1,19 +1,27 @@
-"""Every way in which Redis and the network fail: the page is served, nothing counts twice."""
+"""Every way in which Redis and the network fail: no page waits for long, nothing counts twice."""
 
 import asyncio
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 import counter.probing
 from config import Settings
+from counter.resolver import MAX_LOOK_UPS
 from tests.support import Caplog, Patch, fake_redis
+from tests.support.before import run_before
 from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis
 from tests.support.names import Names, names_of
 from tests.support.page import counters_lines, serving
+from tests.support.processes import SOON, seconds_to_stop
+from tests.support.program import Start
 from tests.support.valkey import Valkey
-from tests.support.waiting import PATIENCE, eventually, within
+from tests.support.waiting import BUSY, PATIENCE, eventually, wait_until, within
 
 #: For what ends at the deadline: short, to be quick, but longer than a busy machine holds up
 #: those visits that are to be counted. All else has no deadline that it could meet by chance.
@@ -214,6 +222,83 @@ async def test_a_resolver_that_fails_spares_pages(
         names.hanging.clear()
         names.addresses["redis.invalid"] = found
         assert await visitor.counted_again() == 1, "every address of the name is tried"
+
+
+@pytest.mark.usefixtures("often_probed")
+async def test_replies_that_are_too_slow_keep_it_off(fake: FakeRedis, caplog: Caplog) -> None:
+    async with serving(fake.url, timeout=1) as visitor:
+        assert await visitor.visit() == 1
+        fake.answer = fake_redis.late(0.9)
+
+        def probes() -> int:
+            return sum(one.counts and not one.visits for one in fake.commands)
+
+        # A visit that comes while another is counted waits for two replies, and has no time for
+        # them, but where the machine brings it later.
+        while visitor.visits.up:
+            sent = len(fake.visits())
+            first = asyncio.create_task(visitor.visit())
+            await eventually(lambda sent=sent: len(fake.visits()) > sent)
+            await asyncio.gather(first, *(visitor.visit() for _ in range(10)))
+        while probes() < 5:
+            assert await visitor.visit() is None
+            await asyncio.sleep(0.05)
+        assert [level for level, _ in counters_lines(caplog)] == ["WARNING"]
+        fake.heal()
+        await visitor.counted_again()
+
+
+def test_a_hung_look_up_holds_up_nothing(fake: FakeRedis, program: Start, tmp_path: Path) -> None:
+    hang = tmp_path / "hang"
+    hang.touch()
+    names = f"Names({{'redis.invalid': ['127.0.0.1']}}, Path({str(hang)!r})).install()"
+    code = f"from pathlib import Path\nfrom tests.support.names import Names\n{names}"
+    url, patient = f"redis://redis.invalid:{fake.port}", f"--redis-timeout={PATIENCE}"
+    server = program(f"--redis-url={url}", patient, **run_before(tmp_path, code))
+    threads = Path(f"/proc/{server.process.pid}/task")
+    server.wait_for(rb"counter off")
+    begun = time.monotonic()
+    assert [server.visits() for _ in range(20)] == [None] * 20
+    assert time.monotonic() - begun < PATIENCE / 2
+    wait_until(lambda: len(list(threads.iterdir())) >= 5)
+    hang.unlink()  # those that hang go on hanging
+    begun = time.monotonic()
+    wait_until(lambda: server.visits() == 1)
+    assert time.monotonic() - begun < 2 + BUSY
+    assert len(list(threads.iterdir())) <= MAX_LOOK_UPS + 4
+    assert seconds_to_stop(server) < SOON
+
+
+@pytest.mark.usefixtures("often_probed")
+@pytest.mark.parametrize("away", ["silent", "refusing", "look-up hangs"])
+async def test_connections_and_threads_do_not_pile_up_while_redis_is_away(
+    fake: FakeRedis, names: Names, away: str, caplog: Caplog
+) -> None:
+    names.hanging.add("redis.invalid")
+    fake.silent, fake.hanging_up = away == "silent", away == "refusing"
+    host = "redis.invalid" if away == "look-up hangs" else "127.0.0.1"
+
+    def tries() -> int:
+        return len(fake.connections) + names.asked["redis.invalid"]
+
+    caplog.set_level("INFO", logger="friendlyhello.visits")
+    async with serving(f"redis://{host}:{fake.port}", timeout=0.2) as visitor:
+        await visitor.visits.start(1)
+        assert await visitor.visit() is None
+        before, start = tries(), time.monotonic()
+        threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+        # Those who ask for a name that hangs share its look-ups.
+        while tries() < before + (2 if away == "look-up hangs" else 20):
+            assert await visitor.visit() is None
+            assert threading.active_count() - threads <= 4
+            assert len(os.listdir("/proc/self/fd")) - files <= 20
+            await asyncio.sleep(0.01)
+        probes = (time.monotonic() - start) / counter.probing.PROBE_EVERY
+        # redis-py connects twice when the first connection ends at once.
+        assert tries() - before <= 2 * probes + 2
+        assert len(fake.open()) <= 10
+        assert not fake.visits()
+    assert {level for level, _ in counters_lines(caplog)} == {"WARNING"}
 
 
 #: Commands that bring a real Valkey into trouble, and those that bring it back.

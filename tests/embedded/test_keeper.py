@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -95,6 +96,14 @@ def test_signal_between_two_tries_ends_all(signum: signal.Signals, keep: Keep, d
     server.wait_gone()
 
 
+def test_signal_while_it_is_started_again_ends_all(keep: Keep, data: Path) -> None:
+    server = keep()
+    os.kill(valkey_of(data), signal.SIGKILL)
+    server.wait_for(AGAIN)
+    server.end()
+    server.wait_gone()
+
+
 def test_valkey_ends_with_the_server_when_the_keeper_was_killed(keep: Keep, data: Path) -> None:
     server = keep()
     assert server.visits() == 1
@@ -119,29 +128,22 @@ def test_no_end_of_the_server_or_its_group_leaves_a_process_though_valkey_hangs(
     server.wait_gone()
 
 
-def test_signals_to_a_whole_service_are_the_servers(keep: Keep, data: Path) -> None:
-    """A service manager sends SIGTERM to each process."""
+@pytest.mark.usefixtures("hasty")
+def test_valkey_is_started_again_whatever_ended_it(keep: Keep, data: Path) -> None:
     server = keep()
-    assert server.visits() == 1
     keeper = keeper_of(data)
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        os.kill(keeper, signum)
-    os.kill(valkey_of(data), signal.SIGTERM)
-    server.wait_for(b"Valkey ended with status 0" + AGAIN)
-    assert server.wait_visit() == 2
-    assert keeper_of(data) == keeper
-    os.kill(valkey_of(data), signal.SIGKILL)
-    server.wait_for(b"Valkey ended by SIGKILL" + AGAIN)
-    server.end()
-    server.wait_gone()
-
-
-def test_valkey_whose_socket_was_deleted_is_started_again(keep: Keep, data: Path) -> None:
-    server = keep()
-    assert server.visits() == 1
-    (data / "run" / "valkey.sock").unlink()
-    server.wait_for(b"run/valkey.sock was deleted" + AGAIN)
-    assert server.wait_visit() == 2
+        os.kill(keeper, signum)  # a service manager sends them to each process
+    ends: list[tuple[Callable[[], object], bytes]] = [
+        ((data / "run" / "valkey.sock").unlink, b"run/valkey.sock was deleted"),
+        (lambda: os.kill(valkey_of(data), signal.SIGTERM), b"Valkey ended with status 0"),
+        (lambda: os.kill(valkey_of(data), signal.SIGKILL), b"Valkey ended by SIGKILL"),
+    ]
+    for number, (end, said) in enumerate(ends, 1):
+        assert server.wait_visit() == number
+        assert keeper_of(data) == keeper
+        end()
+        server.wait_for(said + AGAIN)
 
 
 def test_valkey_that_ends_has_no_deleted_socket(keep: Keep, data: Path, monkeypatch: Patch) -> None:

@@ -15,7 +15,7 @@ from replicas.reading import Moment
 from tests.support import Patch
 from tests.support.counting import counting, permit, reading, replica
 from tests.support.valkey import Valkey
-from tests.support.waiting import PATIENCE, eventually
+from tests.support.waiting import PATIENCE
 
 #: A script takes this from a step's time, where a test counts in the past.
 AGO = 60
@@ -221,20 +221,6 @@ async def test_a_sign_that_comes_again_or_late_adds_nothing(valkey: Valkey) -> N
                 assert {last: by_version(list(moments[last])) for last in HISTORIES} == {
                     last: {"": 3} for last in HISTORIES
                 }
-
-
-@pytest.mark.usefixtures("always_signed")
-async def test_numbers_are_in_the_history_once_somebody_is_shown_them(valkey: Valkey) -> None:
-    async with replica(valkey.url, timeout=1, version="1") as visits:
-        await count(visits, 2)
-        valkey.hang()
-        late = [asyncio.create_task(visits.count()) for _ in range(3)]
-        assert await asyncio.gather(*late) == [None] * 3
-        valkey.go_on()
-        await eventually(lambda: visits.up)
-        for _ in range(6):
-            await count(visits, 1)
-        assert by_version(list((await snapshot_of(visits)).moments["5m"])) == {"1": 8}
 
 
 async def test_what_may_not_be_read_at_once_is_read_one_after_the_other(valkey: Valkey) -> None:
