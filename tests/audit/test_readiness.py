@@ -14,7 +14,7 @@ import trustme
 from audit.client import Target, tls_context
 from audit.readiness import NotReady, Readiness
 from tests.audit.auditing import Speaking, answer, check, page, started
-from tests.audit.conftest import Site
+from tests.support.here import Serve
 from tests.support.waiting import PATIENCE
 
 
@@ -60,8 +60,8 @@ def test_it_waits_for_redis_and_for_each_replica_and_says_so_once(speaking: Spea
     assert asked == ["/hello/readyz"] * 4 + ["/hello/readyz", "/hello"] * 4
 
 
-def test_it_says_nothing_where_all_is_ready(site: Site) -> None:
-    assert wait_for(site.url) == []
+def test_it_says_nothing_where_all_is_ready(serve: Serve) -> None:
+    assert wait_for(serve().url) == []
 
 
 @pytest.mark.parametrize(

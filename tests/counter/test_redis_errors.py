@@ -142,11 +142,9 @@ async def test_visits_that_wait_together_fail_together(fake: FakeRedis, failure:
         FAILURES[failure](fake)
         # None waits past its deadline: see `serving`.
         assert await asyncio.gather(*(visitor.visit() for _ in range(32))) == [None] * 32
-        sent = sum(command.visits for command in fake.visits()[1:])
-        assert sent <= 32
+        assert sum(command.visits for command in fake.visits()[1:]) <= 32
         fake.heal()
         assert await visitor.counted_again() == fake.counter
-        assert sum(command.visits for command in fake.visits()[1:]) == sent + 1
 
 
 @pytest.mark.parametrize("extra", [b":99\r\n", b"+OK\r\n", b"-ERR late\r\n", b":9"])

@@ -11,7 +11,6 @@ import pytest
 
 from counter import Visits, process_key
 from replicas import HISTORIES, Figures, Snapshot, figures
-from replicas.reading import Moment
 from tests.support import Patch
 from tests.support.counting import counting, permit, reading, replica
 from tests.support.valkey import Valkey
@@ -45,8 +44,8 @@ def test_each_step_of_a_history_gets_as_many_signs(monkeypatch: Patch) -> None:
         assert set(whole) == {step / figures.SIGN_EVERY}
 
 
-def by_version(moments: list[Moment]) -> Counter[str]:
-    return sum((Counter(visits) for _, visits in moments), Counter())
+def by_version(shown: Snapshot, last: str = "5m") -> Counter[str]:
+    return sum((Counter(visits) for _, visits in shown.moments[last]), Counter())
 
 
 async def count(visits: Visits, number: int) -> None:
@@ -83,7 +82,7 @@ async def test_the_history_of_each_version_is_all_that_was_shown(valkey: Valkey)
             by_others += 40
             shown = await snapshot_of(just_started)
             for last in HISTORIES:
-                assert by_version(list(shown.moments[last])) == expected, last
+                assert by_version(shown, last) == expected, last
             assert shown.total == expected.total() + by_others
         steps = [second for second, _ in shown.moments["5m"]]
         assert begun - 2 < steps[0] < steps[-1] <= time.time()
@@ -110,8 +109,7 @@ async def test_looks_meanwhile_count_each_visit_once(valkey: Valkey, monkeypatch
                 looks.append(await reader.read(["5m"]))
         ended = True
         await asyncio.gather(*going)
-    for one in looks:
-        assert by_version(list(one.moments["5m"])).total() == one.total
+    assert [by_version(one).total() for one in looks] == [one.total for one in looks]
 
 
 @pytest.mark.usefixtures("always_signed")
@@ -121,8 +119,7 @@ async def test_a_step_takes_the_place_of_a_round_before_alone(valkey: Valkey, la
     key = f"{{counter}}:last:{last}"
     async with replica(valkey.url) as visits:
         await count(visits, 5)
-        then = marked(valkey, AGO)
-        start = int(then // step) * step
+        start = int(marked(valkey, AGO) // step) * step
         assert dict((await snapshot_of(visits)).moments[last]) == {start: {"": 5}}
         slot = str(start // step % steps)
         valkey.client.hset(key, slot, f"{start - step * steps} x=7 =3")
@@ -151,7 +148,7 @@ async def test_more_versions_than_a_step_tells_apart_count_as_one(valkey: Valkey
             process = valkey.client.keys(f"*{visits.process_id}")[0]
             valkey.client.hset(process, "marked", "")  # what came last is of no step then
     async with replica(valkey.url) as visits:
-        shown = by_version(list((await snapshot_of(visits)).moments["1d"]))
+        shown = by_version(await snapshot_of(visits), "1d")
     assert shown == {**{f"{number}": 2 for number in range(1, 9)}, "…": 8}
 
 
@@ -161,18 +158,14 @@ async def test_what_histories_take_is_bounded(valkey: Valkey) -> None:
     for last, (step, steps) in HISTORIES.items():
         key = f"{{counter}}:last:{last}"
         now = int(time.time() // step)
-        for i in range(steps):  # as the script writes it
-            words = " ".join(f"{version}=1234567" for version in versions)
-            valkey.client.hset(key, str((now - i) % steps), f"{(now - i) * step} {words}")
-        most = valkey.client.memory_usage(key, samples=0)
-        assert most < 64_000, (last, most)
-        one = f"{last}: one version"
-        valkey.client.delete(key)
-        for i in range(steps):
-            valkey.client.hset(
-                key, str((now - i) % steps), f"{(now - i) * step} {versions[0]}=12345"
-            )
-        assert valkey.client.memory_usage(key, samples=0) < 8_000, one
+        for words, most in (
+            (" ".join(f"{version}=1234567" for version in versions), 64_000),
+            (f"{versions[0]}=12345", 8_000),
+        ):
+            valkey.client.delete(key)
+            for i in range(now, now - steps, -1):  # as the script writes it
+                valkey.client.hset(key, str(i % steps), f"{i * step} {words}")
+            assert valkey.client.memory_usage(key, samples=0) < most, (last, words)
     async with replica(valkey.url, version=versions[0]) as visits:
         for _ in range(3):
             await count(visits, 1)
@@ -195,7 +188,7 @@ async def test_without_scripts_there_is_no_history(valkey: Valkey, monkeypatch: 
         permit(valkey.client, "+evalsha")
         monkeypatch.setattr("counter.delivery.REFUSED_FOR", 0)
         await count(visits, 3)
-        assert by_version(list((await snapshot_of(visits)).moments["5m"])) == {"": 3}
+        assert by_version(await snapshot_of(visits)) == {"": 3}
 
 
 @pytest.mark.usefixtures("always_signed")
@@ -207,20 +200,16 @@ async def test_a_sign_that_comes_again_or_late_adds_nothing(valkey: Valkey) -> N
         client = socket.socket(socket.AF_UNIX)
         client.connect(str(valkey.path))
         with client:
-            for number in range(1, 4):
-                copies += [b"".join(own.commands(key, shown=number - 1, visits=1, scripts=True))]
-                assert await visits.count() == number
+            for number in range(3):
+                copies += [b"".join(own.commands(key, shown=number, visits=1, scripts=True))]
+                assert await visits.count() == number + 1
                 client.sendall(copies[-1])
                 assert client.recv(99) == b"+OK\r\n"
-            moments = (await snapshot_of(visits)).moments
-            assert by_version(list(moments["5m"])) == {"": 3}
             for copy in [*copies, *copies[::-1]]:
                 client.sendall(copy)
                 assert client.recv(99) == b"+OK\r\n"
-                moments = (await snapshot_of(visits)).moments
-                assert {last: by_version(list(moments[last])) for last in HISTORIES} == {
-                    last: {"": 3} for last in HISTORIES
-                }
+                shown = await snapshot_of(visits)
+                assert [by_version(shown, last) for last in HISTORIES] == [{"": 3}] * 3
 
 
 async def test_what_may_not_be_read_at_once_is_read_one_after_the_other(valkey: Valkey) -> None:

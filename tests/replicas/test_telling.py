@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from counter import Visits, process_key
-from replicas import Figures, Reader, Record, Telling, figures
+from replicas import Figures, Reader, Record, figures
 from tests.support import Caplog, Patch
 from tests.support.counting import KEPT, permit, reading, replica, telling
 from tests.support.valkey import Valkey
@@ -144,17 +144,12 @@ async def test_when_it_began_follows_the_clock(valkey: Valkey, by: str, monkeypa
 
 @pytest.mark.usefixtures("often")
 async def test_faults_are_told_without_a_visit_and_taken_back(valkey: Valkey) -> None:
-    kinds, looks = [], []  # type: ignore[var-annotated]
-
-    def look() -> list[str]:
-        looks.append("look")
-        return list(kinds)
-
+    kinds, looks = list[str](), list[str]()
     async with (
         replica(valkey.url, "web-1") as well,
         replica(valkey.url, "web-2") as sick,
         reading_of(well) as reader,
-        telling(sick, look),
+        telling(sick, lambda: looks.append("look") or list(kinds)),
     ):
         assert await well.count() == 1
         await told(reader, "web-2", lambda one: not one.faults)
@@ -165,6 +160,11 @@ async def test_faults_are_told_without_a_visit_and_taken_back(valkey: Valkey) ->
         await told(reader, "web-2", lambda one: one.faults == ["dead"])
         shown = [(one.hostname, one.visits, one.faults) for one in (await reader.read()).replicas]
         assert shown == [("web-1", 1, []), ("web-2", 3, ["dead"])]
+        connections = len(valkey.client.client_list())
+        kinds.clear()  # one that is well holds no connection to tell it
+        await eventually(lambda: len(valkey.client.client_list()) == connections - 1)
+        kinds[:] = ["dead"]
+        await told(reader, "web-2", lambda one: one.faults == ["dead"])
         valkey.kill()
         kinds.clear()
         looks.clear()
@@ -176,39 +176,22 @@ async def test_faults_are_told_without_a_visit_and_taken_back(valkey: Valkey) ->
 
 
 @pytest.mark.usefixtures("often")
-async def test_a_replica_that_is_well_holds_no_connection_to_tell_it(valkey: Valkey) -> None:
-    kinds = ["sick"]
-    async with replica(valkey.url) as visits, telling(visits, lambda: list(kinds)):
-        with reading(visits) as reader:
-            await told(reader, "web-1", lambda one: one.faults)
-            before = len(valkey.client.client_list())
-            kinds.clear()
-            await eventually(lambda: len(valkey.client.client_list()) == before - 1)
-
-
-@pytest.mark.usefixtures("often")
 async def test_faults_that_redis_refuses_are_one_log_line(valkey: Valkey, caplog: Caplog) -> None:
-    looks = []
-
-    def look() -> list[str]:
-        looks.append("look")
-        return ["sick"]
-
-    valkey.client.execute_command("ACL", "SETUSER", "default", "-hsetnx")
-    async with replica(valkey.url) as visits, telling(visits, look):
+    looks: list[str] = []
+    permit(valkey.client, "-hsetnx")
+    async with (
+        replica(valkey.url) as visits,
+        telling(visits, lambda: looks.append("look") or ["sick"]),
+    ):
         await eventually(lambda: len(looks) > 12)
         assert await visits.count() == 1
-    (line,) = (one.getMessage() for one in caplog.records if "/live" in one.getMessage())
+    (line,) = (one for one in caplog.messages if "/live" in one)
     assert line.startswith("/live cannot show all of this replica, as Redis refuses HSETNX: ")
 
 
 async def test_a_redis_that_does_not_tell_its_time_is_told_by_this_machines(valkey: Valkey) -> None:
     permit(valkey.client, "-time")
-    async with replica(valkey.url) as visits:
-        own = Figures("web-1")
+    async with replica(valkey.url) as visits, telling(visits, lambda: ["sick"]):
         key = process_key(visits.process_id)
-        one = Telling(own, key, visits.new_connector(), lambda: False, lambda: ["sick"])
-        one.start()
         await eventually(lambda: valkey.client.hget(key, "faults") == b"sick")
         assert abs(valkey.client.zscore("{counter}:processes", visits.process_id) - time.time()) < 9
-        await one.close()
