@@ -3,7 +3,6 @@
 import asyncio
 import re
 from types import SimpleNamespace
-from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -182,38 +181,6 @@ async def test_an_end_without_redis_says_so_soon(valkey: Valkey, caplog: Caplog,
     said = [("WARNING", text.partition(": ")[0]) for _, text in counters_lines(caplog)]
     owes = ("WARNING", "numbers that nobody was shown may be missing")
     assert said == ([] if away == "well" else [owes])
-
-
-async def test_a_copy_that_comes_late_changes_nothing(valkey: Valkey, monkeypatch: Patch) -> None:
-    requests: list[Request] = []
-    send = RedisConnection.send
-
-    def record(connection: RedisConnection, request: Request, on_replies: Any) -> None:
-        requests.append(request)
-        send(connection, request, on_replies)
-
-    def state_after(request: Request) -> dict[bytes, bytes]:
-        client = valkey.client.connection_pool.get_connection()
-        client.send_packed_command([request.command + request.arguments])
-        client.read_response()
-        valkey.client.connection_pool.release(client)
-        return {key: valkey.client.dump(key) for key in valkey.client.keys("*")}
-
-    monkeypatch.setattr(RedisConnection, "send", record)
-    with Proxy([valkey.path]) as proxy:
-        async with counting(f"redis://127.0.0.1:{proxy.port}", timeout=1) as visits:
-            for number in range(1, 4):
-                assert await visits.count() == number
-                before = {key: valkey.client.dump(key) for key in valkey.client.keys("*")}
-                assert all(state_after(request) == before for request in requests)
-            proxy.to_target.black_hole = True
-            assert await visits.count() is None
-            lost = requests[-1]
-            proxy.heal()
-            await eventually(lambda: visits.up)
-            assert await visits.count() == 4
-            assert state_after(lost)[b"counter"] == valkey.client.dump("counter")
-            assert [valkey.counter(), await visits.count()] == [4, 5]
 
 
 async def test_the_record_does_not_grow_and_is_kept(valkey: Valkey, monkeypatch: Patch) -> None:

@@ -202,18 +202,6 @@ async def test_replies_are_read_however_they_are_cut(cut: int) -> None:
         await replies.read()
 
 
-async def test_a_large_reply_is_read_in_many_turns() -> None:
-    replies = link._Replies()
-    replies.data_received(b"*10000\r\n" + b":1\r\n" * 10_000)
-    reading = asyncio.create_task(replies.read())
-    turns = 0
-    while not reading.done():
-        await asyncio.sleep(0)
-        turns += 1
-    assert reading.result() == [1] * 10_000
-    assert turns >= 10_000 / link.VALUES_PER_TURN == 50
-
-
 @pytest.mark.parametrize("junk", [b"HTTP/1.1 400\r\n", b"$x\r\n", b"y" * 100_000])
 async def test_what_is_no_reply_is_an_error(junk: bytes) -> None:
     replies = link._Replies()
