@@ -2,15 +2,15 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from tests.audit.auditing import Answering, SpeakingServer
+from tests.audit.auditing import Answering, Speaking, SpeakingServer
 
 
 @pytest.fixture
-def speaking() -> Iterator[Callable[..., SpeakingServer]]:
+def speaking() -> Iterator[Speaking]:
     """Run a `SpeakingServer` in a thread of its own, until the test is over."""
     with contextlib.ExitStack() as stack:
 
@@ -23,3 +23,11 @@ def speaking() -> Iterator[Callable[..., SpeakingServer]]:
             return server
 
         yield serve
+
+
+@pytest.fixture
+def free(speaking: Speaking) -> Iterator[threading.Event]:
+    """What answers that hang wait for; when the test is over, none does."""
+    event = threading.Event()
+    yield event
+    event.set()

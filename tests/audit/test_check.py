@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import termios
-import threading
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from xml.etree import ElementTree
 
 import pytest
@@ -18,7 +18,6 @@ from audit.plot import draw
 from audit.report import Judgement, Most, Report
 from tests.audit.auditing import (
     CHECK,
-    Answering,
     Speaking,
     check,
     failures,
@@ -115,19 +114,15 @@ def test_failures_beyond_those_allowed_fail(allowed: str, status: int, speaking:
     assert result.returncode == status
 
 
-def test_each_kind_of_failure_is_named(folder: Path, speaking: Speaking) -> None:
+def test_each_kind_of_failure_is_named(folder: Path, speaking: Speaking, free: Event) -> None:
     patient = f"--timeout={PATIENCE}"
     with Proxy([folder / "nobody"]) as proxy:
         found = failures(f"http://127.0.0.1:{proxy.port}", patient)
         assert set(found) <= {"closed without an answer", "reset"}
     with held_port() as nobodys:
         assert failures(f"http://127.0.0.1:{nobodys.getsockname()[1]}", patient) == {"refused": 3}
-    release = threading.Event()
-    hanging: Answering = lambda n: (release.wait(), page(n))[1]  # noqa: E731
-    try:
-        assert failures(speaking(hanging).url, "--timeout=0.3") == {"timeout": 3}
-    finally:
-        release.set()
+    hangs = speaking(lambda n: (free.wait(), page(n))[1]).url
+    assert failures(hangs, "--timeout=0.3") == {"timeout": 3}
     seen = failures(speaking(lambda n: page(n) if n == 1 else (200, "<html>")).url)
     assert seen == {"not friendlyhello's JSON": 2}
 
@@ -155,26 +150,21 @@ def waits_of(process: subprocess.Popen[str]) -> int:
     ],
 )
 def test_a_signal_ends_an_audit_with_a_report_and_a_second_one_at_once(
-    signals: list[int], status: int, said: str, visits: int, speaking: Speaking
+    signals: list[int], status: int, said: str, visits: int, speaking: Speaking, free: Event
 ) -> None:
-    asked, release = threading.Event(), threading.Event()
-    url = speaking(lambda n: (n > 9 and (asked.set(), release.wait()), page(n))[1]).url
-    try:
-        with started(url, "--timeout=600", "--concurrency=1") as process:
-            assert asked.wait(PATIENCE)
-            for signum in signals:
-                before = waits_of(process)  # it has seen a signal before it next sleeps
-                process.send_signal(signum)
-                wait_until(
-                    lambda before=before: (
-                        process.poll() is not None or waits_of(process) > before + 1
-                    )
-                )
-            if visits == 10:
-                release.set()
-            out, err = process.communicate(timeout=PATIENCE)
-    finally:
-        release.set()
+    asked = Event()
+    url = speaking(lambda n: (n > 9 and (asked.set(), free.wait()), page(n))[1]).url
+    with started(url, "--timeout=600", "--concurrency=1") as process:
+        assert asked.wait(PATIENCE)
+        for signum in signals:
+            before = waits_of(process)  # it has seen a signal before it next sleeps
+            process.send_signal(signum)
+            wait_until(
+                lambda before=before: process.poll() is not None or waits_of(process) > before + 1
+            )
+        if visits == 10:
+            free.set()
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (status, said)
     assert out.startswith(f"{visits} visits in ") if visits else not out
 
