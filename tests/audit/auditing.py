@@ -27,7 +27,6 @@ Speaking = Callable[..., "SpeakingServer"]
 
 
 def check(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the audit in this process, which saves a start."""
     out, err = io.StringIO(), io.StringIO()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)  # the audit raises them
     with contextlib.ExitStack() as stack:
@@ -43,7 +42,6 @@ def check(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def refused(*arguments: str) -> str:
-    """Return the line that says why there is no audit."""
     result = check(*arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("check.py: ")
@@ -52,14 +50,12 @@ def refused(*arguments: str) -> str:
 
 
 def failures(url: str, *arguments: str, requests: int = 3) -> dict[str, int]:
-    """Return how many visits failed, by the reason."""
     result = check(url, f"--requests={requests}", "--json", *arguments)
     assert result.stderr == ""
     return dict(json.loads(result.stdout)["failures"])
 
 
 def run_check(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run the audit as a process."""
     return subprocess.run(
         [*CHECK, *arguments],
         capture_output=True,
@@ -71,7 +67,6 @@ def run_check(*arguments: str, **options: object) -> subprocess.CompletedProcess
 
 @contextlib.contextmanager
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Start the audit as a process, which is killed in the end."""
     with subprocess.Popen(
         [*CHECK, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

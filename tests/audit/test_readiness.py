@@ -29,7 +29,6 @@ def wait_for(
     seconds: float = PATIENCE,
     tls: Callable[[], ssl.SSLContext] = tls_context,
 ) -> list[str]:
-    """Return what is said until all is ready."""
     said: list[str] = []
     target = Target(url, tls=tls)
     asyncio.run(Readiness(target, replicas, seconds, PATIENCE, said.append).reached())

@@ -22,15 +22,12 @@ from tests.support.ports import full_backlog
 
 
 class Authority(trustme.CA):
-    """A CA whose certificate is in a file."""
-
     def __init__(self, folder: Path, name: str) -> None:
         super().__init__()
         self.file = str(folder / name)
         self.cert_pem.write_to_path(self.file)
 
     def tls(self, *names: str) -> ssl.SSLContext:
-        """A server's side, of these names."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.issue_cert(*names).configure_cert(context)
         return context

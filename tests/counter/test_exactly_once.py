@@ -210,7 +210,6 @@ def least(once: str) -> list[str]:
 
 
 def allow(valkey: Valkey, *words: str) -> str:
-    """Let a user do what the words say, and return the user's URL."""
     valkey.client.execute_command("ACL SETUSER", "hello", *words)
     return f"unix://hello:secret@{valkey.path}"
 

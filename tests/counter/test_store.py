@@ -44,7 +44,6 @@ class Both:
             return StoreError(str(error))
 
     def run(self, *words: bytes) -> None:
-        """Run a command in both, and compare the replies."""
         try:
             reply: Any = self.store.run(*words)
         except StoreError as error:
@@ -52,7 +51,6 @@ class Both:
         assert _plain(reply) == _plain(self._ask(*words)), words
 
     def apply(self, token: bytes) -> None:
-        """Run the script in both, and compare the replies."""
         reply = self.store.eval(KEYS, [token])
         real = self._ask(b"EVALSHA", DIGEST.encode(), b"3", *KEYS, token)
         if isinstance(real, StoreError) and str(real).startswith("No matching script"):
@@ -63,7 +61,6 @@ class Both:
             assert reply == (b":%d" % real if isinstance(real, int) else b"+" + real), token
 
     def compare(self) -> None:
-        """Compare all that both have."""
         assert sorted(self.store.keys) == sorted(self._ask(b"KEYS", b"*"))
         for key, value in self.store.keys.items():
             if isinstance(value, bytes):

@@ -22,8 +22,6 @@ COMMANDS = [
 
 
 class Redis(Store):
-    """The store, in which the script runs."""
-
     def ask(self, request: Request) -> bytes:
         return self.answer(request.command + request.arguments)
 
@@ -37,7 +35,6 @@ class Redis(Store):
 
     @property
     def spares(self) -> list[int]:
-        """The spare numbers, group by group."""
         words: Any = self.run(b"ZRANGE", SPARES, b"0", b"-1", b"WITHSCORES")
         pairs = zip(words[::2], words[1::2], strict=True)
         return [n for first, last in pairs for n in range(int(first), int(last) + 1)]
@@ -71,7 +68,6 @@ def other() -> Tokens:
 
 
 def count(it: Redis, tokens: Tokens, visits: int) -> list[int]:
-    """Count visits by a new token; return their numbers."""
     request = tokens.request(visits)
     return [n for one in tokens.numbers(it.ask(request), request) for n in one]
 

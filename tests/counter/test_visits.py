@@ -33,7 +33,6 @@ from tests.support.waiting import PATIENCE, eventually, within
     autouse=True,
 )
 def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Run the tests in either event loop."""
     found: Callable[[], asyncio.AbstractEventLoop] = request.param
     return found
 

@@ -9,5 +9,4 @@ from tests.support.counting import ALWAYS
 
 @pytest.fixture
 def always_signed(monkeypatch: Patch) -> None:
-    """Let each group be a sign."""
     monkeypatch.setattr(figures, "SIGN_EVERY", ALWAYS)

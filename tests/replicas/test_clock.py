@@ -83,15 +83,12 @@ def simulated(monkeypatch: Patch) -> Simulated:
 
 
 class Watched:
-    """One who watches."""
-
     def __init__(self, simulated: Simulated) -> None:
         connector = SimpleNamespace(reason=str)
         self._reader = Reader(connector)  # type: ignore[arg-type]
         self._reader._link = simulated  # type: ignore[assignment]
 
     async def look(self) -> dict[str, str]:
-        """Return the state of each replica."""
         self.shown = await self._reader.read()
         return {one.hostname: one.state for one in self.shown.replicas}
 
