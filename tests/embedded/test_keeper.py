@@ -85,13 +85,23 @@ def test_one_that_does_not_stay_up_is_tried_ever_more_seldom(keep: Keep, data: P
 
 
 @pytest.mark.usefixtures("resting")
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_signal_between_two_tries_ends_all(signum: signal.Signals, keep: Keep, data: Path) -> None:
+@pytest.mark.parametrize(
+    ("signum", "deleted"),
+    [(signal.SIGTERM, False), (signal.SIGKILL, False), (signal.SIGTERM, True)],
+)
+def test_signal_between_two_tries_ends_all_though_the_folder_was_deleted(
+    signum: signal.Signals, deleted: bool, keep: Keep, data: Path
+) -> None:
     server = keep()
     assert server.visits() == 1
-    damage(part_of(data, ".base.rdb"))
-    os.kill(valkey_of(data), signal.SIGKILL)
-    server.wait_for(b"Valkey did not start: .*" + AGAIN)
+    valkey = valkey_of(data)
+    if deleted:
+        shutil.rmtree(data)
+    else:
+        damage(part_of(data, ".base.rdb"))
+    os.kill(valkey, signal.SIGKILL)
+    why = b".* is gone; restart the server" if deleted else b".*"
+    server.wait_for(b"Valkey did not start: " + why + AGAIN)
     assert server.end(signum) < 1
     server.wait_gone()
 
@@ -183,17 +193,6 @@ def test_what_a_killed_valkey_was_writing_is_removed_alone(keep: Keep, data: Pat
             wait_until(lambda killed=killed: valkey_of(data) != killed and server.visits())
     assert set(data.glob("temp*")) == mine
     assert not list((data / "appendonlydir").glob("temp*"))
-
-
-@pytest.mark.usefixtures("resting")
-def test_folder_that_was_deleted_ends_no_server(keep: Keep, data: Path) -> None:
-    server = keep()
-    valkey = valkey_of(data)
-    shutil.rmtree(data)
-    os.kill(valkey, signal.SIGKILL)
-    server.wait_for(b"Valkey did not start: .* is gone; restart the server" + AGAIN)
-    assert server.end() < 1
-    server.wait_gone()
 
 
 @pytest.mark.usefixtures("hasty")

@@ -26,13 +26,12 @@ from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
-Connect = Callable[[Program], HTTPConnection]
+#: A server, and visitors of its page.
+Hung = tuple[Program, list[HTTPConnection]]
 
 
 @pytest.fixture
-def hung(
-    counting: Start, connect: Connect, data: Path, tmp_path: Path
-) -> tuple[Program, list[HTTPConnection]]:
+def hung(counting: Start, connect: Callable, data: Path, tmp_path: Path) -> Hung:
     """A server that has read visits for which its Valkey, which hangs, has no number yet."""
     hasty = run_before(tmp_path, "from embedded import leftover\nleftover.STOP /= 10")
     # No test waits that long: it is only never the reason for an end.
@@ -49,7 +48,7 @@ def hung(
 
 
 def test_ctrl_c_finishes_visits_in_flight_and_keeps_the_data(
-    hung: tuple[Program, list[HTTPConnection]], data: Path, keep: Keep
+    hung: Hung, data: Path, keep: Keep
 ) -> None:
     server, visitors = hung
     valkey = valkey_of(data)
@@ -66,7 +65,7 @@ def test_ctrl_c_finishes_visits_in_flight_and_keeps_the_data(
     assert keep().visits() == 6
 
 
-def test_second_signal_ends_all(hung: tuple[Program, list[HTTPConnection]], data: Path) -> None:
+def test_second_signal_leaves_no_process(hung: Hung, data: Path) -> None:
     server, _ = hung
     server.signal()
     server.wait_for(b"stopping")
