@@ -1,6 +1,7 @@
 """What a process writes of itself goes with its visits, and never costs one its number."""
 
 import asyncio
+import functools
 import math
 import re
 import socket
@@ -164,27 +165,29 @@ async def test_what_a_process_has_written_is_dropped_after_a_day(valkey: Valkey)
         assert valkey.client.ttl("counter") == -1, "the counter is never dropped"
 
 
+def write_history(value: str, client: redis.Redis) -> None:
+    text = value.replace("NOW", f"{int(time.time()) // 2 * 2}")
+    client.hset("{counter}:last:5m", mapping={str(slot): text for slot in range(150)})
+
+
+def write_field(name: str, client: redis.Redis) -> None:
+    client.hset(client.keys("{counter}:process:*")[0], name, "9 x")
+
+
 NOT_KEPT = "Redis refuses some of the live page's figures: EVALSHA: "
 
 #: What goes wrong once a visit has counted, and how the log says so; None: it mends itself.
 FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
     "names of another type": (lambda client: client.set("{counter}:processes", "x"), "WRONGTYPE"),
     "a history of another type": (lambda client: client.set("{counter}:last:5m", "x"), "WRONGTYPE"),
-    "a history that is none": (
-        lambda client: [
-            client.hset("{counter}:last:5m", mapping={str(slot): value for slot in range(150)})
-            for value in ("x", "9" * 15, "1=2 3", f"{int(time.time()) // 2 * 2} =x =9e99")
-        ],
-        None,
-    ),
-    "a sign that is none": (
-        lambda client: client.hset(client.keys("{counter}:process:*")[0], "marked", "9 x"),
-        None,
-    ),
-    "a start that is none": (
-        lambda client: client.hset(client.keys("{counter}:process:*")[0], "started", "x"),
-        None,
-    ),
+    **{
+        f"a history of {value}": (functools.partial(write_history, value), None)
+        for value in ("x", "9" * 15, "1=2 3", "NOW =x =9e99")
+    },
+    **{
+        f"what was {field} is none": (functools.partial(write_field, field), None)
+        for field in ("marked", "started")
+    },
     "names that have no time": (
         lambda client: client.zadd("{counter}:processes", {"a": math.inf, "b": -math.inf}),
         None,
