@@ -22,7 +22,7 @@ FEW = 40
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", pytest.param("localhost", marks=pytest.mark.slow)])
-def test_descriptors_that_run_out_are_told(
+def test_a_lack_of_descriptors_is_told(
     name: str, speaking: Speaking, free: threading.Event
 ) -> None:
     url = speaking(lambda n: (n > 1 and free.wait(PATIENCE), page(n))[1]).url

@@ -18,9 +18,7 @@ from tests.support.waiting import PATIENCE, eventually
 LONG = 0.6
 
 
-def test_a_stall_shows_in_every_visit_that_was_due_meanwhile(
-    speaking: Speaking, free: Event
-) -> None:
+def test_a_stall_shows_in_all_visits_due_meanwhile(speaking: Speaking, free: Event) -> None:
     stall = Event()
     url = speaking(lambda n: (n == 10 and (stall.set(), free.wait(PATIENCE)), page(n))[1]).url
     load = Load(url, requests=200, rate=100, concurrency=1, keep_alive=True)

@@ -54,9 +54,7 @@ async def test_what_is_told_in_place_of_an_address_is_a_clear_reason(
 
 @pytest.mark.parametrize("host", ["", "?"])
 @pytest.mark.parametrize("how", ["MOVED", "ASK"])
-async def test_a_redirection_without_a_host_is_to_the_one_asked(
-    fake: FakeRedis, host: str, how: str
-) -> None:
+async def test_a_redirection_may_have_no_host(fake: FakeRedis, host: str, how: str) -> None:
     with FakeRedis() as asked:
         asked.replies["EXISTS"] = f"-{how} 6680 {host}:{fake.port}\r\n".encode()
         fake.replies = {"EXISTS": b":1\r\n", "ASKING": b"+OK\r\n"}

@@ -199,9 +199,7 @@ def names() -> Iterator[Names]:
 
 @pytest.mark.usefixtures("often_probed")
 @pytest.mark.parametrize("hangs", [True, False], ids=["hangs", "does not know"])
-async def test_a_resolver_that_fails_spares_pages(
-    fake: FakeRedis, names: Names, hangs: bool
-) -> None:
+async def test_a_resolver_may_fail_for_a_while(fake: FakeRedis, names: Names, hangs: bool) -> None:
     found, timeout = names.addresses["redis.invalid"], TIMEOUT if hangs else PATIENCE
     if hangs:
         names.hanging.add("redis.invalid")

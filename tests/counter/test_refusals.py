@@ -152,9 +152,7 @@ FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_beside_it_costs_no_number(
-    valkey: Valkey, caplog: Caplog, fault: str
-) -> None:
+async def test_a_fault_beside_costs_no_number(valkey: Valkey, caplog: Caplog, fault: str) -> None:
     caplog.set_level("WARNING", logger="friendlyhello.visits")
     async with counting(valkey.url) as visits:
         await visits.start(PATIENCE)

@@ -178,9 +178,7 @@ def test_the_script_does_the_same_in_the_store(examples: int, shared_valkey: Val
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("wrong", [b"SET", b"HSET", b"ZADD"])
-def test_keys_of_a_wrong_type_fail_it_alike(
-    shared_valkey: Valkey, key: bytes, wrong: bytes
-) -> None:
+def test_keys_of_wrong_types_fail_alike(shared_valkey: Valkey, key: bytes, wrong: bytes) -> None:
     with closing(Both(shared_valkey)) as both:
         if wrong == b"SET":
             both._ask(b"SET", key, b"x")

@@ -247,9 +247,7 @@ async def test_redis_over_tls_counts_with_a_certificate_that_is_trusted_alone(
             assert await visitor.visit() == 22
 
 
-async def test_a_lone_visit_waits_asleep_for_a_slow_redis(
-    valkey: Valkey, monkeypatch: Patch
-) -> None:
+async def test_a_lone_visit_waits_asleep_for_redis(valkey: Valkey, monkeypatch: Patch) -> None:
     monkeypatch.setattr("counter.link.BUSY_POLL", 0.02)
     with Proxy([valkey.path]) as proxy:
         async with counting(f"redis://127.0.0.1:{proxy.port}") as visits:

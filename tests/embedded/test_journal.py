@@ -150,9 +150,7 @@ def counted(keep: Keep, data: Path) -> Path:
 @pytest.mark.parametrize(
     ("end", "next_number"), [(ZEROS, 4), (INCR[:-3], 4), (b"", 3)], ids=["zeros", "cut", "shorter"]
 )
-def test_after_a_power_cut_it_starts(
-    end: bytes, next_number: int, keep: Keep, counted: Path
-) -> None:
+def test_a_power_cut_is_mended(end: bytes, next_number: int, keep: Keep, counted: Path) -> None:
     file = part_of(counted, ".incr.aof")
     written = file.read_bytes()
     damaged = written + end if end else written[: written.upper().rindex(b"INCR") + 3]

@@ -47,9 +47,7 @@ def hung(counting: Start, connect: Callable, data: Path, tmp_path: Path) -> Hung
     return server, visitors
 
 
-def test_ctrl_c_finishes_visits_in_flight_and_keeps_the_data(
-    hung: Hung, data: Path, keep: Keep
-) -> None:
+def test_ctrl_c_finishes_visits_and_keeps_the_data(hung: Hung, data: Path, keep: Keep) -> None:
     server, visitors = hung
     valkey = valkey_of(data)
     os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does

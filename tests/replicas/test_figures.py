@@ -229,9 +229,7 @@ async def test_a_fault_of_the_figures_touches_no_visit_and_no_token(
 
 @pytest.mark.parametrize("scripts", [True, False])
 @pytest.mark.parametrize("error", [b"-OOM command not allowed", b"-ASK 6680 127.0.0.1:1", b"-"])
-async def test_an_error_for_figures_costs_nobody(
-    fake: FakeRedis, error: bytes, scripts: bool
-) -> None:
+async def test_an_error_beside_costs_nobody(fake: FakeRedis, error: bytes, scripts: bool) -> None:
     fake.scripts_refused = b"" if scripts else REFUSAL
     fake.figure = error + b"\r\n"
     async with replica(fake.url) as visits:

@@ -288,9 +288,7 @@ def write_a_thousand(valkey: Valkey, visits: int) -> None:
         client.execute()
 
 
-async def test_a_look_at_a_thousand_is_in_pieces(
-    valkey: Valkey, request: pytest.FixtureRequest
-) -> None:
+async def test_a_look_at_many_is_in_pieces(valkey: Valkey, request: pytest.FixtureRequest) -> None:
     """Each is a small part of it; by the CPU's time, so that busy neighbours do not matter."""
     gc.disable()  # the server collects garbage less often than a test
     request.addfinalizer(gc.enable)
