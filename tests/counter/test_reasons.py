@@ -49,11 +49,12 @@ async def test_off_on_and_each_other_reason_are_one_line(fake: FakeRedis, caplog
             fake.heal()
             fake.listen()
             await eventually(lambda: visitor.visits.up)
-            assert counters_lines(caplog) == [
-                ("WARNING", f"counter off: {refused}"),
-                ("WARNING", "counter still off: NOAUTH Authentication required."),
-                ("INFO", "counter on"),
-            ]
+            first, *others, last = counters_lines(caplog)
+            assert first == ("WARNING", f"counter off: {refused}")
+            assert last == ("INFO", "counter on")
+            # A probe that is cut on its way has another reason.
+            assert ("WARNING", "counter still off: NOAUTH Authentication required.") in others
+            assert len({first, *others}) == len(others) + 1 <= 3
 
 
 @pytest.mark.usefixtures("often_probed")
