@@ -60,9 +60,7 @@ async def test_without_scripts_figures_go_with_a_visit(fake: FakeRedis, monkeypa
 
 
 async def test_a_sign_is_one_command_more_once_a_second(valkey: Valkey, monkeypatch: Patch) -> None:
-    clock = SimpleNamespace(
-        now=time.time() // 1 + 0.5, time=lambda: clock.now, monotonic=time.monotonic
-    )
+    clock = SimpleNamespace(now=1000.5, time=lambda: clock.now, monotonic=time.monotonic)
     monkeypatch.setattr(figures, "time", clock)
     async with replica(valkey.url) as visits:
         await visits.start(PATIENCE)
