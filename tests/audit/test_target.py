@@ -72,9 +72,7 @@ def test_elsewhere_the_name_of_the_url_is_asked(speaking: Speaking, authority: A
     assert other == {f"certificate not trusted: {reason}": 3}
 
 
-def test_the_dot_at_a_names_end_is_not_the_certificates(
-    speaking: Speaking, authority: Authority, monkeypatch: Patch
-) -> None:
+def test_no_dot_is_asked_for(speaking: Speaking, authority: Authority, monkeypatch: Patch) -> None:
     names = Names({name: ["127.0.0.1"] for name in ("audited.invalid.", "other.invalid.")})
     monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
     monkeypatch.setenv("SSL_CERT_FILE", authority.file)
@@ -128,9 +126,7 @@ def test_headers_replace_those_sent_by_default(speaking: Speaking) -> None:
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["refuses", "hangs"])
-def test_the_next_address_is_tried_when_the_first_does_not_answer(
-    hangs: bool, speaking: Speaking, monkeypatch: Patch
-) -> None:
+def test_each_address_is_tried_in_turn(hangs: bool, speaking: Speaking, monkeypatch: Patch) -> None:
     server = speaking(page, host="::1")
     names = Names({"two.invalid": ["127.0.0.1", "::1"]})
     monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
