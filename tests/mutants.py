@@ -6,21 +6,18 @@ of its room run, but for those at length. `python -m tests.mutants --help` says 
 
 import argparse
 import ast
-import importlib
 import os
+import queue
 import random
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,10 +31,7 @@ LONGEST = 600
 MOST_SURVIVORS = 0.05
 
 #: Plugins of pytest that take long to load, or change what the tests do.
-SLOW = ("schemathesis", "anyio", "xdist", "randomly", "cacheprovider")
-
-#: What the tests load, and no mutant changes: it is loaded once for all.
-PRELOADED = ("hypothesis", "redis.asyncio", "tornado.web", "lupa.lua51")
+WITHOUT = ("-pno:schemathesis", "-pno:anyio", "-pno:xdist", "-pno:randomly", "-pno:cacheprovider")
 
 #: The tests of what is no room with a folder of tests.
 OTHERS = {
@@ -53,85 +47,69 @@ PROGRAM = [
     *("handlers", "replicas", "counter", "embedded", "http1", "watch", "process", "audit"),
 ]
 
-#: Each comparison, and what stands for it.
-COMPARISONS = {
-    "<": ["<=", ">="], "<=": ["<", ">"], ">": [">=", "<="], ">=": [">", "<"],
-    "==": ["!="], "!=": ["=="], "is": ["is not"], "is not": ["is"], "in": ["not in"],
-    "not in": ["in"], "~=": ["=="],
+#: Each operator, and what stands for it.
+SWAPPED: dict[type[ast.AST], list[type[ast.AST]]] = {
+    ast.Lt: [ast.LtE, ast.GtE], ast.LtE: [ast.Lt, ast.Gt],
+    ast.Gt: [ast.GtE, ast.LtE], ast.GtE: [ast.Gt, ast.Lt],
+    ast.Eq: [ast.NotEq], ast.NotEq: [ast.Eq], ast.Is: [ast.IsNot], ast.IsNot: [ast.Is],
+    ast.In: [ast.NotIn], ast.NotIn: [ast.In],
+    ast.And: [ast.Or], ast.Or: [ast.And], ast.Add: [ast.Sub], ast.Sub: [ast.Add],
 }  # fmt: skip
-LUA_COMPARISONS = {**COMPARISONS, "==": ["~="]}
-SWAPPED = {"and": "or", "or": "and", "+": "-", "-": "+"}
+LUA_SWAPPED = {
+    "<": ["<=", ">="], "<=": ["<", ">"], ">": [">=", "<="], ">=": [">", "<"], "==": ["~="],
+    "~=": ["=="], "and": ["or"], "or": ["and"], "+": ["-"], "-": ["+"],
+}  # fmt: skip
 
 
 class Mutant(NamedTuple):
     """A file with one place changed."""
 
     path: str
-    start: int
-    end: int
+    line: int
+    old: str
     new: str
-    source: str
-
-    @property
-    def text(self) -> str:
-        return self.source[: self.start] + self.new + self.source[self.end :]
+    text: str
 
     def __str__(self) -> str:
-        line = self.source.count("\n", 0, self.start) + 1
-        return f"{self.path}:{line}: {self.source[self.start : self.end]!r} -> {self.new!r}"
+        old, new = (one.partition("\n")[0] for one in (self.old, self.new))
+        return f"{self.path}:{self.line}: {old} -> {new}"
 
 
 def mutants(path: str) -> Iterator[Mutant]:
     """Yield all mutants of a file, by its path below the root."""
     source = (ROOT / path).read_text()
-    changes = _of_lua(source) if path.endswith(".lua") else _of_python(source)
-    for start, end, new in sorted(changes):
-        yield Mutant(path, start, end, new, source)
-
-
-# Python.
-
-
-def _of_python(source: str) -> Iterator[tuple[int, int, str]]:
+    if path.endswith(".lua"):
+        for start, end, new in _of_lua(source):
+            line, old = source.count("\n", 0, start) + 1, source[start:end]
+            yield Mutant(path, line, old, new, source[:start] + new + source[end:])
+        return
     tree = ast.parse(source)
-    starts = [0]
-    for line in source.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line.encode()))
-    raw = source.encode()
+    for node, name, other in _of_python(tree):
+        before, old = getattr(node, name), ast.unparse(node)
+        setattr(node, name, other)
+        yield Mutant(path, node.lineno, old, ast.unparse(node), ast.unparse(tree))
+        setattr(node, name, before)
 
-    def place(line: int, column: int) -> int:
-        return len(raw[: starts[line - 1] + column].decode())
 
-    def span(node: ast.expr) -> tuple[int, int]:
-        assert node.end_lineno is not None
-        assert node.end_col_offset is not None
-        first = place(node.lineno, node.col_offset)
-        return first, place(node.end_lineno, node.end_col_offset)
-
+def _of_python(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str, object]]:
+    """Yield each node that may be changed, with the name and the value of what is changed in it."""
     idle = {id(one) for node in ast.walk(tree) for one in _no_values(node)}
     for node in ast.walk(tree):
         if id(node) in idle:
             continue
-        if isinstance(node, ast.If | ast.While | ast.IfExp):
-            yield from ((*span(node.test), new) for new in ("True", "False"))
-        elif isinstance(node, ast.Compare):
-            ends = [span(one) for one in (node.left, *node.comparators)]
-            for (_, start), (end, _) in pairwise(ends):
-                yield from _swapped(source, start, end, COMPARISONS)
-        elif isinstance(node, ast.BoolOp):
-            ends = [span(one) for one in node.values]
-            for (_, start), (end, _) in pairwise(ends):
-                yield from _swapped(source, start, end, {k: [v] for k, v in SWAPPED.items()})
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
-            start, end = span(node.left)[1], span(node.right)[0]
-            yield from _swapped(source, start, end, {k: [v] for k, v in SWAPPED.items()})
-        elif isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add | ast.Sub):
-            start, end = span(node.target)[1], span(node.value)[0]
-            yield from _swapped(source, start, end, {"+=": ["-="], "-=": ["+="]})
-        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            yield span(node)[0], span(node.operand)[0], ""
-        elif isinstance(node, ast.Constant):
-            yield from ((*span(node), new) for new in _other_values(node.value))
+        match node:
+            case ast.If() | ast.While() | ast.IfExp():
+                yield from ((node, "test", ast.Constant(value)) for value in (True, False))
+            case ast.Compare(ops=ops):
+                for place, op in enumerate(ops):
+                    for other in SWAPPED[type(op)]:
+                        yield node, "ops", [*ops[:place], other(), *ops[place + 1 :]]
+            case ast.BoolOp(op=op) | ast.BinOp(op=op) | ast.AugAssign(op=op):
+                yield from ((node, "op", other()) for other in SWAPPED.get(type(op), []))
+            case ast.UnaryOp(op=ast.Not()):
+                yield node, "operand", ast.UnaryOp(ast.Not(), node.operand)
+            case ast.Constant(value=value):
+                yield from ((node, "value", other) for other in _other_values(value))
 
 
 def _no_values(node: ast.AST) -> Iterator[ast.AST]:
@@ -145,26 +123,15 @@ def _no_values(node: ast.AST) -> Iterator[ast.AST]:
             yield from ast.walk(below)
 
 
-def _other_values(value: object) -> list[str]:
+def _other_values(value: object) -> list[object]:
     if isinstance(value, bool):
-        return [repr(not value)]
+        return [not value]
     if isinstance(value, int | float):
-        return [repr(value + 1), *([repr(value - 1)] if value > 0 else [])]
-    if isinstance(value, str | bytes):
-        return [repr(value + b"x" if isinstance(value, bytes) else value + "x")]
-    return []
+        return [value + 1, *([value - 1] if value > 0 else [])]
+    if isinstance(value, str):
+        return [value + "x"]
+    return [value + b"x"] if isinstance(value, bytes) else []
 
-
-def _swapped(
-    source: str, start: int, end: int, others: dict[str, list[str]]
-) -> Iterator[tuple[int, int, str]]:
-    found = re.search(r"[a-z]+( [a-z]+)?|[-+=<>!~]+", source[start:end])
-    assert found, source[start:end]
-    for new in others.get(found[0], []):
-        yield start + found.start(), start + found.end(), new
-
-
-# Lua.
 
 _LUA = re.compile(
     r"--[^\n]*|(?P<string>'[^'\n]*')|(?P<number>\b[0-9][0-9a-fe.]*\b)|(?P<comparison>[<>=~]=|[<>])"
@@ -174,6 +141,7 @@ _LUA = re.compile(
 
 
 def _of_lua(source: str, start: int = 0) -> Iterator[tuple[int, int, str]]:
+    """Yield each place that may be changed, and what stands there then."""
     for found in _LUA.finditer(source):
         kind = found.lastgroup
         if kind is None:  # a comment
@@ -188,51 +156,8 @@ def _of_lua(source: str, start: int = 0) -> Iterator[tuple[int, int, str]]:
         elif kind == "number":
             value = float(text) if "e" in text else int(text)
             yield from ((first, last, repr(one)) for one in (value + 1, value - 1) if one >= 0)
-        elif kind == "not":
-            yield first, last, ""
         else:
-            others = LUA_COMPARISONS[text] if kind == "comparison" else [SWAPPED[text]]
-            yield from ((first, last, new) for new in others)
-
-
-# Running.
-
-
-def _tests_of(path: str) -> list[str]:
-    """Return the tests of the room that a file is in."""
-    room = Path(path).parts[0]
-    return OTHERS.get(room, [f"tests/{room}"])
-
-
-def _start(mutant: Mutant, folder: Path, tests: list[str]) -> int:
-    """Run the tests in a copy of the program with the mutant in it; return the process's id."""
-    (folder / mutant.path).write_text(mutant.text)
-    if pid := os.fork():
-        return pid
-    status = 1
-    # Where a test hangs after its time, as a fixture may, all of it has failed.
-    hangs = threading.Timer(LONGEST, os._exit, (status,))
-    hangs.daemon = True
-    hangs.start()
-    try:
-        status = _run(folder, tests)
-    finally:
-        os._exit(status)  # nothing of the parent's is for this process to end
-
-
-def _run(folder: Path, tests: list[str]) -> int:
-    os.chdir(folder)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in range(3):
-        os.dup2(nowhere, stream)
-    for name in [one for one in sys.modules if one.split(".")[0] == "tests"]:
-        del sys.modules[name]  # they are the copy's
-    sys.path[:] = [str(folder), *(one for one in sys.path if one not in ("", str(ROOT)))]
-    without = (f"-pno:{name}" for name in SLOW)
-    loaded = "-Wignore::pytest.PytestAssertRewriteWarning"  # before pytest's own time
-    return int(
-        pytest.main(["-x", "-mnot slow", loaded, *without, f"--timeout={TEST_TIMEOUT}", *tests])
-    )
+            yield from ((first, last, new) for new in LUA_SWAPPED.get(text, [""]))
 
 
 def _copy(folder: Path) -> Path:
@@ -249,24 +174,37 @@ def survivors(chosen: list[Mutant], tests: list[str] | None, jobs: int) -> Itera
 
     :arg tests: those to run, or None for those of each mutant's room.
     """
-    for name in PRELOADED:
-        importlib.import_module(name)
-    sys.dont_write_bytecode = True  # it is told by time and size, which a mutant may share
-    running: dict[int, tuple[Mutant, Path]] = {}
-    waiting = chosen[::-1]
-    with tempfile.TemporaryDirectory() as parent:
-        free = [_copy(Path(parent, str(job))) for job in range(jobs)]
-        while waiting or running:
-            if waiting and free:
-                mutant, folder = waiting.pop(), free.pop()
-                own = tests or _tests_of(mutant.path)
-                running[_start(mutant, folder, own)] = mutant, folder
-                continue
-            pid, status = os.wait()
-            mutant, folder = running.pop(pid)
-            (folder / mutant.path).write_text(mutant.source)
-            free.append(folder)
-            if os.waitstatus_to_exitcode(status) == 0:
+    options = ["-x", "-mnot slow", *WITHOUT, f"--timeout={TEST_TIMEOUT}"]
+    # Bytecode is told by time and size, which a mutant may share.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    free: queue.Queue[Path] = queue.Queue()
+
+    def passes(mutant: Mutant) -> bool:
+        folder, room = free.get(), Path(mutant.path).parts[0]
+        (folder / mutant.path).write_text(mutant.text)
+        run = [
+            sys.executable,
+            "-m",
+            "pytest",
+            *options,
+            *(tests or OTHERS.get(room, [f"tests/{room}"])),
+        ]
+        try:
+            done = subprocess.run(
+                run, cwd=folder, env=environment, capture_output=True, timeout=LONGEST
+            )
+        except subprocess.TimeoutExpired:  # a fixture hangs, which no test's time ends
+            return False
+        finally:
+            shutil.copy(ROOT / mutant.path, folder / mutant.path)
+            free.put(folder)
+        return done.returncode == 0
+
+    with tempfile.TemporaryDirectory() as parent, ThreadPoolExecutor(jobs) as pool:
+        for job in range(jobs):
+            free.put(_copy(Path(parent, str(job))))
+        for mutant, is_alive in zip(chosen, pool.map(passes, chosen), strict=True):
+            if is_alive:
                 yield mutant
 
 
@@ -285,17 +223,17 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once")
     parser.add_argument("--list", action="store_true", help="list the mutants, and run nothing")
     options = parser.parse_args()
-    paths = [
-        str(path.relative_to(ROOT))
+    chosen = [
+        mutant
         for name in options.files
-        for one in [ROOT / name]
-        for path in (_sources(one) if one.is_dir() else [one])
+        for file in [ROOT / name, *sorted((ROOT / name).rglob("*"))]
+        if file.suffix in (".py", ".lua")
+        for mutant in mutants(str(file.relative_to(ROOT)))
     ]
-    chosen = [mutant for path in paths for mutant in mutants(path)]
     if options.number is not None and options.number < len(chosen):
         chosen = random.Random(options.seed).sample(chosen, options.number)
     if options.list:
-        print("\n".join(map(str, chosen)))
+        print(*chosen, sep="\n")
         return 0
     found = 0
     for mutant in survivors(chosen, options.tests, options.jobs):
@@ -303,10 +241,6 @@ def main() -> int:
         print(f"survives: {mutant}", flush=True)
     print(f"{len(chosen)} mutants, {found} survive")
     return int(found > MOST_SURVIVORS * len(chosen))
-
-
-def _sources(room: Path) -> list[Path]:
-    return sorted([*room.rglob("*.py"), *room.rglob("*.lua")])
 
 
 if __name__ == "__main__":
