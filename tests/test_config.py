@@ -16,135 +16,89 @@ import pytest
 
 import config
 from server import StartError, listen
-from tests.support import ROOT
+from tests.support import ROOT, Patch
 from tests.support.here import Serve, refused, run_here
 from tests.support.processes import children
 from tests.support.program import NOWHERE, Connect, Start, run_to_end
 from tests.support.valkey import Valkey
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.waiting import wait_until
 
-SETTINGS = {
-    "name": "world",
-    "address": None,
-    "port": 80,
-    "redis-url": "redis://redis:6379/0",
-    "redis-password-file": None,
-    "redis-sentinel-password-file": None,
-    "redis-timeout": 2,
-    "redis-wait": 0,
-    "processes": 1,
-    "drain-delay": 0,
-    "grace": 5,
-    "access-log": True,
-    "log-format": "text",
-    "log-level": "info",
-    "idle-timeout": 75,
-    "tls-cert": None,
-    "tls-key": None,
-    "tls-client-ca": None,
-    "trusted-proxies": None,
-    "path-prefix": "",
-    "version-label": None,
-    "labels": None,
-    "admin-port": None,
-    "admin-address": "127.0.0.1",
-    "echo": False,
-    "faults": False,
-    "fault-rate": 0,
-    "fault-wait": config.Wait(),
-    "start-wait": 0,
+
+def same(*texts: str) -> dict[str, object]:
+    return {text: text for text in texts}
+
+
+def networks(*texts: str) -> tuple[object, ...]:
+    return tuple(map(ipaddress.ip_network, texts))
+
+
+#: Values that are taken, by their settings, each with what it means.
+GOOD: dict[str, dict[str, object]] = {
+    "name": {"Zoë <&>": "Zoë <&>", os.fsdecode(b"caf\xe9 \xe4\xbd\xa0"): "caf\\xe9 你"},
+    "address": {
+        **same("127.0.0.1", "::1", "localhost", "0.0.0.0", "fe80::1%eth0"),
+        **{"::": None, "0:0::0": None},
+    },
+    "port": {"0": 0, "65535": 65535},
+    "redis-url": same(
+        *("redis://h", "redis://user:pass%40word@h:1/15", "redis://[::1]:6379"),
+        *("rediss://h/0?ssl_cert_reqs=none", "unix:///run/redis.sock?db=1", "embedded:data"),
+        *("redis+sentinel://a/mymaster", "redis+sentinel://a,b:26380,[::1]:1/my-master/2"),
+        "rediss+sentinel://user:pass@a:1,b:2/m/0?ssl_cert_reqs=none",
+        *("redis+cluster://a:7000,b", "rediss+cluster://:pass@a:7000/"),
+    ),
+    "redis-wait": {"1": 1},
+    "redis-password-file": same("/run/secrets/redis"),
+    "redis-timeout": {"0.5": 0.5},
+    "processes": {"0": 0},
+    "drain-delay": {"5": 5},
+    "grace": {"0": 0, ".25": 0.25},
+    "access-log": {"false": False, "TRUE": True, "0": False, "1": True},
+    "log-format": dict.fromkeys(("json", "JSON", "Json"), "json"),
+    "log-level": {
+        **dict.fromkeys(("Warning", "WARN", "warn"), "warning"),
+        **{"debug": "debug", "INFO": "info", "Error": "error", "CRITICAL": "critical"},
+    },
+    "idle-timeout": {"620": 620, "1": 1},
+    "labels": {
+        "zone=eu-1": {"zone": "eu-1"},
+        "zone=eu-1,node=,_a9=x=y z": {"zone": "eu-1", "_a9": "x=y z"},
+        "node=,zone=": {},
+        os.fsdecode(b"zone=caf\xe9"): {"zone": "caf\\xe9"},
+        "k" * 63 + "=" + "ü" * 128: {"k" * 63: "ü" * 128},
+        ",".join(f"l{i}={i}" for i in range(8)): {f"l{i}": f"{i}" for i in range(8)},
+    },
+    "trusted-proxies": {
+        "10.0.0.0/8, FD00::/8,::1": networks("10.0.0.0/8", "fd00::/8", "::1"),
+        "0.0.0.0/0,::/0": networks("0.0.0.0/0", "::/0"),
+    },
+    "path-prefix": {
+        **same("/hello", "/a/B-1._~/c", "/...", "/.a", "/" + "x" * 127),
+        **{"/hello/": "/hello", "/": ""},
+    },
+    "version-label": same("v1.2.3-4-gabc+dirty", "registry/app@sha256:" + "f" * 64, "x" * 128),
+    "faults": {"true": True},
+    "fault-rate": {"0": 0, "1": 1, "0.25": 0.25, ".5": 0.5, "1.000": 1},
+    "fault-wait": {
+        **{"0": config.Wait(0, 0), "200ms": config.Wait(200, 200)},
+        **{"100ms-2s": config.Wait(100, 2000), "0s-1.5s": config.Wait(0, 1500)},
+        "10s-10000ms": config.Wait(10_000, 10_000),
+    },
+    "start-wait": {"20s": 20, "20": 20, "1.5s": 1.5, "500ms": 0.5, "60m": 3600},
 }
-
-GOOD = [
-    ("name", "Zoë <&>", "Zoë <&>"),
-    ("address", "127.0.0.1", "127.0.0.1"),
-    ("address", "::1", "::1"),
-    ("address", "localhost", "localhost"),
-    ("address", "0.0.0.0", "0.0.0.0"),
-    ("address", "fe80::1%eth0", "fe80::1%eth0"),
-    ("address", "::", None),
-    ("address", "0:0::0", None),
-    ("port", "0", 0),
-    ("port", "65535", 65535),
-    *(
-        ("redis-url", url, url)
-        for url in (
-            *("redis://h", "redis://user:pass%40word@h:1/15", "redis://[::1]:6379"),
-            *("rediss://h/0?ssl_cert_reqs=none", "unix:///run/redis.sock?db=1", "embedded:data"),
-            *("redis+sentinel://a/mymaster", "redis+sentinel://a,b:26380,[::1]:1/my-master/2"),
-            "rediss+sentinel://user:pass@a:1,b:2/m/0?ssl_cert_reqs=none",
-            *("redis+cluster://a:7000,b", "rediss+cluster://:pass@a:7000/"),
-        )
-    ),
-    ("redis-wait", "1", 1),
-    ("redis-password-file", "/run/secrets/redis", "/run/secrets/redis"),
-    ("redis-timeout", "0.5", 0.5),
-    ("processes", "0", 0),
-    ("drain-delay", "5", 5),
-    ("grace", "0", 0),
-    ("grace", ".25", 0.25),
-    ("access-log", "false", False),
-    ("access-log", "TRUE", True),
-    ("access-log", "0", False),
-    ("access-log", "1", True),
-    *(("log-format", text, "json") for text in ("json", "JSON", "Json")),
-    *(("log-level", text, "debug") for text in ("debug", "DEBUG")),
-    *(("log-level", text, "info") for text in ("INFO", "Info")),
-    *(("log-level", text, "warning") for text in ("Warning", "WARNING", "warn", "WARN", "Warn")),
-    ("log-level", "ERROR", "error"),
-    *(("log-level", text, "critical") for text in ("critical", "CRITICAL")),
-    ("idle-timeout", "620", 620),
-    ("idle-timeout", "1", 1),
-    ("labels", "zone=eu-1", {"zone": "eu-1"}),
-    ("labels", "zone=eu-1,node=,_a9=x=y z", {"zone": "eu-1", "_a9": "x=y z"}),
-    ("labels", "node=,zone=", {}),
-    ("labels", os.fsdecode(b"zone=caf\xe9"), {"zone": "caf\\xe9"}),
-    ("labels", "k" * 63 + "=" + "ü" * 128, {"k" * 63: "ü" * 128}),
-    ("labels", ",".join(f"l{i}={i}" for i in range(8)), {f"l{i}": f"{i}" for i in range(8)}),
-    *(
-        ("trusted-proxies", text, tuple(map(ipaddress.ip_network, networks)))
-        for text, networks in (
-            ("10.0.0.0/8", ["10.0.0.0/8"]),
-            ("10.0.0.0/8, FD00::/8,192.0.2.7,::1", ["10.0.0.0/8", "fd00::/8", "192.0.2.7", "::1"]),
-            ("0.0.0.0/0,::/0", ["0.0.0.0/0", "::/0"]),
-        )
-    ),
-    *(
-        ("path-prefix", text, path)
-        for text, path in (
-            *(("/hello", "/hello"), ("/hello/", "/hello"), ("/a/B-1._~/c", "/a/B-1._~/c")),
-            *(("/", ""), ("/...", "/..."), ("/.a", "/.a"), ("/" + "x" * 127, "/" + "x" * 127)),
-        )
-    ),
-    ("version-label", "v1.2.3-4-gabc+dirty", "v1.2.3-4-gabc+dirty"),
-    ("version-label", "blue", "blue"),
-    ("version-label", "registry/app@sha256:" + "f" * 64, "registry/app@sha256:" + "f" * 64),
-    ("version-label", "x" * 128, "x" * 128),
-    ("faults", "true", True),
-    *(("fault-rate", text, float(text)) for text in ("0", "1", "0.25", ".5", "1.000")),
-    ("fault-wait", "0", config.Wait(0, 0)),
-    ("fault-wait", "200ms", config.Wait(200, 200)),
-    ("fault-wait", "100ms-2s", config.Wait(100, 2000)),
-    ("fault-wait", "0s-1.5s", config.Wait(0, 1500)),
-    ("fault-wait", "10s-10000ms", config.Wait(10_000, 10_000)),
-    *(("start-wait", text, seconds) for text, seconds in (("20s", 20), ("20", 20), ("1.5s", 1.5))),
-    *(("start-wait", text, seconds) for text, seconds in (("500ms", 0.5), ("60m", 3600))),
-]
 
 #: Values that are refused, by their settings, and what is said to be allowed.
 REFUSED: dict[tuple[str, str], list[str]] = {
     ("port", "65535"): ["-1", "65536", "x", "8_0", "80.0", " 80", "٨٠", "1e3", "0x50"],
-    ("processes", "0"): ["-1", "two", "1.5", "1025", "9999999999"],
+    ("processes", "0"): ["-1", "1.5", "1025", "9999999999"],
     ("redis-timeout", "seconds"): ["0", "-1", "soon", "nan", "inf", "2s", "1e1", "3601"],
-    ("grace", "seconds"): ["-1", "x", "nan", "inf", "-0.1", "1_0", "5 ", "3601"],
-    ("drain-delay", "seconds"): ["-1", "x", "nan", "inf", "-0.1", "1_0", "5 ", "3601"],
+    ("grace", "seconds"): ["-1", "x", "nan", "-0.1", "1_0", "5 ", "3601"],
+    ("drain-delay", "seconds"): ["-1", "3601"],
     ("idle-timeout", "from 1 to 3600"): ["0", "0.9", "-1", "3601", "none"],
     ("access-log", "true or false"): ["maybe", "2", "tru", "truee"],
-    ("faults", "true or false"): ["maybe", "2", "off"],
+    ("faults", "true or false"): ["maybe", "off"],
     ("log-format", "text or json"): ["xml", "json5", "text,json"],
-    ("log-level", "debug, info, warning, error, critical or warn"): [
-        *("trace", "10", "warned", "fatal"),
-    ],
+    ("log-level", "debug, info, warning, error, critical or warn"): ["trace", "10", "warned"],
     ("version-label", "letters, digits"): ["a b", "v1;", "gr\u00fcn", '"', "1,2", "x" * 129],
     ("labels", "key=value,… , at most 8"): [
         *("zone", "=x", "9a=x", "a-b=x", "é=x", "__a=x", "version=x", "program_version=x"),
@@ -160,7 +114,7 @@ REFUSED: dict[tuple[str, str], list[str]] = {
         *("10.0.0.0/8,", ",", "10.0.0.0/8;fd00::/8", "10.0.0.0/8 fd00::/8", "1/8", "10.0.0.0/٨"),
     ],
     ("path-prefix", "a path such as /hello"): [
-        *("hello", "hello/", "//", "/hello//", "//hello", "/a//b", "/a b", "/h?x", "/h#x", "/%20"),
+        *("hello", "//", "/hello//", "//hello", "/a//b", "/a b", "/h?x", "/h#x", "/%20"),
         *("/h\u00e9llo", "/.", "/..", "/a/../b", "/a/./", "/a/..", "http://h/hello"),
         *("/a$", "/(a)", "/a:b", "/a+b", "/" + "x" * 128, "/hello\n", "/a\\b"),
     ],
@@ -192,13 +146,6 @@ REFUSED: dict[tuple[str, str], list[str]] = {
     ],
 }
 
-#: Each with a word of what is allowed.
-BAD = [(setting, one, word) for (setting, word), those in REFUSED.items() for one in those]
-
-
-def variable(setting: str) -> str:
-    return setting.upper().replace("-", "_")
-
 
 def refusal(*arguments: str, **environment: str) -> str:
     """What `config.load` says."""
@@ -210,43 +157,29 @@ def refusal(*arguments: str, **environment: str) -> str:
 
 def sources(setting: str, value: str) -> Iterator[tuple[str, list[str], dict[str, str]]]:
     """Yield each place that a value may come from: its name, flags and variables."""
+    variable = setting.upper().replace("-", "_")
     yield f"--{setting}={value}", [f"--{setting}={value}"], {}
-    yield f"{variable(setting)}={value}", [], {variable(setting): value}
+    yield f"{variable}={value}", [], {variable: value}
 
 
 def serves(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=PATIENCE).close()
-    except OSError:
-        return False
-    return True
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as client:
+        return client.connect_ex((host, port)) == 0
 
 
 def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as one:
-            one.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as one:
+        one.bind(("::1", 0))
+        return True
+    return False
 
 
-# Where a setting comes from.
-
-
-def test_defaults_are_the_contracts() -> None:
-    settings = config.load([], {})
-    assert {name: getattr(settings, name.replace("-", "_")) for name in SETTINGS} == SETTINGS
-    # Variables that npm, conda and /etc/os-release export as something else are left alone.
-    assert config.load([], {"PREFIX": "/usr/local", "VERSION": "24.04 LTS"}) == settings
-
-
-@pytest.mark.parametrize("setting", sorted({setting for setting, *_ in GOOD}))
+@pytest.mark.parametrize("setting", GOOD)
 def test_flag_beats_variable_beats_default(setting: str) -> None:
-    field, name = setting.replace("-", "_"), variable(setting)
-    good = [(text, value) for one, text, value in GOOD if one == setting]
-    other = {name: good[-1][0]}
-    for text, value in good:
+    field = setting.replace("-", "_")
+    name = field.upper()
+    other = {name: [*GOOD[setting]][-1]}
+    for text, value in GOOD[setting].items():
         for flags, variables in (
             ([f"--{setting}={text}"], {}),
             ([f"--{field}={text}"], {}),
@@ -256,7 +189,9 @@ def test_flag_beats_variable_beats_default(setting: str) -> None:
         ):
             settings = config.load(flags, {"FAULTS": "true"} | variables)
             assert getattr(settings, field) == value
-    assert getattr(config.load([], {name: ""}), field) == SETTINGS[setting]
+    # What npm, conda and /etc/os-release export as something else is left alone.
+    others = {"PREFIX": "/usr/local", "VERSION": "24.04 LTS", "HEALTHCHECK": "true"}
+    assert config.load([], {name: ""} | others) == config.Settings()
 
 
 def test_running_program_heeds_flag_then_variable_then_default(
@@ -280,27 +215,10 @@ def test_running_program_heeds_flag_then_variable_then_default(
         assert all(isinstance(line[name], str) for name in ("time", "level", "logger", "message"))
 
 
-def test_bad_variable_that_a_good_flag_overrides_is_no_error() -> None:
-    for setting, value, _ in BAD:
-        good = next(text for name, text, _ in GOOD if name == setting)
-        config.load([f"--{setting}={good}"], {"FAULTS": "true"} | {variable(setting): value})
-    assert "no answer" in refused(
-        run_here("--healthcheck", "--address=127.0.0.1", "--port=1", PORT="x"), 1
-    )
-
-
-def test_name_that_is_not_utf_8_is_shown_with_escapes_or_not_looked_at() -> None:
-    name = os.fsdecode(b"caf\xe9 \xe4\xbd\xa0")
-    assert config.load([], {"NAME": name}).name == "caf\\xe9 你"
-    assert config.load([f"--name={name}"], {}).name == "caf\\xe9 你"
-    assert config.load(["--name=me"], {"NAME": os.fsdecode(b"\xff")}).name == "me"
-
-
 def test_switches_are_read_as_tornado_reads_them() -> None:
     assert config.load(["--access-log"], {"ACCESS_LOG": "false"}).access_log
     assert not config.load(["--access_log=FALSE"], {}).access_log
     assert config.load(["--healthcheck"], {}).healthcheck
-    assert not config.load([], {"HEALTHCHECK": "true"}).healthcheck
 
 
 @pytest.mark.parametrize(
@@ -312,66 +230,40 @@ def test_a_size_is_read_and_written_alike(text: str, number: int) -> None:
     assert config.size_text(number) == text
 
 
-# What is refused.
-
-
 @pytest.mark.parametrize(("setting", "allowed"), REFUSED)
-def test_bad_value_is_refused_with_its_setting_and_what_is_allowed(
-    setting: str, allowed: str
-) -> None:
+def test_bad_value_is_refused_unless_a_good_flag_overrides_it(setting: str, allowed: str) -> None:
+    good = f"--{setting}={next(iter(GOOD[setting]))}"
     for value in REFUSED[setting, allowed]:
         for source, flags, variables in sources(setting, value):
-            message = refusal(*flags, **({"FAULTS": "true"} | variables))
+            variables = {"FAULTS": "true"} | variables
+            message = refusal(*flags, **variables)
             # What is long or odd is cut or escaped.
             plain = len(value) < 100 and value.isprintable() and "\\" not in value
             assert message.startswith(f"{source}: " if plain else source.partition("=")[0] + "=")
             assert allowed in (message.removeprefix(f"{source}: ") if plain else message)
+        config.load([good], variables)
 
 
-def test_bad_value_is_one_line_and_status_2_and_starts_nothing(folder: Path) -> None:
-    for setting, value, allowed in {one[0]: one for one in BAD}.values():
-        good = {} if setting == "redis-url" else {"REDIS_URL": f"embedded:{folder / 'data'}"}
-        for source, flags, variables in sources(setting, value):
-            variables = good | {"FAULTS": "true"} | variables
-            for run in (run_here, *([run_to_end] if source == "--port=-1" else [])):
-                line = refused(run(*flags, **variables), 2)
-                assert line.startswith(f"{source.split('=')[0]}=")
-                assert allowed in line
+def test_what_is_refused_is_one_line_and_status_2_and_starts_nothing(folder: Path) -> None:
+    embedded = {"REDIS_URL": f"embedded:{folder / 'data'}"}
+    for run in run_here, run_to_end:
+        line = refused(run("--port=-1", **embedded), 2)
+        assert line.startswith("--port=-1: ")
     assert not list(folder.iterdir())
-
-
-@pytest.mark.parametrize("faults", [[], ["--faults=false"]])
-@pytest.mark.parametrize(
-    ("setting", "value"), [("fault-rate", "0.1"), ("fault-wait", "1s"), ("start-wait", "1s")]
-)
-def test_faults_from_the_start_are_allowed_with_faults_only(
-    setting: str, value: str, faults: list[str]
-) -> None:
-    for source, flags, variables in sources(setting, value):
-        said = f"{source}: allowed only together with --faults"
-        assert refusal(*flags, *faults, **variables) == said
-
-
-def test_what_is_no_flag_or_has_no_value_is_one_line_and_status_2() -> None:
     for argument in (
         *("--no-such-flag", "--nmae=me", "me", "--", "--port", "--name", "--redis_url"),
         *("--redis-password-file=", "--new\nline"),
     ):
         part = argument.removesuffix("=me").replace("\n", r"\n")
-        assert refused(run_here(argument), 2).startswith(f"{part}: ")
+        assert refused(run_here(argument, **embedded), 2).startswith(f"{part}: ")
 
 
-def test_help_lists_every_setting_on_standard_output() -> None:
-    result = run_here("--help")
-    assert (result.returncode, result.stderr) == (0, "")
-    for setting, default in SETTINGS.items():
-        about = re.search(rf"(?ms)^  --{setting} .*?(?=^  --)", result.stdout)
-        assert about, setting
-        if default not in (None, ""):
-            shown = str(default).lower() if isinstance(default, bool) else str(default)
-            assert f"default {shown})" in " ".join(about[0].split())
-    listed = re.findall("(?m)^  --([a-z-]+) ", result.stdout)
-    assert listed == [*SETTINGS, "healthcheck", "version", "help"]
+@pytest.mark.parametrize("faults", [[], ["--faults=false"]])
+def test_faults_from_the_start_are_allowed_with_faults_only(faults: list[str]) -> None:
+    for setting, value in ("fault-rate", "0.1"), ("fault-wait", "1s"), ("start-wait", "1s"):
+        for source, flags, variables in sources(setting, value):
+            said = f"{source}: allowed only together with --faults"
+            assert refusal(*flags, *faults, **variables) == said
 
 
 @pytest.mark.parametrize(
@@ -412,52 +304,30 @@ def test_password_of_a_url_is_never_shown() -> None:
             refusal(f"--redis-url={url}"),
             refusal(f"--redis-ulr={url}"),
             refusal(REDIS_URL=url),
-            refused(run_here(url), 2),
+            refusal(url),
         ):
             shown = said.partition("allowed is")[0]
             assert not re.search("hush|quiet|mute|still|calm", shown), shown
 
 
-# What cannot be had: status 1.
-
-
-def without_privileges(*flags: str) -> subprocess.CompletedProcess[str]:
-    """Run the program as a user who may not listen on port 1.
-
-    Root keeps being root, but without what makes root one (capabilities(7)). Where the system
-    lets everybody listen everywhere, as in a container, its refusal is played.
-    """
-    everybody = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-    play = (
-        "import socket\n"
-        "def bind(*_): raise PermissionError(13, 'Permission denied')\n"
-        "socket.socket.bind = bind\n"
-        if everybody.exists() and int(everybody.read_text()) <= 1
-        else ""
-    )
-    serve = (
-        f"{play}import runpy, sys\nsys.path[0] = {str(ROOT)!r}\n"
-        "runpy.run_path('server.py', run_name='__main__')"
-    )
-    code = (
-        "import ctypes, os, sys\nctypes.CDLL(None).prctl(24, 10, 0, 0, 0)\n"
-        f"os.execv(sys.executable, [sys.executable, '-c', {serve!r}, *sys.argv[1:]])"
-    )
-    run = [sys.executable, "-c", code, *flags]
-    return subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
-
-
-def test_port_that_is_not_to_be_had_is_one_line_and_status_1(served: Serve) -> None:
-    line = refused(without_privileges("--address=127.0.0.1", "--port=1"), 1)
-    assert line == "cannot listen on port 1 of 127.0.0.1: Permission denied; try --port=4000"
+def test_port_that_is_not_to_be_had_is_one_line_and_status_1(
+    served: Serve, monkeypatch: Patch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = f"^cannot listen on port {port} of 127.0.0.1: Address already in use$"
-        with pytest.raises(StartError, match=said):
-            served("--address=127.0.0.1", f"--port={port}")
+        line = refused(run_to_end("--address=127.0.0.1", f"--port={port}"), 1)
+    assert line == f"cannot listen on port {port} of 127.0.0.1: Address already in use"
     for address in ("nowhere.invalid", "192.0.2.1"):
         with pytest.raises(StartError, match=f"^cannot listen on port 0 of {address}: "):
             served(f"--address={address}")
+
+    def bind(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("socket.socket.bind", bind)
+    said = "^cannot listen on port 80 of 127.0.0.1: Permission denied; try --port=4000$"
+    with pytest.raises(StartError, match=said):
+        served("--address=127.0.0.1", "--port=80")
 
 
 def test_password_file_that_cannot_be_used_is_one_line(served: Serve, folder: Path) -> None:
@@ -486,36 +356,26 @@ def test_certificate_that_cannot_be_used_is_one_line(served: Serve, folder: Path
         assert "hush" not in str(error.value)
 
 
-# What the settings do.
-
-
-@contextlib.contextmanager
-def listening(*flags: str, processes: int = 1) -> Iterator[int]:
-    """Listen as the program does, and return the port."""
-    sockets = listen(config.load(["--port=0", *flags], {}), processes)
-    try:
-        yield int(sockets[0][0].getsockname()[1])
-    finally:
-        for one in {one for those in sockets for one in those}:
-            one.close()
-
-
 @pytest.mark.parametrize(
     ("flags", "processes", "others", "ipv6"),
     [
-        *(((), processes, True, True) for processes in (1, 2)),
-        *((("--address=::",), processes, True, True) for processes in (1, 2)),
-        (("--address=0.0.0.0",), 1, True, False),
-        (("--address=127.0.0.1",), 1, False, False),
+        *((flags, count, True, True) for flags in ([], ["--address=::"]) for count in (1, 2)),
+        (["--address=0.0.0.0"], 1, True, False),
+        (["--address=127.0.0.1"], 1, False, False),
     ],
 )
 def test_address_says_which_interfaces_are_listened_on(
     flags: list[str], processes: int, others: bool, ipv6: bool
 ) -> None:
-    with listening(*flags, processes=processes) as port:
+    sockets = listen(config.load(["--port=0", *flags], {}), processes)
+    try:
+        port = int(sockets[0][0].getsockname()[1])
         assert serves("127.0.0.1", port)
         assert serves("127.0.0.2", port) == others
         assert serves("::1", port) == (ipv6 and has_ipv6())
+    finally:
+        for one in {one for those in sockets for one in those}:
+            one.close()
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
@@ -524,7 +384,8 @@ def test_address_may_be_of_ipv6(served: Serve) -> None:
     server.wait_for(rb"listening on http://\[::1\]:%d/" % server.port)
     assert serves("::1", server.port)
     assert not serves("127.0.0.1", server.port)
-    health = run_here("--healthcheck", "--address=::1", f"--port={server.port}")
+    # And a bad variable beside a good flag is none.
+    health = run_here("--healthcheck", "--address=::1", f"--port={server.port}", PORT="x")
     assert (health.returncode, health.stderr) == (0, "")
 
 
@@ -533,15 +394,11 @@ def test_wrong_password_turns_the_counter_off_and_is_not_logged(
 ) -> None:
     """The one of the file opens Redis, and beats the one of the URL."""
     valkey.client.config_set("requirepass", "hush hush é")
-    file = folder / "password"
+    file, other = folder / "password", f"--redis-url=unix://:quiet@{valkey.path}"
     for text, flags, visits in (
         ("quiet\n", [f"--redis-url={valkey.url}", f"--redis-password-file={file}"], None),
-        ("", [f"--redis-url=unix://:quiet@{valkey.path}"], None),
-        (
-            "hush hush é\n",
-            [f"--redis-url=unix://:quiet@{valkey.path}", f"--redis-password-file={file}"],
-            1,
-        ),
+        ("", [other], None),
+        ("hush hush é\n", [other, f"--redis-password-file={file}"], 1),
     ):
         file.write_text(text)
         server = served(*flags)
@@ -553,15 +410,16 @@ def test_wrong_password_turns_the_counter_off_and_is_not_logged(
 
 def test_access_log_may_be_off_and_the_level_is_the_least_that_is_logged(served: Serve) -> None:
     server = served(NOWHERE, ACCESS_LOG="false")
-    for path in ("/", "/healthz", "/nothing"):
+    paths = ("/", "/healthz", "/nothing")
+    for path in paths:
         server.get(path)
     lines = server.stop()
-    assert not any(path in line for line in lines for path in ("GET", "/healthz", "/nothing"))
+    assert not any(word in line for line in lines for word in ("GET", *paths[1:]))
     assert any("stopping" in line for line in lines)
     server = served(NOWHERE, LOG_LEVEL="Warn")
     server.wait_for(b"counter off")
-    server.get("/")
-    server.get("/nothing")
+    for path in paths:
+        server.get(path)
     assert {line[1] for line in server.stop()} == {"W"}
 
 
