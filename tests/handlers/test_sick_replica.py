@@ -7,7 +7,6 @@ import signal
 import socket
 import threading
 import time
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ from tests.support.here import Serve, run_here
 from tests.support.page import number_on
 from tests.support.ports import held_port
 from tests.support.processes import children, command, used
-from tests.support.program import NOWHERE, Connect, Program, Site, Start, read, seen
+from tests.support.program import NOWHERE, Connect, Program, Site, Start, ask, seen
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -27,43 +26,35 @@ WELL = {"rate": 0.0, "wait": "0", "ready": True, "alive": True, "cpu": 0.0, "mem
 WELL_STATES = dict.fromkeys(("sick", "unready", "dead", "busy", "heavy"), 0)
 
 
-def send(client: HTTPConnection, method: str, path: str, body: object = None) -> tuple[int, str]:
-    """Return the status and body of the answer; an object is sent as JSON."""
-    client.request(method, path, body if isinstance(body, bytes | None) else json.dumps(body))
-    return read(client)
+def faults(server: Site) -> dict[str, Any]:
+    return dict(json.loads(server.get("/faults")[1]))
 
 
-def put(client: HTTPConnection, **faults: object) -> dict[str, Any]:
+def put(server: Site, **wrong: object) -> dict[str, Any]:
     """Set what is wrong, and return what it is then."""
-    status, text = send(client, "PUT", "/faults", faults)
+    status, text = server.put("/faults", json.dumps(wrong).encode())
     assert status == 200, text
-    assert json.loads(text) == json.loads(send(client, "GET", "/faults")[1])
     return dict(json.loads(text))
 
 
-def test_put_replaces_what_is_wrong_and_what_it_leaves_out_is_well(
-    serve: Serve, connect: Connect
-) -> None:
+def test_put_replaces_what_is_wrong_and_what_it_leaves_out_is_well(serve: Serve) -> None:
     server = serve("--faults", FAULT_RATE=".25", FAULT_WAIT="100ms-2s")
-    client = connect(server)
-    text = send(client, "GET", "/faults")[1]
-    assert json.loads(text) == WELL | {"rate": 0.25, "wait": "100ms-2s"}
-    for faults in (
+    assert faults(server) == WELL | {"rate": 0.25, "wait": "100ms-2s"}
+    for wrong in (
         {"rate": 1, "wait": "1500ms", "ready": False, "alive": False},
         {"wait": "0s-10s"},
         {"alive": False},
         {"rate": 0.125},
+        {},
     ):
-        told = WELL | faults
-        assert put(client, **faults) == told
-    assert put(client, wait="1.5s")["wait"] == "1500ms"
-    assert put(client, wait="2s-2000ms")["wait"] == "2s"
-    assert put(client) == WELL
+        assert put(server, **wrong) == faults(server) == WELL | wrong
+    assert put(server, wait="1.5s")["wait"] == "1500ms"
+    assert put(server, wait="2s-2000ms")["wait"] == "2s"
     server.wait_for(rb'faults: {"rate": 1.0, "wait": "1500ms", "ready": false, "alive": false')
 
 
 NOT_TO_BE_SET: list[object] = [
-    *(None, b"", b"{", b"[]", b"null", b"1", b"\xff", b"[" * 4096, b'[["rate", 1]]'),
+    *(b"", b"{", b"[]", b"null", b"1", b"\xff", b"[" * 4096, b'[["rate", 1]]'),
     *({"rate": 1.1}, {"rate": -0.1}, {"rate": True}, {"rate": "1"}, {"rate": None}),
     *(b'{"rate": NaN}', b'{"rate": 1e999}', b'{"rate": ' + b"9" * 4000 + b"}"),
     *({"wait": 1}, {"wait": "1"}, {"wait": "2s-1s"}, {"wait": "1s-2s-3s"}, {"wait": "11s"}),
@@ -83,26 +74,26 @@ def test_what_cannot_be_set_is_400_with_one_line_and_changes_nothing(
     serve: Serve, connect: Connect
 ) -> None:
     server = serve("--faults")
-    client = connect(server)
-    before = put(client, rate=0.5, wait="1ms")
+    before = put(server, rate=0.5, wait="1ms")
     for body in NOT_TO_BE_SET:
-        status, text = send(client, "PUT", "/faults", body)
+        sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+        status, text = server.put("/faults", sent)
         assert status == 400, body
         assert text.startswith("400 Bad Request: allowed is a JSON object of ")
         assert text.count("\n") == 1
-    assert json.loads(send(client, "GET", "/faults")[1]) == before
+    # What is longer than any that can be set is not read.
+    said = "400 Bad Request: Content-Length too long: a body has at most 4096 bytes\n"
+    assert server.put("/faults", b" " * 4097) == (400, said)
     # As a page of this very site sends it, which may be another's, rebound to this address.
     asking = {"Host": "evil.example", "Origin": "http://evil.example"}
+    client = connect(server)
     for method in ("OPTIONS", "GET", "POST", "PUT"):
         client.request(method, "/faults", headers=asking, body=b'{"rate": 1}')
         answer = client.getresponse()
         answer.read()
         assert answer.status == 403
         assert not [name for name in answer.headers if name.lower().startswith("access-control")]
-    assert json.loads(send(client, "GET", "/faults")[1]) == before
-    # What is longer than any that can be set is not read.
-    said = "400 Bad Request: Content-Length too long: a body has at most 4096 bytes\n"
-    assert send(client, "PUT", "/faults", b" " * 4097) == (400, said)
+    assert faults(server) == before
     server.stop()
 
 
@@ -110,7 +101,7 @@ def test_a_share_of_pages_is_answered_503_and_not_counted(
     serve: Serve, connect: Connect, valkey: Valkey
 ) -> None:
     client = connect(serve("--faults", "--fault-rate=0.5"))
-    pages = [send(client, "GET", "/") for _ in range(100)]
+    pages = [ask(client, "/") for _ in range(100)]
     shown = [number_on(page.encode()) for status, page in pages if status == 200]
     assert 0 < len(shown) < 100
     assert shown == list(range(1, len(shown) + 1))
@@ -118,37 +109,30 @@ def test_a_share_of_pages_is_answered_503_and_not_counted(
     assert valkey.counter() == len(shown)
 
 
-def test_what_a_client_asks_for_comes_before_what_is_set(serve: Serve, connect: Connect) -> None:
-    client = connect(serve("--faults", "--fault-rate=1", FAULT_WAIT="9s"))
-
-    def asked(path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        client.request(method, path, headers=names)
-        return read(client)
-
+def test_what_a_client_asks_for_comes_before_what_is_set(serve: Serve) -> None:
+    server = serve("--faults", "--fault-rate=1", FAULT_WAIT="9s")
     begun = time.monotonic()
     for method in ("GET", "HEAD"):
-        assert asked("/?wait=0s", method)[0] == 503
-    assert asked("/?wait=0s&status=418")[0] == 418
-    assert asked("/?wait=0s&status=200")[1].endswith("<b>Visits:</b> 1")
-    assert asked("/", X_Fault_Rate="0", X_Fault_Wait="0")[0] == 200
-    assert asked("/?status=200", X_Fault_Rate="1", X_Fault_Wait="0")[0] == 200, "the query is first"
+        assert server.get("/?wait=0s", method)[0] == 503
+    assert server.get("/?wait=0s&status=418")[0] == 418
+    assert server.get("/?wait=0s&status=200")[1].endswith("<b>Visits:</b> 1")
+    assert server.get("/", X_Fault_Rate="0", X_Fault_Wait="0")[0] == 200
+    both = server.get("/?status=200", X_Fault_Rate="1", X_Fault_Wait="0")
+    assert both[0] == 200, "the query is first"
     assert time.monotonic() - begun < 9
-    put(client)
-    assert asked("/", X_Fault_Rate="1")[0] == 503
-    assert asked("/")[0] == 200, "for that request alone"
+    put(server)
+    assert server.get("/", X_Fault_Rate="1")[0] == 503
+    assert server.get("/")[0] == 200, "for that request alone"
     begun = time.monotonic()
-    assert asked("/", X_Fault_Wait="300ms")[0] == 200
+    assert server.get("/", X_Fault_Wait="300ms")[0] == 200
     assert time.monotonic() - begun >= 0.29
     said = "400 Bad Request: X-Fault-Rate is a number from 0 to 1\n"
-    assert asked("/", X_Fault_Rate="2") == (400, said)
+    assert server.get("/", X_Fault_Rate="2") == (400, said)
     said = "400 Bad Request: X-Fault-Wait is 0, a time up"
-    assert asked("/", X_Fault_Wait="1m")[1].startswith(said)
+    assert server.get("/", X_Fault_Wait="1m")[1].startswith(said)
 
 
-def test_each_page_waits_for_a_time_of_its_own(
-    serve: Serve, connect: Connect, valkey: Valkey
-) -> None:
+def test_each_page_waits_for_a_time_of_its_own(serve: Serve, connect: Connect) -> None:
     server = serve("--faults", "--fault-wait=300ms-1s")
     clients = [connect(server) for _ in range(20)]
     begun = time.monotonic()
@@ -158,35 +142,26 @@ def test_each_page_waits_for_a_time_of_its_own(
     assert time.monotonic() - begun > 0.3 - 0.01
     # They are counted in the order in which they have waited, not in that of their arrival.
     assert sorted(filter(None, numbers)) == list(range(1, 21)) != numbers
-    put(clients[0], wait="10s")
-    clients[1].request("GET", "/")
-    seen(clients[2])
-    clients[1].close()
-    server.wait_for(rb"400 GET / ")
-    assert valkey.counter() == 20, "a client that left is not counted"
 
 
 def test_it_can_be_made_unready_and_dead_and_well_again(
     serve: Serve, connect: Connect, steps: list[threading.Event]
 ) -> None:
     server = serve("--faults")
-    client = connect(server)
     for ready, alive in ((False, True), (True, False), (False, False), (True, True)):
-        put(client, ready=ready, alive=alive)
-        status, text = send(client, "GET", "/readyz")
-        assert (status, json.loads(text)["status"]) == (
-            (200, "ready") if ready else (503, "unready")
-        )
-        assert send(client, "GET", "/healthz") == (
-            (200, '{"status": "ok"}') if alive else (503, '{"status": "dead"}')
-        )
+        put(server, ready=ready, alive=alive)
+        status, text = server.get("/readyz")
+        told = (200, "ready") if ready else (503, "unready")
+        assert (status, json.loads(text)["status"]) == told
+        told = (200, '{"status": "ok"}') if alive else (503, '{"status": "dead"}')
+        assert server.get("/healthz") == told
         check = run_here("--healthcheck", f"--port={server.port}", "--address=127.0.0.1")
         assert check.returncode == (0 if alive else 1)
-        assert send(client, "GET", "/")[0] == 200, "whoever comes all the same is greeted"
-    put(client, ready=False)
+        assert server.get("/")[0] == 200, "whoever comes all the same is greeted"
+    put(server, ready=False)
     server.signal()
     server.wait_for(b"stopping")
-    status, text = send(client, "GET", "/readyz")
+    status, text = server.get("/readyz")
     assert (status, json.loads(text)["status"]) == (503, "draining")
     for step in steps:
         step.set()
@@ -199,33 +174,28 @@ def faults_in_metrics(server: Site) -> dict[str, float]:
     return {kind: float(number) for kind, number in found}
 
 
-def faults_in_events(server: Site) -> list[object]:
-    replicas = cast("list[dict[str, object]]", server.event()["replicas"])
-    return [one.get("faults") for one in replicas]
-
-
 def wait_until_told(server: Site, *kinds: str) -> None:
     """Wait until metrics, whose text is made once a second, and the live page tell what is wrong.
 
     The page knows it of a replica that has counted nothing, too.
     """
+
+    def shown() -> list[object]:
+        replicas = cast("list[dict[str, object]]", server.event()["replicas"])
+        return [one.get("faults") for one in replicas]
+
     states = WELL_STATES | dict.fromkeys(kinds, 1)
     wait_until(lambda: faults_in_metrics(server) == states, pause=0.1)
-    wait_until(lambda: faults_in_events(server) == [[*kinds] or None], pause=0.1)
+    wait_until(lambda: shown() == [[*kinds] or None], pause=0.1)
 
 
-def test_the_metrics_and_the_live_page_say_what_is_wrong(serve: Serve, connect: Connect) -> None:
+def test_the_metrics_and_the_live_page_say_what_is_wrong(serve: Serve) -> None:
     server = serve("--faults", "--fault-rate=0.5")
     wait_until_told(server, "sick")
-    client = connect(server)
-    sickness: dict[tuple[str, ...], dict[str, object]] = {
-        ("sick", "unready"): {"wait": "1ms", "ready": False},
-        ("dead",): {"alive": False},
-        (): {},
-    }
-    for kinds, faults in sickness.items():
-        put(client, **faults)
-        wait_until_told(server, *kinds)
+    put(server, wait="1ms", ready=False)
+    wait_until_told(server, "sick", "unready")
+    put(server, alive=False)
+    wait_until_told(server, "dead")
 
 
 def test_every_worker_has_the_same_faults_one_that_starts_later_too_until_they_end(
@@ -236,12 +206,12 @@ def test_every_worker_has_the_same_faults_one_that_starts_later_too_until_they_e
 
     def answers() -> set[tuple[int, int]]:
         clients = [connect(workers) for _ in range(16)]  # spread over the workers
-        found = {(send(one, "GET", "/")[0], send(one, "GET", "/readyz")[0]) for one in clients}
+        found = {(ask(one, "/")[0], ask(one, "/readyz")[0]) for one in clients}
         for one in clients:
             one.close()
         return found
 
-    put(connect(workers), rate=1, ready=False)
+    put(workers, rate=1, ready=False)
     assert answers() == {(503, 503)}
     wait_until_told(workers, "sick", "unready")
     victim = min(children(workers.process.pid))
@@ -251,14 +221,45 @@ def test_every_worker_has_the_same_faults_one_that_starts_later_too_until_they_e
     assert answers() == {(503, 503)}
     assert valkey.counter() == 0
 
-    text = send(connect(workers), "PUT", "/faults", {"rate": 1, "cpu": 0.1, "for": "2s"})[1]
-    told = json.loads(text)
+    told = put(workers, **{"rate": 1, "cpu": 0.1, "for": "2s"})
     assert 0 < float(told.pop("for").removesuffix("s")) <= 2
     assert told == WELL | {"rate": 1.0, "cpu": 0.1}
-    assert send(connect(workers), "GET", "/")[0] == 503
-    wait_until(lambda: json.loads(workers.get("/faults")[1]) == WELL, pause=0.1)
+    assert workers.get()[0] == 503
+    wait_until(lambda: faults(workers) == WELL, pause=0.1)
     assert answers() == {(200, 200)}
     wait_until_told(workers)
+
+
+@pytest.mark.parametrize(
+    "signum", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_cpu_is_burnt_by_processes_of_its_own_that_end_with_the_fault_or_the_replica(
+    counting: Start, valkey: Valkey, signum: int
+) -> None:
+    server = counting(f"--redis-url={valkey.url}", "--faults")
+
+    def burners() -> set[int]:
+        return {pid for pid in children(server.process.pid) if b"burn.py" in command(pid)}
+
+    begun = time.monotonic()
+    assert put(server, cpu=1.25)["cpu"] == 1.25
+    wait_until(lambda: len(burners()) == 2)
+    burning = burners()
+    wait_until(lambda: max(map(used, burning)) > 0.6)
+    part = min(map(used, burning))
+    assert part < 0.25 * (time.monotonic() - begun) + 0.2, "a quarter of a core, and its start"
+    assert server.get()[0] == 200
+    assert faults_in_metrics(server) == WELL_STATES | {"busy": 1}
+    put(server, cpu=0.1)
+    wait_until(lambda: len(burners()) == 1 and not burners() & burning)
+    put(server)
+    wait_until(lambda: not burners())
+    put(server, cpu=0.1)
+    wait_until(burners)
+    [burner] = burners()
+    server.signal(signum)
+    server.wait()
+    wait_until(lambda: not Path(f"/proc/{burner}/cmdline").exists())
 
 
 def memory(server: Program) -> list[int]:
@@ -268,39 +269,6 @@ def memory(server: Program) -> list[int]:
     return sorted(int(one.split("RssAnon:")[1].split()[0]) * 1024 for one in statuses)
 
 
-def burners(server: Program) -> set[int]:
-    """The processes that burn CPU for a server that is one process."""
-    return {pid for pid in children(server.process.pid) if b"burn.py" in command(pid)}
-
-
-@pytest.mark.parametrize(
-    "signum", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
-def test_cpu_is_burnt_by_processes_of_its_own_that_end_with_the_fault_or_the_replica(
-    counting: Start, connect: Connect, valkey: Valkey, signum: int
-) -> None:
-    server = counting(f"--redis-url={valkey.url}", "--faults")
-    client, begun = connect(server), time.monotonic()
-    assert put(client, cpu=1.25)["cpu"] == 1.25
-    wait_until(lambda: len(burners(server)) == 2)
-    burning = burners(server)
-    wait_until(lambda: max(map(used, burning)) > 0.6)
-    part = min(map(used, burning))
-    assert part < 0.25 * (time.monotonic() - begun) + 0.2, "a quarter of a core, and its start"
-    assert send(client, "GET", "/")[0] == 200
-    assert faults_in_metrics(server) == WELL_STATES | {"busy": 1}
-    put(client, cpu=0.1)
-    wait_until(lambda: len(burners(server)) == 1 and not burners(server) & burning)
-    put(client)
-    wait_until(lambda: not burners(server))
-    put(client, cpu=0.1)
-    wait_until(lambda: burners(server))
-    [burner] = burners(server)
-    server.signal(signum)
-    server.wait()
-    wait_until(lambda: not Path(f"/proc/{burner}/cmdline").exists())
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_replica_takes_memory_once_and_ends_at_once_with_the_status_that_was_asked_for(
     counting: Start, connect: Connect, valkey: Valkey, processes: int
@@ -308,16 +276,15 @@ def test_a_replica_takes_memory_once_and_ends_at_once_with_the_status_that_was_a
     patient = ("--grace=60", "--drain-delay=60", f"--processes={processes}")
     server = counting(f"--redis-url={valkey.url}", "--faults", *patient)
     before = memory(server)[-1]
-    assert put(connect(server), memory="64MiB")["memory"] == "64MiB"
+    assert put(server, memory="64MiB")["memory"] == "64MiB"
     wait_until(lambda: memory(server)[-1] > before + (60 << 20))
     time.sleep(5 * LOOK_EVERY)  # in which another process would take it, too
     assert len([one for one in memory(server) if one > before + (32 << 20)]) == 1
-    put(connect(server))
+    put(server)
     wait_until(lambda: memory(server)[-1] < before + (16 << 20))
     connect(server).request("GET", "/?wait=10s")
     seen(connect(server))
-    status, text = send(connect(server), "PUT", "/faults", {"exit": 3})
-    assert (status, json.loads(text)["exit"]) == (200, 3)
+    assert put(server, exit=3)["exit"] == 3
     assert server.wait(20) == 3
     assert b"stopping" not in server.log
     assert b'faults: {"rate": 0.0' in server.log
