@@ -42,14 +42,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 async def test_a_client_that_asks_at_once_finds_the_server_awake_for_a_moment(
     serve: Serve, clock: Clock
 ) -> None:
-    client = await serve().connect()
+    served = serve()
+    client = await served.connect()
     for _ in range(3):
         await client.ask(GET)
     before = clock.readings
     await eventually(lambda: clock.readings > before + 1000)
+    client.send(WAITING)
+    await eventually(lambda: "/waiting" in served.state.begun)
+    assert not await clock.is_read(), "it does not sleep while a request takes its time"
+    served.state.go_on.set()
+    assert (await client.answer()).body == b"at last"
+    for _ in range(3):
+        await client.ask(GET)
+    assert await clock.is_read()
     clock.now += 1
     assert not await clock.is_read(), "it does not sleep when the moment is over"
-    assert (await client.ask(GET)).status == 200
 
 
 @pytest.mark.parametrize("takes_its_time", [True, False], ids=["slow", "taking turns"])
@@ -66,21 +74,7 @@ async def test_clients_that_take_their_time_or_turns_are_waited_for_asleep(
     assert not await clock.is_read()
 
 
-async def test_the_server_sleeps_while_a_request_takes_its_time(serve: Serve, clock: Clock) -> None:
-    served = serve()
-    client = await served.connect()
-    for _ in range(3):
-        await client.ask(GET)
-    client.send(WAITING)
-    await eventually(lambda: "/waiting" in served.state.begun)
-    assert not await clock.is_read()
-    served.state.go_on.set()
-    assert (await client.answer()).body == b"at last"
-
-
 class AtOnce(http1.RequestHandler):
-    """Answers in the turn of the loop in which it is asked."""
-
     EAGER_START = True
 
     async def get(self) -> None:

@@ -36,6 +36,26 @@ async def test_what_takes_too_long_is_told_so_and_closed_and_idle_ones_are_close
     assert b"400" not in data
 
 
+async def test_each_connection_has_its_own_time_and_one_that_ends_takes_no_others(
+    serve: Serve,
+) -> None:
+    served = serve(idle_connection_timeout=0.15, header_timeout=0.15)
+    clock = asyncio.get_running_loop().time
+    for _ in range(2):  # the second time, all were looked at that had come
+        clients, last = [], []
+        for _ in range(3):
+            begun = clock()
+            clients += [(await served.connect(), begun), (await served.connect(), begun)]
+            last.append((await served.connect()).send(GET[:9]))
+            (await served.connect()).close()
+            await asyncio.sleep(0.04)
+        for client, begun in clients:
+            assert await client.rest() == b""
+            assert clock() - begun > 0.14
+        for client in last:
+            assert b" 408 " in await client.rest()
+
+
 async def test_limit_of_a_header_begins_with_its_first_byte(serve: Serve) -> None:
     client = await serve(header_timeout=0.1).connect()
     for _ in range(3):
