@@ -14,7 +14,7 @@ from config import VERSION
 from handlers.faulty import EMPTY, STATUSES
 from tests.support.here import Serve
 from tests.support.program import Connect, Site, read, seen
-from tests.support.raw_http import open_to
+from tests.support.raw_http import open_to, reset
 from tests.support.valkey import Valkey
 
 JSON = {"Accept": "application/json"}
@@ -139,11 +139,6 @@ def test_wait_delays_answers_that_are_counted_and_holds_nobody_up(
     assert sorted(numbers) == list(range(2, 32))
 
 
-def reset(client: HTTPConnection) -> None:
-    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    client.close()
-
-
 @pytest.mark.parametrize("whole_replica", [False, True])
 def test_a_client_that_leaves_while_it_is_to_wait_is_not_counted_and_one_that_reads_on_is(
     whole_replica: bool, serve: Serve, connect: Connect, valkey: Valkey
@@ -158,7 +153,7 @@ def test_a_client_that_leaves_while_it_is_to_wait_is_not_counted_and_one_that_re
         return client
 
     begun = time.monotonic()
-    for leave in (HTTPConnection.close, reset):
+    for leave in HTTPConnection.close, lambda one: reset(one.sock):
         client = waiting("9s")
         seen(connect(server))
         leave(client)

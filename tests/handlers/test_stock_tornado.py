@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import itertools
 import re
-import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -132,23 +130,3 @@ async def test_every_page_is_the_same_on_stock_tornado(
     stock, ours = answers
     assert ours == stock
     assert ours["GET", "/", "*/*"].body.endswith("<b>Visits:</b> 1")
-
-
-@pytest.mark.gen_test
-async def test_no_request_is_timed_by_a_clock_that_may_be_set_back(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[float] = []
-    monkeypatch.setattr(
-        server, "log_request", lambda handler: taken.append(handler.request.request_time())
-    )
-    settings = Settings(faults=True, echo=True)
-    ours = http1.Application, http1.HTTPServer
-    async with serving(*ours, valkey, monkeypatch, settings) as port:
-        clock = itertools.count(2_000_000_000, -1000)
-        monkeypatch.setattr(time, "time", lambda: next(clock))
-        for request in REQUESTS:
-            await ask(port, *request)
-        monkeypatch.undo()
-    assert len(taken) >= len(REQUESTS) - 2  # those who watch have gone
-    assert all(0 <= seconds < PATIENCE for seconds in taken)

@@ -1,25 +1,29 @@
 """Our Application and RequestHandler take the places of Tornado's."""
 
+import asyncio
 import gzip
 from typing import Any, ClassVar
 
 import pytest
-from tornado import web
+from tornado import httpserver, web
 from tornado.routing import URLSpec
 
 import http1
-from tests.support.served import GET, Answer, Serve, get
+from tests.support.served import GET, Answer, Serve, Served, get
 
 pytestmark = pytest.mark.gen_test
 
 
-def finishing(base: type[web.RequestHandler]) -> type[web.RequestHandler]:
-    """Return a handler that finishes its answer in the way that its query asks for."""
+def finishing(base: Any, eager: bool) -> type[web.RequestHandler]:
+    """Return a handler that finishes its answer, or fails, in the way that a header asks for."""
 
-    class Handler(base):  # type: ignore[misc, valid-type]
+    class Handler(base):
+        EAGER_START = eager
+
         async def get(self) -> None:
             self.set_header("Content-Type", "text/plain")  # else nothing is packed
-            match self.get_query_argument("by"):
+            waited_for = asyncio.get_running_loop().create_future()
+            match self.request.headers["X-By"]:
                 case "text":
                     self.finish("wörds")
                 case "bytes":
@@ -31,18 +35,38 @@ def finishing(base: type[web.RequestHandler]) -> type[web.RequestHandler]:
                 case "pieces":
                     self.write("first, ")
                     self.finish("last")
-                case "flushed-pieces":
+                case "flushed pieces":
                     self.write("first, ")
                     await self.flush()
                     self.finish("last")
-                case "no-content":
+                case "not finishing":
+                    self.write("whole")
+                case "no content":
                     self.set_status(204)
                     self.finish("content")  # which is an error
                 case "twice":
                     self.finish("once")
                     self.finish("twice")  # which is an error, that the client does not see
+                case "raising":
+                    raise ZeroDivisionError
+                case "waiting and raising":
+                    waited_for.set_exception(ZeroDivisionError())
+                    await waited_for
+                case "cancelled":
+                    waited_for.cancel()
+                    await waited_for
+                case "raising in finish":
+                    self.finish = self.fail
+                case "timeout":
+                    async with asyncio.timeout(60):
+                        await asyncio.sleep(0)
+                    self.finish("in a task")
 
         head = get
+
+        def fail(self, *chunks: object) -> None:
+            del self.finish  # 500 is finished in Tornado's way
+            raise ZeroDivisionError
 
         def set_etag_header(self) -> None:
             pass  # ours makes none
@@ -50,8 +74,9 @@ def finishing(base: type[web.RequestHandler]) -> type[web.RequestHandler]:
     return Handler
 
 
-WRONG = ("no-content", "twice")
-WAYS = ("text", "bytes", "object", "nothing", "pieces", "flushed-pieces", *WRONG)
+FAILING = ("raising", "waiting and raising", "cancelled", "raising in finish")
+WRONG = ("no content", "twice", *FAILING)
+WAYS = ("text", "bytes", "object", "nothing", "pieces", "flushed pieces", "not finishing", *WRONG)
 
 
 def seen(answer: Answer) -> tuple[int, dict[str, str], bytes]:
@@ -65,24 +90,34 @@ def seen(answer: Answer) -> tuple[int, dict[str, str], bytes]:
 
 
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
+@pytest.mark.parametrize("eager", [False, True], ids=["in a task", "eager"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_an_answer_is_finished_as_by_tornado(
-    method: str, compressed: bool, serve: Serve, caplog: pytest.LogCaptureFixture
+    method: str, eager: bool, compressed: bool, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stock, ours = (
-        serve(app=web.Application([("/", finishing(base))], compress_response=compressed))
-        for base in (web.RequestHandler, http1.RequestHandler)
+    kinds: list[tuple[Any, Any, Any]] = [
+        (http1.HTTPServer, web.Application, web.RequestHandler),
+        (http1.HTTPServer, http1.Application, http1.RequestHandler),
+        (httpserver.HTTPServer, http1.Application, http1.RequestHandler),
+    ]
+    stock, *ours = (
+        serve(server, app([("/", finishing(base, eager))], compress_response=compressed))
+        for server, app, base in kinds
     )
-    for way in WAYS:
-        told = []
-        for site in (stock, ours):
-            caplog.clear()
-            asked = get(f"/?by={way}", "Accept-Encoding: gzip", method=method)
-            answer = seen(await site.ask(asked, method))
-            errors = [repr(one.exc_info[1]) for one in caplog.records if one.exc_info]
-            told.append((answer, errors))
-            assert bool(errors) == (way in WRONG)
-        assert told[0] == told[1], way
+
+    async def told(site: Served, way: str) -> object:
+        caplog.clear()
+        asked = get("/", f"X-By: {way}", "Accept-Encoding: gzip", method=method)
+        answer = seen(await site.ask(asked, method))
+        errors = [(one.name, repr(one.exc_info[1])) for one in caplog.records if one.exc_info]
+        assert bool(errors) == (way in WRONG)
+        assert (answer[0] == 500) == (way in (*FAILING, "no content"))
+        return answer, errors
+
+    for way in (*WAYS, *(() if eager else ("timeout",))):
+        expected = await told(stock, way)
+        for site in ours:
+            assert await told(site, way) == expected, way
 
 
 class Eager(http1.RequestHandler):

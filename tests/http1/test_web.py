@@ -121,60 +121,20 @@ class _AtOnceHandler(RequestHandler):
 
     post = get
 
-    async def put(self) -> None:
-        async with asyncio.timeout(60):
-            await asyncio.sleep(0)
-        self.finish("in a task")
 
-
-class _UnfinishedHandler(RequestHandler):
+class _FailingTwiceHandler(RequestHandler):
     EAGER_START = True
 
     async def get(self) -> None:
-        self.write("whole")
-
-    async def head(self) -> None:
-        self.set_header("X-Head", "1")
-
-
-class _FailingHandler(RequestHandler):
-    """Fails in the way that its header asks for."""
-
-    EAGER_START = True
-
-    async def get(self) -> None:
-        waited_for = asyncio.get_running_loop().create_future()
-        match self.request.headers["X-Fails"]:
-            case "by itself":
-                raise ZeroDivisionError
-            case "waiting":
-                waited_for.set_exception(ZeroDivisionError())
-            case "cancelled":
-                waited_for.cancel()
-            case "in finish":
-                self.finish = self.fail  # type: ignore[method-assign,assignment]
-                return
-        await waited_for
-
-    def fail(self) -> None:
-        del self.finish  # 500 is finished in Tornado's way
         raise ZeroDivisionError
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        if "X-Fails-Again" in self.request.headers:
-            raise KeyError
-        super().send_error(status_code, **kwargs)
-
-
-class _InTaskHandler(_AtOnceHandler):
-    EAGER_START = False
+        raise KeyError
 
 
 RULES = [
     URLSpec("/", _AtOnceHandler),
-    URLSpec("/unfinished", _UnfinishedHandler),
-    URLSpec("/fails", _FailingHandler),
-    URLSpec("/in-task", _InTaskHandler),
+    URLSpec("/fails", _FailingTwiceHandler),
 ]
 
 
@@ -217,34 +177,14 @@ async def test_what_has_a_query_or_a_body_is_answered_in_tornados_way(
 
 
 @gen_test
-async def test_it_finishes_by_itself_may_have_a_timeout_in_a_task_and_has_its_own_methods(
-    site: Served,
-) -> None:
-    assert (await site.ask(get("/unfinished"))).body == b"whole"
-    head = await site.ask(get("/unfinished", method="HEAD"), "HEAD")
-    assert head.headers["x-head"] == "1"
-    put = await site.ask(get("/in-task", "Content-Length: 0", method="PUT"))
-    assert put.body == b"in a task"
-    assert (await site.ask(get(method="HEAD"), "HEAD")).status == 405
-
-
-@gen_test
-@pytest.mark.parametrize("fails", ["by itself", "waiting", "cancelled", "in finish"])
-async def test_its_exceptions_are_answered_with_500(
-    site: Served, fails: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert (await site.ask(get("/fails", f"X-Fails: {fails}"))).status == 500
-    assert [record.name for record in caplog.records if record.exc_info] == ["tornado.application"]
-
-
-@gen_test
-async def test_an_exception_while_one_is_handled_is_logged(
+async def test_an_exception_while_one_is_handled_is_logged_and_a_method_it_has_not_is_405(
     site: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (await site.connect()).send(get("/fails", "X-Fails: waiting", "X-Fails-Again: 1"))
+    (await site.connect()).send(get("/fails"))
     said = "Exception in exception handler"  # as with Tornado, nobody answers
     await eventually(lambda: said in [record.getMessage() for record in caplog.records])
     assert (await site.ask(GET)).status == 200
+    assert (await site.ask(get(method="HEAD"), "HEAD")).status == 405
 
 
 def test_a_handler_that_begins_at_once_is_what_tornado_makes_of_it_but_for_templates() -> None:
