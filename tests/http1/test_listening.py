@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tornado.httpserver
 from tornado.netutil import bind_sockets, bind_unix_socket
 
 from http1 import HTTPServer
-from tests.support.served import CLOSE, GET, WAITING, Client, Serve, get, post
-from tests.support.site import MUCH
+from tests.support.served import CLOSE, GET, WAITING, Client, Serve, get
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.gen_test
@@ -80,42 +78,25 @@ async def test_every_connection_is_closed_whatever_is_under_way(serve: Serve) ->
     assert served.state.left == 2
 
 
-async def test_draining_closes_what_is_idle_and_finishes_what_is_not(serve: Serve) -> None:
-    served = serve()
-    idle, half, busy = [await served.connect() for _ in range(3)]
-    half.send(GET[:9])
-    busy.send(WAITING)
-    await eventually(lambda: served.state.begun)
-    drained = asyncio.ensure_future(served.server.drain(60))
-    assert await idle.rest() == await half.rest() == b""
-    with pytest.raises(ConnectionRefusedError):
-        await served.connect()
-    assert not drained.done()
-    served.state.go_on.set()
-    answer = await busy.answer()
-    assert (answer.body, answer.headers["connection"]) == (b"at last", "close")
-    assert await busy.rest() == b""
-    await drained
-
-
-async def test_draining_ends_when_the_grace_is_over(
-    serve: Serve, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("drains", [False, True])
+async def test_who_came_before_listening_ended_is_answered(
+    drains: bool, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("http1.server.DRAIN_PAUSE", 1.0)  # room for a busy machine
     served = serve()
-    client = (await served.connect()).send(WAITING)
-    await eventually(lambda: served.state.begun)
-    await served.server.drain(0.1)
-    assert await client.rest() == b""
-    assert [record.message for record in caplog.records] == [
-        "1 requests were not finished in 0.1 s"
-    ]
-
-
-async def test_tornados_server_can_serve_the_same_application(serve: Serve) -> None:
-    client = await serve(tornado.httpserver.HTTPServer).connect()
-    assert (await client.ask(post() + b"hello")).json["body"] == "hello"
-    assert (await client.ask(get("/bare/204"))).status == 204
-    assert len((await client.ask(get("/pieces"))).body) == MUCH
+    if drains:  # the connection that was accepted last
+        draining = asyncio.ensure_future(served.server.drain(60))
+        [listening] = served.server.listening_sockets
+        client = await served.connect()
+        await eventually(lambda: listening.fileno() == -1)
+    else:  # a client in the queue
+        queued = socket.create_connection(("127.0.0.1", served.port))  # the loop has not turned
+        served.server.stop()
+        client = Client(*await asyncio.open_connection(sock=queued))
+    assert (await client.ask(GET)).status == 200
+    client.close()
+    if drains:
+        await draining
 
 
 async def test_a_connection_that_is_accepted_as_all_are_closed_is_closed_too(serve: Serve) -> None:
