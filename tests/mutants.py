@@ -33,9 +33,10 @@ MOST_SURVIVORS = 0.05
 #: Plugins of pytest that take long to load, or change what the tests do.
 WITHOUT = ("-pno:schemathesis", "-pno:anyio", "-pno:xdist", "-pno:randomly", "-pno:cacheprovider")
 
-#: The tests of what is no room with a folder of tests.
+#: The tests of what has more, or other ones, than a folder of tests.
 OTHERS = {
-    "config": ["tests/test_config.py"],
+    "config": ["tests/test_config.py", "tests/docs/test_docs.py"],
+    "http1": ["tests/http1", "tests/test_server.py"],
     "server.py": ["tests/test_server.py", "tests/test_config.py", "tests/process"],
     "limits.py": ["tests/test_limits.py", "tests/test_server.py"],
     "check.py": ["tests/audit"],
@@ -44,7 +45,7 @@ OTHERS = {
 #: All that is the program's, with the audit.
 PROGRAM = [
     *OTHERS,
-    *("handlers", "replicas", "counter", "embedded", "http1", "watch", "process", "audit"),
+    *("handlers", "replicas", "counter", "embedded", "watch", "process", "audit"),
 ]
 
 #: Each operator, and what stands for it.

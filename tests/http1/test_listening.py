@@ -84,6 +84,8 @@ async def test_who_came_before_listening_ended_is_answered(
 ) -> None:
     monkeypatch.setattr("http1.server.DRAIN_PAUSE", 1.0)  # room for a busy machine
     served = serve()
+    half = (await served.connect()).send(GET[:9])
+    await served.seen()
     if drains:  # the connection that was accepted last
         draining = asyncio.ensure_future(served.server.drain(60))
         [listening] = served.server.listening_sockets
@@ -97,6 +99,7 @@ async def test_who_came_before_listening_ended_is_answered(
     client.close()
     if drains:
         await draining
+        assert await half.rest() == b""
 
 
 async def test_a_connection_that_is_accepted_as_all_are_closed_is_closed_too(serve: Serve) -> None:

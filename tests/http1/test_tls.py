@@ -94,20 +94,19 @@ def visit(served: Served, sent: bytes = b"") -> ssl.SSLSocket:
 
 
 @pytest.mark.parametrize("sent", [GET, b""], ids=["asked", "silent"])
-async def test_draining_tells_idle_clients_of_tls_and_does_not_wait_for_them(
-    sent: bytes, serve_tls: Serve
+@pytest.mark.parametrize("drains", [True, False], ids=["draining", "idle"])
+async def test_idle_client_is_told_of_the_close_of_tls_and_not_waited_for(
+    drains: bool, sent: bytes, serve_tls: Serve
 ) -> None:
-    served = serve_tls()
+    served = serve_tls(idle_connection_timeout=60.0 if drains else 0.2)
+    begun = (await served.connect_in_clear()).send(TLS_HELLO[:9])  # a handshake
+    await served.seen()
     with await asyncio.to_thread(visit, served, sent) as client:
-        async with asyncio.timeout(PATIENCE):
-            await served.server.drain(3600)
+        if drains:
+            async with asyncio.timeout(PATIENCE):
+                await served.server.drain(3600)
         assert await asyncio.to_thread(client.recv, 1) == b""
-
-
-async def test_idle_client_of_tls_is_told_of_the_close_at_its_timeout(serve_tls: Serve) -> None:
-    served = serve_tls(idle_connection_timeout=0.2)
-    with await asyncio.to_thread(visit, served, GET) as client:
-        assert await asyncio.to_thread(client.recv, 1) == b""
+    assert await begun.rest() == b""
     await eventually(lambda: not served.server.connections)
 
 
@@ -151,12 +150,3 @@ def is_done(step: Callable[[], object]) -> bool:
     except ssl.SSLWantReadError:
         return False
     return True
-
-
-async def test_draining_waits_for_no_handshake(serve_tls: Serve) -> None:
-    served = serve_tls()
-    client = (await served.connect_in_clear()).send(TLS_HELLO[:9])
-    await eventually(lambda: served.server._open)
-    async with asyncio.timeout(PATIENCE):
-        await served.server.drain(3600)
-    assert await client.rest() == b""
