@@ -127,9 +127,6 @@ class Transport(asyncio.Transport):
         if self._is_closing and not self._buffer:
             self._lose()
 
-    def has_more(self) -> bool:
-        return bool(self._buffer)
-
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         assert low is None
         if high == 0:  # any other is for more than short inputs
@@ -168,71 +165,44 @@ class Transport(asyncio.Transport):
     def resume_reading(self) -> None:
         self.is_reading_paused = False
 
-    def can_be_sent_to(self) -> bool:
-        return self._is_closing or not self.is_reading_paused
-
 
 class Client:
     """Sends to a connection of its own, and reads."""
 
     def __init__(self, loop: Loop, manner: Manner) -> None:
-        self._loop = loop
         self._reads = manner.reads
-        self._application = Application(Outbox(usual=1e9 if manner.is_one_of_many else 0))
-        self.connection = ClientConnection(self._application, LIMITS, None, None)  # type: ignore[arg-type]
+        self.application = Application(Outbox(usual=1e9 if manner.is_one_of_many else 0))
+        self.connection = ClientConnection(self.application, LIMITS, None, None)  # type: ignore[arg-type]
         self.transport = Transport(loop, self.connection)  # type: ignore[arg-type]
         self.connection.connection_made(self.transport)
 
-    async def send(self, data: bytes) -> None:
-        await self._until(self.transport.can_be_sent_to)
-        if not self.transport.is_closing():
-            self.connection.data_received(data)
+    async def is_open(self) -> bool:
+        """Wait until something may be sent; tell whether anybody is there to read it."""
+        transport = self.transport
+        if not await self.until(lambda: transport.is_closing() or not transport.is_reading_paused):
+            raise Hang("reading is paused for good")
+        return not transport.is_closing()
 
     async def end(self, end: End) -> None:
         if end is End.RESET:
             self.transport.abort(ConnectionResetError())
-        elif end is End.HALF_CLOSE:
-            await self._until(self.transport.can_be_sent_to)
-            if not self.transport.is_closing() and not self.connection.eof_received():
-                self.transport.close()
+        elif end is End.HALF_CLOSE and await self.is_open() and not self.connection.eof_received():
+            self.transport.close()
 
     async def turn(self) -> None:
         await asyncio.sleep(0)
         self.transport.read(self._reads)
 
-    async def goes_on(self) -> bool:
-        """Let a turn pass, and tell whether something has gone on but time."""
-        before = len(self.transport.received), self._application.steps
-        await self.turn()
-        after = len(self.transport.received), self._application.steps
-        return before != after or self.transport.has_more()
-
-    async def settle(self) -> None:
-        """Wait until nothing goes on."""
+    async def until(self, condition: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until a condition is true, and tell so, or until nothing goes on but time."""
         quiet = 0
-        while quiet < PATIENCE:
-            quiet = 0 if await self.goes_on() else quiet + 1
-
-    async def outlast(self) -> None:
-        """Let the time go on until the connection is closed."""
-        for _ in range(3):
-            if not self.transport.is_lost:
-                self._loop.now += LONG
-                await self.settle()
-        if not self.transport.is_lost:
-            raise Hang("no timer closes the connection")
-
-    def outcome(self) -> Outcome:
-        self._application.check_ended()
-        return Outcome(self._application.requests, bytes(self.transport.received))
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        quiet = 0
-        while quiet < PATIENCE:
-            if condition():
-                return
-            quiet = 0 if await self.goes_on() else quiet + 1
-        raise Hang("reading is paused for good")
+        while quiet < PATIENCE and not condition():
+            before = len(self.transport.received), self.application.steps
+            await self.turn()
+            after = len(self.transport.received), self.application.steps
+            goes_on = before != after or self.transport.get_write_buffer_size()
+            quiet = 0 if goes_on else quiet + 1
+        return condition()
 
 
 async def drive(
@@ -249,8 +219,15 @@ async def drive(
     for piece in pieces:
         for _ in range(manner.turns):
             await client.turn()
-        await client.send(piece)
+        if await client.is_open():
+            client.connection.data_received(piece)
     await client.end(manner.end)
-    await client.settle()
-    await client.outlast()
-    return client.outcome()
+    await client.until()
+    for _ in range(3):
+        if not client.transport.is_lost:
+            loop.now += LONG
+            await client.until()
+    if not client.transport.is_lost:
+        raise Hang("no timer closes the connection")
+    client.application.check_ended()
+    return Outcome(client.application.requests, bytes(client.transport.received))

@@ -47,24 +47,13 @@ ODD_FIELDS = [
     *(b"Transfer-Encoding:\r\n chunked", b"transfer-encoding: Chunked", b"Long: " + b"y" * 1100),
 ]
 BODIES = [
-    b"hello",
-    b"",
-    b"\r\n\r\n",
-    b"0\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"x" * 150,
+    *(b"hello", b"", b"\r\n\r\n", b"0\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"x" * 150),
 ]
 EXTENSIONS = [b"", b";a", b";a=b", b';a="b;c"', b";a=b;c"]
 ODD_EXTENSIONS = [b" ", b"\t", b";", b";\n", b";\r", b" ;a", b';a="', b";a=b\r\n ", b"x", b";\0"]
 TRAILERS = [b"A: b\r\n", b"A:\r\nB: c\r\n", b"Connection: close\r\n", b"Upgrade: h2c\r\n"]
 ODD_TRAILERS = [
-    b"A : b\r\n",
-    b"A: b\n",
-    b"A\r\n",
-    b" A: b\r\n",
-    b"Content-Length: 5\r\n",
-    b"\r",
-    b"\n",
+    *(b"A : b\r\n", b"A: b\n", b"A\r\n", b" A: b\r\n", b"Content-Length: 5\r\n", b"\r", b"\n"),
 ]
 SIZES = [b"%x", b"%X", b"0%x", b"0000000%X"]
 ODD_SIZES = [b"+%x", b"-%x", b"0x%x", b" %x", b"1%x", b"%x0", b"_%x", b"", b"fffffffffffffffff%x"]

@@ -8,12 +8,13 @@ import logging
 import weakref
 from collections.abc import Iterator, Sequence
 
-from hypothesis import given
+import hypothesis
 from hypothesis.strategies import none
 
 from tests.fuzz import client, reference
 from tests.fuzz.application import LAST, UNMEASURED, Request
 from tests.fuzz.client import End, Manner, Outcome
+from tests.fuzz.messages import inputs
 from tests.fuzz.reference import Answer
 
 #: Connections after which what they left behind is looked for.
@@ -24,11 +25,13 @@ class Tried:
     """Sends inputs, and says what is wrong by an AssertionError.
 
     :ivar inputs: how many there were.
+    :ivar last: the last of them.
     :ivar connections: how many they were sent on.
     """
 
     def __init__(self) -> None:
         self.inputs = self.connections = 0
+        self.last = b""
         self._log = _Errors()
         self._start()
 
@@ -56,6 +59,7 @@ class Tried:
         self, data: bytes, manners: Sequence[tuple[list[int], Manner]], is_valid: bool
     ) -> None:
         self.inputs += 1
+        self.last = data
         theirs = reference.requests_in(data)
         whole = self._drive([data], Manner())
         answers = _check(whole, theirs, Manner())
@@ -82,6 +86,18 @@ class Tried:
             self.check_nothing_is_left()
         return outcome
 
+    def check_new(self, examples: int, seed: int) -> None:
+        """Check so many inputs that nobody has thought of; the last is the shortest that fails."""
+        settings = hypothesis.settings(
+            max_examples=examples,
+            database=None,
+            deadline=None,
+            report_multiple_bugs=False,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        check = hypothesis.given(inputs())(lambda it: self.check(it.data, it.manners, it.is_valid))
+        hypothesis.seed(seed)(settings(check))()
+
     def check_nothing_is_left(self) -> None:
         """Assert that no connection outlives its client, and say how that one was used."""
         gc.collect()
@@ -97,7 +113,9 @@ class Tried:
 @contextlib.contextmanager
 def trying() -> Iterator[Tried]:
     """Try inputs, with an eye on the log."""
-    given(none())(lambda _: None)()  # Hypothesis looks once for what keeps its random numbers
+    hypothesis.given(none())(
+        lambda _: None
+    )()  # Hypothesis looks once for what keeps its random numbers
     gc.freeze()  # what was there before cannot be left behind, and takes long to look through
     tried = Tried()
     logging.getLogger().addHandler(tried._log)

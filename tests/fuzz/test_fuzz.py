@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 
 from tests.faults.test_clients import ROWS
 from tests.fuzz.client import End, Manner
-from tests.fuzz.messages import Input, inputs
 from tests.fuzz.oracles import trying
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.http"))
@@ -45,17 +43,4 @@ def test_each_input_comes_to_the_same_however_it_is_cut(every: int) -> None:
 @pytest.mark.parametrize("examples", [50, pytest.param(400, marks=pytest.mark.slow)])
 def test_nothing_new_is_found(examples: int) -> None:
     with trying() as tried:
-
-        @settings(
-            max_examples=examples,
-            derandomize=True,
-            database=None,
-            deadline=None,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(inputs())
-        def check(one: Input) -> None:
-            tried.check(one.data, one.manners, one.is_valid)
-
-        check()
+        tried.check_new(examples, seed=0)
