@@ -15,7 +15,7 @@ from http1 import head
 from http1.beginning import Beginning
 from http1.body import ChunkedBody
 from http1.input import Input, TooLarge
-from tests.support.served import CLOSE, GET, Serve, Served, gen_test, get
+from tests.support.served import GET, Serve, Served, gen_test, get
 from tests.support.waiting import eventually
 
 MOST = 16 * 1024
@@ -68,15 +68,6 @@ async def test_what_follows_a_request_is_not_read_while_it_waits_for_its_answer(
     assert b" 431 " in await client.rest() or over == "serve"
 
 
-@gen_test
-async def test_a_pipeline_is_answered_whatever_its_length(serve: Serve) -> None:
-    site, settings = served(serve)
-    settings.go_on.set()
-    number = 2 * MOST // len(GET)
-    client = (await site.connect()).send(GET * number + CLOSE)
-    assert (await client.rest()).count(b"HTTP/1.1 200 OK\r\n") == number + 1
-
-
 def posted(path: str, body: bytes, *lines: str) -> bytes:
     return get(path, f"Content-Length: {len(body)}", *lines, method="POST") + body
 
@@ -91,7 +82,7 @@ def posted(path: str, body: bytes, *lines: str) -> bytes:
     ],
 )
 @gen_test
-async def test_a_body_that_no_handler_wants_is_passed_over(
+async def test_a_body_is_kept_for_who_wants_it_as_far_as_it_may_be_and_else_passed_over(
     lines: tuple[str, ...], serve: Serve
 ) -> None:
     client = await served(serve)[0].connect()
@@ -99,14 +90,9 @@ async def test_a_body_that_no_handler_wants_is_passed_over(
     client.send(sent[:-1])
     await client.writer.drain()
     assert (await client.ask(sent[-1:])).json == {"kept": 0, "arguments": 0}
-
-
-@gen_test
-async def test_a_body_is_kept_for_who_wants_it_as_far_as_it_may_be(serve: Serve) -> None:
-    site, _ = served(serve)
-    answer = await site.ask(posted("/little", b"x" * 100))
+    answer = await client.ask(posted("/little", b"x" * 100, "X: y"))
     assert answer.json == {"kept": 100, "arguments": 0}
-    assert (await site.ask(posted("/little", b"x" * 101))).status == 400
+    assert (await client.ask(posted("/little", b"x" * 101))).status == 400
 
 
 def test_what_caches_keep_of_heads_is_bounded_in_bytes() -> None:

@@ -66,7 +66,7 @@ class End(NamedTuple):
 
     async def come(self, client: Client, begun: asyncio.Event) -> None:
         client.send(self.sent)
-        if self.sent.startswith(WAITING):
+        if b"/waiting" in self.sent:
             await begun.wait()
         await client.writer.drain()
         if self.leave is Client.half_close:
@@ -85,6 +85,7 @@ ENDS = [
     End(GET[:-1], None, Client.reset),
     End(WAITING + GET * 1000, None, Client.reset),
     End(WAITING, None, Client.close),
+    End(get("/waiting", "Connection: close") + GET, None, Client.reset),
     End(CLOSE, 200),
     End(GET, 200, Client.half_close),
     End(b"nothing\r\n\r\n", 400),

@@ -1,12 +1,11 @@
 """What is refused, beyond the table of ``faults/test_clients.py``; the same, however it is cut."""
 
-import re
 from http.client import responses
 
 import pytest
 
 from tests.faults.test_clients import TLS_HELLO
-from tests.support.served import CHUNKED, CLOSE, GET, Serve, get, post
+from tests.support.served import CHUNKED, GET, Serve, get, post
 
 pytestmark = pytest.mark.gen_test
 
@@ -80,18 +79,3 @@ async def test_what_is_refused_is_refused_at_once_and_reaches_no_handler(
     client = (await served.connect()).send(sent)
     assert await client.rest() == f"HTTP/1.1 {status} {responses[status]}\r\n\r\n".encode()
     assert served.state.begun == []
-
-
-async def test_answers_are_the_same_wherever_a_request_is_cut(serve: Serve) -> None:
-    """On real sockets; ``fuzz/`` cuts many more, without a network."""
-    sent = b"\r\n" + post() + b"hello" + get(method="HEAD") + GET + CLOSE
-    served = serve()
-    clients = [await served.connect() for _ in range(len(sent))]
-    for cut, client in enumerate(clients):
-        client.send(sent[:cut])
-    await served.seen()
-    for cut, client in enumerate(clients):
-        client.send(sent[cut:])
-    [answer] = {re.sub(rb"Date: .*\r\n", b"", await client.rest()) for client in clients}
-    assert answer.count(b"HTTP/1.1 200 OK\r\n") == 4
-    assert answer.endswith(b"}")

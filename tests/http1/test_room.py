@@ -113,15 +113,6 @@ async def test_clients_that_wait_for_room_are_let_in_when_listening_ends(serve: 
     await is_answered(served, waiting)
 
 
-async def test_one_that_becomes_idle_makes_room_for_those_that_wait(serve: Serve) -> None:
-    served = serve(max_connections=1)
-    waiting = await busy(served)
-    late = (await served.connect()).send(GET)
-    await is_answered(served, waiting)
-    assert (await late.answer()).status == 200
-    assert await waiting.rest() == b""
-
-
 async def test_request_that_has_arrived_and_is_not_read_keeps_its_connection(serve: Serve) -> None:
     served = serve()
     clients = [await idle(served) for _ in range(3)]
