@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import re
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from tornado import httpserver, web
@@ -18,7 +19,7 @@ from handlers import route_names
 from handlers.static import FOLDER
 from replicas import Figures
 from tests.support.valkey import Valkey
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 
 #: Paths of each route, and some that are no page.
 PATHS = {
@@ -38,7 +39,7 @@ PATHS = {
 
 REQUESTS = [
     (method, path, accept)
-    for method in ("GET", "HEAD", "POST", "PUT", "OPTIONS")
+    for method in ("GET", "HEAD", "POST", "PUT", "OPTIONS", "BREW")
     for paths in PATHS.values()
     for path in paths
     for accept in ("*/*", "application/json")
@@ -57,20 +58,9 @@ class Answer(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def serving(
-    application: type[web.Application],
-    http_server: type[httpserver.HTTPServer],
-    valkey: Valkey,
-    monkeypatch: pytest.MonkeyPatch,
-    settings: Settings,
-) -> AsyncIterator[int]:
-    """Serve on a port, with the classes that are given."""
-    monkeypatch.setattr(server, "Application", application)
-    valkey.client.flushall()
-    visits = Visits(valkey.url, timeout=PATIENCE, beside=Figures("web"))
-    app = server.make_app(settings, visits)
-    assert type(app) is application
-    running = http_server(app)
+async def serving(kind: type[httpserver.HTTPServer], app: web.Application) -> AsyncIterator[int]:
+    """Serve on a port."""
+    running = kind(app)
     listening, port = bind_unused_port()
     running.add_socket(listening)
     try:
@@ -78,7 +68,6 @@ async def serving(
     finally:
         running.stop()
         await running.close_all_connections()
-        await visits.close()
 
 
 async def ask(port: int, method: str, path: str, accept: str) -> Answer:
@@ -121,12 +110,41 @@ async def test_every_page_is_the_same_on_stock_tornado(
 ) -> None:
     settings = Settings(access_log=False, faults=faults, echo=faults, version_label="v1")
     answers = []
-    for application, http_server in (
+    kinds: list[tuple[Any, Any]] = [
         (web.Application, httpserver.HTTPServer),
         (http1.Application, http1.HTTPServer),
-    ):
-        async with serving(application, http_server, valkey, monkeypatch, settings) as port:
+    ]
+    for application, kind in kinds:
+        monkeypatch.setattr(server, "Application", application)
+        valkey.client.flushall()
+        visits = Visits(valkey.url, timeout=PATIENCE, beside=Figures("web"))
+        app = server.make_app(settings, visits)
+        assert type(app) is application
+        async with serving(kind, app) as port:
             answers.append({request: await ask(port, *request) for request in REQUESTS})
+        await visits.close()
     stock, ours = answers
     assert ours == stock
     assert ours["GET", "/", "*/*"].body.endswith("<b>Visits:</b> 1")
+
+
+def handlers() -> int:
+    return sum(isinstance(one, web.RequestHandler) for one in gc.get_objects())
+
+
+@pytest.mark.gen_test
+async def test_no_handler_is_left_of_any_page_without_garbage_collection() -> None:
+    app = server.make_app(Settings(access_log=False, faults=True))
+    requests = [one for one in REQUESTS if one[1] != "/?wait=1m"]
+    async with serving(http1.HTTPServer, app) as port:
+        for request in requests:  # what is made once is made
+            await ask(port, *request)
+        gc.collect()
+        gc.disable()
+        try:
+            before = handlers()
+            for request in requests:
+                await ask(port, *request)
+            await eventually(lambda: handlers() <= before, 10)
+        finally:
+            gc.enable()
