@@ -1,5 +1,6 @@
 """``--admin-port``: what is for those who run the server has a port of its own."""
 
+import contextlib
 import json
 import platform
 import socket
@@ -11,21 +12,14 @@ import tornado
 from config import VERSION, commit
 from server import StartError
 from tests.support.here import Serve, refused, run_here
-from tests.support.program import NOWHERE, Connect, Site, Start, read, refuses
+from tests.support.program import NOWHERE, Connect, Start, read, refuses
 from tests.support.waiting import PATIENCE, wait_until
 
 
-def admin_port(server: Site) -> int:
-    return int(server.wait_for(rb"admin port at http://127\.0\.0\.1:(\d+)/")[1])
-
-
 def ask(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
-    client = HTTPConnection(host, port, timeout=PATIENCE)
-    try:
+    with contextlib.closing(HTTPConnection(host, port, timeout=PATIENCE)) as client:
         client.request("GET", path)
         return read(client)
-    finally:
-        client.close()
 
 
 def test_without_it_all_is_on_the_pages_port(served: Serve) -> None:
@@ -48,7 +42,7 @@ def test_with_it_metrics_faults_and_version_are_there_alone(
 ) -> None:
     start = served if processes == 1 else program
     server = start(NOWHERE, "--faults", "--admin-port=0", f"--processes={processes}")
-    admin = admin_port(server)
+    admin = int(server.wait_for(rb"admin port at http://127\.0\.0\.1:(\d+)/")[1])
     for path in ("/metrics", "/faults", "/version"):
         assert server.get(path)[0] == 404, path
         assert ask(admin, path)[0] == 200, path
@@ -61,34 +55,30 @@ def test_with_it_metrics_faults_and_version_are_there_alone(
     assert 'route="/metrics"' in text
 
 
-def test_it_is_below_the_prefix_and_on_loopback_unless_it_is_told(served: Serve) -> None:
+def test_it_is_on_loopback_unless_it_is_told_and_answers_until_the_server_ends(
+    served: Serve, connect: Connect
+) -> None:
     """And it speaks HTTP where the page speaks HTTPS: see `test_tls`."""
-    server = served(NOWHERE, "--admin-port=0", "--path-prefix=/hello")
+    server = served(NOWHERE, "--admin-port=0", "--path-prefix=/hello", "--grace=60", "--faults")
     admin = int(server.wait_for(rb"admin port at http://127\.0\.0\.1:(\d+)/hello/\n")[1])
     assert ask(admin, "/hello/version")[0] == 200
     assert ask(admin, "/version")[0] == 404
     with pytest.raises(ConnectionRefusedError):
         ask(admin, "/hello/version", "127.0.0.2")
-    server.close()
-    everywhere = served(NOWHERE, "--admin-port=0", "--admin-address=0.0.0.0")
-    port = int(everywhere.wait_for(rb"admin port at http://0\.0\.0\.0:(\d+)/")[1])
-    assert ask(port, "/version", "127.0.0.2")[0] == 200
-
-
-def test_it_answers_until_the_server_ends(served: Serve, connect: Connect) -> None:
-    server = served(NOWHERE, "--admin-port=0", "--grace=60", "--faults")
-    admin = admin_port(server)
     client = connect(server)
-    client.request("GET", "/?wait=3s")
-    wait_until(lambda: "friendlyhello_connections 1.0" in ask(admin, "/metrics")[1])
+    client.request("GET", "/hello?wait=3s")
+    wait_until(lambda: "friendlyhello_connections 1.0" in ask(admin, "/hello/metrics")[1])
     server.signal()
     wait_until(lambda: refuses(server))  # the page's port
-    assert ask(admin, "/readyz")[0] == 503
-    assert ask(admin, "/metrics")[0] == 200
+    assert ask(admin, "/hello/readyz")[0] == 503
+    assert ask(admin, "/hello/metrics")[0] == 200
     assert read(client)[0] == 200
     assert server.wait() == 0
     with pytest.raises(ConnectionRefusedError):
-        ask(admin, "/metrics")
+        ask(admin, "/hello/metrics")
+    everywhere = served(NOWHERE, "--admin-port=0", "--admin-address=0.0.0.0")
+    port = int(everywhere.wait_for(rb"admin port at http://0\.0\.0\.0:(\d+)/")[1])
+    assert ask(port, "/version", "127.0.0.2")[0] == 200
 
 
 def test_a_port_that_is_taken_is_one_line_and_so_is_an_address_without_one(served: Serve) -> None:
