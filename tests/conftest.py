@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tornado.ioloop import IOLoop
@@ -65,35 +66,32 @@ def valkey(folder: Path) -> Iterator[Valkey]:
     server.close()
 
 
+def all_closed(make: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Let a test make things that are closed after it."""
+    made: list[Any] = []
+
+    def start(*args: object, **options: object) -> Any:
+        made.append(make(*args, **options))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+
+
 @pytest.fixture
 def program(folder: Path) -> Iterator[Callable[..., Program]]:
     """Start ``python server.py`` on a free port; flags as arguments, variables as keywords.
 
     The folder outlives it: an embedded Valkey may be writing there until it has ended.
     """
-    started: list[Program] = []
-
-    def start(*flags: str, **options: object) -> Program:
-        started.append(Program(*flags, **options))  # type: ignore[arg-type]
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.close()
+    yield from all_closed(Program)
 
 
 @pytest.fixture
 def served() -> Iterator[Callable[..., Served]]:
     """Serve in a thread of this process, as ``program`` does in one of its own."""
-    started: list[Served] = []
-
-    def start(*flags: str, **env: str) -> Served:
-        started.append(Served(*flags, **env))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.close()
+    yield from all_closed(Served)
 
 
 @pytest.fixture
@@ -140,16 +138,13 @@ def counting(program: Callable[..., Program]) -> Callable[..., Program]:
 @pytest.fixture
 def connect() -> Iterator[Callable[[Site], HTTPConnection]]:
     """Open a connection to a server, on which one request follows the other."""
-    opened: list[HTTPConnection] = []
 
     def connect(site: Site) -> HTTPConnection:
-        opened.append(HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE))
-        opened[-1].connect()
-        return opened[-1]
+        client = HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE)
+        client.connect()
+        return client
 
-    yield connect
-    for one in opened:
-        one.close()
+    yield from all_closed(connect)
 
 
 @pytest.fixture
