@@ -2,7 +2,6 @@
 
 import contextlib
 import ipaddress
-import json
 import os
 import re
 import socket
@@ -18,10 +17,8 @@ import config
 from server import StartError, listen
 from tests.support import ROOT, Patch
 from tests.support.here import Serve, refused, run_here
-from tests.support.processes import children
-from tests.support.program import NOWHERE, Connect, Start, run_to_end
+from tests.support.program import NOWHERE, Connect, run_to_end
 from tests.support.valkey import Valkey
-from tests.support.waiting import wait_until
 
 
 def same(*texts: str) -> dict[str, object]:
@@ -192,27 +189,6 @@ def test_flag_beats_variable_beats_default(setting: str) -> None:
     # What npm, conda and /etc/os-release export as something else is left alone.
     others = {"PREFIX": "/usr/local", "VERSION": "24.04 LTS", "HEALTHCHECK": "true"}
     assert config.load([], {name: ""} | others) == config.Settings()
-
-
-def test_running_program_heeds_flag_then_variable_then_default(
-    program: Start, valkey: Valkey
-) -> None:
-    server = program(
-        "--name=flag",
-        f"--redis_url={valkey.url}",
-        NAME="variable",
-        REDIS_URL="unix:/nowhere/redis.sock",
-        LOG_FORMAT="json",
-        PROCESSES="2",
-        ACCESS_LOG="",
-    )
-    assert "<h3>Hello flag!</h3>" in server.get()[1]
-    assert valkey.counter() == 1
-    wait_until(lambda: len(children(server.process.pid)) == 2)
-    lines = [json.loads(line) for line in server.stop()]
-    assert [one["status"] for one in lines if "status" in one] == [200]
-    for line in lines:
-        assert all(isinstance(line[name], str) for name in ("time", "level", "logger", "message"))
 
 
 def test_switches_are_read_as_tornado_reads_them() -> None:

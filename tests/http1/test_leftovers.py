@@ -27,33 +27,6 @@ KINDS = (http1.ClientConnection, Exchange, HTTPServerRequest, RequestHandler, ss
 POST = get("/", "Content-Length: 60000", method="POST") + b"x" * 50_000
 
 
-class Page(http1.RequestHandler):
-    EAGER_START = True
-
-    async def get(self) -> None:
-        self.finish("page")
-
-    async def post(self) -> None:
-        self.finish("posted")
-
-
-class Waiting(http1.RequestHandler):
-    EAGER_START = True
-
-    async def get(self) -> None:
-        self.settings["begun"].set()
-        await self.settings["go_on"].wait()
-        self.finish("at last")
-
-
-class Failing(http1.RequestHandler):
-    async def get(self) -> None:
-        raise ValueError
-
-    def log_exception(self, *exception: Any) -> None:
-        pass  # the tests' own log would keep it
-
-
 class End(NamedTuple):
     """How a connection ends: what the client sends and is answered, and how it leaves.
 
@@ -64,10 +37,10 @@ class End(NamedTuple):
     status: int | None = None
     leave: Callable[[Client], None] | None = None
 
-    async def come(self, client: Client, begun: asyncio.Event) -> None:
+    async def come(self, client: Client, begun: list[str]) -> None:
         client.send(self.sent)
         if b"/waiting" in self.sent:
-            await begun.wait()
+            await eventually(lambda: begun)
         await client.writer.drain()
         if self.leave is Client.half_close:
             client.half_close()
@@ -92,7 +65,7 @@ ENDS = [
     End(GET[:-1], 408),  # in time it was not whole
     End(GET, 200),  # it is idle
     End(b""),
-    End(get("/failing"), 500, Client.close),
+    End(get("/bare/" + "9" * 5000), 500, Client.close),  # it raises
 ]
 
 
@@ -115,31 +88,29 @@ async def nothing_is_left() -> AsyncIterator[None]:
         gc.enable()
 
 
-async def come_and_go(served: Served, settings: dict[str, Any]) -> None:
+async def come_and_go(served: Served) -> None:
     """Let one client after the other end in its own way."""
     for end in ENDS:
         if served.tls and end.leave is Client.half_close:
             continue  # TLS has none
-        settings["begun"].clear()
-        settings["go_on"].clear()
-        await end.come(await served.connect(), settings["begun"])
-        settings["go_on"].set()
+        served.state.begun.clear()
+        served.state.go_on.clear()
+        await end.come(await served.connect(), served.state.begun)
+        served.state.go_on.set()
         await served.leave()
         await eventually(lambda: not served.server.connections)
 
 
 @pytest.mark.parametrize("over", ["serve", pytest.param("serve_tls", marks=pytest.mark.slow)])
 async def test_nothing_is_left_of_a_connection_however_it_ends(
-    over: str, io_loop: IOLoop, request: pytest.FixtureRequest
+    over: str, io_loop: IOLoop, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"begun": asyncio.Event(), "go_on": asyncio.Event()}
-    routes = [("/", Page), ("/waiting", Waiting), ("/failing", Failing)]
-    app = http1.Application(routes, log_function=lambda _: None, **settings)
+    monkeypatch.setattr("tornado.web.app_log.disabled", True)  # the tests' own log would keep it
     limits = {"header_timeout": 0.2, "idle_connection_timeout": 0.2, "body_timeout": 5.0}
-    served = request.getfixturevalue(over)(app=app, **limits)
-    await come_and_go(served, settings)  # what is made once is made
+    served = request.getfixturevalue(over)(**limits)
+    await come_and_go(served)  # what is made once is made
     async with nothing_is_left():
-        await come_and_go(served, settings)
+        await come_and_go(served)
 
 
 async def test_nothing_is_left_of_a_handshake_that_is_not_ended(serve_tls: Serve) -> None:

@@ -6,10 +6,8 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-import trustme
 
 from http1.server import TLS_WARNINGS_EVERY
 from tests.faults.test_clients import TLS_HELLO
@@ -59,25 +57,6 @@ async def test_handshakes_that_fail_are_one_warning_a_minute(
     assert all("SSL Error" in record.message for record in caplog.records)
     served.server._warn_of_tls_at -= TLS_WARNINGS_EVERY
     assert await fail() == "WARNING"
-
-
-async def test_another_context_is_for_the_connections_to_come(
-    serve_tls: Serve, folder: Path
-) -> None:
-    served = serve_tls()
-    old = await served.connect()
-    another = trustme.CA()
-    another.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "pem")
-    own = serve_tls(ssl_options={"certfile": str(folder / "pem")})  # a dict, as Tornado's may be
-    (folder / "pem").unlink()  # it has been read
-    served.server.ssl_options = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    another.issue_cert("localhost").configure_cert(served.server.ssl_options)
-    with pytest.raises(ssl.SSLCertVerificationError):
-        await served.connect()
-    trusting = ssl.create_default_context()
-    another.configure_trust(trusting)
-    for client in (old, await served.connect(tls=trusting), await own.connect(tls=trusting)):
-        assert (await client.ask(CLOSE)).json["protocol"] == "https"
 
 
 def visit(served: Served, sent: bytes = b"") -> ssl.SSLSocket:
