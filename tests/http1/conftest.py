@@ -45,3 +45,8 @@ def serve(io_loop: IOLoop) -> Iterator[Serve]:
 @pytest.fixture
 def serve_tls(serve: Serve) -> Serve:
     return lambda **options: serve(tls=two_sides(), **options)
+
+
+@pytest.fixture(params=[False, True], ids=["in the clear", "TLS"])
+def serve_either(request: pytest.FixtureRequest, serve: Serve, serve_tls: Serve) -> Serve:
+    return serve_tls if request.param else serve

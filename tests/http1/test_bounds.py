@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 from tornado.httputil import HTTPInputError
-from tornado.ioloop import IOLoop
-from tornado.util import ObjectDict
 
 import http1
 from http1 import head
 from http1.beginning import Beginning
 from http1.body import ChunkedBody
 from http1.input import Input, TooLarge
-from tests.support.served import GET, Serve, Served, gen_test, get
+from tests.support.served import GET, WAITING, Serve, gen_test, get
 from tests.support.waiting import eventually
 
 MOST = 16 * 1024
@@ -24,48 +22,33 @@ LONG_HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"A%d: b\r\n" % (i % 9) 
 
 
 class Page(http1.RequestHandler):
-    """Answers when the test says so; a body is of no use to it."""
+    """Has no use for a body."""
 
     MAX_BODY_SIZE = 0
-
-    async def get(self) -> None:
-        self.settings["seen"].append(self)
-        await self.settings["go_on"].wait()
-        self.finish("page")
 
     async def post(self) -> None:
         self.finish({"kept": len(self.request.body), "arguments": len(self.request.arguments)})
 
 
 class Little(Page):
-    """Reads a little body."""
-
     MAX_BODY_SIZE = 100
 
 
-def served(serve: Serve) -> tuple[Served, ObjectDict]:
-    settings = ObjectDict(seen=[], go_on=asyncio.Event())
-    app = http1.Application([("/", Page), ("/little", Little)], **settings)
-    return serve(app=app, max_header_size=MOST, max_body_size=1 << 20), settings
-
-
-@pytest.mark.parametrize("over", ["serve", "serve_tls"])
 @gen_test
 async def test_what_follows_a_request_is_not_read_while_it_waits_for_its_answer(
-    over: str, io_loop: IOLoop, request: pytest.FixtureRequest
+    serve_either: Serve,
 ) -> None:
-    site, settings = served(request.getfixturevalue(over))
-    client = (await site.connect()).send(GET + JUNK)
-    await eventually(lambda: settings.seen)
-    connection = settings.seen[-1].request.connection.stream
-    assert isinstance(connection, http1.ClientConnection)
+    served = serve_either(max_header_size=MOST)
+    client = (await served.connect()).send(WAITING + JUNK)
+    await eventually(lambda: served.state.begun)
+    [connection] = served.server._open
     await eventually(lambda: connection.reading_paused)
     for _ in range(20):
         assert len(connection.input.data) <= MOST
         await asyncio.sleep(0.001)
-    settings.go_on.set()
+    served.state.go_on.set()
     assert (await client.answer()).status == 200
-    assert b" 431 " in await client.rest() or over == "serve"
+    assert b" 431 " in await client.rest() or not served.tls
 
 
 def posted(path: str, body: bytes, *lines: str) -> bytes:
@@ -85,7 +68,8 @@ def posted(path: str, body: bytes, *lines: str) -> bytes:
 async def test_a_body_is_kept_for_who_wants_it_as_far_as_it_may_be_and_else_passed_over(
     lines: tuple[str, ...], serve: Serve
 ) -> None:
-    client = await served(serve)[0].connect()
+    app = http1.Application([("/", Page), ("/little", Little)])
+    client = await serve(app=app, max_header_size=MOST, max_body_size=1 << 20).connect()
     sent = posted("/", b"a=b&" * 20_000, *lines)
     client.send(sent[:-1])
     await client.writer.drain()

@@ -1,11 +1,11 @@
 """Clients that read slowly, or leave: a handler knows whether its client is there."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tornado import httpserver, web
-from tornado.ioloop import IOLoop
 
 import http1
 from tests.support.served import GET, Client, Serve, Served, get
@@ -15,20 +15,11 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.gen_test
 
 
-class Asked:
-    """The handlers that wait to answer."""
-
-    def __init__(self) -> None:
-        self.handlers: list[http1.RequestHandler] = []
-        self.left = 0  # those that were told that the client may have gone
-        self.go_on = asyncio.Event()
-
-
 class Waiting(http1.RequestHandler):
     """Answers when the test says so."""
 
     async def get(self) -> None:
-        asked: Asked = self.settings["asked"]
+        asked = self.settings["asked"]
         asked.handlers.append(self)
         await asked.go_on.wait()
         self.finish("page")
@@ -46,8 +37,8 @@ eager_or_not = pytest.mark.parametrize("handler", [Waiting, EagerWaiting])
 
 async def asking(
     serve: Serve, handler: type, kind: Any = http1.HTTPServer, app: Any = http1.Application
-) -> tuple[Client, Asked]:
-    asked = Asked()
+) -> tuple[Client, SimpleNamespace]:
+    asked = SimpleNamespace(handlers=[], left=0, go_on=asyncio.Event())
     client = (await serve(kind, app([("/", handler)], asked=asked)).connect()).send(GET)
     await eventually(lambda: asked.handlers)
     assert not asked.handlers[0].client_has_gone
@@ -70,7 +61,7 @@ async def test_client_that_waits_and_one_that_has_closed_its_side_are_there(
     assert await client.rest() == b""
 
 
-async def leave(client: Client, asked: Asked, how: str) -> None:
+async def leave(client: Client, asked: SimpleNamespace, how: str) -> None:
     match how:
         case "reset after half_close":
             client.half_close()
@@ -110,12 +101,9 @@ async def reading_slowly(served: Served) -> Client:
     return client
 
 
-@pytest.mark.parametrize("over", ["serve", "serve_tls"])
-async def test_flush_waits_for_a_client_that_reads_slowly(
-    over: str, io_loop: IOLoop, request: pytest.FixtureRequest
-) -> None:
+async def test_flush_waits_for_a_client_that_reads_slowly(serve_either: Serve) -> None:
     # Nor does the time of an idle client end it.
-    served = request.getfixturevalue(over)(idle_connection_timeout=0.1, write_timeout=600.0)
+    served = serve_either(idle_connection_timeout=0.1, write_timeout=600.0)
     client = await reading_slowly(served)
     await asyncio.sleep(0.25)  # the client's time is what is measured
     assert len((await client.answer()).body) == MUCH == served.state.written
@@ -130,17 +118,12 @@ async def test_flush_ends_when_the_client_leaves(serve: Serve) -> None:
     assert served.state.written < MUCH
 
 
-@pytest.mark.parametrize("over", ["serve", "serve_tls"])
 @pytest.mark.parametrize("beyond", [b"", GET], ids=["as it should", "sending on"])
 async def test_slow_reader_gets_the_whole_last_answer(
-    beyond: bytes,
-    over: str,
-    io_loop: IOLoop,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
+    beyond: bytes, serve_either: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("http1.stream.LINGERING_CLOSE", 0.1)
-    served = request.getfixturevalue(over)()
+    served = serve_either()
     client = (await served.connect(limit=1024)).send(get("/whole") + beyond)
     await eventually(lambda: served.state.begun)
     await asyncio.sleep(0.25)  # the client's time is what is measured
