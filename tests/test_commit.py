@@ -18,44 +18,40 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     commit.cache_clear()
 
 
-def write(root: Path, **files: str) -> None:
+def write(root: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
-        path = root / name.replace("__", "/").replace("DOT", ".")
+        path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+
+MAIN = {".git/HEAD": "ref: refs/heads/main\n"}
 
 
 @pytest.mark.parametrize(
     "files",
     [
         {"COMMIT": HASH + "\n"},
-        {"DOTgit__HEAD": HASH + "\n"},
-        {"DOTgit__HEAD": "ref: refs/heads/main\n", "DOTgit__refs__heads__main": HASH + "\n"},
+        {".git/HEAD": HASH + "\n"},
+        MAIN | {".git/refs/heads/main": HASH + "\n"},
+        MAIN | {".git/packed-refs": f"{'f' * 40} refs/heads/mains\n{HASH} refs/heads/main\n"},
         {
-            "DOTgit__HEAD": "ref: refs/heads/main\n",
-            "DOTgit__packed-refs": f"{'f' * 40} refs/heads/mains\n{HASH} refs/heads/main\n",
-        },
-        {
-            "DOTgit": "gitdir: far/worktrees/one\n",
-            "far__worktrees__one__HEAD": "ref: refs/heads/one\n",
-            "far__worktrees__one__commondir": "../..\n",
-            "far__refs__heads__one": HASH + "\n",
+            ".git": "gitdir: far/worktrees/one\n",
+            "far/worktrees/one/HEAD": "ref: refs/heads/one\n",
+            "far/worktrees/one/commondir": "../..\n",
+            "far/refs/heads/one": HASH + "\n",
         },
     ],
     ids=["image", "detached", "branch", "packed", "worktree"],
 )
 def test_it_is_read_where_it_stands(root: Path, files: dict[str, str]) -> None:
-    write(root, **files)
+    write(root, files)
     assert commit() == HASH
 
 
 @pytest.mark.parametrize(
-    "files",
-    [
-        *({}, {"COMMIT": ""}, {"COMMIT": "<script>"}, {"DOTgit__HEAD": "ref: refs/heads/main\n"}),
-        {"DOTgit__HEAD": "ref: refs/heads/main\n", "DOTgit__packed-refs": ""},
-    ],
+    "files", [{}, {"COMMIT": ""}, {"COMMIT": "<script>"}, MAIN, MAIN | {".git/packed-refs": ""}]
 )
 def test_where_nobody_says_it_there_is_none(root: Path, files: dict[str, str]) -> None:
-    write(root, **files)
+    write(root, files)
     assert commit() is None

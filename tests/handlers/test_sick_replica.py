@@ -189,15 +189,6 @@ def wait_until_told(server: Site, *kinds: str) -> None:
     wait_until(lambda: shown() == [[*kinds] or None], pause=0.1)
 
 
-def test_the_metrics_and_the_live_page_say_what_is_wrong(serve: Serve) -> None:
-    server = serve("--faults", "--fault-rate=0.5")
-    wait_until_told(server, "sick")
-    put(server, wait="1ms", ready=False)
-    wait_until_told(server, "sick", "unready")
-    put(server, alive=False)
-    wait_until_told(server, "dead")
-
-
 def test_every_worker_has_the_same_faults_one_that_starts_later_too_until_they_end(
     program: Start, connect: Connect, valkey: Valkey
 ) -> None:
@@ -211,9 +202,9 @@ def test_every_worker_has_the_same_faults_one_that_starts_later_too_until_they_e
             one.close()
         return found
 
-    put(workers, rate=1, ready=False)
+    put(workers, rate=1, ready=False, alive=False)
     assert answers() == {(503, 503)}
-    wait_until_told(workers, "sick", "unready")
+    wait_until_told(workers, "sick", "unready", "dead")
     victim = min(children(workers.process.pid))
     os.kill(victim, signal.SIGKILL)
     workers.wait_for(b"worker %d ended" % victim)
