@@ -7,6 +7,7 @@ import itertools
 import logging
 import weakref
 from collections.abc import Iterator, Sequence
+from logging.handlers import BufferingHandler
 
 import hypothesis
 from hypothesis.strategies import none
@@ -32,12 +33,13 @@ class Tried:
     def __init__(self) -> None:
         self.inputs = self.connections = 0
         self.last = b""
-        self._log = _Errors()
+        self._log = BufferingHandler(1000)
+        self._log.setLevel(logging.ERROR)
         self._start()
 
     def _start(self) -> None:
         self._loop = client.Loop()
-        self._log.errors.clear()
+        self._log.buffer.clear()
         self._alive: weakref.WeakKeyDictionary[object, object] = weakref.WeakKeyDictionary()
 
     def check(
@@ -78,7 +80,7 @@ class Tried:
     def _drive(self, pieces: list[bytes], manner: Manner) -> Outcome:
         outcome = self._loop.run_until_complete(client.drive(pieces, manner, self._alive))
         self.connections += 1
-        assert not self._log.errors, self._log.errors
+        assert not (errors := self._log.buffer), [self._log.format(one) for one in errors]
         assert not self._loop.failures, self._loop.failures
         assert not (tasks := asyncio.all_tasks(self._loop)), f"tasks are left: {tasks}"
         assert not (timers := self._loop.timers_left()), f"timers are left: {timers}"
@@ -126,15 +128,6 @@ def trying() -> Iterator[Tried]:
         logging.getLogger().removeHandler(tried._log)
         tried.close()
         gc.unfreeze()
-
-
-class _Errors(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.errors: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.errors.append(logging.Formatter().format(record))
 
 
 def _pieces(data: bytes, cuts: list[int]) -> list[bytes]:

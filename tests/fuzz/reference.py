@@ -37,7 +37,7 @@ def requests_in(data: bytes) -> list[Request]:
     The last may have no body, when its headers are whole and its body is not.
     """
     requests = []
-    while data := _without_empty_lines(data):
+    while data := re.sub(rb"^(\r\n)+", b"", data):
         line, end, rest = data.partition(b"\r\n")
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=_ALL)
         parser.receive_data(bytes(min(byte, 0x7E) for byte in line) + end + rest)
@@ -54,12 +54,6 @@ def requests_in(data: bytes) -> list[Request]:
             break
         data = parser.trailing_data[0]
     return requests
-
-
-def _without_empty_lines(data: bytes) -> bytes:
-    while data.startswith(b"\r\n"):
-        data = data[2:]
-    return data
 
 
 def _body(parser: h11.Connection) -> bytes | None:
