@@ -57,10 +57,6 @@ def test_the_least_limit_of_the_control_groups_and_the_machine_counts(
     assert limits.memory(system(tmp_path, own, limit)) == most
 
 
-def test_without_control_groups_it_is_the_machines_memory(tmp_path: Path) -> None:
-    assert limits.memory(tmp_path) == MACHINE
-
-
 def test_a_limit_of_the_process_itself_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +65,8 @@ def test_a_limit_of_the_process_itself_counts(
     assert limits.memory(root) == 150 * MB
     limited(monkeypatch, space=300 * MB)
     assert limits.memory(root) == 200 * MB
+    limited(monkeypatch)
+    assert limits.memory(tmp_path / "none") == MACHINE, "there are no control groups"
 
 
 def test_connections_share_what_is_left_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
