@@ -13,6 +13,7 @@ import yaml
 from config import Settings
 from handlers import route_names
 from server import make_app
+from tests.handlers.test_stock_tornado import PATHS
 from tests.support import ROOT
 from tests.support.here import Serve
 from tests.support.program import NOWHERE, Site
@@ -24,6 +25,7 @@ def test_every_path_is_described_and_no_other() -> None:
     described = set(yaml.safe_load(DESCRIPTION.read_text())["paths"]) - {"/{other}"}
     rules = make_app(Settings(faults=True, echo=True)).wildcard_router.rules
     assert described == set(route_names(rules).values())  # type: ignore[arg-type]
+    assert described == {*PATHS} - {"other"}, "each is compared with stock Tornado's"
 
 
 def test_what_a_web_page_gets_at_faults_is_described(serve: Serve) -> None:

@@ -35,23 +35,18 @@ async def test_unix_socket_is_served_and_no_address_is_made_up_for_it(
         assert await client.rest() == b""
 
 
-def listen(server: HTTPServer) -> None:
-    server.listen(0, "127.0.0.1")
-
-
-def bind_and_start(server: HTTPServer) -> None:
-    server.bind(0, "127.0.0.1")
-    server.start()
-
-
-def add_sockets(server: HTTPServer) -> None:
-    server.add_sockets(bind_sockets(0, "127.0.0.1"))
-
-
-@pytest.mark.parametrize("start", [listen, bind_and_start, add_sockets])
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda server: server.listen(0, "127.0.0.1"),
+        lambda server: (server.bind(0, "127.0.0.1"), server.start()),
+        lambda server: server.add_sockets(bind_sockets(0, "127.0.0.1")),
+    ],
+    ids=["listen", "bind and start", "add_sockets"],
+)
 @pytest.mark.filterwarnings("ignore:.*bind.* deprecated:DeprecationWarning")
 async def test_server_listens_until_it_is_stopped(
-    start: Callable[[HTTPServer], None], serve: Serve
+    start: Callable[[HTTPServer], object], serve: Serve
 ) -> None:
     served = serve()
     before = served.server.listening_sockets

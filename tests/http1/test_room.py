@@ -113,31 +113,22 @@ async def test_clients_that_wait_for_room_are_let_in_when_listening_ends(serve: 
     await is_answered(served, waiting)
 
 
-async def test_request_that_has_arrived_and_is_not_read_keeps_its_connection(serve: Serve) -> None:
-    served = serve()
-    clients = [await idle(served) for _ in range(3)]
-    await asyncio.sleep(0.2)  # for so long nobody has to go
-    for client in clients[:2]:
-        os.write(client.writer.get_extra_info("socket").fileno(), GET)
-    served.server.make_room()  # before anything turns that reads
-    for client in clients[:2]:
-        assert (await client.answer()).status == 200
-    assert await clients[2].rest() == b""
-
-
-async def test_idle_ones_that_have_asked_do_not_keep_others_from_making_room(
+async def test_request_that_has_arrived_and_is_not_read_keeps_its_connection_but_no_other(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("http1.server.LEAST_STALLED", 0.1)
     served = serve()
     half = (await served.connect()).send(GET[:9])
     await served.seen()
-    client = await idle(served)
-    await asyncio.sleep(0.2)
-    os.write(client.writer.get_extra_info("socket").fileno(), GET)
-    served.server.make_room()  # before anything turns that reads
-    assert (await client.answer()).status == 200
-    assert await half.rest() == b""
+    *asking, silent = [await idle(served) for _ in range(3)]
+    for goes in silent, half:
+        await asyncio.sleep(0.2)  # for so long nobody has to go
+        for client in asking:
+            os.write(client.writer.get_extra_info("socket").fileno(), GET)
+        served.server.make_room()  # before anything turns that reads
+        for client in asking:
+            assert (await client.answer()).status == 200
+        assert await goes.rest() == b""
 
 
 async def test_handshake_that_is_not_begun_makes_room(serve_tls: Serve) -> None:
