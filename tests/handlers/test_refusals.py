@@ -7,13 +7,14 @@ import socket
 import pytest
 
 import limits
+from tests.support import raw_http
 from tests.support.here import Serve
 from tests.support.program import NOWHERE, Site
 from tests.support.raw_http import open_to, read_to_end
 from tests.support.waiting import wait_until
 
 PREFERS_JSON = b"Accept: application/json, text/plain, */*\r\n"
-PROBLEM = "application/problem+json"
+PROBLEM = b"application/problem+json"
 STREAM = b"GET /live/events HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
@@ -22,12 +23,9 @@ def site(served: Serve) -> Site:
     return served(NOWHERE, "--faults", "--version-label=v1", "--log-level=debug")
 
 
-def talk(site: Site, sent: bytes) -> tuple[int, dict[str, str], str]:
-    with open_to(site) as client:
-        client.sendall(sent)
-        head, _, body = read_to_end(client).decode().partition("\r\n\r\n")
-    line, *fields = head.split("\r\n")
-    return int(line.split()[1]), dict(field.split(": ", 1) for field in fields), body
+def talk(site: Site, sent: bytes) -> raw_http.Answer:
+    [answer] = raw_http.talk(site, sent)
+    return answer
 
 
 @pytest.mark.parametrize(
@@ -46,14 +44,16 @@ def talk(site: Site, sent: bytes) -> tuple[int, dict[str, str], str]:
 def test_what_is_refused_is_said_with_a_date_in_the_form_that_the_client_prefers(
     sent: bytes, status: int, said: str, site: Site
 ) -> None:
-    for accept, form in (b"", "text/plain; charset=utf-8"), (PREFERS_JSON, PROBLEM):
+    for accept, form in (b"", b"text/plain; charset=utf-8"), (PREFERS_JSON, PROBLEM):
         line, _, fields = sent.partition(b"\r\n")
         head = line + b"\r\nHost: a\r\nConnection: close\r\n" + accept + fields
-        found, headers, body = talk(site, head.rstrip() + b"\r\n\r\n")
-        assert found == status
-        assert {"Date", "X-App-Version", "Content-Security-Policy"} <= headers.keys()
-        assert (headers["Connection"], headers["Content-Length"]) == ("close", str(len(body)))
-        assert headers["Content-Type"] == form
+        answer = talk(site, head.rstrip() + b"\r\n\r\n")
+        assert answer.status == status
+        for name in (b"Date", b"X-App-Version", b"Content-Security-Policy"):
+            assert b"\r\n%b: " % name in answer.headers
+        assert b"\r\nConnection: close\r\n" in answer.headers + b"\r\n"
+        assert b"\r\nContent-Type: %b\r\n" % form in answer.headers + b"\r\n"
+        body = answer.body.decode()
         if accept:
             problem = json.loads(body)
             assert problem["status"] == status
@@ -69,8 +69,8 @@ def test_errors_of_pages_are_logged_once_whatever_the_body(site: Site) -> None:
         b"Content-Type: multipart/form-data\r\nContent-Encoding: odd\r\n\r\nx"
     )
     for method in (b"POST", b"BREW"):
-        assert talk(site, odd.replace(b"POST", method))[0] == 404
-        assert talk(site, odd.replace(b"POST /x", method + b" /"))[0] == 405
+        assert talk(site, odd.replace(b"POST", method)).status == 404
+        assert talk(site, odd.replace(b"POST /x", method + b" /")).status == 405
     said = [line.partition("] ")[2].partition(" (")[0] for line in site.stop()]
     answered = [one for one in said if re.match(r"\d{3} (POST|BREW) ", one)]
     assert answered == ["404 POST /x", "405 POST /", "404 BREW /x", "405 BREW /"]
@@ -90,10 +90,11 @@ def test_streams_have_a_share_and_a_lifetime(
         return client
 
     streams = [stream() for _ in range(2)]
-    status, headers, _ = talk(site, STREAM)
-    assert (status, headers["Retry-After"]) == (503, "10")
-    assert talk(site, STREAM.replace(b"/live/events", b"/healthz"))[0] == 200
+    answer = talk(site, STREAM)
+    assert answer.status == 503
+    assert b"\r\nRetry-After: 10\r\n" in answer.headers
+    assert talk(site, STREAM.replace(b"/live/events", b"/healthz")).status == 200
     for one in streams:
         read_to_end(one)
         one.close()
-    wait_until(lambda: talk(site, STREAM)[0] == 200)
+    wait_until(lambda: talk(site, STREAM).status == 200)

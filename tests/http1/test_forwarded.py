@@ -13,18 +13,9 @@ PROXIES = TrustedProxies([ipaddress.ip_network(one) for one in NETWORKS])
 
 
 def test_a_proxy_is_trusted_by_its_network() -> None:
-    for peer in ("10.255.255.255", "192.0.2.7", "fdff::1", "fd00::1%eth0", "::ffff:10.0.0.1"):
-        assert PROXIES.trusts(peer), peer
-    for peer in (
-        "11.0.0.0",
-        "192.0.2.8",
-        "fe80::1%eth0",
-        "::ffff:11.0.0.1",
-        "::10.0.0.1",
-        "unix",
-        "",
-    ):
-        assert not PROXIES.trusts(peer), peer
+    ours = ["10.255.255.255", "192.0.2.7", "fdff::1", "fd00::1%eth0", "::ffff:10.0.0.1"]
+    others = ["11.0.0.0", "192.0.2.8", "fe80::1%eth0", "::ffff:11.0.0.1", "::10.0.0.1", "unix", ""]
+    assert [peer for peer in (*ours, *others) if PROXIES.trusts(peer)] == ours
 
 
 #: What is no address, and cannot be trusted.

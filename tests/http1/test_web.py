@@ -143,37 +143,30 @@ def site(request: pytest.FixtureRequest, serve: Serve) -> Served:
     return serve(request.param, Application(RULES))
 
 
-@gen_test
-@pytest.mark.parametrize("waits", ["0", "1", "5"])
-async def test_a_handler_that_begins_at_once_waits_for_futures_in_a_context_of_its_own(
-    site: Served, waits: str
-) -> None:
-    asked = get("/", f"X-Waits: {waits}")
-    for answer in await asyncio.gather(*(site.ask(asked) for _ in range(5))):
-        told = {"before": "nothing", "seen": waits, "body": "", "field": "", "at once": True}
-        assert (answer.status, answer.json) == (200, told)
-
-
 LARGE = "x" * 300_000
 FORM = "Content-Type: application/x-www-form-urlencoded"
 
 
 @gen_test
 @pytest.mark.parametrize(
-    ("method", "target", "body", "told"),
+    ("method", "target", "waits", "body", "told"),
     [
-        ("GET", "/", LARGE, {"body": "", "field": "", "at once": True}),  # it means nothing
-        ("GET", "/?field=b", "", {"body": "", "field": "b", "at once": False}),
-        ("POST", "/", "field=a", {"body": "field=a", "field": "a", "at once": False}),
-        ("POST", "/", LARGE, {"body": LARGE, "field": "", "at once": False}),
+        *(("GET", "/", waits, "", {"at once": True}) for waits in ("0", "1", "5")),
+        ("GET", "/", "1", LARGE, {"at once": True}),  # a body of GET means nothing
+        ("GET", "/?field=b", "1", "", {"field": "b"}),
+        ("POST", "/", "1", "field=a", {"body": "field=a", "field": "a"}),
+        ("POST", "/", "1", LARGE, {"body": LARGE}),
     ],
-    ids=["body of GET", "query", "form", "large body"],
+    ids=["at once", "one turn", "turns", "body of GET", "query", "form", "large body"],
 )
-async def test_what_has_a_query_or_a_body_is_answered_in_tornados_way(
-    site: Served, method: str, target: str, body: str, told: dict[str, Any]
+async def test_a_handler_runs_in_a_context_of_its_own_at_once_without_a_query_or_a_body(
+    site: Served, method: str, target: str, waits: str, body: str, told: dict[str, Any]
 ) -> None:
-    asked = get(target, FORM, f"Content-Length: {len(body)}", method=method) + body.encode()
-    assert (await site.ask(asked)).json == {"before": "nothing", "seen": "1", **told}
+    lines = (FORM, f"X-Waits: {waits}", f"Content-Length: {len(body)}")
+    asked = get(target, *lines, method=method) + body.encode()
+    expected = {"before": "nothing", "seen": waits, "body": "", "field": "", "at once": False}
+    for answer in await asyncio.gather(*(site.ask(asked) for _ in range(5))):
+        assert (answer.status, answer.json) == (200, expected | told)
 
 
 @gen_test
