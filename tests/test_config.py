@@ -293,9 +293,6 @@ def test_port_that_is_not_to_be_had_is_one_line_and_status_1(
         port = taken.getsockname()[1]
         line = refused(run_to_end("--address=127.0.0.1", f"--port={port}"), 1)
     assert line == f"cannot listen on port {port} of 127.0.0.1: Address already in use"
-    for address in ("nowhere.invalid", "192.0.2.1"):
-        with pytest.raises(StartError, match=f"^cannot listen on port 0 of {address}: "):
-            served(f"--address={address}")
 
     def bind(*args: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -306,29 +303,31 @@ def test_port_that_is_not_to_be_had_is_one_line_and_status_1(
         served("--address=127.0.0.1", "--port=80")
 
 
-def test_password_file_that_cannot_be_used_is_one_line(served: Serve, folder: Path) -> None:
+def test_what_cannot_be_had_is_one_line_without_a_secret(served: Serve, folder: Path) -> None:
     (folder / "folder").mkdir()
-    (folder / "empty").touch()
-    (folder / "newline").write_text("\n")
-    (folder / "latin-1").write_bytes(b"p\xe9ss")
-    for name, said in (
-        ("missing", "No such file"),
-        ("folder", "Is a directory"),
-        ("empty", "the file is empty"),
-        ("newline", "the file is empty"),
-        ("latin-1", "not UTF-8"),
-    ):
-        for setting in ("redis-password-file", "redis-sentinel-password-file"):
-            with pytest.raises(StartError, match=re.escape(f"{folder / name}: {said}")):
-                served(f"--{setting}={folder / name}")
-
-
-def test_certificate_that_cannot_be_used_is_one_line(served: Serve, folder: Path) -> None:
-    (folder / "garbage.pem").write_text("garbage")
+    for name, content in ("empty", b""), ("newline", b"\n"), ("latin-1", b"p\xe9ss"):
+        (folder / name).write_bytes(content)
+    unusable = {
+        **{"missing": "No such file", "folder": "Is a directory", "empty": "the file is empty"},
+        **{"newline": "the file is empty", "latin-1": "not UTF-8"},
+    }
     url = f"rediss://:hush@127.0.0.1:1/0?ssl_ca_certs={folder}"
-    for name in ("missing.pem", "garbage.pem"):
-        with pytest.raises(StartError, match=f"{folder}/{name}") as error:
-            served(f"--redis-url={url}/{name}")
+    refused = {
+        **{
+            f"address={one}": f"cannot listen on port 0 of {one}: "
+            for one in ("nowhere.invalid", "192.0.2.1")
+        },
+        **{f"redis-url={url}/{name}": f"{folder}/{name}" for name in ("missing", "latin-1")},
+        **{
+            f"{setting}={folder / name}": f"{folder / name}: {said}"
+            for setting in ("redis-password-file", "redis-sentinel-password-file")
+            for name, said in unusable.items()
+        },
+    }
+    for flag, said in refused.items():
+        with pytest.raises(StartError, match=re.escape(said)) as error:
+            served(f"--{flag}")
+        assert str(error.value).isprintable()
         assert "hush" not in str(error.value)
 
 
