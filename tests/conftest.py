@@ -161,12 +161,6 @@ def often_probed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def base_url(http_port: int) -> str:
-    """Replace pytest-tornado's, which names localhost: its server listens on IPv4 alone."""
-    return f"http://127.0.0.1:{http_port}"
-
-
-@pytest.fixture
 def new_loop() -> Callable[[], asyncio.AbstractEventLoop]:
     """Make the event loop of a test; a module may have its tests run on others too."""
     return asyncio.new_event_loop

@@ -97,7 +97,6 @@ async def ask(port: int, method: str, path: str, accept: str) -> Answer:
     return Answer(status, headers, body)
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("faults", [False, True], ids=["no faults", "faults"])
 async def test_every_page_is_the_same_on_stock_tornado(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch, faults: bool
@@ -126,7 +125,6 @@ def handlers() -> int:
     return sum(isinstance(one, web.RequestHandler) for one in gc.get_objects())
 
 
-@pytest.mark.gen_test
 async def test_no_handler_is_left_of_any_page_without_garbage_collection() -> None:
     app = server.make_app(Settings(access_log=False, faults=True))
     requests = [one for one in REQUESTS if one[1] != "/?wait=1m"]

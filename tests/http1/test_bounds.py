@@ -13,7 +13,7 @@ from http1 import head
 from http1.beginning import Beginning
 from http1.body import ChunkedBody
 from http1.input import Input, TooLarge
-from tests.support.served import GET, WAITING, Serve, gen_test, get
+from tests.support.served import GET, WAITING, Serve, get
 from tests.support.waiting import eventually
 
 MOST = 16 * 1024
@@ -34,7 +34,6 @@ class Little(Page):
     MAX_BODY_SIZE = 100
 
 
-@gen_test
 async def test_what_follows_a_request_is_not_read_while_it_waits_for_its_answer(
     serve_either: Serve,
 ) -> None:
@@ -64,7 +63,6 @@ def posted(path: str, body: bytes, *lines: str) -> bytes:
         ("Content-Type: multipart/form-data", "Content-Encoding: odd"),
     ],
 )
-@gen_test
 async def test_a_body_is_kept_for_who_wants_it_as_far_as_it_may_be_and_else_passed_over(
     lines: tuple[str, ...], serve: Serve
 ) -> None:

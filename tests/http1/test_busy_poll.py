@@ -8,8 +8,6 @@ import pytest
 from tests.support.served import GET, WAITING, Serve
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.gen_test
-
 
 class Clock:
     """The clock of busy polling, which reads it in each turn of the loop. It all but stands."""

@@ -11,8 +11,6 @@ from tornado.routing import URLSpec
 import http1
 from tests.support.served import GET, Answer, Serve, Served, get
 
-pytestmark = pytest.mark.gen_test
-
 
 def finishing(base: Any, eager: bool) -> type[web.RequestHandler]:
     """Return a handler that finishes its answer, or fails, in the way that a header asks for."""

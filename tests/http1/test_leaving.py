@@ -12,8 +12,6 @@ from tests.support.served import GET, Client, Serve, Served, get
 from tests.support.site import MUCH
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.gen_test
-
 
 class Waiting(http1.RequestHandler):
     """Answers when the test says so."""

@@ -20,8 +20,6 @@ from tests.support.raw_http import reset
 from tests.support.served import CLOSE, GET, WAITING, Client, Serve, Served, get
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.gen_test
-
 KINDS = (http1.ClientConnection, Exchange, HTTPServerRequest, RequestHandler, ssl.SSLObject)
 
 POST = get("/", "Content-Length: 60000", method="POST") + b"x" * 50_000

@@ -7,8 +7,6 @@ import pytest
 from tests.support.served import EXPECT, GET, WAITING, Serve, get, post
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.gen_test
-
 
 @pytest.mark.parametrize(
     ("limit", "sent"),

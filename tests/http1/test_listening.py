@@ -16,8 +16,6 @@ from http1 import HTTPServer
 from tests.support.served import CLOSE, GET, WAITING, Client, Serve, get
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.gen_test
-
 EVERYBODY = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
 
 

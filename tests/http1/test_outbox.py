@@ -10,8 +10,6 @@ import http1
 from http1.outbox import MANY, SMALL, TURNS, Outbox
 from tests.support.served import GET, Serve, get
 
-pytestmark = pytest.mark.gen_test
-
 
 class Transport:
     """Keeps what was written on it."""

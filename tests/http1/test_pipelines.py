@@ -8,8 +8,6 @@ import pytest
 from tests.support.served import CLOSE, EXPECT, GET, WAITING, Serve, get, post
 from tests.support.site import MUCH
 
-pytestmark = pytest.mark.gen_test
-
 
 async def test_answer_of_unknown_length_is_chunked_or_ends_with_the_connection_in_http_1_0(
     serve: Serve,

@@ -7,8 +7,6 @@ import pytest
 from tests.faults.test_clients import TLS_HELLO
 from tests.support.served import CHUNKED, GET, Serve, get, post
 
-pytestmark = pytest.mark.gen_test
-
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
 CODED = b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
 

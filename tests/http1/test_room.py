@@ -8,8 +8,6 @@ import pytest
 from tests.support.served import GET, WAITING, Client, Serve, Served, get
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.gen_test
-
 #: Requests that take far longer to answer than it takes until room is made.
 MANY = 100_000
 

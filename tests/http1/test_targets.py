@@ -7,8 +7,6 @@ import pytest
 
 from tests.support.served import GET, Serve, get
 
-pytestmark = pytest.mark.gen_test
-
 FORWARDED = ("X-Forwarded-For: 4.4.4.4, 5.5.5.5", "X-Forwarded-Proto: https")
 TWICE = (
     *("X-Forwarded-For: 6.6.6.6", "X-Real-Ip: 7.7.7.7", "X-Forwarded-Proto: ftp", "X-Scheme: ftp"),

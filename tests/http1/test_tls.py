@@ -14,8 +14,6 @@ from tests.faults.test_clients import TLS_HELLO
 from tests.support.served import CLOSE, GET, Serve, Served, get, two_sides
 from tests.support.waiting import PATIENCE, eventually
 
-pytestmark = pytest.mark.gen_test
-
 
 async def test_client_of_tls_shows_its_certificate(serve_tls: Serve) -> None:
     client = await serve_tls().connect()

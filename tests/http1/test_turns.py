@@ -3,13 +3,11 @@
 import asyncio
 from itertools import groupby
 
-import pytest
 from tornado.ioloop import IOLoop
 
 from http1.turns import AT_ONCE, Turns
 
 
-@pytest.mark.gen_test
 async def test_so_many_begin_in_one_turn_in_their_order_and_a_failure_stops_none(
     io_loop: IOLoop,
 ) -> None:

@@ -22,7 +22,7 @@ from tornado.web import RequestHandler
 
 from http1 import Application, HTTPServer
 from http1.tornado_internals import PathRequest, new_handler
-from tests.support.served import GET, Serve, Served, gen_test, get
+from tests.support.served import GET, Serve, Served, get
 from tests.support.waiting import eventually
 
 
@@ -53,7 +53,6 @@ def test_a_request_without_query_is_what_tornado_makes_of_it(host: str, target: 
     assert abs(times[1] - times[0]) < 60
 
 
-@gen_test
 @pytest.mark.parametrize("target", ["/", "/?query", "/nothing"])
 async def test_a_clock_that_is_set_back_makes_no_time_negative(
     target: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
@@ -147,7 +146,6 @@ LARGE = "x" * 300_000
 FORM = "Content-Type: application/x-www-form-urlencoded"
 
 
-@gen_test
 @pytest.mark.parametrize(
     ("method", "target", "waits", "body", "told"),
     [
@@ -169,7 +167,6 @@ async def test_a_handler_runs_in_a_context_of_its_own_at_once_without_a_query_or
         assert (answer.status, answer.json) == (200, expected | told)
 
 
-@gen_test
 async def test_an_exception_while_one_is_handled_is_logged_and_a_method_it_has_not_is_405(
     site: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
