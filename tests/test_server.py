@@ -40,12 +40,8 @@ def hanging_visit(connect: Callable[[], HTTPConnection], valkey: Valkey) -> HTTP
     return visitor
 
 
-def body_to_come(connection: HTTPConnection) -> HTTPConnection:
-    """Send a request, but for its body of five bytes."""
-    connection.putrequest("POST", "/")
-    connection.putheader("Content-Length", "5")
-    connection.endheaders()
-    return connection
+#: A request whose body of five bytes is still to come.
+BODY_TO_COME = ("POST", "/", b"", {"Content-Length": "5"})
 
 
 @pytest.mark.parametrize(("signum", "hangs"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
@@ -94,7 +90,8 @@ def test_signal_while_the_event_loop_starts_or_right_after_ends_it_with_status_0
 def test_requests_in_flight_are_finished(serve: Serve, connect: Connect, valkey: Valkey) -> None:
     server = serve(*PATIENT)
     visitors = [connect(server) for _ in range(20)]
-    sender = body_to_come(connect(server))
+    sender = connect(server)
+    sender.request(*BODY_TO_COME)
     valkey.hang()
     for visitor in visitors:
         visitor.request("GET", "/", headers={"Accept": "application/json"})
@@ -144,7 +141,8 @@ def test_requests_that_outlast_the_grace_are_cut(
     serve: Serve, connect: Connect, valkey: Valkey
 ) -> None:
     server = serve("--redis-timeout=60", GRACE="0.4")
-    sender = body_to_come(connect(server))
+    sender = connect(server)
+    sender.request(*BODY_TO_COME)
     visitor = hanging_visit(lambda: connect(server), valkey)
     before = time.monotonic()
     server.signal()
