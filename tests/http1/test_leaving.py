@@ -59,6 +59,13 @@ async def test_client_that_waits_and_one_that_has_closed_its_side_are_there(
     assert await client.rest() == b""
 
 
+async def test_idle_client_that_closes_its_side_is_closed_at_once(serve: Serve) -> None:
+    client = await serve(idle_connection_timeout=600.0).connect()
+    assert (await client.ask(GET)).status == 200
+    client.half_close()
+    assert await client.rest() == b""
+
+
 async def leave(client: Client, asked: SimpleNamespace, how: str) -> None:
     match how:
         case "reset after half_close":
