@@ -106,7 +106,10 @@ async def test_an_answer_is_finished_as_by_tornado(
     async def told(site: Served, way: str) -> object:
         caplog.clear()
         asked = get("/", f"X-By: {way}", "Accept-Encoding: gzip", method=method)
-        answer = seen(await site.ask(asked, method))
+        client = await site.connect()
+        answer = seen(await client.ask(asked, method))
+        client.half_close()
+        assert await client.rest() == b"", "something follows"
         errors = [(one.name, repr(one.exc_info[1])) for one in caplog.records if one.exc_info]
         assert bool(errors) == (way in WRONG)
         assert (answer[0] == 500) == (way in (*FAILING, "no content"))
