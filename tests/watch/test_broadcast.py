@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
@@ -36,26 +37,25 @@ from watch.broadcast import Broadcast
 pytestmark = pytest.mark.gen_test
 
 
-class Stream:
+class Stream(NamedTuple):
     """One who watches: a connection on which the events are read."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.head = ""
-        self._blocks: list[str] = []  # that have been received, and not been returned
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    heads: list[str]
+    blocks: list[str]  # that have been received, and not been returned
 
     async def block(self) -> str:
         """Return what comes next, to the empty line that ends it."""
-        if not self._blocks:
-            self._blocks = (await self.chunk()).split("\n\n")[:-1]
-        return self._blocks.pop(0) + "\n\n"
+        if not self.blocks:
+            self.blocks.extend((await self.chunk()).split("\n\n")[:-1])
+        return self.blocks.pop(0) + "\n\n"
 
     async def chunk(self) -> str:
         """Return what was sent at once."""
-        if not self.head:
-            self.head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-            assert self.head.startswith("HTTP/1.1 200 OK\r\n")
+        if not self.heads:
+            self.heads.append((await self.reader.readuntil(b"\r\n\r\n")).decode())
+            assert self.heads[0].startswith("HTTP/1.1 200 OK\r\n")
         size = int(await self.reader.readline(), 16)
         return (await self.reader.readexactly(size + 2))[:-2].decode()
 
@@ -67,9 +67,6 @@ class Stream:
             if "data" in found and found.get("event") == kind:
                 return json.loads(found["data"])
 
-    async def rest(self) -> bytes:
-        return await self.reader.read()
-
     def close(self) -> None:
         self.writer.close()
 
@@ -77,17 +74,15 @@ class Stream:
 async def watch(port: int, query: str = "") -> Stream:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET /live/events{query} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-    return Stream(reader, writer)
+    return Stream(reader, writer, [], [])
 
 
-class Served:
+class Served(NamedTuple):
     """The application, in the test's own loop."""
 
-    def __init__(self, port: int, server: HTTPServer, live: Broadcast, visits: Visits) -> None:
-        self.port = port
-        self.server = server
-        self.live = live
-        self.visits = visits
+    port: int
+    server: HTTPServer
+    live: Broadcast
 
     async def get(self, path: str, method: str = "GET") -> HTTPResponse:
         url = f"http://127.0.0.1:{self.port}{path}"
@@ -106,7 +101,7 @@ async def serving(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     server.add_socket(listening)
     try:
-        yield Served(port, server, told, visits)
+        yield Served(port, server, told)
     finally:
         await told.close()
         server.stop()
@@ -118,9 +113,6 @@ async def serving(
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a second be a tenth, where it is not the promise."""
     monkeypatch.setattr(broadcast, "EVERY", broadcast.EVERY / 10)
-
-
-# What is told.
 
 
 async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> None:
@@ -138,7 +130,7 @@ async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> Non
             "Cache-Control: no-store, no-transform",
             "X-Accel-Buffering: no",
         ):
-            assert f"\r\n{header}\r\n" in stream.head
+            assert f"\r\n{header}\r\n" in stream.heads[0]
 
         history, marks, message = (await stream.chunk()).strip().split("\n\n")
         assert history.startswith('event: history\ndata: {"last": "5m", "step": 2, ')
@@ -160,23 +152,6 @@ async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> Non
             event = await stream.event()
         assert event["total"] == 4
         stream.close()
-
-
-@pytest.mark.usefixtures("hurried")
-async def test_watching_counts_no_visit(valkey: Valkey) -> None:
-    async with serving(valkey) as served:
-        page = (await served.get("/live")).body.decode()
-        files = [f"/{path}" for path in set(re.findall(r'"(?:\./)?(static/[^"]+\?v=[^"]+)"', page))]
-        assert len(files) == len(os.listdir(ROOT / "static"))
-        for path in ("/live", *files, "/favicon.ico"):
-            for method in ("GET", "HEAD"):
-                await served.get(path, method)
-        stream = await watch(served.port)
-        assert (await stream.event())["total"] == 0
-        assert (await stream.event())["total"] == 0
-        stream.close()
-        assert valkey.counter() == 0
-        assert valkey.client.dbsize() == 0
 
 
 def shown(history: dict[str, Any]) -> dict[str, int]:
@@ -261,9 +236,6 @@ async def test_head_begins_no_stream_and_another_last_is_refused_in_one_line(
         assert (await served.get("/live/events", method="DELETE")).code == 405
 
 
-# What it costs.
-
-
 @pytest.mark.usefixtures("hurried")
 async def test_redis_is_asked_once_a_second_for_however_many_and_not_at_all_for_nobody(
     valkey: Valkey,
@@ -306,7 +278,7 @@ async def test_a_thousand_watch_while_pages_are_served(valkey: Valkey, program: 
         assert numbers == list(range(1, 21))
         await asyncio.gather(*map(until_20, streams))
         assert await asyncio.to_thread(seconds_to_stop, server) < SOON
-        rests = await asyncio.gather(*(one.rest() for one in streams))
+        rests = await asyncio.gather(*(one.reader.read() for one in streams))
         assert all(rest.endswith(b"0\r\n\r\n") for rest in rests)
         for one in streams:
             one.close()
@@ -342,13 +314,7 @@ async def test_who_does_not_read_takes_no_memory_and_is_dropped_in_time(
 
         other = await watch(served.port)
         await other.event()
-
-        async def read_on() -> None:
-            with contextlib.suppress(asyncio.IncompleteReadError):
-                while True:
-                    await other.event()
-
-        reading = asyncio.create_task(read_on())
+        reading = asyncio.create_task(other.event("none of this kind comes"))
         await eventually(is_dropped)
         assert len(served.live.watchers) == 1, "who reads stays, for longer than the limit too"
         size = len(served.live._marks + served.live._event)
@@ -358,49 +324,29 @@ async def test_who_does_not_read_takes_no_memory_and_is_dropped_in_time(
         other.close()
 
 
-# The end, and faults.
-
-
-async def test_streams_end_at_once_though_who_watches_does_not_read(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with serving(valkey) as served:
-        reads, lags = await watch(served.port), await watch(served.port)
-        await reads.event()
-        await eventually(lambda: len(served.live.watchers) == 2)
-        for watcher in served.live.watchers:
-            # As after some minutes of not reading; the other one reads.
-            await lags_behind(watcher, lags.writer.get_extra_info("sockname"))
-        await served.live.close()
-        draining = asyncio.create_task(served.server.drain(60))
-        rest = await within(1, reads.rest())
-        assert rest.endswith(b"0\r\n\r\n")
-        await within(1, draining)
-        for one in (reads, lags):
-            one.close()
-
-
-async def lags_behind(watcher: object, address: tuple[str, int]) -> None:
-    """Send to one watcher until no more is taken."""
-    request = watcher.request  # type: ignore[attr-defined]
-    if request.connection.context.address[1] != address[1]:
-        return
-    for _ in range(200):
-        watcher.send(b":" + b"x" * 100_000 + b"\n\n")  # type: ignore[attr-defined]
-        await asyncio.sleep(0)
-    assert not watcher._read.done()  # type: ignore[attr-defined]
-
-
-async def test_a_server_that_stops_ends_a_new_stream_so_that_the_page_comes_back(
+async def test_streams_end_at_once_though_who_watches_does_not_read_and_the_page_comes_back(
     valkey: Valkey,
 ) -> None:
     async with serving(valkey) as served:
+        lags = await watch(served.port)
+        await eventually(lambda: served.live.watchers)
+        [watcher] = served.live.watchers
+        for _ in range(200):  # as after some minutes of not reading
+            watcher.send(b":" + b"x" * 100_000 + b"\n\n")
+            await asyncio.sleep(0)
+        assert not watcher._read.done()  # type: ignore[attr-defined]
+        reads = await watch(served.port)
+        await reads.event()
         await served.live.close()
-        stream = await watch(served.port)
-        assert (await stream.block()).startswith("retry: ")
-        assert await stream.reader.readline() == b"0\r\n"
+        new = await watch(served.port)
+        assert (await new.block()).startswith("retry: ")
+        assert await new.reader.readline() == b"0\r\n"
         assert not served.live.watchers
-        stream.close()
+        draining = asyncio.create_task(served.server.drain(60))
+        assert (await within(1, reads.reader.read())).endswith(b"0\r\n\r\n")
+        await within(1, draining)
+        for one in (reads, lags, new):
+            one.close()
 
 
 @pytest.mark.usefixtures("hurried")
@@ -421,27 +367,27 @@ async def test_without_redis_events_say_so_and_with_it_go_on(valkey: Valkey) -> 
         stream.close()
 
 
-REFUSED = {
-    "the processes": ("zrevrange", "up"),
-    "what one of them keeps": ("hmget", "up"),
-    "the last minutes": ("hgetall", "up"),
-    "the counter": ("get", "refused"),
-    "the time": ("time", "refused"),
-}
-
-
 @pytest.mark.usefixtures("hurried")
-@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize(
+    ("command", "state"),
+    [
+        ("zrevrange", "up"),
+        ("hmget", "up"),
+        ("hgetall", "up"),
+        ("get", "refused"),
+        ("time", "refused"),
+    ],
+    ids=["processes", "what one of them keeps", "the last minutes", "the counter", "the time"],
+)
 async def test_what_may_not_be_read_is_said_in_each_event_and_once_in_the_log(
-    valkey: Valkey, caplog: pytest.LogCaptureFixture, what: str
+    valkey: Valkey, caplog: pytest.LogCaptureFixture, command: str, state: str
 ) -> None:
-    command, state = REFUSED[what]
     async with serving(valkey) as served:
         await served.get("/")
         valkey.client.acl_setuser("default", enabled=True, commands=[f"-{command}"])
         stream = await watch(served.port)
-        events = [await stream.event() for _ in range(3)]
-        for event in events:
+        for _ in range(3):
+            event = await stream.event()
             assert event["redis"] == state, event
             refused = event["refused"][0] if state == "up" else event["reason"]
             assert refused.startswith(f"{command.upper()}: ")
@@ -453,7 +399,7 @@ async def test_what_may_not_be_read_is_said_in_each_event_and_once_in_the_log(
         while (event := await stream.event())["redis"] != "up" or "refused" in event:
             pass
         assert event["total"] == 1
-        if what == "the last minutes":
+        if command == "hgetall":
             assert shown(await stream.event("history")) == {"": 1}
         stream.close()
 
@@ -478,64 +424,45 @@ async def test_while_redis_hangs_comments_come_and_pages_are_served(
         stream.close()
 
 
-class Slow:
-    """Reads figures that take as long as a test wants."""
-
-    def __init__(self) -> None:
-        self.answers: list[Snapshot | Exception] = []
-
-    def reason(self, error: Exception) -> str:
-        return str(error)
-
-    async def read(self, histories: Collection[str]) -> Snapshot:
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return replace(answer, moments={last: [] for last in histories})
-
-    def close(self) -> None:
-        pass
-
-
-async def test_times_go_on_by_the_clock_of_redis_while_it_is_away(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(broadcast, "EVERY", 0.01)
-    reader = Slow()
-    reader.answers = [Snapshot(1000.0, 5), *[OSError("gone")] * 5]
-    events = [one for one in await told_by(reader) if "redis" in one]
-    assert [one["redis"] for one in events] == ["up", *["down"] * 5]
-    assert all(1000 <= one["time"] < 1000 + PATIENCE for one in events)
-
-
-async def sent_by(reader: Slow, lags_at: int | None = None) -> list[bytes]:
-    """Return what somebody is sent, until there are no more answers.
+async def sent_by(
+    *answers: Snapshot | Exception, lags_at: int | None = None
+) -> tuple[list[bytes], list[dict[str, Any]]]:
+    """Return what somebody is sent while these are the figures, and the data of its events.
 
     :arg lags_at: how much was sent when it is not all read.
     """
-    sent: list[bytes] = []
+    left, sent = [*answers], list[bytes]()
+
+    async def read(histories: Collection[str]) -> Snapshot:
+        if isinstance(answer := left.pop(0), Exception):
+            raise answer
+        return replace(answer, moments={last: [] for last in histories})
 
     class Listener:
         def send(self, chunk: bytes) -> bool:
             sent.append(chunk)
-            if not reader.answers:
+            if not left:
                 watched.remove(self)
             return len(sent) != lags_at
 
         def end(self) -> None:
             pass
 
-    watched = Broadcast(reader)  # type: ignore[arg-type]
+    watched = Broadcast(SimpleNamespace(read=read, reason=str, close=lambda: None))  # type: ignore[arg-type]
     watched.add(Listener(), "5m")
     await eventually(lambda: not watched.watchers)
     await watched.close()
-    return sent
+    return sent, [json.loads(one) for one in re.findall(rb"data: (.*)", b"".join(sent))]
 
 
-async def told_by(reader: Slow) -> list[dict[str, Any]]:
-    """Return the data of each event that somebody is told."""
-    sent = b"".join(await sent_by(reader))
-    return [json.loads(one) for one in re.findall(rb"data: (.*)", sent)]
+async def test_times_go_on_by_the_clock_of_redis_while_it_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(broadcast, "EVERY", 0.01)
+    _, events = await sent_by(Snapshot(1000.0, 5), *[OSError("gone")] * 5)
+    events = [one for one in events if "redis" in one]
+    assert [one["redis"] for one in events] == ["up", *["down"] * 5]
+    assert all(1000 <= one["time"] < 1000 + PATIENCE for one in events)
 
 
 async def test_counted_is_what_processes_showed_since_and_after_a_gap_the_history_tells_it(
@@ -547,8 +474,7 @@ async def test_counted_is_what_processes_showed_since_and_after_a_gap_the_histor
         records = [Record(id, "web", number, time, id) for id, number in visits.items()]
         return Snapshot(time, 0, records, refused=refused)
 
-    reader = Slow()
-    reader.answers = [
+    _, events = await sent_by(
         seen(100, a=53),
         seen(101, a=54, b=2),
         seen(102, a=51),  # some were shown to nobody; one is not to be seen
@@ -559,8 +485,7 @@ async def test_counted_is_what_processes_showed_since_and_after_a_gap_the_histor
         seen(113, "HMGET: not you"),
         seen(114, a=99, b=10),
         seen(115, a=99, b=12),
-    ]
-    events = await told_by(reader)
+    )
     counted = [one.get("counted", "-") for one in events if "redis" in one]
     assert counted == [
         *("-", {"a": 1, "b": 2}, {}, {"a": 1, "b": 1}),
@@ -574,17 +499,15 @@ async def test_who_has_not_read_is_told_the_history_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(broadcast, "EVERY", 0.01)
-    reader = Slow()
-    reader.answers = [Snapshot(100 + i, 0) for i in range(5)]
-    sent = await sent_by(reader, lags_at=3)
+    sent, _ = await sent_by(*(Snapshot(100 + i, 0) for i in range(5)), lags_at=3)
     is_history = ["event: history" in one.decode() for one in sent]
     assert is_history == [False, True, False, True, False, False]
 
 
-# The page, and what it is made of.
-
-
-async def test_the_page_and_its_files_are_this_servers_alone(valkey: Valkey) -> None:
+@pytest.mark.usefixtures("hurried")
+async def test_the_page_and_its_files_are_this_servers_alone_and_watching_counts_no_visit(
+    valkey: Valkey,
+) -> None:
     async with serving(valkey) as served:
         answer = await served.get("/live")
         page = answer.body.decode()
@@ -601,9 +524,11 @@ async def test_the_page_and_its_files_are_this_servers_alone(valkey: Valkey) -> 
         assert head.headers["Content-Length"] == answer.headers["Content-Length"]
 
         types = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-        for path in re.findall(r'"(?:\./)?(static/[^"]+\?v=[^"]+)"', page):
+        paths = set(re.findall(r'"(?:\./)?(static/[^"]+\?v=[^"]+)"', page))
+        assert len(paths) == len(os.listdir(ROOT / "static"))
+        for path in paths:
             file = await served.get(f"/{path}")
-            assert file.code == 200
+            assert file.code == (await served.get(f"/{path}", "HEAD")).code == 200
             name, version = path.removeprefix("static/").split("?v=")
             assert file.body == (ROOT / "static" / name).read_bytes()
             assert file.headers["Content-Type"] == types[Path(name).suffix]
@@ -620,3 +545,8 @@ async def test_the_page_and_its_files_are_this_servers_alone(valkey: Valkey) -> 
             *("/static/live.js/", "/static//live.js", "/live/", "/live/events/"),
         ):
             assert (await served.get(path)).code == 404
+        await served.get("/favicon.ico")
+        stream = await watch(served.port)
+        assert [(await stream.event())["total"] for _ in range(2)] == [0, 0]
+        stream.close()
+        assert valkey.client.dbsize() == 0
