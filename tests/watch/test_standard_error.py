@@ -122,7 +122,7 @@ def visit_until_lines_are_dropped(server: Program, connect: Connect) -> int:
 
 def numbers_in(log: bytes | bytearray, log_format: str = "text") -> list[int]:
     """The numbers of the requests that are in a log of whole lines."""
-    lines = requests_in(whole_lines(bytes(log), log_format), log_format)
+    lines = requests_in(whole_lines(bytes(log), log_format))
     return [int(re.findall(r"x&(\d+)&", line)[0]) for line in lines]
 
 
