@@ -8,6 +8,7 @@ import http.client
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -24,8 +25,8 @@ import process.tls
 from config import SettingError, Settings
 from process import Certificate, healthcheck
 from tests.support.here import Serve, refused, run_here
-from tests.support.processes import SOON, children, seconds_to_stop
-from tests.support.program import NOWHERE, Site, Start, run_to_end
+from tests.support.processes import children
+from tests.support.program import NOWHERE, Site, Start, ask
 from tests.support.raw_http import read_to_end
 from tests.support.waiting import PATIENCE, eventually, wait_until
 
@@ -61,6 +62,13 @@ class Files:
     @property
     def settings(self) -> Settings:
         return Settings(tls_cert=str(self.cert), tls_key=str(self.key))
+
+
+def link(path: Path, target: str) -> None:
+    """Make it a link, or another one, at once."""
+    new = path.with_name("link")
+    new.symlink_to(target)
+    new.rename(path)
 
 
 @pytest.fixture
@@ -102,20 +110,10 @@ def connect() -> Iterator[Connect]:
         one.close()
 
 
-def ask(connection: http.client.HTTPSConnection, path: str = "/healthz") -> int:
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    answer.read()
-    return answer.status
-
-
 def serial(connection: http.client.HTTPSConnection) -> object:
     """Which certificate the server has shown on a connection."""
     certificate = connection.sock.getpeercert()  # type: ignore[attr-defined]
     return certificate["serialNumber"]
-
-
-# What is served.
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # for TLS 1.1
@@ -125,14 +123,14 @@ def test_pages_are_served_over_tls_1_2_and_newer_with_forward_secrecy_and_the_lo
     server = served(NOWHERE, *files.flags)
     server.wait_for(b"listening on https://")
     connection = connect(server)
-    assert ask(connection, "/") == ask(connection, "/healthz") == 200
+    assert ask(connection, "/")[0] == ask(connection)[0] == 200
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         context = trusting()
         context.minimum_version = context.maximum_version = version
         context.set_alpn_protocols(["h2", "http/1.1"])
         connection = connect(server, context)
         assert connection.sock.selected_alpn_protocol() == "http/1.1"  # type: ignore[attr-defined]
-        assert ask(connection) == 200
+        assert ask(connection)[0] == 200
     context = trusting()
     context.set_ciphers("DEFAULT@SECLEVEL=0")
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -151,50 +149,16 @@ def test_pages_are_served_over_tls_1_2_and_newer_with_forward_secrecy_and_the_lo
             else:
                 with pytest.raises(ssl.SSLError):
                     context.wrap_socket(plain)
+    # What is no TLS ends its connection alone, after the handshake too.
+    other = connect(server)
+    with socket.socket(fileno=os.dup(connection.sock.fileno())) as garbled:
+        garbled.settimeout(PATIENCE)
+        garbled.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        read_to_end(garbled)
+    assert ask(other)[0] == 200
     server.stop()
     assert server.log.count(b"SSL Error") == 1, "one line, however often"
-
-
-def test_what_is_no_tls_ends_the_connection_alone(
-    files: Files, served: Serve, connect: Connect
-) -> None:
-    server = served(NOWHERE, *files.flags)
-    garbled, other = connect(server), connect(server)
-    for _ in range(20):
-        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as client:
-            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert b"HTTP" not in read_to_end(client)
-    assert ask(garbled) == 200
-    with socket.socket(fileno=os.dup(garbled.sock.fileno())) as raw:  # after the handshake
-        raw.settimeout(PATIENCE)
-        raw.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        read_to_end(raw)
-    assert ask(other) == 200
-    server.stop()
-    assert server.log.count(b"SSL Error") == 1
     assert b"Fatal" not in server.log
-
-
-# Stopping.
-
-
-def test_idle_server_closes_tls_properly_and_is_gone_within_a_second(
-    files: Files, program: Start, connect: Connect
-) -> None:
-    server = program(NOWHERE, *files.flags)
-    older = trusting()
-    older.maximum_version = ssl.TLSVersion.TLSv1_2
-    idle = [connect(server, context) for context in (trusting(), older) for _ in range(5)]
-    for connection in (*idle[1:5], *idle[6:]):  # the first of each never sent a request
-        assert ask(connection) == 200
-    for connection in idle:
-        connection.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
-    assert seconds_to_stop(server) < SOON
-    assert [connection.sock.recv(1) for connection in idle] == [b""] * 10
-    assert b"Traceback" not in server.log
-
-
-# Who is served.
 
 
 def test_clients_must_show_a_certificate_that_the_authority_of_now_signed(
@@ -209,14 +173,14 @@ def test_clients_must_show_a_certificate_that_the_authority_of_now_signed(
         with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
             ask(connect(server, context))
 
-    assert ask(connect(server, ours), "/") == 200
+    assert ask(connect(server, ours), "/")[0] == 200
     for context in (trusting(), stranger, showing(past)):
         refuses(context)
     health = run_here("--healthcheck", f"--port={server.port}", *flags)
     assert (health.returncode, health.stderr) == (0, "")
     files.replace(files.ca, strangers.cert_pem.bytes())
     server.wait_for(b"TLS files read again")
-    assert ask(connect(server, stranger), "/") == 200
+    assert ask(connect(server, stranger), "/")[0] == 200
     refuses(ours)
     server.stop()
     assert server.log.count(b"200 GET") == 2
@@ -244,9 +208,6 @@ def test_healthcheck_asks_over_tls(
                 assert said in line
 
 
-# What is refused.
-
-
 @pytest.mark.parametrize("given", ["cert", "key", "client-ca"])
 def test_one_setting_without_the_other_is_refused_with_status_2(given: str) -> None:
     other = {"cert": "key", "key": "cert", "client-ca": "cert"}[given]
@@ -254,9 +215,6 @@ def test_one_setting_without_the_other_is_refused_with_status_2(given: str) -> N
     assert refused(run_here(flag), 2) == f"{flag}: allowed only together with {needed}"
     variable = f"TLS_{given.upper().replace('-', '_')}"
     assert refused(run_here(**{variable: "/a"}), 2).startswith(f"{variable}=/a: ")
-
-
-def test_flags_and_variables_go_together() -> None:
     settings = config.load(["--tls-cert=/a"], {"TLS_KEY": "/b", "TLS_CLIENT_CA": "/c"})
     assert (settings.tls_cert, settings.tls_key, settings.tls_client_ca) == ("/a", "/b", "/c")
 
@@ -282,22 +240,14 @@ def _mismatch(files: Files, key_type: trustme.KeyType) -> None:
     files.key.write_bytes(pair.private_key_pem.bytes())
 
 
-def _swap(files: Files) -> None:
-    files.cert.write_bytes(files.key.read_bytes())
-
-
 def _cut(path: Path, length: int) -> None:
     path.write_text(path.read_text()[:length])
-
-
-def _link(files: Files) -> None:
-    files.key.unlink()
-    files.key.symlink_to(files.key)
 
 
 NO_CERTIFICATE, NO_KEY = "no certificate in PEM form", "no private key in PEM form"
 ENCRYPTED, ANOTHER = "encrypted; it has to be readable", "not the key of --tls-cert={cert}"
 NO_FILE = "No such file or directory"
+NO_AUTHORITY = "no certificate of an authority that is valid now"
 
 #: What is done to the files, of which it is said, and what.
 BAD: dict[str, tuple[Callable[[Files], object], str, str]] = {
@@ -305,7 +255,7 @@ BAD: dict[str, tuple[Callable[[Files], object], str, str]] = {
     "no key": (lambda f: f.key.unlink(), "key", NO_FILE),
     "junk certificate": (lambda f: f.cert.write_text("é"), "cert", NO_CERTIFICATE),
     "empty certificate": (lambda f: f.cert.write_text(""), "cert", NO_CERTIFICATE),
-    "key as certificate": (_swap, "cert", NO_CERTIFICATE),
+    "key as certificate": (lambda f: shutil.copy(f.key, f.cert), "cert", NO_CERTIFICATE),
     "half a certificate": (lambda f: _cut(f.cert, 300), "cert", NO_CERTIFICATE),
     "junk key": (lambda f: f.key.write_text("é"), "key", NO_KEY),
     "empty key": (lambda f: f.key.write_text(""), "key", NO_KEY),
@@ -317,68 +267,16 @@ BAD: dict[str, tuple[Callable[[Files], object], str, str]] = {
     "another's key": (lambda f: _mismatch(f, trustme.KeyType.ECDSA), "key", ANOTHER),
     "key of another type": (lambda f: _mismatch(f, trustme.KeyType.RSA), "key", ANOTHER),
     "folder": (lambda f: (f.key.unlink(), f.key.mkdir()), "key", "not a regular file"),
-    "endless link": (_link, "key", "Too many levels of symbolic links"),
+    "endless link": (lambda f: link(f.key, f.key.name), "key", "Too many levels of symbolic links"),
     "pipe": (lambda f: (f.cert.unlink(), os.mkfifo(f.cert)), "cert", "not a regular file"),
+    "no authority": (lambda f: f.ca.unlink(), "client-ca", NO_FILE),
+    "junk authority": (lambda f: f.ca.write_text("junk"), "client-ca", NO_CERTIFICATE),
+    "a client's": (lambda f: shutil.copy(f.cert, f.ca), "client-ca", NO_AUTHORITY),
+    "past authority": (lambda f: f.ca.write_bytes(past_authority()), "client-ca", NO_AUTHORITY),
 }
 
 
-SOME = ("no key", "junk certificate", "another's key", "expired", "pipe", "folder")
-
-
-@pytest.mark.parametrize("what", BAD)
-def test_a_pair_that_cannot_be_used_is_one_line_that_says_which_file_and_why(
-    what: str, files: Files
-) -> None:
-    spoil, which, why = BAD[what]
-    spoil(files)
-    path = files.cert if which == "cert" else files.key
-    with pytest.raises(SettingError) as error:
-        Certificate(files.settings)
-    # Newer versions of OpenSSL say more.
-    assert str(error.value).startswith(f"--tls-{which}={path}: {why.format(cert=files.cert)}")
-
-
-def test_a_file_that_may_not_be_read_is_refused(files: Files) -> None:
-    files.key.chmod(0)
-    if os.access(files.key, os.R_OK):
-        pytest.skip("root may read every file")
-    with pytest.raises(SettingError, match=r"--tls-key=.*: Permission denied"):
-        Certificate(files.settings)
-
-
-def test_a_start_with_a_bad_pair_has_status_1(files: Files) -> None:
-    spoil, which, _ = BAD["encrypted key"]
-    spoil(files)
-    line = refused(run_to_end(NOWHERE, "--port=0", *files.flags), 1)
-    assert line.startswith(f"--tls-{which}=")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "why"),
-    [
-        (lambda f: f.ca.unlink(), NO_FILE),
-        (lambda f: f.ca.write_text("junk"), NO_CERTIFICATE),
-        *(
-            (spoil, "no certificate of an authority that is valid now")
-            for spoil in (
-                lambda f: f.ca.write_bytes(authority.issue_cert("a").cert_chain_pems[0].bytes()),
-                lambda f: f.ca.write_bytes(expired_authority()),
-            )
-        ),
-    ],
-    ids=["missing", "junk", "a client's", "expired"],
-)
-def test_a_client_ca_that_cannot_be_used_is_refused(
-    spoil: Callable[[Files], object], why: str, files: Files
-) -> None:
-    spoil(files)
-    settings = dataclasses.replace(files.settings, tls_client_ca=str(files.ca))
-    with pytest.raises(SettingError) as error:
-        Certificate(settings)
-    assert str(error.value) == f"--tls-client-ca={files.ca}: {why}"
-
-
-def expired_authority() -> bytes:
+def past_authority() -> bytes:
     """A certificate of an authority that was valid for a day, and is no more.
 
     Neither trustme nor the command line of OpenSSL 3.0 makes one that has expired.
@@ -396,9 +294,6 @@ def expired_authority() -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
-# Files that change.
-
-
 def test_a_new_pair_is_served_to_new_connections_and_open_ones_stay(
     files: Files, served: Serve, connect: Connect
 ) -> None:
@@ -408,11 +303,11 @@ def test_a_new_pair_is_served_to_new_connections_and_open_ones_stay(
         plain.request("GET", "/version")
         assert plain.getresponse().status == 200
     old = connect(server)
-    assert ask(old) == 200
+    assert ask(old)[0] == 200
     files.put(authority.issue_cert("localhost", not_after=Date(2999, 5, 6)))
     server.wait_for(rb"TLS files read again, certificate valid until May +6 00:00:00 2999 GMT")
     assert serial(connect(server)) != serial(old)
-    assert ask(old) == 200
+    assert ask(old)[0] == 200
     server.stop()
     assert server.log.count(b"TLS") == 1
 
@@ -461,105 +356,69 @@ async def looks(monkeypatch: pytest.MonkeyPatch, certificate: Certificate, numbe
     monkeypatch.setattr(certificate, "_look", real)
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("soon")
-@pytest.mark.parametrize(
-    "what",
-    [*SOME, *(pytest.param(one, marks=pytest.mark.slow) for one in BAD if one not in SOME)],
-)
-async def test_a_bad_new_pair_is_one_line_while_the_old_one_serves_and_a_good_one_another(
+@pytest.mark.parametrize("what", BAD)
+async def test_files_that_cannot_be_used_are_one_line_and_the_old_ones_serve_until_good_ones_come(
     what: str, files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    certificate = Certificate(files.settings)
+    spoil, which, why = BAD[what]
+    path = {"cert": files.cert, "key": files.key, "client-ca": files.ca}[which]
+    # Newer versions of OpenSSL say more.
+    line = f"--tls-{which}={path}: {why.format(cert=files.cert)}"
+    settings = dataclasses.replace(files.settings, tls_client_ca=str(files.ca))
+    certificate = Certificate(settings)
     before = certificate.context
     async with following(certificate) as used:
         await looks(monkeypatch, certificate, 1)
-        spoil, _, why = BAD[what]
+        assert (used, caplog.messages) == ([], []), "what has not changed is not read again"
         spoil(files)
+        with pytest.raises(SettingError) as error:
+            Certificate(settings)
+        assert str(error.value).startswith(line)
         await eventually(lambda: caplog.messages)
         await looks(monkeypatch, certificate, 5)
-        (line,) = caplog.messages
-        assert why.format(cert=files.cert) in line
-        assert line.endswith("; going on with the old TLS files")
+        (message,) = caplog.messages
+        assert message == f"{error.value}; going on with the old TLS files"
         assert (used, certificate.context) == ([], before)
         if files.key.is_dir():
             files.key.rmdir()
+        files.replace(files.ca, authority.cert_pem.bytes())
         files.put(authority.issue_cert("localhost"))
         await eventually(lambda: used)
         assert used == [certificate.context] != [before]
-        assert re.fullmatch(
-            "TLS files read again, certificate valid until .* GMT", caplog.messages[-1]
-        )
-        assert len(caplog.messages) == 2
+        _, again = caplog.messages
+        assert re.fullmatch("TLS files read again, certificate valid until .* GMT", again)
 
 
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("soon")
-async def test_links_that_are_changed_one_after_the_other_are_no_bad_pair(
-    files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "links",
+    [{"tls.crt": "..2/tls.crt", "tls.key": "..2/tls.key"}, {"..data": "..2"}],
+    ids=["certbot", "kubernetes"],
+)
+async def test_links_that_are_changed_are_seen_and_are_no_bad_pair_between_two_changes(
+    links: dict[str, str],
+    files: Files,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As certbot changes them; its time between the two is less than one between two looks."""
-    for number in ("1", "2"):
-        folder = files.folder / number
-        folder.mkdir()
-        other = Files(folder)
-        (files.folder / f"key{number}").symlink_to(other.key)
-        (files.folder / f"cert{number}").symlink_to(other.cert)
-    for path in (files.cert, files.key):
-        path.unlink()
-    files.cert.symlink_to("cert1")
-    files.key.symlink_to("key1")
-
-    def swap(path: Path, target: str) -> None:
-        new = files.folder / "link"
-        new.symlink_to(target)
-        new.rename(path)
-
-    certificate = Certificate(files.settings)
-    async with following(certificate) as used:
-        await looks(monkeypatch, certificate, 1)
-        swap(files.cert, "cert2")
-        await looks(monkeypatch, certificate, 0)  # a look between the two
-        swap(files.key, "key2")
-        await eventually(lambda: used)
-        assert len(caplog.messages) == len(used) == 1
-
-
-@pytest.mark.gen_test
-@pytest.mark.usefixtures("soon")
-async def test_a_folder_that_is_swapped_by_a_link_is_seen(
-    files: Files, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As Kubernetes swaps a Secret's: each file is a link into ``..data``, a link itself."""
+    """The time between the two of certbot is less than one between two looks."""
     for number in ("..1", "..2"):
         (files.folder / number).mkdir()
         Files(files.folder / number)
-    data = files.folder / "..data"
-    data.symlink_to("..1")
+    link(files.folder / "..data", "..1")
     for path in (files.cert, files.key):
-        path.unlink()
-        path.symlink_to(Path("..data", path.name))
+        link(path, f"..data/{path.name}")
     certificate = Certificate(files.settings)
     async with following(certificate) as used:
-        (files.folder / "..tmp").symlink_to("..2")
-        (files.folder / "..tmp").rename(data)
+        await looks(monkeypatch, certificate, 1)
+        for name, target in links.items():
+            link(files.folder / name, target)
+            await looks(monkeypatch, certificate, 0)  # one between the two
         await eventually(lambda: used)
         assert len(caplog.messages) == len(used) == 1
 
 
-@pytest.mark.gen_test
-@pytest.mark.usefixtures("soon")
-async def test_what_has_not_changed_is_not_read_again(
-    files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    certificate = Certificate(files.settings)
-    monkeypatch.setattr(certificate, "_load", lambda: pytest.fail("read again"))
-    async with following(certificate) as used:
-        await looks(monkeypatch, certificate, 5)
-    assert (used, caplog.messages) == ([], [])
-
-
-@pytest.mark.gen_test
 @pytest.mark.usefixtures("soon")
 async def test_a_pair_that_is_valid_later_is_taken_then(
     files: Files, caplog: pytest.LogCaptureFixture
