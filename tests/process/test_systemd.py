@@ -18,11 +18,9 @@ from tests.process.test_init import PROCESS_1
 from tests.support.before import run_before
 from tests.support.here import refused
 from tests.support.processes import children
-from tests.support.program import Program, run_to_end
+from tests.support.program import NOWHERE, Start, run_to_end
 from tests.support.valkey import Valkey
-from tests.support.waiting import PATIENCE, wait_until
-
-Start = Callable[..., Program]
+from tests.support.waiting import PATIENCE
 
 #: Opens a socket as a service manager does, and becomes the program to which it is handed.
 OPEN_AND_RUN = """
@@ -61,16 +59,15 @@ class Manager:
 
     def is_told_more(self) -> bool:
         self._socket.setblocking(False)
-        try:
+        with contextlib.suppress(BlockingIOError):
             return bool(self._socket.recv(4096))
-        except BlockingIOError:
-            return False
+        return False
 
     def close(self) -> None:
         self._socket.close()
 
 
-@pytest.fixture(params=["a path", "an abstract name"])
+@pytest.fixture(params=["a path"])
 def manager(request: pytest.FixtureRequest, folder: Path) -> Iterator[Manager]:
     is_path = request.param == "a path"
     manager = Manager(f"{folder}/notify" if is_path else f"@{folder}/notify")
@@ -78,15 +75,14 @@ def manager(request: pytest.FixtureRequest, folder: Path) -> Iterator[Manager]:
     manager.close()
 
 
-# Messages.
-
-
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("manager", "processes"), [("a path", 1), ("an abstract name", 2)], indirect=["manager"]
+)
 def test_it_is_ready_when_it_listens_and_says_that_it_stops(
-    program: Start, manager: Manager, valkey: Valkey, processes: int
+    program: Start, manager: Manager, processes: int
 ) -> None:
     server = program(
-        *("--redis-url=" + valkey.url, f"--processes={processes}", "--drain-delay=1"),
+        *(NOWHERE, f"--processes={processes}", "--drain-delay=1"),
         wait=False,
         NOTIFY_SOCKET=manager.place,
     )
@@ -107,25 +103,18 @@ def test_it_is_not_ready_when_it_cannot_start(manager: Manager, tmp_path: Path) 
     assert not manager.is_told_more()
 
 
-def test_who_asks_for_no_messages_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    monkeypatch.setattr(socket, "socket", None)
-    notify("READY=1")
-
-
-@pytest.mark.parametrize("place", ["/nowhere/notify", "@nobody-reads-this", "/" + "x" * 200])
-def test_a_message_that_cannot_be_sent_is_a_line_in_the_log(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
-) -> None:
-    monkeypatch.setenv("NOTIFY_SOCKET", place)
-    notify("READY=1")
-    (line,) = caplog.messages
-    assert line.startswith("cannot send READY=1 to NOTIFY_SOCKET: ")
-
-
-def test_a_manager_that_reads_nothing_does_not_hold_it_up(
+def test_who_asks_for_no_messages_gets_none_and_one_that_cannot_be_sent_is_a_line_in_the_log(
     manager: Manager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify("READY=1")
+    assert not caplog.messages
+    for place in ("/nowhere/notify", "@nobody-reads-this", "/" + "x" * 200):
+        monkeypatch.setenv("NOTIFY_SOCKET", place)
+        notify("READY=1")
+        assert caplog.messages.pop().startswith("cannot send READY=1 to NOTIFY_SOCKET: ")
+        caplog.clear()
+    # A manager that reads nothing does not hold it up.
     monkeypatch.setenv("NOTIFY_SOCKET", manager.place)
     monkeypatch.setattr(systemd, "PATIENCE", 0.01)
     while not caplog.messages:
@@ -133,41 +122,23 @@ def test_a_manager_that_reads_nothing_does_not_hold_it_up(
     assert caplog.messages == ["cannot send READY=1 to NOTIFY_SOCKET: timed out"]
 
 
-# Sockets.
-
-
-@pytest.mark.parametrize("processes", [1, 3])
-def test_it_serves_on_a_socket_that_was_opened_for_it(
+@pytest.mark.parametrize("processes", [1, 2])
+def test_it_serves_on_a_socket_that_was_opened_for_it_and_one_that_hangs_keeps_nobody(
     program: Start, valkey: Valkey, processes: int
 ) -> None:
-    server = program(
-        *(f"--redis-url={valkey.url}", f"--processes={processes}"),
-        python=with_socket(),
-    )
+    flags = (f"--redis-url={valkey.url}", f"--processes={processes}")
+    server = program(*flags, python=with_socket())
     assert b"listening on http://127.0.0.1:%d/\n" % server.port in server.log
-    for _ in range(processes):
-        server.wait_for(rb"counter on")
+    server.wait_for(b"(?s)" + b".*".join([b"counter on"] * processes))
     assert [server.visits() for _ in range(9)] == [*range(1, 10)]
-    healthy = run_to_end("--healthcheck", "--address=127.0.0.1", PORT=str(server.port))
-    assert (healthy.returncode, healthy.stderr) == (0, "")
-    server.signal()
-    assert server.wait() == 0
-    assert b"Traceback" not in server.log
-
-
-def test_workers_share_it_so_that_one_that_hangs_keeps_nobody(
-    program: Start, valkey: Valkey
-) -> None:
-    server = program(f"--redis-url={valkey.url}", "--processes=2", python=with_socket())
-    wait_until(lambda: len(children(server.process.pid)) == 2)
-    server.wait_for(rb"(?s)counter on.*counter on")
-    hung = min(children(server.process.pid))
-    os.kill(hung, signal.SIGSTOP)
-    try:
-        for _ in range(10):
-            assert server.get("/healthz")[0] == 200
-    finally:
-        os.kill(hung, signal.SIGCONT)
+    if processes > 1:
+        hung = min(children(server.process.pid))
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            assert [server.get("/healthz")[0] for _ in range(10)] == [200] * 10
+        finally:
+            os.kill(hung, signal.SIGCONT)
+    server.stop()
 
 
 @pytest.fixture
@@ -191,17 +162,20 @@ def hand_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
             os.close(descriptor)
 
 
-def test_it_listens_on_all_that_were_opened_and_hands_none_on(
+def test_it_listens_on_all_that_were_opened_hands_none_on_and_the_admin_port_is_none_of_them(
     hand_over: Callable[..., None],
 ) -> None:
     opened = [socket.create_server((host, 0)) for host in ("127.0.0.1", "127.0.0.2")]
     places = [one.getsockname() for one in opened]
     hand_over(*opened)
-    of_one, of_other = listen(Settings(port=1, address="192.0.2.1"), processes=2)
+    settings = Settings(port=1, address="192.0.2.1", admin_port=0)
+    ((admin,),) = listen(settings, admin=True)
+    of_one, of_other = listen(settings, processes=2)
     assert [one.getsockname() for one in of_one] == places
+    assert admin.getsockname() not in places
     assert of_one == of_other
     assert not any(one.get_inheritable() or one.getblocking() for one in of_one)
-    for one in of_one:
+    for one in (admin, *of_one):
         one.close()
 
 
@@ -215,61 +189,44 @@ def test_those_of_another_process_are_left_alone(
     assert inherited_sockets() == []
 
 
-def test_the_admin_port_is_none_of_them(hand_over: Callable[..., None]) -> None:
-    hand_over(socket.create_server(("127.0.0.1", 0)))
-    settings = Settings(admin_port=0)
-    ((admin,),) = listen(settings, admin=True)
-    ((page,),) = listen(settings)
-    with admin, page:
-        assert page.fileno() == 900
-        assert admin.fileno() != 900
+NONE = "LISTEN_FDS: descriptor 900 is no listening TCP socket"
 
 
 @pytest.mark.parametrize(
-    ("family", "kind", "is_listening"),
+    ("family", "kind", "number", "why"),
     [
-        (socket.AF_UNIX, socket.SOCK_STREAM, True),
-        (socket.AF_INET, socket.SOCK_STREAM, False),
-        (socket.AF_INET, socket.SOCK_DGRAM, False),
+        (socket.AF_UNIX, socket.SOCK_STREAM, "1", NONE),
+        (socket.AF_INET, socket.SOCK_STREAM, "1", NONE),
+        (socket.AF_INET, socket.SOCK_DGRAM, "1", NONE),
+        (None, None, "1", f"{NONE}: Bad file descriptor"),
+        *((None, None, one, f"LISTEN_FDS={one}: allowed is a number") for one in ("²", "", "-1")),
     ],
 )
 def test_what_is_no_listening_tcp_socket_is_refused(
     hand_over: Callable[..., None],
     folder: Path,
-    family: socket.AddressFamily,
-    kind: socket.SocketKind,
-    is_listening: bool,
-) -> None:
-    one = socket.socket(family, kind)
-    one.bind(f"{folder}/page" if family == socket.AF_UNIX else ("127.0.0.1", 0))
-    if is_listening:
-        one.listen()
-    hand_over(one)
-    with pytest.raises(RuntimeError, match="LISTEN_FDS: descriptor 900 is no listening TCP socket"):
-        inherited_sockets()
-
-
-def test_what_is_no_socket_or_no_number_is_refused(
     monkeypatch: pytest.MonkeyPatch,
+    family: socket.AddressFamily | None,
+    kind: socket.SocketKind,
+    number: str,
+    why: str,
 ) -> None:
-    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-    monkeypatch.setattr(systemd, "FIRST", 1000)
-    for number, why in [
-        ("1", "LISTEN_FDS: descriptor 1000 is no listening TCP socket: Bad file descriptor"),
-        ("²", "LISTEN_FDS=²: allowed is a number"),
-        ("", "LISTEN_FDS=: allowed is a number"),
-        ("-1", "LISTEN_FDS=-1: allowed is a number"),
-    ]:
-        monkeypatch.setenv("LISTEN_FDS", number)
-        with pytest.raises(RuntimeError) as error:
-            inherited_sockets()
-        assert str(error.value) == why
+    if family:
+        one = socket.socket(family, kind)
+        one.bind(f"{folder}/page" if family == socket.AF_UNIX else ("127.0.0.1", 0))
+        if family == socket.AF_UNIX:
+            one.listen()
+        hand_over(one)
+    else:
+        hand_over()
+    monkeypatch.setenv("LISTEN_FDS", number)
+    with pytest.raises(RuntimeError) as error:
+        inherited_sockets()
+    assert str(error.value) == why
 
 
 def test_process_1_hands_its_sockets_to_the_server(program: Start, tmp_path: Path) -> None:
     env = run_before(tmp_path, PROCESS_1)
-    server = program(
-        "--redis-url=unix:/nowhere/redis.sock", python=with_socket(listen_pid="1"), **env
-    )
+    server = program(NOWHERE, python=with_socket(listen_pid="1"), **env)
     assert b"listening on http://127.0.0.1:%d/\n" % server.port in server.log
     assert server.get("/healthz")[0] == 200
