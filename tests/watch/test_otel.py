@@ -1,7 +1,6 @@
 """Traces: the program with OpenTelemetry's packages, which make them and write them out."""
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,18 +15,18 @@ from tests.support import ROOT
 from tests.support.ports import held_port
 from tests.support.program import NOWHERE, Program, Start
 from tests.support.valkey import Valkey
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.waiting import wait_until
 
 Span = dict[str, Any]
 
 BIN = ROOT / ".venv-otel/bin"
 TRACED = (str(BIN / "opentelemetry-instrument"), str(BIN / "python"))
-TO_CONSOLE = {
+TRACES_ALONE = {
     "OTEL_SERVICE_NAME": "hello",
-    "OTEL_TRACES_EXPORTER": "console",
     "OTEL_METRICS_EXPORTER": "none",
     "OTEL_LOGS_EXPORTER": "none",
     "OTEL_PYTHON_TORNADO_EXCLUDED_URLS": "healthz,readyz,metrics",
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
 }
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -55,11 +54,12 @@ class Traced:
         self._program = program
         self.output = output
 
-    def __call__(self, *flags: str, counts: bool = True, **env: str) -> Program:
+    def __call__(self, *flags: str, **env: str) -> Program:
+        env = TRACES_ALONE | {"OTEL_TRACES_EXPORTER": "console"} | env
         with self.output.open("w") as stdout:
-            self.server = self._program(*flags, python=TRACED, stdout=stdout, **TO_CONSOLE | env)
-        if counts:
-            self.server.wait_for(b"counter on", PATIENCE)
+            self.server = self._program(*flags, python=TRACED, stdout=stdout, **env)
+        if NOWHERE not in flags:
+            self.server.wait_for(b"counter on")
         return self.server
 
     def ended(self) -> list[Span]:
@@ -110,7 +110,9 @@ def test_lines_of_json_name_the_span_in_which_they_were_logged(
     made = traced.ended()
     lines = [json.loads(line) for line in server.log.splitlines()]
     logged = [one for one in lines if one["logger"] == "tornado.access"]
-    contexts = {span["start_time"]: span["context"] for span in made if not is_of_redis(span)}
+    contexts = {
+        span["start_time"]: span["context"] for span in made if span["kind"] != "SpanKind.CLIENT"
+    }
     in_order = [contexts[time] for time in sorted(contexts)]
     assert [(one["trace_id"], one["span_id"]) for one in logged[:3]] == [
         tuple(context[name].removeprefix("0x") for name in ("trace_id", "span_id"))
@@ -121,17 +123,13 @@ def test_lines_of_json_name_the_span_in_which_they_were_logged(
     assert not any("trace_id" in one or "span_id" in one for one in others)
 
 
-def is_of_redis(span: Span) -> bool:
-    return bool(span["kind"] == "SpanKind.CLIENT")
-
-
 def test_requests_are_measured_by_the_stable_names_when_asked(traced: Traced) -> None:
     stable = {
         "OTEL_TRACES_EXPORTER": "none",
         "OTEL_METRICS_EXPORTER": "console",
         "OTEL_SEMCONV_STABILITY_OPT_IN": "http",
     }
-    server = traced(NOWHERE, counts=False, **stable)
+    server = traced(NOWHERE, **stable)
     for path in ("/", "/", "/nothing", "/healthz"):
         server.get(path)
     server.get("/version", method="MADE-UP")
@@ -154,21 +152,25 @@ def test_requests_are_measured_by_the_stable_names_when_asked(traced: Traced) ->
     assert found == {("GET", "/", 200): 2, ("GET", None, 404): 1}, "without the probes"
 
 
-def test_visits_that_are_counted_together_have_each_a_span_of_its_own(
+def test_visits_that_workers_count_together_have_each_a_span_of_its_own(
     traced: Traced, valkey: Valkey
 ) -> None:
-    server = traced(f"--redis-url={valkey.url}")
+    flags = (f"--redis-url={valkey.url}", "--processes=2")
+    server = traced(*flags, OTEL_BSP_SCHEDULE_DELAY="100")
+    server.wait_for(b"(?s)counter on.*counter on")
     with ThreadPoolExecutor(8) as visitors:
         numbers = list(visitors.map(lambda _: server.visits(), range(40)))
-    made = traced.ended()
     assert sorted(numbers) == list(range(1, 41))
+    # What is not sent yet when a worker ends is lost.
+    wait_until(lambda: traced.output.read_text().count('"name": "GET /"') == 40)
+    wait_until(lambda: traced.output.read_text().count('"name": "EVALSHA"') == 40)
+    made = traced.ended()
     requests = {span["context"]["span_id"] for span in named(made, "GET /")}
-    assert len(requests) == 40
     assert {span["parent_id"] for span in named(made, "EVALSHA")} == requests
 
 
 def test_a_visit_without_a_number_is_an_error_of_its_span(traced: Traced) -> None:
-    assert traced(NOWHERE, counts=False).visits() is None
+    assert traced(NOWHERE).visits() is None
     made = traced.ended()
     (redis,) = named(made, "EVALSHA")
     assert redis["status"] == {"status_code": "ERROR", "description": "no number"}
@@ -176,29 +178,12 @@ def test_a_visit_without_a_number_is_an_error_of_its_span(traced: Traced) -> Non
     assert request["status"]["status_code"] == "UNSET"
 
 
-def test_without_its_variables_or_its_packages_the_program_is_the_same(
-    program: Start, valkey: Valkey
-) -> None:
-    for number, python in enumerate([(str(BIN / "python"),), (sys.executable,)], 1):
-        server = program(f"--redis-url={valkey.url}", python=python)
-        server.wait_for(b"counter on", PATIENCE)
-        assert server.visits() == number
+def test_without_its_variables_the_program_is_the_same(counting: Start, valkey: Valkey) -> None:
+    server = counting(f"--redis-url={valkey.url}", python=(str(BIN / "python"),))
+    assert server.visits() == 1
 
 
-def test_workers_trace_too(traced: Traced, valkey: Valkey) -> None:
-    flags = (f"--redis-url={valkey.url}", "--processes=2")
-    server = traced(*flags, OTEL_BSP_SCHEDULE_DELAY="100")
-    server.wait_for(b"(?s)counter on.*counter on", PATIENCE)
-    for _ in range(10):
-        server.visits()
-    # What is not sent yet when a worker ends is lost.
-    wait_until(lambda: traced.output.read_text().count('"name": "GET /"') == 10)
-    made = traced.ended()
-    parents = {span["parent_id"] for span in named(made, "EVALSHA")}
-    assert parents == {span["context"]["span_id"] for span in named(made, "GET /")}
-
-
-def test_spans_reach_a_collector(program: Start, valkey: Valkey) -> None:
+def test_spans_reach_a_collector(counting: Start, valkey: Valkey) -> None:
     received: list[tuple[str, bytes]] = []
 
     class Collector(BaseHTTPRequestHandler):
@@ -214,19 +199,10 @@ def test_spans_reach_a_collector(program: Start, valkey: Valkey) -> None:
     with HTTPServer(("127.0.0.1", 0), Collector) as collector:
         collecting = Thread(target=collector.serve_forever, daemon=True)
         collecting.start()
-        server = program(
-            f"--redis-url={valkey.url}",
-            python=TRACED,
-            OTEL_SERVICE_NAME="hello",
-            OTEL_METRICS_EXPORTER="none",
-            OTEL_LOGS_EXPORTER="none",
-            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
-            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}",
-        )
-        server.wait_for(b"counter on", PATIENCE)
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}"}
+        server = counting(f"--redis-url={valkey.url}", python=TRACED, **TRACES_ALONE | env)
         assert server.visits() == 1
-        server.signal()
-        assert server.wait() == 0
+        server.stop()
         collector.shutdown()
         collecting.join()
     assert {path for path, _ in received} == {"/v1/traces"}
@@ -234,20 +210,15 @@ def test_spans_reach_a_collector(program: Start, valkey: Valkey) -> None:
     assert all(word in sent for word in (b"hello", b"GET /", b"EVALSHA"))
 
 
-def test_a_collector_that_is_away_holds_nothing_up(program: Start, valkey: Valkey) -> None:
+def test_a_collector_that_is_away_holds_nothing_up(counting: Start, valkey: Valkey) -> None:
     with held_port() as nobody:
-        server = program(
-            f"--redis-url={valkey.url}",
-            python=TRACED,
-            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
-            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{nobody.getsockname()[1]}",
-            OTEL_EXPORTER_OTLP_TIMEOUT="1",
-            OTEL_METRICS_EXPORTER="none",
-            OTEL_LOGS_EXPORTER="none",
-        )
-        server.wait_for(b"counter on", PATIENCE)
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{nobody.getsockname()[1]}",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+        }
+        server = counting(f"--redis-url={valkey.url}", python=TRACED, **TRACES_ALONE | env)
         assert [server.visits() for _ in range(5)] == [1, 2, 3, 4, 5]
         begun = time.monotonic()
         server.signal()
-        assert server.wait(PATIENCE) == 0
+        assert server.wait() == 0
         assert time.monotonic() - begun < 8
