@@ -40,24 +40,18 @@ def test_a_quota_of_version_2_counts_and_a_part_of_a_core_is_one(
     assert usable_cores(system(tmp_path, "0::/", {"cpu.max": quota})) == cores
 
 
-@pytest.mark.parametrize(
-    ("outer", "inner", "own", "cores"),
-    [
-        ("max 100000", "200000 100000", "max 100000", 2),
-        ("300000 100000", "max 100000", "500000 100000", 3),
-        ("300000 100000", "400000 100000", "100000 100000", 1),
-    ],
-)
-def test_the_least_quota_of_the_groups_above_counts(
-    outer: str, inner: str, own: str, cores: int, tmp_path: Path
-) -> None:
-    groups = {
-        "kubepods.slice/cpu.max": outer,
-        f"{POD}/cpu.max": inner,
-        f"{POD}/web:1.scope/cpu.max": own,
-        "kubepods.slice/neighbour.slice/cpu.max": "1000 100000",
-    }
-    assert usable_cores(system(tmp_path, f"0::/{POD}/web:1.scope", groups)) == cores
+def test_the_least_quota_of_the_groups_above_counts(tmp_path: Path) -> None:
+    for number, (outer, inner, own, cores) in enumerate(
+        [("max", 200_000, "max", 2), (300_000, "max", 500_000, 3), (300_000, 400_000, 100_000, 1)]
+    ):
+        groups = {
+            "kubepods.slice/cpu.max": f"{outer} 100000",
+            f"{POD}/cpu.max": f"{inner} 100000",
+            f"{POD}/web:1.scope/cpu.max": f"{own} 100000",
+            "kubepods.slice/neighbour.slice/cpu.max": "1000 100000",
+        }
+        root = system(tmp_path / str(number), f"0::/{POD}/web:1.scope", groups)
+        assert usable_cores(root) == cores
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -27,6 +28,22 @@ from tests.support.waiting import PATIENCE, wait_until
 ORDINARY = ("setpriv", "--ruid=54321", "--bounding-set=-sys_resource,-sys_admin")
 
 ALONE = (*(ORDINARY if os.getuid() == 0 else ()), "prlimit", "--nproc=1", sys.executable)
+
+
+NO_MORE = "Resource temporarily unavailable"
+
+
+def refusing(folder: Path, when: str) -> dict[str, str]:
+    """Return the variables with which a program may start no process on a condition."""
+    code = f"""
+import itertools, os, pathlib
+def fork(real=os.fork, forks=itertools.count()):
+    if {when}:
+        raise BlockingIOError(11, {NO_MORE!r})
+    return real()
+os.fork = fork
+"""
+    return run_before(folder, code)
 
 
 def run_alone(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -58,31 +75,21 @@ def test_a_process_too_many_is_one_line(flag: str, what: str, tmp_path: Path) ->
     done = run_alone("--port=0", flag.format(tmp_path / "data"))
     *others, said = done.stderr.splitlines()
     assert done.returncode == 1
-    assert re.fullmatch(rf"server.py: {what}: Resource temporarily unavailable", said)
+    assert re.fullmatch(rf"server.py: {what}: {NO_MORE}", said)
     assert all("listening on" in one for one in others)
 
 
 def test_where_not_all_workers_may_be_started_none_is_left(tmp_path: Path) -> None:
-    refuse = """
-import os
-def fork(real=os.fork, allowed=[1]):
-    if not allowed:
-        raise BlockingIOError(11, "Resource temporarily unavailable")
-    allowed.pop()
-    return real()
-os.fork = fork
-"""
     done = subprocess.run(
         [sys.executable, "server.py", "--port=0", "--processes=2", NOWHERE],
         cwd=ROOT,
-        env=environment(**run_before(tmp_path, refuse)),
+        env=environment(**refusing(tmp_path, "next(forks)")),
         stderr=subprocess.PIPE,  # which ends with the last of its processes
         text=True,
         timeout=PATIENCE,
     )
     assert done.returncode == 1
-    said = done.stderr.splitlines()[-1]
-    assert said == "server.py: cannot start 2 processes: Resource temporarily unavailable"
+    assert done.stderr.endswith(f"server.py: cannot start 2 processes: {NO_MORE}\n")
 
 
 def test_it_serves_and_logs_without_a_thread(program: Start, valkey: Valkey) -> None:
@@ -98,33 +105,17 @@ def test_a_worker_that_died_is_replaced_once_a_process_is_allowed_again(
     program: Start, valkey: Valkey, tmp_path: Path
 ) -> None:
     none = tmp_path / "none"
-    refuse = f"""
-import os, pathlib
-def fork(real=os.fork):
-    if pathlib.Path({str(none)!r}).exists():
-        raise BlockingIOError(11, "Resource temporarily unavailable")
-    return real()
-os.fork = fork
-"""
-    env = run_before(tmp_path, refuse)
+    env = refusing(tmp_path, f"pathlib.Path({str(none)!r}).exists()")
     server = program(f"--redis-url={valkey.url}", "--processes=2", **env)
     wait_until(lambda: len(children(server.process.pid)) == 2)
     none.touch()
     os.kill(min(children(server.process.pid)), signal.SIGKILL)
-    server.wait_for(b"cannot start a worker, trying again: Resource temporarily unavailable")
+    server.wait_for(f"cannot start a worker, trying again: {NO_MORE}".encode())
     assert server.visits() == 1
     none.unlink()
     wait_until(lambda: len(children(server.process.pid)) == 2)
     assert seconds_to_stop(server) < SOON
     assert server.log.count(b"cannot start a worker") == 1
-
-
-@pytest.fixture
-def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
 
 
 def read_while_finished(reading: int, error: StandardError) -> bytes:
@@ -136,7 +127,8 @@ def read_while_finished(reading: int, error: StandardError) -> bytes:
 
 
 @pytest.fixture
-def full_pipe(no_thread: None) -> Iterator[tuple[StandardError, int]]:
+def full_pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StandardError, int]]:
+    monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no thread")))
     reading, writing = os.pipe()
     yield StandardError(writing), reading
     for one in (reading, writing):

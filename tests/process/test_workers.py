@@ -14,7 +14,7 @@ import pytest
 from process import usable_cores
 from process.signals import SAME_SIGNAL
 from tests.support.processes import SOON, children, is_running, processes_in, seconds_to_stop
-from tests.support.program import Connect, Program, Start, run_to_end
+from tests.support.program import Connect, Program, Start, ask, read, run_to_end
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -38,19 +38,11 @@ def counting(server: Program, times: int) -> None:
 def in_flight(server: Program, connect: Connect, valkey: Valkey) -> list[HTTPConnection]:
     """Visits that wait for a Valkey that hangs: at least one for each of two workers."""
     visitors = [connect(server) for _ in range(20)]
-    for visitor in visitors:
-        visitor.request("GET", "/healthz")
-        visitor.getresponse().read()
+    assert [ask(visitor)[0] for visitor in visitors] == [200] * 20
     valkey.hang()
     for visitor in visitors:
         visitor.request("GET", "/")
     return visitors
-
-
-def numbers(visitors: list[HTTPConnection]) -> list[int]:
-    """The numbers that waiting visits get, in their order."""
-    pages = [visitor.getresponse().read().decode() for visitor in visitors]
-    return sorted(int(page.rpartition("<b>Visits:</b> ")[2]) for page in pages)
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
@@ -84,9 +76,8 @@ def sockets_of(pid: int) -> int:
     return found
 
 
-@pytest.mark.parametrize("others", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_connections_are_spread_over_the_workers_who_are_gone_within_a_second(
-    others: int, program: Start, connect: Connect, valkey: Valkey
+    program: Start, connect: Connect, valkey: Valkey
 ) -> None:
     server = program(f"--redis-url={valkey.url}", "--processes=2")
     workers = workers_of(server, 2)
@@ -94,15 +85,14 @@ def test_connections_are_spread_over_the_workers_who_are_gone_within_a_second(
     def fewest_of_64() -> int:
         before = {worker: sockets_of(worker) for worker in workers}
         for visitor in [connect(server) for _ in range(64)]:
-            visitor.request("GET", "/healthz")
-            assert visitor.getresponse().read()
+            assert ask(visitor)[0] == 200
         return min(sockets_of(worker) - before[worker] for worker in workers)
 
     # Of a worker that a busy machine keeps from accepting at once, the other takes them over, so
     # not every 64 tell how the system spreads them.
     wait_until(lambda: fewest_of_64() >= 16)
     # To others, the port is taken.
-    other = run_to_end(f"--port={server.port}", f"--processes={others}")
+    other = run_to_end(f"--port={server.port}", "--processes=2")
     said = f"server.py: cannot listen on port {server.port}: Address already in use\n"
     assert (other.returncode, other.stderr) == (1, said)
     assert seconds_to_stop(server) < SOON
@@ -181,10 +171,11 @@ def test_signal_drains_every_worker_and_cuts_no_request(
     server.wait_for(rb"(?s)stopping.*stopping")
     assert all(is_running(worker) for worker in workers)
     valkey.go_on()
-    assert numbers(visitors) == list(range(1, 21))
+    pages = [read(visitor)[1] for visitor in visitors]
+    assert sorted(int(page.rpartition("> ")[2]) for page in pages) == list(range(1, 21))
     assert server.wait() == 0
-    assert not any(is_running(worker) for worker in workers)
     assert b"Traceback" not in server.log
+    assert not any(is_running(worker) for worker in workers)
 
 
 def test_second_signal_stops_every_worker_at_once(
