@@ -18,128 +18,110 @@ if TYPE_CHECKING:
 
 Schema = dict[str, Any]
 
-TEXT: Schema = {"type": "string", "minLength": 1}
-TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}  # as labels are
+
+class Leaf(Schema):
+    """What a field holds that has no fields."""
 
 
-def fields(*required: str, **schemas: Schema) -> Schema:
-    """An object with these fields alone, all of which may be missing but those required."""
+TEXT = Leaf(type="string", minLength=1)
+TEXTS = Leaf(type="object", additionalProperties={"type": "string"})  # as labels are
+OBJECT = Leaf(type="object")
+PORT = Leaf(type="integer", minimum=1, maximum=65535)
+PERCENT = Leaf(type="integer", minimum=0, maximum=100)
+COUNT = Leaf(type="integer", minimum=0)
+SECONDS = Leaf(type="string", pattern="^[0-9]+(m|s)$")
+
+
+def one_of(*texts: str) -> Leaf:
+    return Leaf(enum=list(texts))
+
+
+def schema(shape: Any) -> Schema:
+    """Return the schema of an object with these fields alone.
+
+    All of them may be missing but those whose names end with ``!``. A list has at least one item of
+    its kind.
+    """
+    if isinstance(shape, Leaf):
+        return shape
+    if isinstance(shape, list):
+        return {"type": "array", "items": schema(shape[0]), "minItems": 1, "maxItems": 16}
     return {
         "type": "object",
-        "properties": schemas,
-        "required": list(required),
+        "properties": {name.removesuffix("!"): schema(one) for name, one in shape.items()},
+        "required": [name.removesuffix("!") for name in shape if name.endswith("!")],
         "additionalProperties": False,
     }
 
 
-def several(schema: Schema, most: int) -> Schema:
-    return {"type": "array", "items": schema, "minItems": 1, "maxItems": most}
-
-
 #: The fields that the components use: https://gateway-api.sigs.k8s.io/reference/spec/#httproute
-HTTP_ROUTE = fields(
-    "parentRefs",
-    "rules",
-    parentRefs=several(fields("name", name=TEXT, namespace=TEXT), 32),
-    rules=several(
-        fields(
-            backendRefs=several(
-                fields(
-                    *("name", "port"),  # a Service's port is required
-                    name=TEXT,
-                    port={"type": "integer", "minimum": 1, "maximum": 65535},
-                    weight={"type": "integer", "minimum": 0, "maximum": 1_000_000},
-                ),
-                16,
-            )
-        ),
-        16,
-    ),
-)
+#: A Service's port is required.
+BACKEND = {"name!": TEXT, "port!": PORT, "weight": Leaf(COUNT, maximum=1_000_000)}
+PARENT = {"name!": TEXT, "namespace": TEXT}
+HTTP_ROUTE = {"parentRefs!": [PARENT], "rules!": [{"backendRefs": [BACKEND]}]}
 
 #: The fields that the components use: https://argoproj.github.io/argo-rollouts/features/specification/
-#: and, for the reference, https://argoproj.github.io/argo-rollouts/features/specification/#workloadref
-ROLLOUT = fields(
-    *("selector", "workloadRef", "strategy"),
-    selector=fields("matchLabels", matchLabels=TEXTS),
-    workloadRef=fields(
-        *("apiVersion", "kind", "name"),
-        apiVersion=TEXT,
-        kind={"enum": ["Deployment", "ReplicaSet", "PodTemplate"]},
-        name=TEXT,
-        scaleDown={"enum": ["never", "onsuccess", "progressively"]},
-    ),
-    strategy=fields(
-        "canary",
-        canary=fields(
-            "steps",
-            maxSurge={"type": "integer", "minimum": 0},
-            maxUnavailable={"type": "integer", "minimum": 0},
-            canaryService=TEXT,
-            steps=several(
-                fields(
-                    setWeight={"type": "integer", "minimum": 0, "maximum": 100},
-                    analysis=fields(
-                        "templates",
-                        templates=several(fields("templateName", templateName=TEXT), 8),
-                        args=several(fields("name", "value", name=TEXT, value=TEXT), 8),
-                    ),
-                )
-                | {"minProperties": 1, "maxProperties": 1},
-                32,
-            ),
-        ),
-    ),
-)
+WORKLOAD = {
+    "apiVersion!": TEXT,
+    "kind!": one_of("Deployment", "ReplicaSet", "PodTemplate"),
+    "name!": TEXT,
+    "scaleDown": one_of("never", "onsuccess", "progressively"),
+}
+STEP = {
+    "setWeight": PERCENT,
+    "analysis": {
+        "templates!": [{"templateName!": TEXT}],
+        "args": [{"name!": TEXT, "value!": TEXT}],
+    },
+}
+ROLLOUT = {
+    "selector!": {"matchLabels!": TEXTS},
+    "workloadRef!": WORKLOAD,
+    "strategy!": {
+        "canary!": {
+            "steps!": [STEP],
+            "maxSurge": COUNT,
+            "maxUnavailable": COUNT,
+            "canaryService": TEXT,
+        }
+    },
+}
 
 #: https://argoproj.github.io/argo-rollouts/features/analysis/ and its page on Jobs; `validate`
 #: looks at the Job's own spec.
-ANALYSIS_TEMPLATE = fields(
-    "metrics",
-    args=several(fields("name", name=TEXT), 8),
-    metrics=several(
-        fields(
-            *("name", "provider"),
-            name=TEXT,
-            provider=fields("job", job=fields("spec", spec={"type": "object"})),
-        ),
-        8,
-    ),
-)
+ANALYSIS_TEMPLATE = {
+    "args": [{"name!": TEXT}],
+    "metrics!": [{"name!": TEXT, "provider!": {"job": {"spec": OBJECT}}}],
+}
 
 #: The fields that the components use: https://docs.flagger.app/usage/how-it-works#canary-resource,
 #: https://docs.flagger.app/usage/webhooks and https://docs.flagger.app/tutorials/gatewayapi-progressive-delivery
-FLAGGER_CANARY = fields(
-    *("targetRef", "service", "analysis"),
-    provider={"enum": ["gatewayapi:v1", "kubernetes"]},
-    targetRef=fields("kind", "name", apiVersion=TEXT, kind=TEXT, name=TEXT),
-    autoscalerRef=fields("kind", "name", apiVersion=TEXT, kind=TEXT, name=TEXT),
-    progressDeadlineSeconds={"type": "integer", "minimum": 1},
-    revertOnDeletion={"type": "boolean"},
-    service=fields(
-        "port",
-        port={"type": "integer", "minimum": 1, "maximum": 65535},
-        portName=TEXT,
-        targetPort={"type": ["string", "integer"]},
-        gatewayRefs=several(fields("name", name=TEXT, namespace=TEXT), 32),
-    ),
-    analysis=fields(
-        *("interval", "threshold"),
-        interval={"type": "string", "pattern": "^[0-9]+(m|s)$"},
-        threshold={"type": "integer", "minimum": 0},
-        stepWeights=several({"type": "integer", "minimum": 0, "maximum": 100}, 32),
-        webhooks=several(
-            fields(
-                *("name", "url"),
-                name=TEXT,
-                type={"enum": ["pre-rollout", "rollout", "confirm-rollout", "post-rollout"]},
-                url={"type": "string", "pattern": "^https?://"},
-                timeout={"type": "string", "pattern": "^[0-9]+(m|s)$"},
-            ),
-            8,
-        ),
-    ),
-)
+HOOK = {
+    "name!": TEXT,
+    "url!": Leaf(type="string", pattern="^https?://"),
+    "type": one_of("pre-rollout", "rollout", "confirm-rollout", "post-rollout"),
+    "timeout": SECONDS,
+}
+REFERENCE = {"apiVersion": TEXT, "kind!": TEXT, "name!": TEXT}
+FLAGGER_CANARY = {
+    "provider": one_of("gatewayapi:v1", "kubernetes"),
+    "targetRef!": REFERENCE,
+    "autoscalerRef": REFERENCE,
+    "progressDeadlineSeconds": COUNT,
+    "revertOnDeletion": Leaf(type="boolean"),
+    "service!": {
+        "port!": PORT,
+        "portName": TEXT,
+        "targetPort": Leaf(type=["string", "integer"]),
+        "gatewayRefs": [PARENT],
+    },
+    "analysis!": {
+        "interval!": SECONDS,
+        "threshold!": COUNT,
+        "stepWeights": [PERCENT],
+        "webhooks": [HOOK],
+    },
+}
 
 #: The spec of each custom resource: its fields, or the module that has the model of the whole.
 SPECS = {
@@ -170,19 +152,18 @@ def validate(resource: Resource, *, by_models: bool = True) -> None:
         return
     modelled = isinstance(spec, str)
     # The models let a resource be without these, and be empty.
-    whole = fields(
-        *("apiVersion", "kind", "metadata", "spec"),
-        apiVersion=TEXT,
-        kind=TEXT,
-        metadata=fields("name", name=TEXT, namespace=TEXT, labels=TEXTS),
-        spec={"type": "object"} if modelled else spec,  # type: ignore[arg-type]
-    )
-    jsonschema.validate(resource, whole)
+    whole = {
+        "apiVersion!": TEXT,
+        "kind!": TEXT,
+        "metadata!": {"name!": TEXT, "namespace": TEXT, "labels": TEXTS},
+        "spec!": OBJECT if modelled else spec,
+    }
+    jsonschema.validate(resource, schema(whole))
     if resource["kind"] == "AnalysisTemplate":
         for metric in resource["spec"]["metrics"]:
             validate(job_of(metric))
-    if modelled and by_models:
-        model(spec, resource["kind"]).model_validate(  # type: ignore[arg-type]
+    if isinstance(spec, str) and by_models:
+        model(spec, resource["kind"]).model_validate(
             resource, strict=True, extra="forbid", by_alias=True, by_name=False
         )
 
