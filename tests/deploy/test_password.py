@@ -1,10 +1,11 @@
 """Any password of one line is read alike by Redis and the program, wherever Redis is started."""
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,49 +87,39 @@ class Redis:
     """A real Valkey, as the manifests start Redis, in a folder with a password's file."""
 
     def __init__(self, folder: Path, place: str, shell: str) -> None:
-        self.folder = folder
-        self._place, self._shell = place, shell
-        self.secret = folder / "secret"
-        programs = folder / "bin"
-        programs.mkdir()
-        self._program(
-            "redis-server",
-            f'#!/bin/sh\nexec {get_binary_path()} "$@" --port 0 --unixsocket redis.sock\n',
+        where, *commands = PLACES[place]
+        self.folder, self.secret = folder, folder / "secret"
+        for words in commands:
+            assert sum(where in word for word in words) == 1
+        self._start, self._check = (
+            [word.replace(where, str(self.secret)) for word in words] for words in commands
         )
-        self._program("redis-cli", REDIS_CLI)
-        shell_itself = shutil.which(shell)
-        assert shell_itself
-        self._program("sh", f'#!/bin/sh\nexec {shell_itself} {"sh " * (shell == "busybox")}"$@"\n')
-        self.process: subprocess.Popen[str] | None = None
-
-    def _program(self, name: str, text: str) -> None:
-        path = self.folder / "bin" / name
-        path.write_text(text)
-        path.chmod(0o755)
-
-    def _options(self) -> dict[str, Any]:
-        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        return {"cwd": self.folder, "text": True, "env": {"PATH": path}}
-
-    def _command(self, which: int) -> list[str]:
-        where = PLACES[self._place][0]
-        words = PLACES[self._place][which]
-        assert sum(where in word for word in words) == 1
-        return [word.replace(where, str(self.secret)) for word in words]
+        (folder / "bin").mkdir()
+        applet = "sh " * (shell == "busybox")
+        for name, text in {
+            "redis-server": f'exec {get_binary_path()} "$@" --port 0 --unixsocket redis.sock\n',
+            "sh": f'exec {shutil.which(shell)} {applet}"$@"\n',
+            "redis-cli": REDIS_CLI,
+        }.items():
+            program = folder / "bin" / name
+            program.write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}")
+            program.chmod(0o755)
+        env = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+        self._options: dict[str, Any] = {
+            **{"cwd": folder, "env": env, "text": True},
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
+        }
 
     def start(self) -> None:
-        both: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        self.process = subprocess.Popen(self._command(1), **both, **self._options())
+        self.process = subprocess.Popen(self._start, **self._options)
 
     def end(self) -> tuple[int, str]:
         """Return its exit status, and all that it printed."""
-        assert self.process
         printed, _ = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, printed
 
     def is_healthy(self) -> bool:
-        check = subprocess.run(self._command(2), **self._options(), capture_output=True)
-        return check.returncode == 0
+        return subprocess.run(self._check, **self._options).returncode == 0
 
     def client(self, password: str | None) -> redis.Redis:
         socket = str(self.folder / "redis.sock")
@@ -136,46 +127,32 @@ class Redis:
         return redis.Redis(unix_socket_path=socket, password=password, retry=once)
 
 
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def shell() -> str:
-    return SHELLS[0]
-
-
 @pytest.fixture
 def server(place: str, shell: str, tmp_path: Path) -> Iterator[Redis]:
     server = Redis(tmp_path, place, shell)
     yield server
-    if server.process:
-        server.process.kill()
-        server.process.communicate()
+    server.process.kill()
+    server.process.communicate()
 
 
-def diagonal(others: Iterable[str], every: int = len(PLACES)) -> list[Any]:
-    """Each place with each of the others; one of so many now, and the rest at length."""
-    return [
-        pytest.param(place, other, marks=[pytest.mark.slow] if (i + j) % every != 1 else [])
-        for i, place in enumerate(PLACES)
-        for j, other in enumerate(others)
-    ]
+def cases() -> Iterator[Any]:
+    """Each place with each password and each shell; a few of them now, and the rest at length."""
+    ends = itertools.cycle(("\n", "", "\r\n"))
+    for i, place in enumerate(PLACES):
+        for j, (name, password) in enumerate(PASSWORDS.items()):
+            marks = [pytest.mark.slow] if (i + j) % 7 != 1 else []
+            given = (place, SHELLS[0], password, next(ends))
+            yield pytest.param(*given, marks=marks, id=f"{place}, {name}")
+        for j, shell in enumerate(SHELLS):
+            marks = [pytest.mark.slow] if (i + j) % len(PLACES) != 1 else []
+            given = (place, shell, " ".join(PASSWORDS.values()), "\r\n")
+            yield pytest.param(*given, marks=marks, id=f"{place}, {shell}, all in one")
 
 
-@pytest.mark.parametrize(("place", "name"), diagonal(PASSWORDS, 7))
-def test_redis_the_check_and_the_program_read_the_same(server: Redis, name: str) -> None:
-    ends = ("\n", "", "\r\n")
-    is_read_by_all(server, PASSWORDS[name], ends[[*PASSWORDS].index(name) % len(ends)])
-
-
-@pytest.mark.parametrize(("place", "shell"), diagonal(SHELLS))
-def test_every_shell_reads_the_same(server: Redis) -> None:
-    is_read_by_all(server, " ".join(PASSWORDS.values()), "\r\n")
-
-
-def is_read_by_all(server: Redis, password: str, end: str) -> None:
+@pytest.mark.parametrize(("place", "shell", "password", "end"), [*cases()])
+def test_redis_the_check_and_the_program_read_the_same(
+    server: Redis, password: str, end: str
+) -> None:
     server.secret.write_bytes((password + end).encode())
     server.start()
     wait_until(server.is_healthy)
@@ -186,7 +163,6 @@ def is_read_by_all(server: Redis, password: str, end: str) -> None:
     for other in (None, password + "x", password.strip() + "?"):
         with server.client(other) as client, pytest.raises(redis.AuthenticationError):
             client.ping()
-    assert server.process
     server.process.terminate()
     status, printed = server.end()
     assert status == 0
@@ -196,18 +172,16 @@ def is_read_by_all(server: Redis, password: str, end: str) -> None:
 REFUSED = "the password must be one line, and not empty\n"
 
 
-@pytest.mark.parametrize("text", [b"", b"\n", b"\r\n\n", b"two\nlines", b"re\rturn\n", b"nul\0\n"])
-def test_another_is_refused_with_one_line_that_does_not_hold_it(server: Redis, text: bytes) -> None:
-    server.secret.write_bytes(text)
-    server.start()
-    assert server.end() == (1, REFUSED)
-    if not text.strip():
-        with pytest.raises(SettingError, match="the file is empty"):
-            PasswordFile(str(server.secret), "--redis-password-file")
-
-
-def test_without_the_file_redis_does_not_start(server: Redis) -> None:
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("shell", SHELLS[:1])
+def test_another_is_refused_with_one_line_that_does_not_hold_it(server: Redis) -> None:
     server.start()
     status, printed = server.end()
-    assert status == 1
-    assert printed.endswith(REFUSED)
+    assert (status, printed.endswith(REFUSED)) == (1, True), "without the file"
+    for text in (b"", b"\n", b"\r\n\n", b"two\nlines", b"re\rturn\n", b"nul\0\n"):
+        server.secret.write_bytes(text)
+        server.start()
+        assert server.end() == (1, REFUSED)
+        if not text.strip():
+            with pytest.raises(SettingError, match="the file is empty"):
+                PasswordFile(str(server.secret), "--redis-password-file")
