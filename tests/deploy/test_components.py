@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from tests.deploy import manifests as base
 from tests.deploy.manifests import COMPONENTS, LISTED, Render, Resource, container, job_of, pod
 from tests.deploy.validation import validate
 from tests.support import ROOT
-from tests.support.program import Program
+from tests.support.here import Serve
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
@@ -38,20 +37,10 @@ ALONE = [["gateway", name] if name == "canary" else [name] for name in NAMES]
 PORTS = {"http": 80, "https": 443}
 
 
-def test_each_component_is_listed_once_and_in_one_set() -> None:
+def test_each_component_is_listed_uses_all_its_files_and_has_a_section_that_says_how() -> None:
     assert sorted(LISTED) == NAMES
     assert {*WITH_TLS, *WITHOUT_TLS} == {*LISTED}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_section_says_what_each_needs_how_to_add_it_see_it_work_and_remove_it(name: str) -> None:
     page = (ROOT / "docs/deploy.md").read_text()
-    section = page.partition(f"\n#### {name}\n")[2].partition("\n#")[0]
-    found = re.findall(r"^- \*\*(Needs|Add|See it work|Remove)\b", section, re.M)
-    assert found == ["Needs", "Add", "See it work", "Remove"]
-
-
-def test_every_file_of_a_component_is_used() -> None:
     for folder in COMPONENTS.iterdir():
         component = yaml.safe_load((folder / "kustomization.yaml").read_text())
         told = (component["apiVersion"], component["kind"])
@@ -60,6 +49,9 @@ def test_every_file_of_a_component_is_used() -> None:
         scripts = [one for made in component.get("configMapGenerator", ()) for one in made["files"]]
         used = {*component.get("resources", ()), *component.get("components", ()), *scripts}
         assert used | patches | {"kustomization.yaml"} == {path.name for path in folder.iterdir()}
+        section = page.partition(f"\n#### {folder.name}\n")[2].partition("\n#")[0]
+        found = re.findall(r"^- \*\*(Needs|Add|See it work|Remove)\b", section, re.M)
+        assert found == ["Needs", "Add", "See it work", "Remove"], folder.name
 
 
 @pytest.mark.parametrize(
@@ -71,7 +63,7 @@ def test_they_are_valid_and_restricted_as_they_stand_and_rendered(
     sets: list[list[str]], by_models: bool, request: pytest.FixtureRequest
 ) -> None:
     as_they_stand = [*base.RESOURCES.values()]
-    #: Kustomize's own, and parts of resources, which are whole when they are rendered.
+    # Kustomize's own, and parts of resources, which are whole when they are rendered.
     parts = ("kustomization.yaml", "canary/route.yaml", "sentinel/redis.yaml")
     for file in COMPONENTS.rglob("*.yaml"):
         if not str(file).endswith(parts):
@@ -135,6 +127,17 @@ def uses_what_is_there(resource: Resource, rendered: dict[str, Resource]) -> Non
             assert "tls" in mounts
 
 
+def admitted(rendered: dict[str, Resource], name: str) -> list[Resource]:
+    """The labels of the pods that may reach those of a name."""
+    (rule,) = rendered[f"NetworkPolicy/{name}"]["spec"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": name}]
+    return [one["podSelector"]["matchLabels"] for one in rule["from"]]
+
+
+def labels_of(deployment: Resource) -> Resource:
+    return deployment["spec"]["template"]["metadata"]["labels"]
+
+
 def ports(rendered: dict[str, Resource], service: str) -> list[Resource]:
     return rendered[f"Service/{service}"]["spec"]["ports"]
 
@@ -144,15 +147,16 @@ def ports(rendered: dict[str, Resource], service: str) -> list[Resource]:
     [WITHOUT_TLS, WITH_TLS, [name for name in WITHOUT_TLS if name != "canary"]],
     ids=["without tls", "with tls", "without a canary"],
 )
-def test_every_port_that_is_named_is_open(render: Render, names: list[str]) -> None:
+def test_every_port_that_is_named_is_open_and_the_monitor_looks_at_web_and_canary(
+    render: Render, names: list[str]
+) -> None:
     rendered = render(*names)
     for name in ("web", "web-canary"):
         if f"Service/{name}" not in rendered:
             continue
         deployment, (port,) = rendered[f"Deployment/{name}"], ports(rendered, name)
         selector = rendered[f"Service/{name}"]["spec"]["selector"]
-        labels = deployment["spec"]["template"]["metadata"]["labels"]
-        assert selector.items() <= labels.items()
+        assert selector.items() <= labels_of(deployment).items()
         assert deployment["spec"]["selector"]["matchLabels"] == selector
         opened = container(deployment)["ports"][0]
         assert port["targetPort"] == opened["name"]
@@ -167,7 +171,18 @@ def test_every_port_that_is_named_is_open(render: Render, names: list[str]) -> N
         (path,) = rule["http"]["paths"]
         assert path["backend"]["service"] == {"name": "web", "port": {"name": "http"}}
         assert ports(rendered, "web")[0]["name"] == "http"
-    (endpoint,) = rendered["ServiceMonitor/web"]["spec"]["endpoints"]
+    monitor = rendered["ServiceMonitor/web"]["spec"]
+    (expression,) = monitor["selector"]["matchExpressions"]
+    assert expression["operator"] == "In"
+    selected = {
+        name
+        for name, one in rendered.items()
+        if name.startswith("Service/")
+        and monitor["selector"]["matchLabels"].items() <= one["metadata"]["labels"].items()
+        and one["metadata"]["labels"][expression["key"]] in expression["values"]
+    }
+    assert selected == {"Service/web", "Service/web-canary"} & rendered.keys()
+    (endpoint,) = monitor["endpoints"]
     _, admin = container(rendered["Deployment/web"])["ports"]
     assert endpoint["targetPort"] == admin["name"]
     assert endpoint.get("scheme", "http") == "http"  # the admin port has no certificate
@@ -209,21 +224,6 @@ def test_each_alert_leads_to_where_the_documentation_is(tmp_path: Path) -> None:
         assert url.startswith(f"https://{place}/docs/watching.md#"), rule["alert"]
 
 
-def test_the_monitor_selects_the_web_and_the_canary_and_not_redis(render: Render) -> None:
-    rendered = render("gateway", "monitor", "canary")
-    selector = rendered["ServiceMonitor/web"]["spec"]["selector"]
-    (expression,) = selector["matchExpressions"]
-    assert expression["operator"] == "In"
-    selected = {
-        one["metadata"]["name"]
-        for one in rendered.values()
-        if one["kind"] == "Service"
-        and selector["matchLabels"].items() <= one["metadata"]["labels"].items()
-        and one["metadata"]["labels"][expression["key"]] in expression["values"]
-    }
-    assert selected == {"web", "web-canary"}
-
-
 def test_the_canary_is_the_web_with_another_image_and_one_visit_in_ten(render: Render) -> None:
     rendered = render("gateway", "canary")
     web, canary = (pod(rendered[f"Deployment/{name}"]) for name in ("web", "web-canary"))
@@ -237,12 +237,11 @@ def test_the_canary_is_the_web_with_another_image_and_one_visit_in_ten(render: R
     weights = {one["name"]: one["weight"] for one in rule["backendRefs"]}
     assert weights == {"web": 90, "web-canary": 10}
     assert rendered["HTTPRoute/web"]["spec"]["parentRefs"]
-    (rule,) = rendered["NetworkPolicy/redis"]["spec"]["ingress"]
-    admitted = [one["podSelector"]["matchLabels"] for one in rule["from"]]
     for name in ("web", "web-canary"):
-        assert rendered[f"Deployment/{name}"]["spec"]["selector"]["matchLabels"] in admitted
+        selector = rendered[f"Deployment/{name}"]["spec"]["selector"]["matchLabels"]
+        assert selector in admitted(rendered, "redis")
     # Neither the Service nor the budget of web takes the canary for one of its own.
-    labels = rendered["Deployment/web-canary"]["spec"]["template"]["metadata"]["labels"]
+    labels = labels_of(rendered["Deployment/web-canary"])
     for name in ("Service/web", "PodDisruptionBudget/web"):
         spec = rendered[name]["spec"]["selector"]
         assert not spec.get("matchLabels", spec).items() <= labels.items()
@@ -295,8 +294,8 @@ def test_flagger_asks_the_audit_of_the_new_version_and_both_reach_redis(render: 
     assert hook["type"] == "rollout", "asked at each step, and its failure counts"
     assert hook["url"] == "http://audit-hook.friendlyhello/"
     deployment = rendered["Deployment/audit-hook"]
-    labels = deployment["spec"]["template"]["metadata"]["labels"]
-    assert rendered["Service/audit-hook"]["spec"]["selector"].items() <= labels.items()
+    selector = rendered["Service/audit-hook"]["spec"]["selector"]
+    assert selector.items() <= labels_of(deployment).items()
     (port,) = container(deployment)["ports"]
     assert port["containerPort"] == 8080
     published = {"name": "http", "port": 80, "targetPort": port["name"]}
@@ -308,9 +307,7 @@ def test_flagger_asks_the_audit_of_the_new_version_and_both_reach_redis(render: 
     assert longest < float(hook["timeout"].removesuffix("s"))
     component = {"app.kubernetes.io/component": "web"}
     primary = {"app.kubernetes.io/name": "friendlyhello-primary"} | component
-    for name in ("redis", "sentinel"):
-        (rule,) = rendered[f"NetworkPolicy/{name}"]["spec"]["ingress"]
-        assert primary in [one["podSelector"]["matchLabels"] for one in rule["from"]]
+    assert all(primary in admitted(rendered, name) for name in ("redis", "sentinel"))
     budget = rendered["PodDisruptionBudget/web"]["spec"]["selector"]["matchLabels"]
     assert budget.items() <= primary.items()
 
@@ -351,10 +348,8 @@ def test_web_canary_redis_and_sentinels_reach_one_another_and_nobody_else_them(
     names = {"web", "web-canary", "redis", "sentinel"}
     for name in ("redis", "sentinel"):
         policy = rendered[f"NetworkPolicy/{name}"]["spec"]
-        (rule,) = policy["ingress"]
         part = "app.kubernetes.io/component"
-        assert {one["podSelector"]["matchLabels"][part] for one in rule["from"]} == names
-        assert rule["ports"] == [{"protocol": "TCP", "port": name}]
+        assert {labels[part] for labels in admitted(rendered, name)} == names
         to = {one["to"][0]["podSelector"]["matchLabels"][part] for one in policy["egress"][:2]}
         assert to == {"redis", "sentinel"}
         assert {one["port"] for one in policy["egress"][2]["ports"]} == {53}
@@ -382,9 +377,9 @@ def test_a_canary_without_a_gateway_is_refused(render: Render) -> None:
 
 
 def test_the_job_audits_the_page_and_fails_when_the_audit_does(
-    program: Callable[..., Program], valkey: Valkey
+    serve: Serve, valkey: Valkey
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", "--access-log=false", "--redis-timeout=60")
+    server = serve(f"--redis-timeout={PATIENCE}")
     own = container(base.load((COMPONENTS / "audit/job.yaml").read_text())["Job/audit"])
     given = with_values(own, {"URL": server.url, "REPLICAS": "1"})
 

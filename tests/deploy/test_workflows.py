@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from config import VERSION
@@ -26,27 +25,21 @@ def commands(job: dict[str, Any]) -> str:
     return "\n".join(step["run"] for step in job["steps"] if "run" in step)
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_actions_are_pinned_by_digest_with_their_version(name: str) -> None:
-    used = re.findall(r"uses: (.*)", TEXTS[name])
+def test_actions_are_of_one_version_each_and_pinned_by_its_digest() -> None:
+    used = {one for text in TEXTS.values() for one in re.findall(r"uses: (.*)", text)}
     assert used
+    assert len({one.partition("@")[0] for one in used}) == len(used)
     for one in used:
         assert re.fullmatch(r"[a-z-]+/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one)
 
 
-def test_an_action_is_of_one_version_everywhere() -> None:
-    used = {one for text in TEXTS.values() for one in re.findall(r"uses: (.*)", text)}
-    assert len({one.partition("@")[0] for one in used}) == len(used)
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_a_job_may_do_no_more_than_it_says(name: str) -> None:
-    workflow = WORKFLOWS[name]
-    assert workflow["permissions"] == {}
-    for job in workflow["jobs"].values():
+def test_a_job_may_do_no_more_than_it_says() -> None:
+    for name, workflow in WORKFLOWS.items():
+        assert workflow["permissions"] == {}
         more = {"packages": "write", "id-token": "write"} if name == "release.yaml" else {}
-        assert job["permissions"] == {"contents": "read"} | more
-        assert job["timeout-minutes"]
+        for job in workflow["jobs"].values():
+            assert job["permissions"] == {"contents": "read"} | more
+            assert job["timeout-minutes"]
 
 
 def test_ci_runs_what_decides_whether_a_change_lands() -> None:
@@ -100,17 +93,17 @@ def test_dependabot_looks_at_every_folder_that_has_something_for_it() -> None:
         one["package-ecosystem"]: set(one.get("directories", [one.get("directory")]))
         for one in updates
     }
-    ours = []
+    ours: dict[str, set[str]] = {"Dockerfile": set(), "package-lock.json": set(), "in": set()}
     for folder, inner, names in os.walk(ROOT):
         inner[:] = [one for one in inner if one[0] != "." and one not in ("node_modules", "dist")]
         at = Path("/", os.path.relpath(folder, ROOT))
         if at.parts[1:3] != ("tests", "container"):  # whose images are stand-ins
-            ours += [at / name for name in names]
+            for name in names:
+                kind = "in" if re.fullmatch(r"requirements.*\.in", name) else name
+                ours.get(kind, set()).add(str(at))
     assert looks == {
-        "pip": {
-            str(path.parent) for path in ours if re.fullmatch(r"requirements.*\.in", path.name)
-        },
-        "npm": {str(path.parent) for path in ours if path.name == "package-lock.json"},
-        "docker": {str(path.parent) for path in ours if path.name == "Dockerfile"},
+        "pip": ours["in"],
+        "npm": ours["package-lock.json"],
+        "docker": ours["Dockerfile"],
         "github-actions": {"/"},
     }
