@@ -1,24 +1,32 @@
 """The figures that the pages state are those of the code.
 
-Where one changes, the page has to say the new one: here is what it says.
+Where one changes, the page has to say the new one: here is of what, in a sentence of the page.
 """
 
+import math
 import re
 from functools import cache
 
 import pytest
 import yaml
+from tornado.web import StaticFileHandler
 
 import limits
-from counter import batches, link, opening, resolver
+import server as program
+from config import Settings, wait
+from config.checks import MAX_LABELS
+from counter import batches, connector, delivery, link, lookout, opening, probing, resolver, spell
 from embedded import journal, keeper, leftover
+from handlers.faults import MOST_CORES
 from http1 import acceptor, body, busy_poll, head, outbox, server, stream
-from process import signals, standard_error
-from replicas import known, marks, records, states, telling, turns
+from process import memory, signals, standard_error, tls, workers
+from replicas import figures, keys, known, marks, records, states, telling, turns
+from replicas import link as reading
 from tests import mutants
 from tests.docs.test_docs import rows
 from tests.support import ROOT, patient_loops
 from watch import broadcast, events
+from watch.metrics import SHARE_EVERY
 
 TIMES = {
     0.0005: "half a millisecond",
@@ -61,207 +69,303 @@ def size(size: int) -> str:
     return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} kB"
 
 
+def often(every: float) -> str:
+    """How often in a second something is done that is done every so many seconds."""
+    return f"{ {1: 'once', 2: 'twice'}[round(1 / every)] } a second"
+
+
+def steps(history: keys.History) -> str:
+    each = f"{history.step} seconds" if history.step < 60 else f"{history.step // 60} minutes"
+    return f"{history.steps} steps of {each}"
+
+
 @cache
-def manifest(name: str) -> str:
-    return (ROOT / "deploy" / name).read_text()
-
-
-def environment(name: str) -> dict[str, object]:
-    """The variables of the page in the Kubernetes base."""
-    [container] = deployment()["template"]["spec"]["containers"]
-    return {one["name"]: one.get("value") for one in container["env"]}
-
-
-def deployment() -> dict:
-    return next(yaml.safe_load_all(manifest("kubernetes/web.yaml")))["spec"]
-
-
-def scaling() -> dict:
-    return next(yaml.safe_load_all(manifest("kubernetes/scaling.yaml")))["spec"]
-
-
-def stack() -> dict:
-    return yaml.safe_load(manifest("stack.yaml"))["services"]["web"]
-
-
-def argument(component: str, name: str) -> int:
-    """What a component's manifest gives the audit."""
-    [found] = re.findall(rf"--{name}=(\d+)", manifest(f"kubernetes/components/{component}"))
-    return int(found)
-
-
-def weights() -> tuple[int, int]:
-    old, new = re.findall(r"weight: (\d+)", manifest("kubernetes/components/canary/route.yaml"))
-    return int(old), int(new)
-
-
-def made(pattern: str) -> str:
-    """What the Makefile says."""
-    [found, *_] = re.findall(pattern, (ROOT / "Makefile").read_text(), re.M)
-    return str(found).strip()
-
-
-def of_bench(name: str) -> str:
-    """A constant of the benchmark, which takes packages of its own to import."""
-    [found] = re.findall(rf"^{name} = (.+)$", (ROOT / "bench/run.py").read_text(), re.M)
-    return " and ".join(str(found).strip("()").rsplit(", ", 1))
-
-
-def user_of_the_image() -> str:
-    [found] = re.findall(r"^USER (\d+)", (ROOT / "Dockerfile").read_text(), re.M)
-    return str(found)
-
-
-def checked_every(file: str, option: str, unit: str) -> int:
-    """How often an image's health check runs, in this unit."""
-    [found] = re.findall(rf" --{option}=(\d+){unit} ", (ROOT / file).read_text())
-    return int(found)
-
-
-def of_manifest(name: str, field: str) -> list[int]:
-    """The numbers that a manifest of Kubernetes has in the fields of this name."""
-    found = re.findall(rf"\b{field}: (\d+)", manifest(f"kubernetes/{name}"))
-    assert found, f"{name} has no {field}"
-    return [int(one) for one in found]
-
-
-JOB, ROLLOUT = (f"components/{one}" for one in ("audit/job.yaml", "rollouts/rollout.yaml"))
-
-#: A share of the replicas, in percent, as the page says it.
-SHARES = {10: "a tenth of the replicas", 50: "half of them"}
-
-THREADS = resolver.MAX_LOOK_UPS + 2  # the main one, and the log's
-
-#: A page, and what it says.
-WATCHING = [
-    f"nothing for {time(states.SILENT_AFTER)} while others did",
-    f"was seen more than {time(states.SILENT_AFTER)} later",
-    f"when the previous event is more than {time(events.MAX_GAP)} old",
-    f"the newest {marks.MAX_MARKS} marks of the last day",
-    f"the second report takes {time(telling.GOODBYE_TIMEOUT)} at most",
-    f"at most {records.MAX_TEXT} characters of a text",
-    f"asks Redis once {time(broadcast.EVERY)}",
-    f"in the last {time(known.FRESH)}, and {number(known.AGAIN)} other records in turn",
-    f"again after {number(broadcast.RETRY[0] / 1000)} to {time(broadcast.RETRY[1] / 1000)}",
-    f"Up to {size(standard_error.MOST_WAITING)} of lines waits",
-    f"it waits {time(standard_error.PATIENCE)} for standard error",
-    f"{number(limits.WAITING_VISITS)} visits wait for Redis",
-]
-
-NAMES = [
-    f"the next address after {time(opening.ATTEMPT_DELAY)}",
-    f"Every {time(opening.LOOK_UP_EVERY)} the server looks up the name of Redis again",
-    f"If {number(opening.LOOK_UPS)} answers in a row do not contain",
-    f"moves within {time(opening.LOOK_UPS * opening.LOOK_UP_EVERY)} after DNS has changed",
-    f"another look-up of the same name every {time(resolver.HANGS_AFTER)}.",
-    f"at most {resolver.MAX_LOOK_UPS} of these threads",
-    f"at most {THREADS} threads",
-    f"by {THREADS} for each",
-    f"fit into the limit of {stack()['deploy']['resources']['limits']['pids']}",
-    f"keeps {limits.RESERVE} descriptors",
-    f"kept the server waiting for {time(server.LEAST_STALLED)}",
-    f"only after {time(acceptor.SPELL)} with room",
-]
-
-VALKEY = [
-    f"a log of more than {size(keeper.LONG_LOG)}",
-    f"ends again within {time(keeper.STEADY)}",
-    f"up to {keeper.LONGEST:g} seconds",
-    f"has run for {time(keeper.STEADY)}",
-    f"gives Valkey {time(leftover.STOP)}",
-    f"keeps the last {number(journal.COPIES)}",
-]
-
-HTTP_SERVER = [
-    f"idle for less than {server.LEAST_IDLE:g} s",
-    f"kept it waiting for {time(server.LEAST_STALLED)}",
-    f"looks again every {acceptor.LOOK_AGAIN:g} s",
-    f"has more than {head.MAX_HOST} bytes",
-    f"at most {head.MAX_FIELDS} headers, each with a name of at most {head.MAX_NAME} bytes",
-    f"a method of at most {head.MAX_METHOD} bytes",
-    f"has at most {size(body.MAX_LINE)}",
-    f"has {stream.TLS_CLOSE:g} s to answer it",
-    f"reads for up to {time(stream.LINGERING_CLOSE)}",
-    f"those of up to {outbox.SMALL >> 10} KiB leave together",
-    f"turning for {1000 * busy_poll.BUSY_POLL:g} ms",
-    f"All pass but {number(len(rows('tests/README.md', 'test', 'why')))},",
-]
-
-DEPLOY = [
-    f"is healthy after {number(checked_every('Dockerfile', 'interval', 's'))} seconds",
-    f"{number(1000 / checked_every('docker-bake.hcl', 'start-interval', 'ms'))} times a second",
-    f"base and the Swarm stack set {environment('web')['DRAIN_DELAY']} seconds",
-    f"base and the Swarm stack set {stack()['environment']['DRAIN_DELAY']} seconds",
-    f"both set {deployment()['template']['spec']['terminationGracePeriodSeconds']} seconds",
-    f"both set {stack()['stop_grace_period'].rstrip('s')} seconds",
-    f"The same signal within {time(signals.SAME_SIGNAL)}",
-    f"The manifests allow {stack()['deploy']['resources']['limits']['memory'].rstrip('M')} MB",
-    f"runs {number(stack()['deploy']['replicas'])} replicas",
-    f"{number(scaling()['minReplicas'])} to {number(scaling()['maxReplicas'])} replicas",
-    f"deployment/web {environment('web')['ADMIN_PORT']}`",
-    "The weights, {} and {},".format(*weights()),
-    f"makes {number(argument('audit/job.yaml', 'requests'))} visits",
-    f"for up to {number(argument('audit/job.yaml', 'wait') // 60)} minutes",
-    f"volume claim of {of_manifest('redis.yaml', 'storage')[0]} GiB",
-    "gets {}, then {}, then all".format(
-        *(SHARES[one] for one in of_manifest(ROLLOUT, "setWeight"))
-    ),
-    f"deletes it {time(of_manifest(JOB, 'ttlSecondsAfterFinished')[0])} after its end",
-    "after five seconds. The page shows a number only after a replica has it",
-]
-
-DESIGN = [
-    f"keeps the last {head._parse_cached.cache_info().maxsize} heads",
-    f"pieces of {time(turns.TURN)}",
-    f"idle, each look reads {number(known.AGAIN)}, in turn",
-    f"{number(batches.GATHER_TURNS)} turns after a large batch",
-    f"addresses {time(opening.ATTEMPT_DELAY)} apart",
-    f"for {1e6 * busy_poll.BUSY_POLL:g} µs at most",
-    f"for {1e6 * link.BUSY_POLL:g} µs at most",
-    f"writes at most {1 / standard_error.PAUSE:g} times a second",
-]
-
-TESTS = [
-    f"moves by {1000 * patient_loops.TICK:g} ms at most",
-    f"More than one in {number(1 / mutants.MOST_SURVIVORS)} is an error",
-    f"It takes {made('real Valkey, in ([a-z ]+) *$')} on two cores",
-]
-
-FAULTS = [f"takes {60 * float(made('SOAK .= (.+)')):g} seconds"]
-
-FIGURES = [
-    *(("docs/design.md", said) for said in DESIGN),
-    *(("tests/README.md", said) for said in TESTS),
-    *(("tests/faults/README.md", said) for said in FAULTS),
-    ("CONTRIBUTING.md", f"takes {made('real Valkey, in ([a-z ]+) *$')}"),
-    ("CONTRIBUTING.md", f"Python {made('needs Python ([0-9.]+)')} or newer"),
-    ("bench/README.md", f"with {of_bench('LEVELS')} connections"),
-    ("bench/README.md", f"| {int(of_bench('MOST')):,} connections |"),
-    ("bench/README.md", f"about {made('its peers, in ([0-9]+) minutes')} minutes"),
-    ("SECURITY.md", f"as user {user_of_the_image()}"),
-    ("docs/deploy.md", f"as user {user_of_the_image()}"),
-    *(("docs/watching.md", said) for said in WATCHING),
-    *(("docs/names.md", said) for said in NAMES),
-    *(("docs/valkey.md", said) for said in VALKEY),
-    *(("docs/http-server.md", said) for said in HTTP_SERVER),
-    *(("docs/deploy.md", said) for said in DEPLOY),
-]
+def read(file: str) -> str:
+    return (ROOT / file).read_text("utf-8")
 
 
 def text(page: str) -> str:
     """A page on one line."""
-    return " ".join((ROOT / page).read_text("utf-8").split())
+    return " ".join(read(page).split())
 
 
-@pytest.mark.parametrize(("page", "said"), FIGURES)
-def test_the_figures_of_a_page_are_those_of_the_code(page: str, said: str) -> None:
-    assert said in text(page)
+def found(file: str, pattern: str) -> str:
+    """What a file says, the first time."""
+    match = re.search(pattern, read(file), re.M)
+    assert match, f"{file} has no {pattern}"
+    return match[1].strip()
 
 
-def test_the_sentinels_wait_as_long_as_the_page_says() -> None:
-    found = re.search(
-        r"down-after-milliseconds friendlyhello (\d+)",
-        manifest("kubernetes/components/sentinel/sentinel.sh"),
-    )
-    assert found
-    assert f"the primary, after {time(int(found[1]) / 1000)}." in text("docs/deploy.md")
+def of_lua(file: str, name: str) -> float:
+    """A constant of a script, which may be set with others."""
+    line = found(file, rf"^local ((?:[A-Z]+, )*{name}\b[^\n]+)")
+    names, _, values = line.partition(" -- ")[0].partition(" = ")
+    return float(dict(zip(names.split(", "), values.split(", "), strict=True))[name])
+
+
+def made(pattern: str) -> str:
+    """What the Makefile says."""
+    return found("Makefile", pattern)
+
+
+def of_bench(name: str) -> str:
+    """A constant of the benchmark, which takes packages of its own to import."""
+    return " and ".join(found("bench/run.py", rf"^{name} = (.+)$").strip("()").rsplit(", ", 1))
+
+
+def argument(name: str) -> int:
+    """What a component's manifest gives the audit."""
+    return int(found(AUDIT, rf"--{name}=(\d+)"))
+
+
+def manifest(name: str) -> dict:
+    return next(yaml.safe_load_all(read(f"deploy/{name}")))
+
+
+def room(each: int) -> int:
+    """How many connections the memory of compose.yaml is enough for."""
+    return ((int(found("compose.yaml", r"mem_limit: (\d+)m")) << 20) - limits.BASE) // each
+
+
+def checked_every(file: str, option: str) -> int:
+    """How often an image's health check runs, in the unit of the file."""
+    return int(found(file, rf" --{option}=(\d+)m?s "))
+
+
+AUDIT = "deploy/kubernetes/components/audit/job.yaml"
+DEFAULTS = Settings()
+STACK = manifest("stack.yaml")["services"]["web"]
+POD = manifest("kubernetes/web.yaml")["spec"]["template"]["spec"]
+SCALING = manifest("kubernetes/scaling.yaml")["spec"]
+ENVIRONMENT = {one["name"]: one.get("value") for one in POD["containers"][0]["env"]}
+DELAYS = {f"{one['DRAIN_DELAY']}" for one in (ENVIRONMENT, STACK["environment"])}
+GRACES = {f"{POD['terminationGracePeriodSeconds']}s", STACK["stop_grace_period"]}
+THREADS = resolver.MAX_LOOK_UPS + 2  # the main one, and the log's
+PYTHON = found("pyproject.toml", r'^requires-python = ">=(.+)"$')
+BASE_IMAGE = found("Dockerfile", "^ARG PYTHON_IMAGE=(.+)$")
+USER = found("Dockerfile", r"^USER (\d+)")
+TESTS_TAKE = made("real Valkey, in ([a-z ]+) *$")
+DOWN_AFTER = found(
+    "deploy/kubernetes/components/sentinel/sentinel.sh",
+    r"down-after-milliseconds friendlyhello (\d+)",
+)
+
+HOUR = time(round(sum(limits.STREAM_SECONDS) / 2))
+OF_THE_BUTTON = float(found("static/send.js", "^const EVERY = (.+);"))  # milliseconds
+LAST_VISITS = float(found("check.py", "^LAST_VISITS = (.+)$"))
+
+#: A share of the replicas, in percent, as the page says it.
+SHARES = {"10": "a tenth of the replicas", "50": "half of them"}
+ROLLED_OUT = re.findall(
+    r"setWeight: (\d+)", read("deploy/kubernetes/components/rollouts/rollout.yaml")
+)
+
+#: Of each page what is stated, by words of the sentence in which it is, and the figure in it.
+FIGURES: dict[str, list[tuple[str, object]]] = {
+    "README.md": [
+        ("Linux Python", f"{PYTHON} or newer"),
+        ("`--redis-timeout`", f"{DEFAULTS.redis_timeout:g} seconds"),
+        ("two cores", TESTS_TAKE),
+        ("port taken", made("PORT .= (.+)")),
+    ],
+    "CONTRIBUTING.md": [
+        ("`make test`", TESTS_TAKE),
+        ("Linux Python", f"{made('needs Python ([0-9.]+)')} or newer"),
+    ],
+    "SECURITY.md": [
+        ("image user", USER),
+    ],
+    "bench/README.md": [
+        ("connections without", of_bench("LEVELS")),
+        ("connections", f"{int(of_bench('MOST')):,}"),
+        ("One run", f"{made('its peers, in ([0-9]+) minutes')} minutes"),
+    ],
+    "docs/guide.md": [
+        (
+            "adds base",
+            f"{int(found('tests/container/test_image.py', r'^MOST_ADDED = (.+)$')) / 1e6:g} MB",
+        ),
+        ("adds base", BASE_IMAGE),
+        ("pip", f"{PYTHON} or newer"),
+    ],
+    "docs/settings.md": [
+        ("admin port connections", program.ADMIN_CONNECTIONS),
+        ("labels", number(MAX_LABELS)),
+        ("looks at files", often(tls.LOOK_EVERY)),
+        ("failed handshake", f"once {time(server.TLS_WARNINGS_EVERY)}"),
+        ("worker another", time(workers.RESTART_BACKOFF)),
+        ("After times", number(reading.HANG_UPS)),
+        ("memory process", f"{limits.BASE >> 20} MiB"),
+        ("connection TLS", f"{limits.CONNECTION >> 10} KiB"),
+        ("connection TLS", f"{limits.TLS_CONNECTION >> 10} KiB"),
+        ("`compose.yaml` room", room(limits.CONNECTION)),
+        ("`compose.yaml` room TLS", room(limits.TLS_CONNECTION)),
+        ("after many clients have gone", time(memory.LOOK_EVERY)),
+        ("default", f"{DEFAULTS.idle_timeout:g}"),
+        ("image", BASE_IMAGE.partition("-")[0].replace("python:", "Python ")),
+        ("oldest supported Redis", figures.OLDEST),
+    ],
+    "docs/counting.md": [
+        ("`--redis-timeout`", f"{DEFAULTS.redis_timeout:g} s"),
+        ("looks for Redis", often(probing.PROBE_EVERY)),
+        ("further reason", f"{number(spell.MAX_REASONS)} reasons"),
+        ("another look-up", time(resolver.HANGS_AFTER)),
+        ("another connection", time(connector.STUCK_AFTER)),
+        ("asks them again", often(probing.PROBE_EVERY)),
+        ("queue holds", f"{limits.WAITING_VISITS:,}"),
+        ("no visit comes", time(probing.PROBE_EVERY)),
+        ("visitor has gone", time(probing.PROBE_EVERY)),
+        ("gives Redis", f"{lookout.HAND_ON_TIMEOUT:g} s"),
+        ("longer", f"{lookout.HAND_ON_TIMEOUT:g} s"),
+        ("counter past", f"10^{math.log10(of_lua('counter/token.lua', 'EXACT')):g}"),
+        ("script again", time(delivery.REFUSED_FOR)),
+        ("refusal", number(probing.TRIES)),
+        ("same signal", time(signals.SAME_SIGNAL)),
+        ("times without Redis", number(figures.MAX_SPELLS)),
+        ("step versions", number(of_lua("replicas/figures.lua", "VERSIONS"))),
+        *(("steps", steps(one)) for one in keys.HISTORIES.values()),
+    ],
+    "docs/systemd.md": [
+        ("need", f"Python {PYTHON} or newer"),
+    ],
+    "docs/paths.md": [
+        ("ends stream", HOUR),
+        ("letters", f"1 to {found('handlers/base.py', r'{1,(.+)}')} letters"),
+        ("Caches", f"{number(StaticFileHandler.CACHE_MAX_AGE / 86400 / 365)} years"),
+        ("cores", MOST_CORES),
+        ("memory", f"{wait.MOST_BYTES >> 30} GiB"),
+        ("eaders 431", f"{int(str(limits.HTTP['max_header_size'])) >> 10} kB"),
+    ],
+    "docs/watching.md": [
+        ("others", time(states.SILENT_AFTER)),
+        ("another replica later", time(states.SILENT_AFTER)),
+        ("event old", time(events.MAX_GAP)),
+        ("visits second", f"{number(1000 / OF_THE_BUTTON)} visits a second"),
+        ("up to old", time(SHARE_EVERY)),
+        ("times a second", f"{1 / standard_error.PAUSE:g} times"),
+        ("ends stream", HOUR),
+        ("newest last day", marks.MAX_MARKS),
+        ("report", time(telling.GOODBYE_TIMEOUT)),
+        ("characters text", records.MAX_TEXT),
+        ("asks Redis", f"once {time(broadcast.EVERY)}"),
+        ("last other", time(known.FRESH)),
+        ("in turn", number(known.AGAIN)),
+        (
+            "again after",
+            f"{number(broadcast.RETRY[0] / 1000)} to {time(broadcast.RETRY[1] / 1000)}",
+        ),
+        ("lines slow", size(standard_error.MOST_WAITING)),
+        ("waits standard error", time(standard_error.PATIENCE)),
+        ("wait for Redis", number(limits.WAITING_VISITS)),
+    ],
+    "docs/audit.md": [
+        ("waits at most", time(LAST_VISITS)),
+        ("listens port", found("audit/hook.py", '"PORT", "(.+?)"')),
+    ],
+    "docs/names.md": [
+        ("next address", time(opening.ATTEMPT_DELAY)),
+        ("name of Redis", time(opening.LOOK_UP_EVERY)),
+        ("answers in a row", number(opening.LOOK_UPS)),
+        ("DNS has changed", time(opening.LOOK_UPS * opening.LOOK_UP_EVERY)),
+        ("same name", time(resolver.HANGS_AFTER)),
+        ("these threads", resolver.MAX_LOOK_UPS),
+        ("at most threads", THREADS),
+        ("raise limit", THREADS),
+        ("limit", STACK["deploy"]["resources"]["limits"]["pids"]),
+        ("descriptors", limits.RESERVE),
+        ("waiting for", time(server.LEAST_STALLED)),
+        ("room", time(acceptor.SPELL)),
+    ],
+    "docs/valkey.md": [
+        ("log more than", size(keeper.LONG_LOG)),
+        ("ends again", time(keeper.STEADY)),
+        ("twice as long", f"{keeper.LONGEST:g} seconds"),
+        ("has run for", time(keeper.STEADY)),
+        ("to end", time(leftover.STOP)),
+        ("keeps last", number(journal.COPIES)),
+    ],
+    "docs/http-server.md": [
+        ("idle less than", f"{server.LEAST_IDLE:g} s"),
+        ("waiting for", time(server.LEAST_STALLED)),
+        ("looks again", f"{acceptor.LOOK_AGAIN:g} s"),
+        ("`Host` bytes", head.MAX_HOST),
+        ("headers", f"{head.MAX_FIELDS} headers"),
+        ("name bytes", f"{head.MAX_NAME} bytes"),
+        ("method bytes", f"{head.MAX_METHOD} bytes"),
+        ("line trailer", size(body.MAX_LINE)),
+        ("close_notify answer", f"{stream.TLS_CLOSE:g} s"),
+        ("still reads", time(stream.LINGERING_CLOSE)),
+        ("together turn", f"{outbox.SMALL >> 10} KiB"),
+        ("turning", f"{1000 * busy_poll.BUSY_POLL:g} ms"),
+        ("pass but", number(len(rows("tests/README.md", "test", "why")))),
+    ],
+    "docs/deploy.md": [
+        ("port 80 user", USER),
+        ("healthy after", f"{number(checked_every('Dockerfile', 'interval'))} seconds"),
+        (
+            "second",
+            f"{number(1000 / checked_every('docker-bake.hcl', 'start-interval'))} times a second",
+        ),
+        ("volume claim", f"{found('deploy/kubernetes/redis.yaml', r'storage: ([0-9]+)')} GiB"),
+        ("gets then all", ", then ".join(SHARES[one] for one in ROLLED_OUT)),
+        ("after its end", time(int(found(AUDIT, r"ttlSecondsAfterFinished: (.+)")))),
+        ("base Swarm stack", f"{min(DELAYS)} seconds"),
+        ("both set", f"{min(GRACES)[:-1]} seconds"),
+        ("same signal", time(signals.SAME_SIGNAL)),
+        ("manifests", STACK["deploy"]["resources"]["limits"]["memory"].replace("M", " MB")),
+        ("stack runs", f"{number(STACK['deploy']['replicas'])} replicas"),
+        (
+            "replicas",
+            f"{number(SCALING['minReplicas'])} to {number(SCALING['maxReplicas'])} replicas",
+        ),
+        ("port-forward", f"deployment/web {ENVIRONMENT['ADMIN_PORT']}"),
+        (
+            "weights",
+            " and ".join(
+                re.findall(r"weight: (\d+)", read("deploy/kubernetes/components/canary/route.yaml"))
+            ),
+        ),
+        ("visits count", number(argument("requests"))),
+        ("for up to", f"{number(argument('wait') // 60)} minutes"),
+        ("replica primary", time(int(DOWN_AFTER) / 1000)),
+    ],
+    "docs/design.md": [
+        ("last heads", head._parse_cached.cache_info().maxsize),
+        ("pieces", time(turns.TURN)),
+        ("look", number(known.AGAIN)),
+        ("large batch", number(batches.GATHER_TURNS)),
+        ("addresses apart", time(opening.ATTEMPT_DELAY)),
+        ("at most", f"{1e6 * busy_poll.BUSY_POLL:g} µs"),
+        ("at most", f"{1e6 * link.BUSY_POLL:g} µs"),
+        ("writes second", f"{1 / standard_error.PAUSE:g} times"),
+    ],
+    "tests/README.md": [
+        ("clock moves", f"{1000 * patient_loops.TICK:g} ms"),
+        ("More error", f"one in {number(1 / mutants.MOST_SURVIVORS)}"),
+        ("two cores", TESTS_TAKE),
+    ],
+    "tests/faults/README.md": [
+        ("soak", f"{60 * float(made('SOAK .= (.+)')):g} seconds"),
+    ],
+}
+
+
+@cache
+def sentences(page: str) -> list[str]:
+    """The sentences and the cells of a page."""
+    return re.split(r"(?<=[.:;?!])\s|(?<=[.:;?!]\*\*)\s|\s\|\s|\s- ", text(page))
+
+
+@pytest.mark.parametrize(
+    ("page", "words", "figure"),
+    [(page, *one) for page, those in FIGURES.items() for one in those],
+)
+def test_the_figures_of_a_page_are_those_of_the_code(page: str, words: str, figure: object) -> None:
+    stated = re.sub(r" s$", " s(econds)?", re.escape(f"{figure}").replace(r"\ ", " "))
+    said = [one for one in sentences(page) if all(word in one for word in words.split())]
+    assert said, "no sentence has these words"
+    assert any(re.search(rf"(?i)(?<![\w.,]){stated}(?!\w)", one) for one in said), said
+
+
+def test_the_base_and_the_stack_are_alike_and_the_page_says_both_at_once() -> None:
+    assert len(DELAYS) == len(GRACES) == 1
