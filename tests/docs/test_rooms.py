@@ -34,8 +34,7 @@ def test_the_rooms_are_those_of_the_program() -> None:
         for name in first_cells(DESIGN, "room", "what is in it")
     }
     others = {"bench", "templates", "static", "deploy", "tests"}
-    assert described >= {*PACKAGES, *MODULES} | others
-    assert described <= {*PACKAGES, *MODULES} | others
+    assert described == {*PACKAGES, *MODULES} | others
 
 
 def test_every_module_that_the_table_of_rooms_names_is_in_its_room() -> None:
