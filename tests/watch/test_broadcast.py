@@ -350,17 +350,24 @@ async def test_streams_end_at_once_though_who_watches_does_not_read_and_the_page
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_without_redis_events_say_so_and_with_it_go_on(valkey: Valkey) -> None:
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_without_redis_events_say_so_and_with_it_go_on_and_while_it_hangs_comments_come(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
     async with serving(valkey) as served:
         await served.get("/")
         stream = await watch(served.port)
         before = await stream.event()
-        await asyncio.to_thread(valkey.kill)
+        await asyncio.to_thread(valkey.hang if hangs else valkey.kill)
+        monkeypatch.setattr("replicas.link.TIMEOUT", 0.5)
+        while hangs and await stream.block() != ":\n\n":
+            pass
         while (event := await stream.event())["redis"] == "up":
             pass
         assert event.keys() == {"time", "redis", "reason"}
         assert before["time"] < event["time"] < before["time"] + PATIENCE
-        await asyncio.to_thread(valkey.start)
+        assert (await within(0, served.get("/healthz"))).code == 200
+        await asyncio.to_thread(valkey.go_on if hangs else valkey.start)
         while (event := await stream.event())["redis"] == "down":
             pass
         assert event["total"] == 1
@@ -401,26 +408,6 @@ async def test_what_may_not_be_read_is_said_in_each_event_and_once_in_the_log(
         assert event["total"] == 1
         if command == "hgetall":
             assert shown(await stream.event("history")) == {"": 1}
-        stream.close()
-
-
-@pytest.mark.usefixtures("hurried")
-async def test_while_redis_hangs_comments_come_and_pages_are_served(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with serving(valkey) as served:
-        stream = await watch(served.port)
-        await stream.event()
-        valkey.hang()
-        monkeypatch.setattr("replicas.link.TIMEOUT", 0.5)
-        while await stream.block() != ":\n\n":
-            pass
-        while (await stream.event())["redis"] == "up":
-            pass
-        assert (await within(0, served.get("/healthz"))).code == 200
-        valkey.go_on()
-        while (await stream.event())["redis"] == "down":
-            pass
         stream.close()
 
 

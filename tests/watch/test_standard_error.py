@@ -11,10 +11,10 @@ import socket
 import subprocess
 import sys
 import termios
-import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -196,64 +196,48 @@ def test_the_log_says_how_many_lines_were_dropped_when_there_is_room_again(
 
 
 @pytest.mark.parametrize(
-    ("processes", "each", "length"), [(1, 600, 480), slow(1, 5000, 0), slow(2, 5000, 0)]
+    ("kind", "processes", "length"),
+    [("pipe", 2, 480), *(slow(kind, 1, 0) for kind in ("pipe", STALLED[2], "socket"))],
 )
-def test_no_line_is_lost_at_full_load_while_the_log_is_read(
-    processes: int, each: int, length: int, program: Start, tmp_path: Path
-) -> None:
-    clients = 8
-    path = f"/healthz/{'-' * length}x&"
-    # A process of its own, as the clients keep the interpreter busy.
-    with (tmp_path / "log").open("wb") as copy:
-        reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=copy)
-    assert reader.stdin is not None
-    with reader, contextlib.ExitStack() as failing:
-        failing.callback(reader.kill)
-        server = program(NOWHERE, f"--processes={processes}", stderr=reader.stdin.fileno())
-        opened = [open_to(server) for _ in range(clients)]
-        for number, client in enumerate(opened):
-            lines = range(number * each, (number + 1) * each)
-            requests = [f"GET {path}{one}& HTTP/1.1\r\nHost: a\r\n" for one in lines]
-            requests[-1] += "Connection: close\r\n"
-            sent = "".join(one + "\r\n" for one in requests).encode()
-            threading.Thread(target=client.sendall, args=(sent,), daemon=True).start()
-        for client in opened:
-            assert read_to_end(client).count(b"HTTP/1.1 404") == each
-            client.close()
-        assert dropped(server) == 0
-        server.signal()
-        assert server.wait() == 0
-        failing.pop_all()
-    log = (tmp_path / "log").read_bytes()
-    assert len(log) > 2 * MOST_WAITING  # several times what may wait
-    numbers = numbers_in(log)
-    assert sorted(numbers) == list(range(each * clients))
-    for number in range(clients):  # the lines of a connection are in the order of its requests
-        own = [one for one in numbers if one // each == number]
-        assert own == sorted(own)
-
-
-@pytest.mark.parametrize(
-    ("kind", "processes"),
-    [("pipe", 2), *(slow(kind, 1) for kind in ("pipe", "pipe that does not block", "socket"))],
-)
-def test_what_waits_for_a_slow_reader_is_written_at_the_end(
-    kind: str, processes: int, sink: Make, program: Start, connect: Connect
+def test_what_waits_for_a_slow_reader_is_written_and_no_line_is_lost_at_full_load(
+    kind: str, processes: int, length: int, sink: Make, program: Start, tmp_path: Path
 ) -> None:
     writing, reading = sink(kind)
     server = program(NOWHERE, f"--processes={processes}", stderr=writing)
-    connections = [connect(server) for _ in range(16)]
+    path, clients = f"/healthz/{'-' * length}x&", 8
+    each = 3 * MOST_WAITING // (length + 100) // clients  # several times what may wait
+
+    def ask(number: int) -> int:
+        """Send a client's requests at once, and return how many were answered."""
+        lines = range(number * each, (number + 1) * each)
+        requests = [f"GET {path}{one}& HTTP/1.1\r\nHost: a\r\n" for one in lines]
+        requests[-1] += "Connection: close\r\n"
+        with open_to(server) as client, ThreadPoolExecutor(1) as sending:
+            sending.submit(client.sendall, "".join(f"{one}\r\n" for one in requests).encode())
+            return read_to_end(client).count(b"HTTP/1.1 404")
+
     made = 300  # far more than a pipe holds, or a socket, and less than may wait
     for number in range(made):
-        connection = connections[number % 16]
-        connection.request("GET", f"{LONG}&{number}&")
-        connection.getresponse().read()
-    assert dropped(server) == 0
-    with logged(server, reading) as log:
+        server.get(f"{path}{clients * each + number}&")
+    # A process of its own, as the clients keep the interpreter busy.
+    log, copy = tmp_path / "log", os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    with (
+        subprocess.Popen(["cat"], stdin=reading, stdout=copy) as cat,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(cat.kill)
+        os.close(copy)
+        with ThreadPoolExecutor(clients) as all_clients:
+            assert [*all_clients.map(ask, range(clients))] == [each] * clients
+        assert dropped(server) == 0
         server.signal()
         assert server.process.wait(PATIENCE) == 0
-    assert sorted(numbers_in(log)) == list(range(made))
-    assert log.count(b"stopping") == processes
+        wait_until(lambda: log.read_bytes().count(b"stopping") == processes)
+    numbers = numbers_in(log.read_bytes())
+    assert sorted(numbers) == list(range(clients * each + made))
+    for number in range(clients):  # the lines of a connection are in the order of its requests
+        own = [one for one in numbers if one // each == number]
+        assert own == sorted(own)
 
 
 def test_second_signal_stops_at_once_all_the_same(
