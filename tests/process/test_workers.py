@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -137,26 +136,16 @@ def test_0_processes_are_one_for_each_core_and_collect_garbage_once_they_serve(
         assert server.wait_for(rb"gc (\d)")[1] == b"1"
 
 
-def test_0_processes_heed_the_affinity(program: Start, valkey: Valkey) -> None:
-    core = min(os.sched_getaffinity(0))
-    server = program(
-        f"--redis-url={valkey.url}",
-        "--processes=0",
-        python=("taskset", "--cpu-list", str(core), sys.executable),
-    )
-    assert server.visits() == 1
-    assert not children(server.process.pid)
-
-
 @pytest.mark.parametrize(
     ("signums", "of"),
     [
         ([signal.SIGTERM], "parent"),
         ([signal.SIGTERM] * 2, "each"),  # as systemd sends it, to each process of the service
         pytest.param([signal.SIGINT], "group", marks=pytest.mark.slow),  # as Ctrl-C is
+        ([signal.SIGTERM], "again"),
     ],
 )
-def test_signal_drains_every_worker_and_cuts_no_request(
+def test_signal_drains_every_worker_and_cuts_no_request_and_a_second_one_stops_them_at_once(
     signums: list[int], of: str, program: Start, connect: Connect, valkey: Valkey
 ) -> None:
     patient = ("--redis-timeout=60", "--grace=60")
@@ -164,39 +153,25 @@ def test_signal_drains_every_worker_and_cuts_no_request(
     workers = workers_of(server, 2)
     visitors = in_flight(server, connect, valkey)
     for signum in signums:
-        if of == "group":
-            os.killpg(server.process.pid, signum)
-        for pid in (*(workers if of == "each" else ()), *([server.process.pid] * (of != "group"))):
+        for pid in workers if of == "each" else ():
             os.kill(pid, signum)
+        (os.killpg if of == "group" else os.kill)(server.process.pid, signum)
     server.wait_for(rb"(?s)stopping.*stopping")
     assert all(is_running(worker) for worker in workers)
-    valkey.go_on()
-    pages = [read(visitor)[1] for visitor in visitors]
-    assert sorted(int(page.rpartition("> ")[2]) for page in pages) == list(range(1, 21))
-    assert server.wait() == 0
+    if of == "again":
+        time.sleep(SAME_SIGNAL)  # else it would be the same
+        assert seconds_to_stop(server, status=0) < SOON
+    else:
+        valkey.go_on()
+        pages = [read(visitor)[1] for visitor in visitors]
+        assert sorted(int(page.rpartition("> ")[2]) for page in pages) == list(range(1, 21))
+        assert server.wait() == 0
     assert b"Traceback" not in server.log
     assert not any(is_running(worker) for worker in workers)
 
 
-def test_second_signal_stops_every_worker_at_once(
-    program: Start, connect: Connect, valkey: Valkey
-) -> None:
-    patient = ("--redis-timeout=60", "--grace=60")
-    server = program(f"--redis-url={valkey.url}", "--processes=2", *patient)
-    workers = workers_of(server, 2)
-    in_flight(server, connect, valkey)
-    server.signal()
-    server.wait_for(rb"(?s)stopping.*stopping")
-    time.sleep(SAME_SIGNAL)  # else it would be the same
-    assert seconds_to_stop(server, status=0) < SOON
-    assert not any(is_running(worker) for worker in workers)
-
-
-@pytest.mark.parametrize(
-    "signum", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
 def test_workers_share_the_embedded_valkey_and_leave_no_process(
-    signum: int, program: Start, folder: Path
+    program: Start, folder: Path
 ) -> None:
     data = folder / "data"
     server = program(f"--redis-url=embedded:{data}", "--processes=2")
@@ -204,11 +179,7 @@ def test_workers_share_the_embedded_valkey_and_leave_no_process(
     with ThreadPoolExecutor(10) as visitors:
         shown = list(visitors.map(lambda _: server.visits(), range(30)))
     assert sorted(shown) == list(range(1, 31))
-    if signum == signal.SIGINT:
-        os.killpg(server.process.pid, signum)
-        assert server.wait() == 0
-    else:
-        server.signal(signum)
-        server.process.wait()
+    server.signal(signal.SIGKILL)
+    server.process.wait()
     wait_until(lambda: not processes_in(data))
     wait_until(lambda: not any(is_running(worker) for worker in workers))
