@@ -34,12 +34,9 @@ DOCKERFILE = dict(
 )
 
 
-def test_every_file_is_applied() -> None:
+def test_every_file_is_applied_and_what_kustomize_renders_reads_the_secret(render: Render) -> None:
     applied = {*KUSTOMIZATION["resources"], "kustomization.yaml"}
     assert {file.name for file in BASE.glob("*.yaml")} == applied
-
-
-def test_what_kustomize_renders_reads_the_secret(render: Render) -> None:
     rendered = render()
     (secret,) = (one for one in rendered.values() if one["kind"] == "Secret")
     assert rendered.keys() - {f"Secret/{secret['metadata']['name']}"} == RESOURCES.keys()
@@ -69,41 +66,34 @@ def test_the_restricted_profile_admits_it() -> None:
 
 
 def test_user_port_and_probes_are_the_images() -> None:
-    user, _, group = DOCKERFILE["USER"].partition(":")
     context = pod(WEB)["securityContext"]
-    assert (context["runAsUser"], context["runAsGroup"]) == (int(user), int(group))
+    assert f"{context['runAsUser']}:{context['runAsGroup']}" == DOCKERFILE["USER"]
     port, _ = container(WEB)["ports"]
     assert port["containerPort"] == int(DOCKERFILE["EXPOSE"]) == Settings().port
     (sysctl,) = context["sysctls"]
     assert int(sysctl["value"]) <= port["containerPort"]
     (published,) = RESOURCES["Service/web"]["spec"]["ports"]
     assert published["targetPort"] == port["name"]
-    probes = {"startup": "/healthz", "readiness": "/readyz", "liveness": "/healthz"}
-    for kind, path in probes.items():
+    for kind, path in ("startup", "healthz"), ("readiness", "readyz"), ("liveness", "healthz"):
         asked = container(WEB)[f"{kind}Probe"]["httpGet"]
-        assert asked == {"path": path, "port": port["name"]}
+        assert asked == {"path": f"/{path}", "port": port["name"]}
     startup = container(WEB)["startupProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 60, "nothing kills it before"
 
 
 def test_limits_users_and_images_are_those_of_compose_and_the_stack() -> None:
+    composed, stacked = COMPOSE["services"], STACK["services"]
     for resource, name in (WEB, "web"), (REDIS, "redis"):
-        limits = {
-            container(resource)["resources"]["limits"]["memory"].removesuffix("i").lower(),
-            COMPOSE["services"][name]["mem_limit"],
-            STACK["services"][name]["deploy"]["resources"]["limits"]["memory"].lower(),
-        }
-        assert len(limits) == 1
-    pids = COMPOSE["services"]["web"]["pids_limit"]
-    assert STACK["services"]["web"]["deploy"]["resources"]["limits"]["pids"] == pids
-
+        limit = container(resource)["resources"]["limits"]["memory"].removesuffix("i")
+        assert stacked[name]["deploy"]["resources"]["limits"]["memory"] == limit
+        assert composed[name]["mem_limit"] == limit.lower()
+    pids = composed["web"]["pids_limit"]
+    assert stacked["web"]["deploy"]["resources"]["limits"]["pids"] == pids
     context = pod(REDIS)["securityContext"]
-    user = f"{context['runAsUser']}:{context['runAsGroup']}"
-    image = "${REDIS_IMAGE:-" + container(REDIS)["image"] + "}"
-    for services in (COMPOSE["services"], STACK["services"]):
-        assert services["redis"]["user"] == user
-        assert services["redis"]["image"] == image
-    assert STACK["services"]["web"]["secrets"][0]["uid"] == DOCKERFILE["USER"].partition(":")[0]
+    for services in (composed, stacked):
+        assert services["redis"]["user"] == f"{context['runAsUser']}:{context['runAsGroup']}"
+        assert services["redis"]["image"] == f"${{REDIS_IMAGE:-{container(REDIS)['image']}}}"
+    assert stacked["web"]["secrets"][0]["uid"] == DOCKERFILE["USER"].partition(":")[0]
 
 
 def test_redis_is_found_where_the_program_looks_for_it() -> None:
@@ -139,16 +129,15 @@ def test_the_labels_say_on_which_node_and_in_which_zone_a_pod_is() -> None:
 
 
 def test_selectors_select_the_pods_they_are_meant_for() -> None:
-    web, redis = (one["spec"]["template"]["metadata"]["labels"] for one in (WEB, REDIS))
-    assert web != redis
-    assert WEB["spec"]["selector"]["matchLabels"] == web
-    assert REDIS["spec"]["selector"]["matchLabels"] == redis
-    assert RESOURCES["Service/web"]["spec"]["selector"] == web
-    assert RESOURCES["Service/redis"]["spec"]["selector"] == redis
-    budget = RESOURCES["PodDisruptionBudget/web"]["spec"]
-    assert budget["selector"]["matchLabels"] == web
-    for spread in pod(WEB)["topologySpreadConstraints"]:
-        assert spread["labelSelector"]["matchLabels"] == web
+    spread = pod(WEB)["topologySpreadConstraints"]
+    selecting = {"web": [RESOURCES["PodDisruptionBudget/web"]["spec"]["selector"]], "redis": []}
+    selecting["web"] += [one["labelSelector"] for one in spread]
+    for name, resource in ("web", WEB), ("redis", REDIS):
+        labels = resource["spec"]["template"]["metadata"]["labels"]
+        assert RESOURCES[f"Service/{name}"]["spec"]["selector"] == labels
+        for one in (resource["spec"]["selector"], *selecting[name]):
+            assert one == {"matchLabels": labels}
+    assert WEB["spec"]["selector"] != REDIS["spec"]["selector"]
     target = RESOURCES["HorizontalPodAutoscaler/web"]["spec"]["scaleTargetRef"]
     assert RESOURCES[f"{target['kind']}/{target['name']}"] is WEB
     assert "replicas" not in WEB["spec"], "an apply would undo what the autoscaler did"

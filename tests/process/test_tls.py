@@ -266,6 +266,8 @@ BAD: dict[str, tuple[Callable[[Files], object], str, str]] = {
     "a client's": (lambda f: shutil.copy(f.cert, f.ca), "client-ca", NO_AUTHORITY),
     "past authority": (lambda f: f.ca.write_bytes(past_authority()), "client-ca", NO_AUTHORITY),
 }
+if os.geteuid():  # root may read every file
+    BAD["unreadable"] = (lambda f: f.key.chmod(0), "key", "Permission denied")
 
 
 def past_authority() -> bytes:
