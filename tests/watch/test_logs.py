@@ -232,8 +232,7 @@ class Taken(bytearray):
         """Be asked for it as a process that is forked meanwhile ends."""
 
 
-@pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Taken:
+def take(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Taken:
     """Have text logs written there, and nowhere else: pytest takes records as the test begins."""
     caplog.set_level(logging.DEBUG, access_log.name)
     taken = Taken()
@@ -255,25 +254,31 @@ def answered(uri: str = "/", status: int = 200) -> RequestHandler:
     return handler
 
 
-@pytest.mark.parametrize("status", [200, 404, 503])
+@pytest.mark.parametrize(("status", "level"), [(399, b"I"), (400, b"W"), (499, b"W"), (500, b"E")])
 @pytest.mark.parametrize("uri", ["/", "/\x85\u2028[I", "/%s%d%(name)s"])
 def test_the_line_of_a_request_is_what_its_record_would_become(
-    uri: str, status: int, taken: Taken
+    uri: str,
+    status: int,
+    level: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    handler = answered(uri, status)
+    taken, handler = take(monkeypatch, caplog), answered(uri, status)
     logs.log_request(handler)
     logging.root.addHandler(logging.NullHandler())
     logs.log_request(handler)
     line, same, rest = taken.split(b"\n")
     assert line == same
+    assert line.startswith(b"[" + level)
     assert b"%d GET" % status in line
     assert not rest
 
 
 @pytest.mark.parametrize("whose", ["root", "access", "parent", "access filter", "handler filter"])
 def test_whoever_else_wants_the_records_of_requests_gets_them(
-    whose: str, taken: Taken, monkeypatch: pytest.MonkeyPatch
+    whose: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    taken = take(monkeypatch, caplog)
     records: list[logging.LogRecord] = []
     own, parent, handler = logging.root.handlers[0], logging.Logger("tornado"), logging.Handler()
     for logger in (access_log, own):
@@ -293,7 +298,10 @@ def test_whoever_else_wants_the_records_of_requests_gets_them(
     assert taken.count(b"\n") == 1
 
 
-def test_a_handler_that_is_for_graver_lines_writes_no_request(taken: Taken) -> None:
+def test_a_handler_that_is_for_graver_lines_writes_no_request(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = take(monkeypatch, caplog)
     logging.root.handlers[0].setLevel(logging.ERROR)
     logs.log_request(answered())
     assert not taken
