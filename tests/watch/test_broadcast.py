@@ -339,7 +339,7 @@ async def test_streams_end_at_once_though_who_watches_does_not_read_and_the_page
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("hangs", [False, True])
 async def test_without_redis_events_say_so_and_with_it_go_on_and_while_it_hangs_comments_come(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, hangs: bool
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hangs: bool
 ) -> None:
     async with serving(valkey) as served:
         await served.get("/")
@@ -352,6 +352,7 @@ async def test_without_redis_events_say_so_and_with_it_go_on_and_while_it_hangs_
         while (event := await stream.event())["redis"] == "up":
             pass
         assert event.keys() == {"time", "redis", "reason"}
+        assert "/live cannot show everything" not in caplog.text, "the counter says why"
         assert before["time"] < event["time"] < before["time"] + PATIENCE
         assert (await within(0, served.get("/healthz"))).code == 200
         await asyncio.to_thread(valkey.go_on if hangs else valkey.start)
