@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -109,46 +108,25 @@ def test_a_worker_that_died_is_replaced_once_a_process_is_allowed_again(
     assert server.log.count(b"cannot start a worker") == 1
 
 
-def read_while_finished(reading: int, error: StandardError) -> bytes:
+def test_without_a_thread_no_line_waits_for_a_full_pipe_and_what_was_dropped_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no thread")))
+    reading, writing = os.pipe()
+    error = StandardError(writing)
+    missing: list[int] = []
+    error.on_dropped = missing.append
+    lines = [b"%04095d\n" % number for number in range(MOST_WAITING // 4096 + 1000)]
+    begun = time.monotonic()
+    for line in lines:
+        error.write(line)
+    assert time.monotonic() - begun < PATIENCE
     found = b""
     while select.select([reading], [], [], 0)[0]:
         found += os.read(reading, 65536)
         error.finish()
-    return found
-
-
-@pytest.fixture
-def full_pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StandardError, int]]:
-    monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no thread")))
-    reading, writing = os.pipe()
-    yield StandardError(writing), reading
+    assert sum(missing) > 0
+    kept = b"".join(lines[: len(lines) - sum(missing)])
+    assert found == kept + b"%d lines were dropped\n" % sum(missing)
     for one in (reading, writing):
         os.close(one)
-
-
-def test_no_line_waits_for_a_pipe_that_is_full_and_none_is_lost_when_it_is_read(
-    full_pipe: tuple[StandardError, int],
-) -> None:
-    error, reading = full_pipe
-    lines = b"".join(b"%07d\n" % number for number in range(MOST_WAITING // 16))
-    begun = time.monotonic()
-    for at in range(0, len(lines), 800):
-        error.write(lines[at : at + 800])
-    assert time.monotonic() - begun < PATIENCE
-    assert read_while_finished(reading, error) == lines
-
-
-def test_lines_that_were_dropped_are_told_of_when_there_is_room_again(
-    full_pipe: tuple[StandardError, int],
-) -> None:
-    error, reading = full_pipe
-    missing: list[int] = []
-    error.on_dropped = missing.append
-    line = b"x" * 4095 + b"\n"
-    written = MOST_WAITING // 4096 + 1000
-    for _ in range(written):
-        error.write(line)
-    found = read_while_finished(reading, error)
-    assert sum(missing) > 0
-    assert found.count(line) == written - sum(missing)
-    assert found.endswith(b"%d lines were dropped\n" % sum(missing))
