@@ -42,7 +42,7 @@ class Stream(NamedTuple):
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    heads: list[str]
+    head: str
     blocks: list[str]  # that have been received, and not been returned
 
     async def block(self) -> str:
@@ -53,9 +53,6 @@ class Stream(NamedTuple):
 
     async def chunk(self) -> str:
         """Return what was sent at once."""
-        if not self.heads:
-            self.heads.append((await self.reader.readuntil(b"\r\n\r\n")).decode())
-            assert self.heads[0].startswith("HTTP/1.1 200 OK\r\n")
         size = int(await self.reader.readline(), 16)
         return (await self.reader.readexactly(size + 2))[:-2].decode()
 
@@ -74,7 +71,9 @@ class Stream(NamedTuple):
 async def watch(port: int, query: str = "") -> Stream:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET /live/events{query} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-    return Stream(reader, writer, [], [])
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    assert head.startswith("HTTP/1.1 200 OK\r\n")
+    return Stream(reader, writer, head, [])
 
 
 class Served(NamedTuple):
@@ -130,7 +129,7 @@ async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> Non
             "Cache-Control: no-store, no-transform",
             "X-Accel-Buffering: no",
         ):
-            assert f"\r\n{header}\r\n" in stream.heads[0]
+            assert f"\r\n{header}\r\n" in stream.head
 
         history, marks, message = (await stream.chunk()).strip().split("\n\n")
         assert history.startswith('event: history\ndata: {"last": "5m", "step": 2, ')
