@@ -31,7 +31,6 @@ def load_all(text: str) -> list[Any]:
 
 
 def load(text: str) -> dict[str, Resource]:
-    """Return manifests by their kind and name."""
     return {f"{one['kind']}/{one['metadata']['name']}": one for one in load_all(text)}
 
 

@@ -19,7 +19,6 @@ ADDED = {"job", "instance", "le"}
 
 
 def queries() -> Iterator[str]:
-    """Every expression of the dashboard."""
     for panel in DASHBOARD["panels"]:
         for target in panel["targets"]:
             yield target["expr"]
@@ -33,7 +32,6 @@ def names(expression: str) -> set[str]:
 
 
 def labels(expression: str) -> set[str]:
-    """The labels that an expression selects or groups by."""
     grouped = re.findall(r"\b(?:by|on|group_left) \(([^)]*)\)", expression)
     selected = re.findall(r'(\w+)="', expression)
     return {label.strip() for one in grouped for label in one.split(",")} | set(selected)

@@ -21,7 +21,6 @@ STEP: Place = ("spec", "strategy", "canary", "steps", 0)
 
 @pytest.fixture(scope="module")
 def wrong(tmp_path_factory: pytest.TempPathFactory) -> Wrong:
-    """Say what is wrong with a resource."""
     folder = tmp_path_factory.mktemp("npm") / "gateway"
     validate = with_npm(folder, ROOT / "tests/deploy/gateway")
     return lambda resource: json.loads(validate(json.dumps(resource)))

@@ -16,7 +16,6 @@ DOCKERFILE, BAKE, MAKEFILE = (
 
 
 def check(text: str) -> tuple[set[str], str]:
-    """The flags of a ``HEALTHCHECK``, and its command."""
     [(flags, command)] = re.findall(r"^HEALTHCHECK (.*) \\\n +CMD (.*)$", text, re.MULTILINE)
     return set(flags.split()), command
 

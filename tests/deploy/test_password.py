@@ -114,7 +114,6 @@ class Redis:
         self.process = subprocess.Popen(self._start, **self._options)
 
     def end(self) -> tuple[int, str]:
-        """Return its exit status, and all that it printed."""
         printed, _ = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, printed
 

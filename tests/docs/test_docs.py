@@ -51,13 +51,11 @@ def inline(page: str) -> Iterator[Token]:
 
 
 def targets(page: str) -> set[str]:
-    """Where the links and pictures of a page lead."""
     found = [token.attrGet("href") or token.attrGet("src") for token in inline(page)]
     return {str(target) for target in found if target is not None}
 
 
 def headings(page: str) -> list[tuple[str, Token]]:
-    """The headings of a page: each one's level, such as ``h2``, and what stands in it."""
     every = tokens(page)
     return [
         (token.tag, every[at + 1]) for at, token in enumerate(every) if token.type == "heading_open"
@@ -104,14 +102,12 @@ def tables(page: str) -> Iterator[Table]:
 
 
 def rows(page: str, *heads: str) -> list[list[str]]:
-    """The rows of the tables that begin with these heads."""
     found = [table for table in tables(page) if table[0][: len(heads)] == list(heads)]
     assert found, f"{page} has no table with {' | '.join(heads)}"
     return [row for table in found for row in table[1:]]
 
 
 def fences(page: str) -> list[tuple[str, str]]:
-    """The code blocks of a page: of what language, and what is in it."""
     return [(token.info, token.content) for token in tokens(page) if token.type == "fence"]
 
 
@@ -119,9 +115,6 @@ def code(page: str) -> Iterator[str]:
     """All code of a page: blocks, and what stands between backticks."""
     yield from (content for _, content in fences(page))
     yield from (token.content for token in inline(page) if token.type == "code_inline")
-
-
-# Links.
 
 
 @pytest.mark.parametrize(
@@ -169,9 +162,6 @@ def test_every_file_that_is_named_exists(page: str) -> None:
         assert not places or any(map(Path.exists, places)), f"{name}: there is no such file"
 
 
-# The front page, in two languages.
-
-
 def test_both_front_pages_are_short_and_alike_and_each_links_to_the_other() -> None:
     english, chinese = "README.md", "README.zh-CN.md"
     assert len((ROOT / english).read_text("utf-8").splitlines()) <= 150, "two screens"
@@ -179,9 +169,6 @@ def test_both_front_pages_are_short_and_alike_and_each_links_to_the_other() -> N
     assert fences(chinese) == fences(english)
     assert chinese in targets(english)
     assert english in targets(chinese)
-
-
-# What the program has, and what the pages say that it has.
 
 
 def settings_of_help() -> dict[str, tuple[str, str]]:

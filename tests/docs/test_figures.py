@@ -55,17 +55,14 @@ NUMBERS: dict[int, str] = {
 
 
 def time(seconds: float) -> str:
-    """A time, as the pages write it."""
     return TIMES.get(seconds, f"{seconds:g} s")
 
 
 def number(value: float) -> str:
-    """A number, as the pages write it."""
     return NUMBERS.get(round(value), f"{value:,.0f}")
 
 
 def size(size: int) -> str:
-    """A number of bytes, as the pages write it."""
     return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} kB"
 
 
@@ -85,12 +82,10 @@ def read(file: str) -> str:
 
 
 def text(page: str) -> str:
-    """A page on one line."""
     return " ".join(read(page).split())
 
 
 def found(file: str, pattern: str) -> str:
-    """What a file says, the first time."""
     match = re.search(pattern, read(file), re.M)
     assert match, f"{file} has no {pattern}"
     return match[1].strip()
@@ -104,7 +99,6 @@ def of_lua(file: str, name: str) -> float:
 
 
 def made(pattern: str) -> str:
-    """What the Makefile says."""
     return found("Makefile", pattern)
 
 
@@ -114,7 +108,6 @@ def of_bench(name: str) -> str:
 
 
 def argument(name: str) -> int:
-    """What a component's manifest gives the audit."""
     return int(found(AUDIT, rf"--{name}=(\d+)"))
 
 
@@ -352,7 +345,6 @@ FIGURES: dict[str, list[tuple[str, object]]] = {
 
 @cache
 def sentences(page: str) -> list[str]:
-    """The sentences and the cells of a page."""
     return re.split(r"(?<=[.:;?!])\s|(?<=[.:;?!]\*\*)\s|\s\|\s|\s- ", text(page))
 
 

@@ -25,7 +25,6 @@ from watch import FAULTS, events
 
 
 def first_cells(page: str, *heads: str) -> list[str]:
-    """What stands between backticks in the first cells of a table."""
     return [code for row in rows(page, *heads) for code in re.findall(r"`([^`]+)`", row[0])]
 
 

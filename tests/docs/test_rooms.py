@@ -20,7 +20,6 @@ def room_of(module: str) -> str:
 
 
 def imports() -> dict[str, set[str]]:
-    """The rooms that each room imports."""
     found: dict[str, set[str]] = {name: set() for name in (*PACKAGES, *MODULES)}
     for file in FILES:
         room = room_of(name_of(file))

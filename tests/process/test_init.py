@@ -42,8 +42,6 @@ def zombies(parent: int) -> list[str]:
 
 @pytest.fixture
 def first(program: Start, valkey: Valkey, tmp_path: Path) -> Start:
-    """Start the program as process 1, and wait until it counts."""
-
     def start(*flags: str) -> Program:
         env = run_before(tmp_path, PROCESS_1)
         one = program(f"--redis-url={valkey.url}", "--redis-timeout=60", *flags, **env)

@@ -42,8 +42,6 @@ def with_socket(listen_pid: str = "") -> tuple[str, ...]:
 
 
 class Manager:
-    """Reads what is told to a service manager, and who tells it."""
-
     def __init__(self, place: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

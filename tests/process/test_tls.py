@@ -65,7 +65,6 @@ class Files:
 
 
 def link(path: Path, target: str) -> None:
-    """Make it a link, or another one, at once."""
     new = path.with_name("link")
     new.symlink_to(target)
     new.rename(path)
@@ -90,7 +89,6 @@ Connect = Callable[..., http.client.HTTPSConnection]
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Open a connection to a program, over TLS."""
     opened: list[http.client.HTTPSConnection] = []
 
     def connect(site: Site, context: ssl.SSLContext | None = None) -> http.client.HTTPSConnection:

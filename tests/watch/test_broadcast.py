@@ -77,8 +77,6 @@ async def watch(port: int, query: str = "") -> Stream:
 
 
 class Served(NamedTuple):
-    """The application, in the test's own loop."""
-
     port: int
     server: HTTPServer
     live: Broadcast
@@ -154,7 +152,6 @@ async def test_each_second_an_event_tells_what_is_counted(valkey: Valkey) -> Non
 
 
 def shown(history: dict[str, Any]) -> dict[str, int]:
-    """Return the sum of a history, by version."""
     return dict(sum((Counter(visits) for _, visits in history["moments"]), Counter()))
 
 

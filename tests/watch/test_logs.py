@@ -67,7 +67,6 @@ BODIES = [
 
 
 def talk(server: Site, request: bytes) -> bytes:
-    """Send bytes on a connection of their own; return all that it answers."""
     with open_to(server) as client:
         client.sendall(request)
         return read_to_end(client)

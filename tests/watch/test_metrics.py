@@ -59,7 +59,6 @@ def read(text: str | Metrics) -> Samples:
 
 
 def value(samples: Samples, name: str, **labels: str) -> float:
-    """One sample's value; 0 when there is none."""
     return samples.get((f"friendlyhello_{name}", frozenset(labels.items())), 0.0)
 
 

@@ -39,7 +39,6 @@ def _installed() -> None:
 
 
 def spans(text: str) -> Iterator[Span]:
-    """The objects that the console exporter wrote, one after the other."""
     decoder, text = json.JSONDecoder(), text.strip()
     while text:
         span, end = decoder.raw_decode(text)
@@ -63,7 +62,6 @@ class Traced:
         return self.server
 
     def ended(self) -> list[Span]:
-        """End the program, and return the spans that it made."""
         self.server.stop()
         return list(spans(self.output.read_text()))
 

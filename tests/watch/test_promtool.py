@@ -17,7 +17,6 @@ ALERTS = ROOT / "deploy/alerts.yaml"
 
 
 def promtool(*arguments: str, given: str = "") -> str:
-    """Run promtool; its complaints are the test's failure."""
     if shutil.which("promtool") is None:
         pytest.fail("promtool is missing: apt-get install prometheus", pytrace=False)
     done = subprocess.run(

@@ -84,14 +84,12 @@ def sink(tmp_path: Path) -> Iterator[Make]:
 
 @pytest.fixture
 def small(program: Start, tmp_path: Path) -> Start:
-    """Start a program of which less may wait."""
     fewer = f"MOST_WAITING, much.MUCH_WAITING = {FEWER}, {FEWER // 4}"
     env = run_before(tmp_path, f"import process.standard_error as much\nmuch.{fewer}")
     return functools.partial(program, NOWHERE, **env)
 
 
 def fill(writing: int) -> None:
-    """Write to a pipe until it takes no more."""
     os.set_blocking(writing, False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -208,7 +206,6 @@ def test_what_waits_for_a_slow_reader_is_written_and_no_line_is_lost_at_full_loa
     each = 3 * MOST_WAITING // (length + 100) // clients  # several times what may wait
 
     def ask(number: int) -> int:
-        """Send a client's requests at once, and return how many were answered."""
         lines = range(number * each, (number + 1) * each)
         requests = [f"GET {path}{one}& HTTP/1.1\r\nHost: a\r\n" for one in lines]
         requests[-1] += "Connection: close\r\n"
