@@ -7,8 +7,6 @@ import pytest
 
 from process import usable_cores
 
-POD = "kubepods.slice/pod.slice"
-
 
 @pytest.fixture(autouse=True)
 def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,52 +22,51 @@ def system(root: Path, cgroup: str, quotas: dict[str, str]) -> Path:
     return root
 
 
+Groups = tuple[str, dict[str, str]]
+
+
+def version_2(quota: str) -> Groups:
+    return "0::/", {"cpu.max": quota}
+
+
+def nested(outer: str, inner: str, own: str) -> Groups:
+    """The groups of a pod, and those of one beside it."""
+    groups = {"": outer, "/pod.slice": inner, "/pod.slice/web:1.scope": own, "/other": "1000"}
+    quotas = {f"kubepods.slice{name}/cpu.max": f"{quota} 100000" for name, quota in groups.items()}
+    return "0::/kubepods.slice/pod.slice/web:1.scope", quotas
+
+
+def version_1(controllers: str, folder: str, group: str, quota: int) -> Groups:
+    quotas: dict[str, str] = {}
+    for place, most in (controllers, -1), (f"{controllers}{folder}", quota):
+        quotas |= {f"{place}/cpu.cfs_quota_us": f"{most}", f"{place}/cpu.cfs_period_us": "100000"}
+    return f"4:memory:/docker/web\n3:cpuset:/\n2:{controllers}:{group}\n0::/", quotas
+
+
 @pytest.mark.parametrize(
-    ("quota", "cores"),
+    ("groups", "cores"),
     [
-        *(("max 100000", 8), ("200000 100000", 2), ("150000 100000", 2), ("100001 100000", 2)),
-        *(("100000 100000", 1), ("1000 100000", 1), ("75000 25000", 3), ("1600000 100000", 8)),
+        *((version_2(f"{quota} 100000"), 2) for quota in (200_000, 150_000, 100_001)),
+        *((version_2(f"{quota} 100000"), 1) for quota in (100_000, 1000)),
+        *((version_2("75000 25000"), 3), (version_2("1600000 100000"), 8)),
         # What cannot be read is no quota.
-        *((quota, 8) for quota in ("", "max", "2 0", "many 100000", "-1 100000", "1 2 3")),
-        ("0 100000", 8),
+        *((version_2(quota), 8) for quota in ("", "max", "2 0", "many 100000", "-1 100000")),
+        *((version_2(quota), 8) for quota in ("max 100000", "1 2 3", "0 100000")),
+        # The least of the groups above counts.
+        *((nested("max", "200000", "max"), 2), (nested("300000", "max", "500000"), 3)),
+        (nested("300000", "400000", "100000"), 1),
+        *((version_1(one, "/docker", "/docker/web", 250_000), 3) for one in ("cpu", "cpu,cpuacct")),
+        (version_1("cpuacct,cpu", "/docker", "/docker/web", 250_000), 3),
+        (
+            version_1("cpu", "", "/docker/0a1b2c", 200_000),
+            2,
+        ),  # a container is told its path outside
     ],
 )
-def test_a_quota_of_version_2_counts_and_a_part_of_a_core_is_one(
-    quota: str, cores: int, tmp_path: Path
+def test_the_least_quota_counts_and_a_part_of_a_core_is_one(
+    groups: Groups, cores: int, tmp_path: Path
 ) -> None:
-    assert usable_cores(system(tmp_path, "0::/", {"cpu.max": quota})) == cores
-
-
-def test_the_least_quota_of_the_groups_above_counts(tmp_path: Path) -> None:
-    for number, (outer, inner, own, cores) in enumerate(
-        [("max", 200_000, "max", 2), (300_000, "max", 500_000, 3), (300_000, 400_000, 100_000, 1)]
-    ):
-        groups = {
-            "kubepods.slice/cpu.max": f"{outer} 100000",
-            f"{POD}/cpu.max": f"{inner} 100000",
-            f"{POD}/web:1.scope/cpu.max": f"{own} 100000",
-            "kubepods.slice/neighbour.slice/cpu.max": "1000 100000",
-        }
-        root = system(tmp_path / str(number), f"0::/{POD}/web:1.scope", groups)
-        assert usable_cores(root) == cores
-
-
-@pytest.mark.parametrize(
-    ("controllers", "folder", "group", "quota", "cores"),
-    [
-        *((one, "/docker", "/docker/web", 250_000, 3) for one in ("cpu", "cpu,cpuacct")),
-        ("cpuacct,cpu", "/docker", "/docker/web", 250_000, 3),
-        ("cpu", "", "/docker/0a1b2c", 200_000, 2),  # a container is told its path outside
-    ],
-)
-def test_a_quota_of_version_1_counts(
-    controllers: str, folder: str, group: str, quota: int, cores: int, tmp_path: Path
-) -> None:
-    groups = {f"{controllers}/cpu.cfs_quota_us": "-1", f"{controllers}/cpu.cfs_period_us": "100000"}
-    groups[f"{controllers}{folder}/cpu.cfs_quota_us"] = f"{quota}"
-    groups[f"{controllers}{folder}/cpu.cfs_period_us"] = "100000"
-    cgroup = f"4:memory:/docker/web\n3:cpuset:/\n2:{controllers}:{group}\n0::/"
-    assert usable_cores(system(tmp_path, cgroup, groups)) == cores
+    assert usable_cores(system(tmp_path, *groups)) == cores
 
 
 def test_without_groups_the_affinity_counts_and_without_that_the_machines_cores(

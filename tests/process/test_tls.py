@@ -286,38 +286,27 @@ def past_authority() -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
-def test_a_new_pair_is_served_to_new_connections_and_open_ones_stay(
-    files: Files, served: Serve, connect: Connect
-) -> None:
-    server = served(NOWHERE, *files.flags, "--admin-port=0")
-    admin = int(server.wait_for(rb"admin port at http://127\.0\.0\.1:(\d+)/")[1])
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", admin)) as plain:
-        plain.request("GET", "/version")
-        assert plain.getresponse().status == 200
-    old = connect(server)
-    assert ask(old)[0] == 200
-    files.put(authority.issue_cert("localhost", not_after=Date(2999, 5, 6)))
-    server.wait_for(rb"TLS files read again, certificate valid until May +6 00:00:00 2999 GMT")
-    assert serial(connect(server)) != serial(old)
-    assert ask(old)[0] == 200
-    server.stop()
-    assert server.log.count(b"TLS") == 1
-
-
-def test_every_worker_takes_a_new_pair_one_that_is_started_later_too(
+def test_every_worker_takes_a_new_pair_one_that_is_started_later_too_and_open_connections_stay(
     files: Files, program: Start, connect: Connect
 ) -> None:
-    server = program(NOWHERE, *files.flags, "--processes=2")
+    server = program(NOWHERE, *files.flags, "--processes=2", "--admin-port=0")
+    admin = int(server.wait_for(rb"admin port at http://127\.0\.0\.1:(\d+)/")[1])
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", admin)) as plain:
+        assert ask(plain, "/version")[0] == 200
     wait_until(lambda: len(children(server.process.pid)) == 2)
-    first = serial(connect(server))
-    files.put(authority.issue_cert("localhost"))
-    server.wait_for(rb"(?s)(TLS files read again.*){2}")
+    old = connect(server)
+    first = serial(old)
+    assert ask(old)[0] == 200
+    files.put(authority.issue_cert("localhost", not_after=Date(2999, 5, 6)))
+    again = rb"TLS files read again, certificate valid until May +6 00:00:00 2999 GMT"
+    server.wait_for(rb"(?s)(%s.*){2}" % again)
     assert all(serial(connect(server)) != first for _ in range(20))
+    assert ask(old)[0] == 200
     for worker in children(server.process.pid):
         os.kill(worker, signal.SIGKILL)
     # From its first connection on: this one waits until a worker is there to take it.
     assert serial(connect(server)) != first
-    server.wait_for(rb"(?s)(TLS files read again.*){4}")
+    server.wait_for(rb"(?s)(%s.*){4}" % again)
 
 
 @contextlib.asynccontextmanager
