@@ -17,6 +17,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 import counter.probing
+from tests.support import store
 from tests.support.fake_redis import FakeRedis
 from tests.support.here import PAUSE, Served
 from tests.support.program import Program, Site
@@ -41,6 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # Under nohup(1) each program would go on ignoring it; a handler is not passed on.
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+def pytest_unconfigure() -> None:
+    store.end()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

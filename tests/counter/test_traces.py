@@ -54,13 +54,13 @@ def made(tmp_path: Path) -> list[Event]:
 def test_a_reply_that_the_script_would_not_give_is_found(made: list[Event], wrong: bytes) -> None:
     assert check(made) == 2
     events = [one._replace(line=wrong) if one.line == b":5" else one for one in made]
-    with pytest.raises(AssertionError, match=r"no order gives this reply|[12] has two tokens"):
+    with pytest.raises(AssertionError, match="no order gives this reply"):
         check(events)
 
 
 def test_numbers_that_are_shown_twice_or_come_from_nowhere_are_found(made: list[Event]) -> None:
     for shown in ([1, 2, 1], [1, 6]):
-        with pytest.raises(AssertionError, match="shown twice"):
+        with pytest.raises(AssertionError, match="shown"):
             check(made, shown=shown)
     first, reply, *rest = made
     with pytest.raises(AssertionError, match="no order"):

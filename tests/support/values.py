@@ -15,16 +15,17 @@ from redis.exceptions import RedisError, ResponseError
 from counter.connection import Request
 from counter.delivery import Delivery
 from counter.tokens import spares_key
-from tests.support.commands import Hash, SortedSet
-from tests.support.store import Store
+from tests.support.store import State, Store
 
 COUNTER, SPARES, RECORD = b"counter", spares_key("counter").encode(), b"{counter}:process:P"
+
+_store = functools.cache(Store)
 
 #: A `Delivery` as a value: its attributes and those of its tokens, by name.
 Agent = tuple[tuple[str, Any], ...]
 
 #: What all processes share in Redis, the counter and the spare numbers; and a process's record.
-Shared = tuple[bytes | None, tuple[tuple[bytes, float], ...]]
+Shared = tuple[bytes | None, tuple[tuple[bytes, bytes], ...]]
 Record = tuple[tuple[bytes, bytes], ...]
 
 
@@ -90,17 +91,13 @@ def is_settled(agent: Agent) -> bool:
 @functools.cache
 def applied(shared: Shared, record: Record, request: Request) -> tuple[Shared, Record, bytes]:
     """Return what Redis has after a request, and its reply."""
-    store, (counter, spares) = Store(), shared
-    values = (COUNTER, counter), (SPARES, SortedSet(spares)), (RECORD, Hash(record))
-    store.keys = {key: value for key, value in values if value}
-    reply = store.answer(request.command + request.arguments)
-    assert store.keys.keys() <= {COUNTER, SPARES, RECORD}
-    # The time of a record that is there already begins anew once an hour.
-    assert store.ttls.keys() <= {RECORD}
-    assert not request.sequence or reply[:1] == b"-" or record or store.ttls
-    spares = tuple((store.value(SPARES, SortedSet) or SortedSet()).in_order())
-    after = tuple(sorted((store.value(RECORD, Hash) or Hash()).items()))
-    return (store.value(COUNTER, bytes), spares), after, reply
+    counter, spares = shared
+    state: State = {COUNTER: counter or b"", SPARES: spares, RECORD: record}
+    after, reply = _store().applied(
+        {key: value for key, value in state.items() if value}, request.command + request.arguments
+    )
+    found: Any = [after.get(key) for key in (COUNTER, SPARES, RECORD)]
+    return (found[0], found[1] or ()), found[2] or (), reply
 
 
 def newest(record: Record) -> int:
