@@ -70,13 +70,12 @@ class Balancer(Service):
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, OSError), contextlib.closing(writer):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                answer = _FAILED
-                with contextlib.suppress(asyncio.IncompleteReadError, OSError):
-                    answer = await self._passed_on(head, writer)
-                writer.write(answer)
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            answer = _FAILED
+            with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+                answer = await self._passed_on(head, writer)
+            writer.write(answer)
 
     async def _stream(
         self, answer: bytes, reader: asyncio.StreamReader, client: asyncio.StreamWriter

@@ -216,7 +216,6 @@ class FakeRedis(Service):
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(len(self.connections), time.monotonic(), writer)
         self.connections.append(connection)
-        self._writers.add(writer)
         if self.hanging_up:
             writer.write(self.parting)
             writer.close()
@@ -241,12 +240,10 @@ class FakeRedis(Service):
                 task = asyncio.create_task(self._answer(command, *how))
                 connection.tasks.add(task)
                 task.add_done_callback(connection.tasks.discard)
-        except (asyncio.IncompleteReadError, OSError, ValueError, asyncio.CancelledError):
-            pass  # the end, or no RESP; a task that is cancelled here is asyncio's own
+        except ValueError:
+            pass  # no RESP
         finally:
             connection.closed = True
-            self._writers.discard(writer)
-            writer.close()
 
     async def _answer(
         self, command: Command, gate: asyncio.Event | None, answer: Answer | None, silent: bool

@@ -93,11 +93,11 @@ class Proxy(Service):
     def _lose(self) -> None:
         program = ctypes.create_string_buffer(KEEP_NOTHING)
         steps = struct.pack("HL", 1, ctypes.addressof(program))
-        for sock in self._streams.sockets:
+        for sock in (self._socket, *self._connections.values()):
             sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, steps)
 
     def _find(self) -> None:
-        self._streams.sockets[0].setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
     def _half_close(self) -> None:
         for writer in list(self._writers):
@@ -105,25 +105,19 @@ class Proxy(Service):
                 writer.write_eof()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         self.accepted += 1
+        if (target := await self._connect()) is None:
+            return
+        self._writers.add(target[1])
         try:
-            if (target := await self._connect()) is None:
-                return
-            self._writers.add(target[1])
-            try:
+            with contextlib.suppress(RuntimeError):  # written to after half_close()
                 await asyncio.gather(
                     self._pass_on(reader, target[1], self.to_target, writer),
                     self._pass_on(target[0], writer, self.to_client, target[1]),
                 )
-            finally:
-                self._writers.discard(target[1])
-                target[1].close()
-        except (OSError, RuntimeError, asyncio.CancelledError):
-            pass  # RuntimeError: written to after half_close(). asyncio would log them
         finally:
-            self._writers.discard(writer)
-            writer.close()
+            self._writers.discard(target[1])
+            target[1].close()
 
     async def _connect(self) -> Pair | None:
         targets = self.targets
