@@ -1,4 +1,4 @@
-"""A page in process: served by the server itself, or not at all; and its instructions counted."""
+"""A page in process: served by the server itself, or not at all; its instructions; the tricks."""
 
 import json
 import os
@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
-from bench.page import CLIENTS, Page, instructions
+from bench import report, tricks
+from bench.page import Page, instructions
 from bench.results import InProcess, Results, load
+from bench.tricks import TRICKS, measured, table
 from bench.visitors import JSON, KEPT, LOGGED, NEW
 from tests.support import ROOT
-
-PATIENCE = 120
 
 #: Counts 7 instructions for a page, and 1,000 for the rest.
 PERF = """
@@ -34,21 +33,6 @@ for process, run in enumerate(json.loads(sys.argv[-1]), 100):
 
 NO_PERF = "import sys; sys.exit('<not supported>,,instructions:u,0,100.00,,')"
 
-
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
-
-
-@pytest.mark.parametrize("kind", [KEPT, NEW, LOGGED, JSON])
-@pytest.mark.parametrize("clients", [1, 8])
-def test_the_server_serves_its_pages_in_process(kind: str, clients: int) -> None:
-    runs = json.dumps([(kind, clients, "", 40)])
-    done = python("-m", "bench.page", "--count", runs)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip().isdigit()
-
-
 WRONG = """
 import sys
 from bench.page import Page, microseconds
@@ -66,19 +50,48 @@ def turn_off(name):
     elif name == "renamed":
         del HTTPServer.handle_connection
 
-microseconds(Page("kept", 4, sys.argv[1]), turn_off, seconds=0.01)
+for name in sys.argv[1:]:
+    try:
+        microseconds(Page("kept", 4, name), turn_off, seconds=0.01)
+    except SystemExit as error:
+        print(error)
+"""
+
+MOVED = """
+import handlers.base
+from bench.tricks import turn_off
+
+del handlers.base._request_id
+turn_off("request id")
 """
 
 
-@pytest.mark.parametrize("what", ["number", "page", "answer", "renamed"])
-def test_what_is_no_page_of_the_next_visit_is_not_measured(what: str) -> None:
-    done = python("-c", WRONG, what)
-    assert done.returncode == 1
-    assert (
-        f"does not serve this page in process: Page(kind='kept', clients=4, without='{what}'"
-        in (done.stderr)
-    )
-    assert "AssertionError" in done.stderr or "AttributeError" in done.stderr
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+PAGES = [(kind, clients, "", 40) for kind in (KEPT, NEW, LOGGED, JSON) for clients in (1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("module", "runs"),
+    [("page", PAGES), ("tricks", [(*trick.page, 64) for trick in TRICKS])],
+    ids=["each kind of page", "without each trick"],
+)
+def test_the_server_serves_its_pages_in_process(module: str, runs: list[tuple[object]]) -> None:
+    done = python("-m", f"bench.{module}", "--count", json.dumps(runs))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len({*map(int, done.stdout.split())}) == len(runs)
+
+
+def test_what_is_no_page_of_the_next_visit_is_not_measured() -> None:
+    names = ("number", "page", "answer", "renamed")
+    done = python("-c", WRONG, *names)
+    said = done.stdout.splitlines()
+    for name, line in zip(names, said, strict=True):
+        assert f"serve this page in process: Page(kind='kept', clients=4, without='{name}'" in line
+    assert done.stderr.count("AssertionError") + done.stderr.count("AttributeError") >= len(names)
 
 
 @pytest.mark.parametrize(
@@ -116,5 +129,30 @@ def test_a_page_in_process_is_in_the_results(tmp_path: Path) -> None:
     assert not report.in_process(Results())
 
 
-def test_few_and_many_clients_are_looked_at() -> None:
-    assert CLIENTS == (1, 8, 64)
+def test_a_trick_that_has_moved_is_noticed() -> None:
+    done = python("-c", MOVED)
+    assert done.returncode == 1
+    assert "_request_id" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_a_trick_is_worth_what_a_page_takes_more_without_it(
+    is_counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cost(page: Page, *_: object) -> float:
+        """As if each trick saved a tenth of a page for each letter of its name."""
+        return 100.0 + 10 * len(page.without)
+
+    def counted(pages: list[Page], module: str, number: int) -> list[float]:
+        assert module == "bench.tricks"
+        assert not {page.kind for page in pages} & {LOGGED, JSON}
+        return [cost(page) for page in pages] if is_counted else []
+
+    monkeypatch.setattr(tricks, "instructions", counted)
+    monkeypatch.setattr(tricks, "microseconds", cost)
+    worth = measured(TRICKS)
+    assert worth == {trick.name: pytest.approx(len(trick.name) / 10) for trick in TRICKS}
+    most, *_ = table(worth).splitlines()[2:]
+    longest = max(TRICKS, key=lambda trick: len(trick.name))
+    assert most.startswith(f"| {longest.skipped} |")
+    assert f"| {10 * len(longest.name)} % of a " in most
