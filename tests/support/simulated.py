@@ -67,60 +67,44 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.close()
 
 
-class Server:
+class Server(Valkey):
     """A Valkey, and a socket of the test's to it."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
+        super().__init__(folder)
         self._held = held_port()
         self.port = self._held.getsockname()[1]
-        self.valkey = Valkey(folder)
+        self.settings |= {"port": str(self.port), "bind": "127.0.0.1"}
+        self.settings |= {"repl-diskless-sync-delay": "0"}
+        self.settings |= {"auto-aof-rewrite-min-size": "4mb"}  # loading it takes time
         self.start()
 
-    def start(self) -> None:
-        self.valkey.start(
-            **{"port": str(self.port), "bind": "127.0.0.1", "repl-diskless-sync-delay": "0"},
-            **{"auto-aof-rewrite-min-size": "4mb"},  # loading it takes time
-        )
+    def _run(self, *words: str) -> None:
+        super()._run(*words)
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(self.valkey.path))
+        self._socket.connect(str(self.path))
 
-    def run(self, commands: bytes, replies: int = 1) -> bytes:
-        """Run commands whose replies are one line each, or an integer that GET gives."""
-        self._socket.sendall(commands)
+    def run(self, command: bytes) -> bytes:
+        """Run a command whose reply is one line."""
+        self._socket.sendall(command)
         read = b""
-        while read.count(b"\r\n") < replies:
+        while not read.endswith(b"\r\n"):
             more = self._socket.recv(65536)
             assert more, "Valkey closed the connection"
             read += more
         return read
 
-    def get(self, key: str) -> bytes:
-        """Return a string, empty when there is none."""
-        reply = self.run(b"GET %b\r\n" % key.encode())
-        if reply.startswith(b"$-1"):
-            return b""
-        while reply.count(b"\r\n") < 2:
-            reply += self._socket.recv(65536)
-        return reply.split(b"\r\n")[1]
-
     def has_spares(self) -> bool:
         """Tell whether numbers wait that nobody was shown."""
         return self.run(b"EXISTS {counter}:spares\r\n") == b":1\r\n"
 
-    def expiries(self) -> dict[bytes, int]:
-        """Return in how many seconds each key is dropped, -1 for never."""
-        keys = self.valkey.client.keys()
-        return {key: self.valkey.client.ttl(key) for key in keys}
-
-    def restart(self) -> None:
-        self.valkey.kill()
+    def kill(self) -> None:
+        super().kill()
         self._socket.close()
-        self.start()
 
     def close(self) -> None:
-        self._socket.close()
-        self.valkey.close()
+        super().close()
         self._held.close()
 
 
@@ -132,7 +116,7 @@ class Pair:
         self._follow()
 
     def _follow(self) -> None:
-        self.replica.valkey.client.replicaof("127.0.0.1", self.primary.port)
+        self.replica.client.replicaof("127.0.0.1", self.primary.port)
 
     def wipe(self) -> None:
         """Leave nothing of what was before, so that the same choices do the same again."""
@@ -142,14 +126,15 @@ class Pair:
 
     def restart(self) -> None:
         """``kill -9`` the primary, and start it with its data."""
-        self.primary.restart()
-        self.replica.valkey.client.replicaof("NO", "ONE")  # else it waits up to a second
+        self.primary.kill()
+        self.primary.start()
+        self.replica.client.replicaof("NO", "ONE")  # else it waits up to a second
         self._follow()
 
     def fail_over(self) -> None:
         """Make a primary of the replica, once it has all that the primary has."""
         self.wait_in_step()
-        self.replica.valkey.client.replicaof("NO", "ONE")
+        self.replica.client.replicaof("NO", "ONE")
         self.primary, self.replica = self.replica, self.primary
         self._follow()
 
@@ -158,8 +143,8 @@ class Pair:
         wait_until(self._is_in_step)
 
     def _is_in_step(self) -> bool:
-        ours = self.primary.valkey.client.info("replication")["master_repl_offset"]
-        theirs = self.replica.valkey.client.info("replication")
+        ours = self.primary.client.info("replication")["master_repl_offset"]
+        theirs = self.replica.client.info("replication")
         return theirs["master_link_status"] == "up" and theirs["slave_repl_offset"] == ours
 
     def close(self) -> None:

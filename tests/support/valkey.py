@@ -21,18 +21,25 @@ class Valkey:
         self.path = folder / "valkey.sock"
         self.url = f"unix:{self.path}"
         self.client = redis.Redis(unix_socket_path=str(self.path))
+        self.address: str | tuple[str, int] = str(self.path)
+        self.settings = {
+            **{"port": "0", "unixsocket": str(self.path), "unixsocketperm": "700"},
+            **{"appendonly": "yes", "appendfsync": "always", "save": ""},
+        }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, **config: str) -> None:
-        """Start, and wait until it answers; an answered visit outlives ``kill``."""
-        options = {"appendonly": "yes", "appendfsync": "always", "save": ""} | config
+    def start(self, *words: str, **settings: str) -> None:
+        """Start, and wait until it answers; an answered visit outlives ``kill``.
+
+        :arg words: of settings, too, after the others.
+        """
+        pairs = (self.settings | settings).items()
+        self._run(*(word for name, value in pairs for word in (f"--{name}", value)), *words)
+
+    def _run(self, *words: str) -> None:
         with (self.folder / "valkey.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [
-                    *(str(get_binary_path()), "--port", "0", "--dir", str(self.folder)),
-                    *("--unixsocket", str(self.path), "--unixsocketperm", "700"),
-                    *(word for name, value in options.items() for word in (f"--{name}", value)),
-                ],
+                [str(get_binary_path()), *words],
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
@@ -43,11 +50,12 @@ class Valkey:
     def _answers(self) -> bool:
         assert self.process.poll() is None, (self.folder / "valkey.log").read_text()[-2000:]
         # Not by redis-py, which waits between its tries.
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+        family = socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET
+        with contextlib.suppress(OSError), socket.socket(family) as client:
             client.settimeout(5)
-            client.connect(str(self.path))
+            client.connect(self.address)
             client.sendall(b"PING\r\n")
-            return client.recv(64).startswith(b"+PONG")
+            return client.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         return False
 
     @property
