@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from audit.load import Load, Visit
 from audit.report import Report
@@ -37,12 +37,9 @@ class Driven:
         concurrency: int = 32,
         keep_alive: bool = True,
     ) -> None:
-        self._pid: int | None
-        url, self._pid = (
-            (server, None) if isinstance(server, str) else (server.url, server.process.pid)
-        )
+        self._pid = None if isinstance(server, str) else server.process.pid
         self.load = Load(
-            url,
+            server if isinstance(server, str) else server.url,
             duration=3600,
             concurrency=concurrency,
             rate=rate,
@@ -121,15 +118,12 @@ class Driven:
 
 
 @contextlib.contextmanager
-def driven(
-    server: Program | str,
-    *,
-    rate: float | None = 200,
-    concurrency: int = 32,
-    keep_alive: bool = True,
-) -> Iterator[Driven]:
-    """Drive a server until the end of the context, once its visits are answered."""
-    one = Driven(server, rate=rate, concurrency=concurrency, keep_alive=keep_alive)
+def driven(server: Program | str, **options: Any) -> Iterator[Driven]:
+    """Drive a server until the end of the context, once its visits are answered.
+
+    :arg options: of `Driven`.
+    """
+    one = Driven(server, **options)
     thread = threading.Thread(target=lambda: asyncio.run(one.run()), name="load")
     thread.start()
     try:

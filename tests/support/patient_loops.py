@@ -6,8 +6,6 @@ clock goes on by a small tick at the most, and the loop looks at its sockets bef
 """
 
 import asyncio
-import contextvars
-import functools
 import heapq
 import socket
 import time
@@ -21,45 +19,12 @@ from tornado.ioloop import IOLoop
 TICK = 0.0025
 
 
-class Timer:
-    """What ``call_later`` and ``call_at`` return."""
-
-    def __init__(self, when: float, call_soon: Callable[[], asyncio.Handle]) -> None:
-        self._when = when
-        self._call_soon = call_soon
-        self._handle: asyncio.Handle | None = None
-        self._cancelled = False
-
-    def __lt__(self, other: "Timer") -> bool:
-        return self._when < other._when
-
-    def when(self) -> float:
-        return self._when
-
-    def cancel(self) -> None:
-        self._cancelled = True
-        self._call_soon = _cancelled  # as the loops' own: what is not to be called is not kept
-        if self._handle is not None:
-            self._handle.cancel()
-
-    def cancelled(self) -> bool:
-        return self._cancelled
-
-    def run(self) -> None:
-        if not self._cancelled:
-            self._handle = self._call_soon()
-
-
-def _cancelled() -> asyncio.Handle:
-    raise AssertionError("it is cancelled")
-
-
 class Patient(asyncio.AbstractEventLoop):
     """A loop with a clock and timers of its own."""
 
     def __init__(self) -> None:
         self._now = self._ticked_at = time.monotonic()
-        self._timers: list[Timer] = []
+        self._timers: list[asyncio.TimerHandle] = []
         self._is_ticking = False
         super().__init__()
 
@@ -70,28 +35,20 @@ class Patient(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self._now + min(time.monotonic() - self._ticked_at, TICK)
 
-    def call_later(  # type: ignore[override]
-        self,
-        delay: float,
-        callback: Callable[..., object],
-        *args: Any,
-        context: contextvars.Context | None = None,
-    ) -> Timer:
-        return self.call_at(self.time() + delay, callback, *args, context=context)
+    def call_later(self, delay: float, *call: Any, **context: Any) -> asyncio.TimerHandle:  # type: ignore[override]
+        return self.call_at(self.time() + delay, *call, **context)
 
     def call_at(  # type: ignore[override]
-        self,
-        when: float,
-        callback: Callable[..., object],
-        *args: Any,
-        context: contextvars.Context | None = None,
-    ) -> Timer:
-        context = context or contextvars.copy_context()
-        timer = Timer(when, functools.partial(self.call_soon, callback, *args, context=context))
+        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
         heapq.heappush(self._timers, timer)
         if not self._is_ticking:
             self._go_on()
         return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Leave it among the timers."""
 
     def _go_on(self) -> None:
         self._now, self._ticked_at = self.time(), time.monotonic()
@@ -102,11 +59,16 @@ class Patient(asyncio.AbstractEventLoop):
     def _tick(self) -> None:
         now = self.time()
         while self._timers and self._timers[0].when() <= now:
-            heapq.heappop(self._timers).run()
+            self.call_soon(_run, heapq.heappop(self._timers))
         self._go_on()
 
     async def getaddrinfo(self, host: Any, port: Any, **options: int) -> Any:  # type: ignore[override]
         return socket.getaddrinfo(host, port, **options)  # not in a thread, which may have to wait
+
+
+def _run(timer: asyncio.TimerHandle) -> None:
+    if not timer.cancelled():
+        timer._run()
 
 
 class OnAsyncio(Patient, asyncio.SelectorEventLoop):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 from counter.connection import RedisConnection
 from tests.support.before import run_before
@@ -50,9 +51,10 @@ class Trace:
         os.close(self._file)
 
 
-def record(path: str) -> Trace:
-    """Write what this process sends to Redis to a file from now on, and return the trace."""
-    trace = Trace(Path(path))
+@contextlib.contextmanager
+def recording(path: Path) -> Iterator[Trace]:
+    """Write what this process sends to Redis to a file, until the end of the context."""
+    trace = Trace(path)
     write, take = RedisConnection._write, RedisConnection._take
 
     def noting_write(self: RedisConnection, command: bytes) -> None:
@@ -64,9 +66,9 @@ def record(path: str) -> Trace:
             trace.got(self, line)
         return take(self, line)
 
-    RedisConnection._write = noting_write  # type: ignore[method-assign]
-    RedisConnection._take = noting_take  # type: ignore[method-assign,assignment]
-    return trace
+    with patch.multiple(RedisConnection, _write=noting_write, _take=noting_take):
+        yield trace
+    trace.close()
 
 
 def recorded(folder: Path, path: Path) -> dict[str, str]:
@@ -74,16 +76,5 @@ def recorded(folder: Path, path: Path) -> dict[str, str]:
 
     :arg folder: for this alone.
     """
-    return run_before(folder, f"from tests.support.traces import record; record({str(path)!r})")
-
-
-@contextlib.contextmanager
-def recording(path: Path) -> Iterator[Trace]:
-    """Write what this process sends to Redis to a file, until the end of the context."""
-    write, take = RedisConnection._write, RedisConnection._take
-    trace = record(str(path))
-    try:
-        yield trace
-    finally:
-        RedisConnection._write, RedisConnection._take = write, take  # type: ignore[method-assign]
-        trace.close()
+    code = "from pathlib import Path; from tests.support.traces import recording"
+    return run_before(folder, f"{code}; one = recording(Path({str(path)!r})); one.__enter__()")
