@@ -1,7 +1,6 @@
 """A program that may use so much memory, and no more, where the machine lets a test say so."""
 
 import contextlib
-import os
 import sys
 import uuid
 from collections.abc import Iterator
@@ -36,11 +35,9 @@ class Group:
     @property
     def kills(self) -> int:
         """How many processes the system has killed for want of memory."""
-        if self.path is None:
-            return 0
-        for name in ("memory.events", "memory.oom_control"):
+        for name in ("memory.events", "memory.oom_control") if self.path else ():
             with contextlib.suppress(OSError):
-                text = (self.path / name).read_text().split()
+                text = (self.path / name).read_text().split()  # type: ignore[operator]
                 return int(text[text.index("oom_kill") + 1])
         return 0
 
@@ -51,22 +48,18 @@ def memory_group(most: int) -> Iterator[Group]:
 
     :arg most: bytes.
     """
-    made = None
+    name = f"friendlyhello-{uuid.uuid4().hex}"
     for parent, limit in (MOUNTED, "memory.max"), (MOUNTED / "memory", "memory.limit_in_bytes"):
-        group = parent / f"friendlyhello-{uuid.uuid4().hex}"
-        with contextlib.suppress(OSError):
-            if not (parent / "cgroup.procs").exists():
-                continue
-            group.mkdir()
+        group = parent / name
+        if not (parent / "cgroup.procs").exists():
+            continue
+        with contextlib.ExitStack() as stack:
             try:
+                group.mkdir()
+                stack.callback(group.rmdir)  # its processes have ended
                 (group / limit).write_text(str(most))
             except OSError:
-                group.rmdir()
                 continue
-            made = group
-            break
-    try:
-        yield Group(made)
-    finally:
-        if made is not None:
-            os.rmdir(made)  # its processes have ended
+            yield Group(group)
+            return
+    yield Group(None)
