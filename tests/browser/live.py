@@ -21,6 +21,13 @@ Start = Callable[..., Program]
 REPLICA = Path(__file__).parent / "replica.py"
 SCREENSHOTS = ROOT / "screenshots"
 
+#: Hides a page, which no test can do from outside.
+HIDE = """
+globalThis.hide = (hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+};"""
+
 NAMES = ("web-1", "web-2", "web-3")
 
 expect.set_options(timeout=1000 * PATIENCE)

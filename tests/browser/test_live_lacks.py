@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.live import Open, hold, is_live, row, status, streams, wait_for_steps
+from tests.browser.live import HIDE, Open, hold, is_live, row, status, streams, wait_for_steps
 from tests.support.program import Program
 from tests.support.waiting import wait_until
 
@@ -57,16 +57,10 @@ def test_the_page_is_live_and_sends_visits_without(server: Program, open_page: O
         page.close()
 
 
-@pytest.mark.parametrize("channel", ["", "delete globalThis.BroadcastChannel;"])
 def test_a_tab_without_a_channel_rests_when_hidden_and_has_a_stream_of_its_own(
-    channel: str, server: Program, open_page: Open
+    server: Program, open_page: Open
 ) -> None:
-    hide = """
-    globalThis.hide = (hidden) => {
-      Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
-      document.dispatchEvent(new Event("visibilitychange"));
-    };"""
-    page = open_page(server.url, channel + hide).page
+    page = open_page(server.url, f"delete globalThis.BroadcastChannel; {HIDE}").page
     is_live(page)
     for hidden, watching in ((False, 1), (True, 0), (False, 1)):
         page.evaluate(f"hide({str(hidden).lower()})")
