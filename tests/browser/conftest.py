@@ -30,7 +30,6 @@ LOST = re.compile(
 
 
 def launch(playwright: Playwright) -> Browser:
-    """Start Debian's Chromium."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.fail("no Chromium: apt-get install chromium", pytrace=False)

@@ -34,7 +34,6 @@ expect.set_options(timeout=1000 * PATIENCE)
 
 
 def start_replica(start: Start, hostname: str, *flags: str, version: str = "") -> Program:
-    """Start a server under a hostname of its own."""
     label = (f"--version-label={version}",) if version else ()
     return start("--access-log=false", *label, *flags, script=REPLICA, HOSTNAME=hostname)
 
@@ -61,7 +60,6 @@ def row(page: Page, hostname: str) -> Locator:
 
 
 def names(page: Page) -> list[str]:
-    """The hostnames of the table, from the top."""
     return page.locator("tbody th").all_inner_texts()
 
 
@@ -70,7 +68,6 @@ def status(page: Page) -> Locator:
 
 
 def hold(page: Page, until: Callable[[], None]) -> None:
-    """Hold the button that sends visits with the mouse, and let it go."""
     page.locator("#send").hover()
     page.mouse.down()
     until()
@@ -89,7 +86,6 @@ def happened(page: Page) -> list[str]:
 
 
 def wait_for_marks(page: Page, *marks: str) -> None:
-    """Wait until the list says all of this."""
     for mark in marks:
         expect(page.get_by_role("log")).to_contain_text(mark)
 
@@ -134,7 +130,6 @@ def stacked(page: Page) -> list[list[bool]]:
 
 
 def wait_until_drawn(page: Page, is_so: Callable[[], bool], what: str) -> None:
-    """Wait until something is true of the picture, while the page goes on."""
     for _ in range(int(10 * PATIENCE)):
         if is_so():
             return
@@ -143,7 +138,6 @@ def wait_until_drawn(page: Page, is_so: Callable[[], bool], what: str) -> None:
 
 
 def wait_for_steps(page: Page, number: int) -> None:
-    """Wait until so many steps are drawn."""
     wait_until_drawn(page, lambda: steps(page) >= number, f"no {number} steps")
 
 
@@ -161,7 +155,6 @@ def wait_for_draws(page: Page, number: int) -> None:
 
 
 def assert_fits(page: Page) -> None:
-    """Assert that nothing has to be scrolled sideways for, or leaves its frame."""
     assert page.evaluate(
         """() => [document.documentElement, ...document.querySelectorAll(".card")]
           .every((one) => one.scrollWidth <= one.clientWidth)"""
@@ -195,7 +188,6 @@ def photograph(page: Page, name: str) -> None:
 
 
 def streams(server: Program) -> int:
-    """How many streams the server has open."""
     found = re.search(r"^friendlyhello_live_watchers (\d+)", server.get("/metrics")[1], re.M)
     assert found
     return int(found[1])

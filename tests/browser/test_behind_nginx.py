@@ -44,7 +44,6 @@ def test_the_live_page_works_below_a_path_of_nginx(
 
 
 def compressed_events(client: HTTPConnection) -> Iterator[dict[str, object]]:
-    """What the stream tells, as it comes in."""
     client.request("GET", "/live/events", headers={"Accept-Encoding": "gzip"})
     answer = client.getresponse()
     assert answer.headers["Content-Encoding"] == "gzip"

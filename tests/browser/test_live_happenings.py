@@ -39,7 +39,6 @@ Replicas = tuple[str, dict[str, Program]]
 
 
 def load_for(load: Driven, seconds: float) -> None:
-    """Let visitors come for some seconds of their own."""
     count = len(load.visits) + seconds * 40
     while len(load.visits) < count:
         time.sleep(0.1)

@@ -24,7 +24,6 @@ BroadcastChannel.prototype.postMessage = function (message) {{
 
 @pytest.fixture
 def tabs(open_page: Open) -> Open:
-    """Open pages as the tabs of one browser."""
     opened: list[Opened] = []
 
     def open_tab(url: str) -> Opened:
@@ -36,7 +35,6 @@ def tabs(open_page: Open) -> Open:
 
 
 def visit_until_drawn(server: Program, page: Page, number: int) -> None:
-    """Visit until so many steps are drawn."""
     while steps(page) < number:
         expect(page.locator("#total")).to_have_text(str(server.visits()))
 

@@ -1,5 +1,6 @@
 """Stores and proxies of Debian's packages, in containers that share the host's network."""
 
+import contextlib
 import shutil
 import tempfile
 import uuid
@@ -96,12 +97,11 @@ class Store(Machine):
         (folder / "store.conf").write_text("\n".join([*ports, *always, *lines, ""]))
         ca = {"ssl": True, "ssl_ca_certs": str(folder / "ca.pem")} if tls else {}
         self.client = redis.Redis("127.0.0.1", self.port, socket_timeout=PATIENCE, **ca)  # type: ignore[arg-type]
-        self.run(program, "/data/store.conf")
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)
+            self.run(program, "/data/store.conf")
             wait_until(self.answers)
-        except BaseException:
-            self.close()
-            raise
+            stack.pop_all()
 
     def answers(self) -> bool:
         try:
@@ -121,42 +121,48 @@ class Store(Machine):
         super().close()
 
 
-class HAProxy(Machine):
-    """HAProxy in TCP mode, before a store."""
+class Proxy(Machine):
+    """A proxy before a store, of a kind."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, kind: str, store: Store, folder: Path) -> None:
         super().__init__("trixie", folder)
-        (folder / "haproxy.cfg").write_text(f"""
+        # The port for twemproxy's figures would be the same for all.
+        with held_port() as figures:
+            ports = {"port": self.port, "store": store.port, "figures": figures.getsockname()[1]}
+        text, command = PROXIES[kind]
+        (folder / "configuration").write_text(text.format(**ports))
+        self.run(*command.format(**ports).split())
+
+
+#: Of each proxy its configuration, and how it is started.
+PROXIES = {
+    "HAProxy": (
+        """
 defaults
   mode tcp
   timeout connect 1s
   timeout client 60s
   timeout server 60s
 frontend redis
-  bind 127.0.0.1:{self.port}
+  bind 127.0.0.1:{port}
   default_backend stores
 backend stores
-  server one 127.0.0.1:{store.port} check inter 200ms
-""")
-        self.run("haproxy", "-db", "-f", "/data/haproxy.cfg")
-
-
-class Twemproxy(Machine):
-    """Twemproxy, which knows a part of the commands, and hangs up on others."""
-
-    def __init__(self, store: Store, folder: Path) -> None:
-        super().__init__("trixie", folder)
-        (folder / "nutcracker.yml").write_text(f"""
+  server one 127.0.0.1:{store} check inter 200ms
+""",
+        "haproxy -db -f /data/configuration",
+    ),
+    # It knows a part of the commands, and hangs up on others.
+    "twemproxy": (
+        """
 stores:
-  listen: 127.0.0.1:{self.port}
+  listen: 127.0.0.1:{port}
   redis: true
   distribution: ketama
   auto_eject_hosts: false
   timeout: 2000
   servers:
-    - 127.0.0.1:{store.port}:1
-""")
-        # Its port for figures would be the same for all.
-        with held_port() as figures:
-            number = str(figures.getsockname()[1])
-        self.run("nutcracker", "-c", "/data/nutcracker.yml", "-s", number, "-a", "127.0.0.1")
+    - 127.0.0.1:{store}:1
+""",
+        "nutcracker -c /data/configuration -s {figures} -a 127.0.0.1",
+    ),
+}

@@ -94,11 +94,9 @@ class Driven:
         return sorted(self.seconds(one.at, one.end) for one in some if one.failure is None)
 
     def uncounted(self) -> list[Visit]:
-        """Return the visits that were answered without a number."""
         return [one for one in list(self.visits) if one.number is None and one.failure is None]
 
     def counted_since(self, moment: float) -> list[Visit]:
-        """Return the visits that began after a moment and were counted."""
         return [one for one in list(self.visits) if one.at > moment and one.number is not None]
 
     def wait(self, seconds: float) -> None:
@@ -107,7 +105,6 @@ class Driven:
         wait_until(lambda: self.now > until)
 
     def wait_counted(self, since: float, seconds: float = 2.0 + BUSY) -> float:
-        """Wait until visits count, and return how long after a moment they did."""
         wait_until(lambda: self.counted_since(since))
         after = self.seconds(since, min(visit.end for visit in self.counted_since(since)))
         assert after < seconds, f"no visit counted for {after:.2f} s"

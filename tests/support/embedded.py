@@ -21,7 +21,6 @@ from tests.support.waiting import PATIENCE, wait_until
 
 
 def valkey_of(data: Path) -> int:
-    """Return the process id of the Valkey that serves a folder."""
     return int((data / "run" / "valkey.lock").read_text() or 0)
 
 
@@ -38,7 +37,6 @@ def part_of(data: Path, ending: str) -> Path:
 
 
 def only_line(result: subprocess.CompletedProcess[str]) -> str:
-    """Return the one line that a program that could not start wrote."""
     (line,) = result.stderr.splitlines()
     assert (result.returncode, result.stdout) == (1, "")
     assert line.startswith("server.py: ")
@@ -70,7 +68,6 @@ class Keeping:
             self.wait_for(b"ready")
 
     def wait_for(self, pattern: bytes) -> None:
-        """Read the log until it matches a pattern; fail when it does not in time."""
         deadline = time.monotonic() + PATIENCE
         while not re.search(pattern, self.log):
             left = max(deadline - time.monotonic(), 0)
@@ -88,7 +85,6 @@ class Keeping:
             return None
 
     def wait_visit(self) -> int:
-        """Count a visit as soon as there is a Valkey, and return its number."""
         found: list[int | None] = []
         wait_until(lambda: found.append(self.visits()) or found[-1])
         return found[-1] or 0
@@ -113,7 +109,6 @@ class Keeping:
         return self.status
 
     def wait_gone(self) -> None:
-        """Wait until it has left no process behind."""
         wait_until(lambda: not processes_in(self.data))
 
     def close(self) -> None:

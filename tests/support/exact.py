@@ -45,13 +45,11 @@ def assert_exact(
 
 
 def assert_all_counted(load: Driven) -> None:
-    """Assert that every visit was answered with a number."""
     report = load.report()
     assert (report.failed, report.uncounted) == (0, 0), report.as_text()
 
 
 def assert_none_twice(shown: Iterable[int]) -> None:
-    """Assert that no number was shown twice."""
     assert [number for number, times in Counter(shown).items() if times > 1] == []
 
 

@@ -38,7 +38,6 @@ class Command:
 
     @property
     def visits(self) -> int:
-        """For how many visits it is."""
         match self.words:
             case ("INCR", _):
                 return 1
@@ -58,7 +57,6 @@ class Command:
 
     @property
     def token(self) -> tuple[str, str] | None:
-        """The process, and the sequence number."""
         match self.words:
             case ("EVALSHA" | "EVAL", _, keys, _, process, *words):
                 return process, words[int(keys) - 2].split()[0]
@@ -97,19 +95,15 @@ async def never(connection: Connection, sound: bytes) -> None:
 
 
 async def half(connection: Connection, sound: bytes) -> None:
-    """Close half-way through the reply."""
     connection.writer.write(sound[:-2])
     connection.writer.close()
 
 
 async def hang_up(connection: Connection, sound: bytes) -> None:
-    """Close instead of answering."""
     connection.writer.close()
 
 
 def late(seconds: float) -> Answer:
-    """Answer so many seconds later."""
-
     async def answer(connection: Connection, sound: bytes) -> None:
         await asyncio.sleep(seconds)
         connection.writer.write(sound)
@@ -118,8 +112,6 @@ def late(seconds: float) -> Answer:
 
 
 def drip(seconds: float) -> Answer:
-    """Answer byte by byte, so many seconds apart."""
-
     async def answer(connection: Connection, sound: bytes) -> None:
         for byte in sound:
             connection.writer.write(bytes([byte]))
@@ -186,19 +178,16 @@ class FakeRedis(Service):
         return [one for i, one in enumerate(found) if not one.token or one.token not in tokens[:i]]
 
     def open(self) -> list[Connection]:
-        """Return the connections that the client has not closed."""
         return [connection for connection in self.connections if not connection.closed]
 
     # What a test does to it, from its own thread.
 
     def send(self, raw: bytes) -> None:
-        """Send on every open connection, unasked."""
         for connection in self.open():
             self._call(connection.writer.write, raw)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the replies back until the end of the context."""
         self._gate = asyncio.Event()
         try:
             yield

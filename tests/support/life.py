@@ -79,8 +79,6 @@ class Step(NamedTuple):
 
 
 class Life:
-    """What may happen to a process."""
-
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
 
@@ -212,7 +210,6 @@ class Life:
                     )
 
     def _probed(self, it: Process, probe: Request, reply: bytes) -> Process:
-        """Return the process once it has heard the reply to a probe."""
         agent, _, why = reads(it.agent, self.bounds.wait, reply, probe)
         rest = tuple(one for one in it.probes if one is not probe)
         if not why:
@@ -224,7 +221,6 @@ class Life:
 
 
 def _plain_numbers(request: Request | None, reply: bytes) -> tuple[int, ...]:
-    """Return the numbers that a plain command got."""
     is_plain = request is not None and not request.sequence and reply
     return tuple(span(int(reply[1:]), request.visits)) if request and is_plain else ()
 

@@ -45,7 +45,6 @@ class Names:
 
 
 def look_ups() -> list[str]:
-    """Return the names that are being looked up in this process, one for each look-up."""
     names = [thread.name for thread in threading.enumerate()]
     return [name.removeprefix("look-up of ") for name in names if name.startswith("look-up of ")]
 

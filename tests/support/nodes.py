@@ -68,8 +68,6 @@ class Node(Valkey):
 
 
 class Sentinel(Node):
-    """A sentinel that watches a primary."""
-
     def watch(self, primary: Node, quorum: int, password: str | None = None) -> None:
         lines = [
             f"port {self.port}",

@@ -55,8 +55,6 @@ class Violation(AssertionError):
 
 
 class Search:
-    """A search within bounds."""
-
     def __init__(self, bounds: Bounds) -> None:
         self.bounds, self.life = bounds, Life(bounds)
         self._values: list[Any] = []  # processes, and what they share
@@ -102,7 +100,6 @@ class Search:
     # What is right.
 
     def wrong(self, it: World) -> str:
-        """Return what is wrong in a state, if anything is."""
         every, spare = self._spare(it.shared)
         if it.shown < 0:
             return "a number was shown twice"

@@ -58,11 +58,9 @@ class Visitor:
         return answer
 
     async def visit(self) -> int | None:
-        """Return the number; the status must be 200."""
         return number_on((await self.fetch()).body)
 
     async def counted_again(self, seconds: float = 2.0 + BUSY) -> int:
-        """Visit until a visit counts, and return its number; fail when none does in time."""
         deadline = time.monotonic() + seconds
         while (number := await self.visit()) is None:
             assert time.monotonic() < deadline, f"no visit counts after {seconds} s"

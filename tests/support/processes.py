@@ -17,7 +17,6 @@ def is_running(pid: int) -> bool:
 
 
 def children(pid: int) -> set[int]:
-    """The running children of a process."""
     parent = [str(pid)]
     return {one for one in _every() if (stat := _stat(one))[1:2] == parent and stat[0] != "Z"}
 
@@ -30,7 +29,6 @@ def command(pid: int) -> bytes:
 
 
 def used(pid: int) -> float:
-    """Seconds of processor time of a process since its start."""
     return sum(map(int, _stat(pid)[11:13])) / os.sysconf("SC_CLK_TCK")
 
 

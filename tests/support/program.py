@@ -51,7 +51,6 @@ class Site:
         raise NotImplementedError
 
     def signal(self, signum: int = signal.SIGTERM) -> None:
-        """Ask it to stop."""
         raise NotImplementedError
 
     def wait(self, seconds: float = PATIENCE) -> int:
@@ -66,12 +65,10 @@ class Site:
         return self.log.decode().splitlines()
 
     def get(self, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, str]:
-        """Return the status and body of one request."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         return self._ask(urllib.request.Request(self.url + path, method=method, headers=names))
 
     def put(self, path: str, body: bytes) -> tuple[int, str]:
-        """Return the status and body of the answer to ``PUT``."""
         return self._ask(urllib.request.Request(self.url + path, body, method="PUT"))
 
     def _ask(self, request: urllib.request.Request) -> tuple[int, str]:
@@ -146,7 +143,6 @@ class Program(Site):
                 self.url = f"{scheme.decode()}://127.0.0.1:{self.port}"
 
     def wait_for(self, pattern: bytes, seconds: float = PATIENCE) -> re.Match[bytes]:
-        """Read the log until it matches a pattern; fail when it does not in time."""
         assert self.process.stderr is not None
         deadline = time.monotonic() + seconds
         while not (match := re.search(pattern, self.log)):

@@ -82,7 +82,6 @@ class Proxy(Service):
 
     @contextlib.contextmanager
     def full_backlog(self) -> Iterator[None]:
-        """Let connecting hang: nobody accepts, and no more fit into the queue."""
         self.refuse()
         with full_backlog("127.0.0.1", self.port):
             yield

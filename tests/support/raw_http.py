@@ -31,7 +31,6 @@ class Answer(NamedTuple):
 
     @property
     def visit(self) -> int | None:
-        """The number that the page shows."""
         match = re.search(rb"<b>Visits:</b> (\d+)$", self.body)
         return match and int(match[1])
 
@@ -89,7 +88,6 @@ def talk(server: Site, sent: Bytes, *, half_close: bool = False) -> list[Answer]
 
 
 def ask(client: socket.socket, request: bytes = VISIT) -> Answer:
-    """Send a request on a connection that is kept, and read its answer."""
     client.sendall(request)
     return read_answer(client)
 
@@ -188,7 +186,6 @@ def memory(server: Program, which: str = "VmRSS") -> int:
 
 
 def cpu_seconds(server: Program) -> float:
-    """Seconds of processor time since the start."""
     return used(server.process.pid)
 
 

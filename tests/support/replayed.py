@@ -19,8 +19,6 @@ MOST_TRIES = 200_000
 
 
 class Sent(NamedTuple):
-    """A request of a trace."""
-
     at: int
     line: bytes
     reply: bytes | None = None
@@ -35,7 +33,6 @@ class Sent(NamedTuple):
         return words[4], int(sequence), int(visits)
 
     def numbers(self) -> set[int]:
-        """Return the numbers that the reply gave to visits."""
         if self.reply is None:
             return set()
         name, *_, last = unpacked(self.line)
@@ -158,7 +155,6 @@ def _ways(
 
 
 def _is_newer(request: Sent, state: State) -> bool:
-    """Tell whether a token is newer than the one that its process's record knows."""
     assert request.token
     return request.token[1] > newest(state.get(request.token[0], ()))  # type: ignore[arg-type]
 

@@ -103,7 +103,6 @@ class Client:
         self.writer.write_eof()
 
     def reset(self) -> None:
-        """Close without a farewell."""
         sock = self.writer.get_extra_info("socket")
         sock = socket.socket(fileno=socket.dup(sock.fileno()))
         self.writer.transport.abort()
@@ -167,7 +166,6 @@ class Served:
         return self._clients[-1]
 
     async def ask(self, data: bytes, method: str = "GET") -> Answer:
-        """Ask on a connection of its own."""
         return await (await self.connect()).ask(data, method)
 
     async def seen(self) -> None:
@@ -176,7 +174,6 @@ class Served:
             assert (await self.ask(CLOSE)).status == 200
 
     async def leave(self) -> None:
-        """Let all clients go."""
         while self._clients:
             self._clients.pop().close()
 

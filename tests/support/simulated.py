@@ -60,7 +60,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self.stop()
 
     def end(self) -> None:
-        """End what runs, and close."""
         for task in asyncio.all_tasks(self):
             task.cancel()
         self.go_on()
@@ -96,7 +95,6 @@ class Server(Valkey):
         return read
 
     def has_spares(self) -> bool:
-        """Tell whether numbers wait that nobody was shown."""
         return self.run(b"EXISTS {counter}:spares\r\n") == b":1\r\n"
 
     def kill(self) -> None:
@@ -125,7 +123,6 @@ class Pair:
             server.run(b"SCRIPT FLUSH SYNC\r\n")
 
     def restart(self) -> None:
-        """``kill -9`` the primary, and start it with its data."""
         self.primary.kill()
         self.primary.start()
         self.replica.client.replicaof("NO", "ONE")  # else it waits up to a second
@@ -139,7 +136,6 @@ class Pair:
         self._follow()
 
     def wait_in_step(self) -> None:
-        """Wait until the replica has all that the primary has."""
         wait_until(self._is_in_step)
 
     def _is_in_step(self) -> bool:
@@ -187,8 +183,6 @@ class Line:
 
 
 class Packet:
-    """What a counter has written at once."""
-
     def __init__(self, data: bytes, line: Line) -> None:
         self.data, self.line = data, line
 
@@ -277,7 +271,6 @@ class Network:
         return reply + (b":%d\r\n" % acknowledged if wait else b"")
 
     def deliver(self, packet: Packet) -> None:
-        """Let a packet arrive, and its reply."""
         if packet in self.packets:
             self.packets.remove(packet)
             packet.line.give(self.run(packet))

@@ -57,8 +57,6 @@ class Handler(RequestHandler):
 
 
 class Echo(Handler):
-    """Says what was asked."""
-
     def get(self) -> None:
         request = self.request
         fields = sorted(name.lower() for name in request.headers)
@@ -70,8 +68,6 @@ class Echo(Handler):
 
 
 class Waiting(Handler):
-    """Answers when the test says so."""
-
     async def get(self) -> None:
         await self.state.go_on.wait()
         self.write("at last")
@@ -90,23 +86,17 @@ class Pieces(Handler):
 
 
 class Whole(Handler):
-    """Writes much at once, and closes."""
-
     def get(self) -> None:
         self.set_header("Connection", "close")
         self.write(b"x" * MUCH)
 
 
 class Bare(Handler):
-    """Answers with a status that has no body."""
-
     def get(self, status: str) -> None:
         self.set_status(int(status))
 
 
 class Hinting(Handler):
-    """Sends an informational answer first."""
-
     async def get(self) -> None:
         self.send_head(103, Link="</x>")
         self.write("hinted")
@@ -124,16 +114,12 @@ class Overlong(Handler):
 
 @stream_request_body
 class Refusing(Handler):
-    """Refuses a body before it is sent."""
-
     def prepare(self) -> None:
         super().prepare()
         self.send_error(413)
 
 
 class Certificate(Handler):
-    """Names who has shown a certificate."""
-
     def get(self) -> None:
         certificate: Any = self.request.get_ssl_certificate()
         self.write({"names": certificate and certificate["subjectAltName"]})

@@ -18,7 +18,6 @@ State = dict[bytes, bytes | tuple[tuple[bytes, bytes], ...]]
 
 @functools.cache
 def _server() -> tuple[Valkey, Any]:
-    """Start the one Valkey of this process, and connect to it."""
     server = Valkey(Path(tempfile.mkdtemp(prefix="hello-")))
     server.start(appendonly="no")
     with socket.socket(socket.AF_UNIX) as sock:
@@ -45,7 +44,6 @@ class Store:
         self.run(b"SCRIPT", b"LOAD", SCRIPT)
 
     def run(self, *words: bytes) -> Any:
-        """Run a command, and return its reply."""
         [reply] = self._run([words])
         assert not isinstance(reply, bytes) or reply[:1] != b"-", reply
         return int(reply[1:]) if isinstance(reply, bytes) and reply[:1] == b":" else reply

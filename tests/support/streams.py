@@ -75,8 +75,6 @@ class Service:
         self._call(self._cut, reset)
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call something in the thread, and wait for it."""
-
         async def call() -> None:
             function(*arguments)
 

@@ -31,11 +31,9 @@ class Trace:
         self._path = path
 
     def sent(self, connection: object, command: bytes) -> None:
-        """Take note of a request, before it is sent."""
         self._write(connection, False, command)
 
     def got(self, connection: object, reply: bytes) -> None:
-        """Take note of a reply's line, once it is read."""
         self._write(connection, True, reply)
 
     def _write(self, connection: object, is_reply: bool, line: bytes) -> None:
@@ -43,7 +41,6 @@ class Trace:
         os.write(self._file, json.dumps([name, is_reply, line.decode("latin-1")]).encode() + b"\n")
 
     def events(self) -> list[Event]:
-        """Return what was written, in this order."""
         lines = map(json.loads, self._path.read_text().splitlines())
         return [Event(name, is_reply, line.encode("latin-1")) for name, is_reply, line in lines]
 

@@ -67,7 +67,6 @@ class Valkey:
         return int(self.client.get("counter") or 0)
 
     def commands(self, *names: str) -> int:
-        """How often Valkey ran these commands."""
         stats = self.client.info("commandstats")
         return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in names)
 

@@ -90,7 +90,6 @@ def is_settled(agent: Agent) -> bool:
 
 @functools.cache
 def applied(shared: Shared, record: Record, request: Request) -> tuple[Shared, Record, bytes]:
-    """Return what Redis has after a request, and its reply."""
     counter, spares = shared
     state: State = {COUNTER: counter or b"", SPARES: spares, RECORD: record}
     after, reply = _store().applied(
@@ -101,7 +100,6 @@ def applied(shared: Shared, record: Record, request: Request) -> tuple[Shared, R
 
 
 def newest(record: Record) -> int:
-    """Return the sequence number of the newest token that a record knows."""
     return int(dict(record).get(b"token", b"0").split()[0])
 
 
