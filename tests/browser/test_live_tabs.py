@@ -105,11 +105,12 @@ def test_a_tab_that_is_opened_later_or_was_hidden_has_what_the_others_have(
     assert happened(later) == happened(first) != []
     wait_until(lambda: streams(server) == 1)
     shown = later.locator("#total").inner_text()
-    later.evaluate("() => hide(true)")
+    for page in (first, later):
+        page.evaluate("() => hide(true)")
+    wait_until(lambda: streams(server) == 0)
+    first.evaluate("() => hide(false)")
     visit_until_drawn(server, first, steps(later) + 2)
     expect(later.locator("#total")).to_have_text(shown)
-    first.evaluate("() => hide(true)")
-    wait_until(lambda: streams(server) == 0)
     later.evaluate("() => hide(false)")
     expect(later.locator("#total")).to_have_text(first.locator("#total").inner_text())
     wait_for_steps(later, steps(first))  # it has what it missed

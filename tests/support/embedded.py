@@ -3,8 +3,6 @@
 import contextlib
 import logging
 import os
-import re
-import select
 import signal
 import subprocess
 import sys
@@ -17,7 +15,8 @@ import redis
 
 from embedded import EmbeddedError, running
 from tests.support.processes import processes_in
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.program import Logging
+from tests.support.waiting import wait_until
 
 
 def valkey_of(data: Path) -> int:
@@ -43,7 +42,7 @@ def only_line(result: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
-class Keeping:
+class Keeping(Logging):
     """A process that keeps an embedded Valkey as ``server.py`` does, and leads a group.
 
     It is forked, which costs a tenth of a start.
@@ -55,9 +54,9 @@ class Keeping:
     def __init__(
         self, data: Path, *, before: Callable[[], object] = lambda: None, wait: bool = True
     ) -> None:
-        self.data, self.log = data, b""
+        self.data = data
         self.status: int | None = None
-        self._read, write = os.pipe()
+        self._reading, write = os.pipe()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of pytest-xdist's thread
             self.pid = os.fork()
@@ -67,15 +66,8 @@ class Keeping:
         if wait:
             self.wait_for(b"ready")
 
-    def wait_for(self, pattern: bytes) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not re.search(pattern, self.log):
-            left = max(deadline - time.monotonic(), 0)
-            chunk = (
-                os.read(self._read, 65536) if select.select([self._read], [], [], left)[0] else b""
-            )
-            assert chunk, f"no {pattern!r} in the log:\n{self.log.decode()}"
-            self.log += chunk
+    def _reads_more(self, seconds: float) -> bool:
+        return self._read(self._reading, seconds)
 
     def visits(self) -> int | None:
         """Count a visit, and return its number; None where there is no Valkey."""
@@ -101,11 +93,9 @@ class Keeping:
         """Wait for its end, and return its status; the log is whole then."""
         if self.status is None:
             self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            while select.select([self._read], [], [], 0)[0] and (
-                more := os.read(self._read, 65536)
-            ):
-                self.log += more
-            os.close(self._read)
+            while self._reads_more(0):
+                pass
+            os.close(self._reading)
         return self.status
 
     def wait_gone(self) -> None:

@@ -9,12 +9,12 @@ import contextlib
 import io
 import logging
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -41,7 +41,6 @@ class Served(Site):
 
         :raises Exception: what kept it from starting.
         """
-        self.log = b""
         self._error: BaseException | None = None
         self._end: Callable[[], object] | None = None
         self._serves = threading.Event()
@@ -101,17 +100,9 @@ class Served(Site):
     def finish(self) -> None:
         """Wait for nothing: it is taken."""
 
-    def wait_for(self, pattern: bytes, seconds: float = PATIENCE) -> re.Match[bytes]:
-        found = None
-
-        def is_found() -> bool:
-            nonlocal found
-            found = re.search(pattern, self.log)
-            return found is not None
-
-        wait_until(is_found, seconds)
-        assert found
-        return found
+    def _reads_more(self, seconds: float) -> bool:
+        time.sleep(0.01)
+        return seconds > 0
 
     def signal(self, signum: int = signal.SIGTERM) -> None:
         assert self._end

@@ -39,16 +39,35 @@ def environment(**variables: str) -> dict[str, str]:
     return {name: os.environ[name] for name in os.environ.keys() - _SETTINGS} | variables
 
 
-class Site:
-    """A server of the test's own: its port, its URL, and the log that it has written so far."""
+class Logging:
+    """What writes a log, and has written this so far."""
 
-    port: int
-    url: str
-    log: bytes
+    log = b""
 
     def wait_for(self, pattern: bytes, seconds: float = PATIENCE) -> re.Match[bytes]:
         """Wait until the log matches a pattern; fail when it does not in time."""
+        deadline = time.monotonic() + seconds
+        while not (match := re.search(pattern, self.log)):
+            more = self._reads_more(deadline - time.monotonic())
+            assert more, f"no {pattern!r} in the log:\n{self.log.decode()}"
+        return match
+
+    def _reads_more(self, seconds: float) -> bool:
+        """Wait for more of the log, and tell whether there may be more."""
         raise NotImplementedError
+
+    def _read(self, descriptor: int, seconds: float) -> bool:
+        is_ready = select.select([descriptor], [], [], max(seconds, 0))[0]
+        chunk = os.read(descriptor, 65536) if is_ready else b""
+        self.log += chunk
+        return bool(chunk)
+
+
+class Site(Logging):
+    """A server of the test's own: its port, and its URL."""
+
+    port: int
+    url: str
 
     def signal(self, signum: int = signal.SIGTERM) -> None:
         raise NotImplementedError
@@ -127,7 +146,6 @@ class Program(Site):
                 stderr=stderr,
                 start_new_session=True,
             )
-            self.log = b""
             if wait:
                 try:
                     if port:
@@ -142,16 +160,8 @@ class Program(Site):
                     raise
                 self.url = f"{scheme.decode()}://127.0.0.1:{self.port}"
 
-    def wait_for(self, pattern: bytes, seconds: float = PATIENCE) -> re.Match[bytes]:
-        assert self.process.stderr is not None
-        deadline = time.monotonic() + seconds
-        while not (match := re.search(pattern, self.log)):
-            left = deadline - time.monotonic()
-            ready, _, _ = select.select([self.process.stderr], [], [], max(left, 0))
-            chunk = os.read(self.process.stderr.fileno(), 65536) if ready else b""
-            assert chunk, f"no {pattern!r} in the log:\n{self.log.decode()}"
-            self.log += chunk
-        return match
+    def _reads_more(self, seconds: float) -> bool:
+        return self.process.stderr is not None and self._read(self.process.stderr.fileno(), seconds)
 
     def signal(self, signum: int = signal.SIGTERM) -> None:
         self.process.send_signal(signum)
@@ -159,11 +169,8 @@ class Program(Site):
     def wait(self, seconds: float = PATIENCE) -> int:
         """Wait for the end, reading the rest of the log, and return the exit status."""
         deadline = time.monotonic() + seconds
-        log = self.process.stderr
-        while log and select.select([log], [], [], max(deadline - time.monotonic(), 0))[0]:
-            if not (chunk := os.read(log.fileno(), 65536)):
-                break
-            self.log += chunk
+        while self._reads_more(deadline - time.monotonic()):
+            pass
         return self.process.wait(max(deadline - time.monotonic(), 0.1))
 
     def close(self) -> None:
