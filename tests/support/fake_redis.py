@@ -2,20 +2,18 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.support.streams import Service
 
 
 @dataclass
 class Connection:
-    """One that a client made: when, and whether the client has closed it."""
+    """One that a client made, and whether the client has closed it."""
 
     number: int
-    opened: float
     writer: asyncio.StreamWriter
     closed: bool = False
     beside: int = 0
@@ -23,13 +21,11 @@ class Connection:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
-@dataclass(frozen=True)
-class Command:
-    """What was received, on which connection, when."""
+class Command(NamedTuple):
+    """What was received, on which connection."""
 
     connection: Connection
     words: tuple[str, ...]
-    time: float
 
     @property
     def counts(self) -> bool:
@@ -37,30 +33,26 @@ class Command:
         return self.words[0] in COUNTING
 
     @property
+    def sent(self) -> list[str]:
+        """The process, and what its token says; nothing without a token."""
+        if self.words[0] not in ("EVALSHA", "EVAL"):
+            return []
+        return [self.words[4], *self.words[3 + int(self.words[2])].split()]
+
+    @property
     def visits(self) -> int:
-        match self.words:
-            case ("INCR", _):
-                return 1
-            case ("INCRBY", _, number):
-                return int(number)
-            case ("EVALSHA" | "EVAL", _, keys, *words):
-                return int(words[int(keys)].split()[1])
-        return 0
+        plain = {"INCR": 1, "INCRBY": int(self.words[-1]) if self.words[0] == "INCRBY" else 0}
+        return int(self.sent[2]) if self.sent else plain.get(self.words[0], 0)
 
     @property
     def is_giving_back(self) -> bool:
         """Whether it is a token that returns numbers which nobody was shown."""
-        match self.words:
-            case ("EVALSHA" | "EVAL", _, keys, *words):
-                return len(words[int(keys)].split()) > 5
-        return False
+        return len(self.sent) > 6
 
     @property
-    def token(self) -> tuple[str, str] | None:
-        match self.words:
-            case ("EVALSHA" | "EVAL", _, keys, _, process, *words):
-                return process, words[int(keys) - 2].split()[0]
-        return None
+    def token(self) -> tuple[str, ...]:
+        """The process, and the sequence number; nothing without a token."""
+        return tuple(self.sent[:2])
 
 
 COUNTING = ("EVALSHA", "EVAL", "INCR", "INCRBY")
@@ -140,7 +132,6 @@ class FakeRedis(Service):
         self.scripts_refused = b""
         self.replies: dict[str, bytes] = {}
         self._tokens: dict[str, tuple[int, int, int]] = {}  # the last one of each process
-        self.acknowledged = 0  # what WAIT is answered with
         self.commands: list[Command] = []
         self.figures: list[Command] = []
         self.connections: list[Connection] = []
@@ -203,7 +194,7 @@ class FakeRedis(Service):
     # In its thread.
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(len(self.connections), time.monotonic(), writer)
+        connection = Connection(len(self.connections), writer)
         self.connections.append(connection)
         if self.hanging_up:
             writer.write(self.parting)
@@ -215,7 +206,7 @@ class FakeRedis(Service):
                 for _ in range(count):
                     length = int((await reader.readuntil(b"\r\n"))[1:])
                     words.append((await reader.readexactly(length + 2))[:-2].decode())
-                command = Command(connection, tuple(words), time.monotonic())
+                command = Command(connection, tuple(words))
                 if (
                     words[0] in FIGURES or "{counter}:processes" in words[:5]
                 ):  # in the same packet, so before the task below runs
@@ -255,8 +246,8 @@ class FakeRedis(Service):
             case ("INCR", _) | ("INCRBY", _, _):
                 self.counter += command.visits
                 return b":%d\r\n" % self.counter + self._beside(command.connection)
-            case ("EVALSHA" | "EVAL", _, keys, *words):
-                own = self.scripts_refused or self._applied(words[1], words[int(keys)])
+            case ("EVALSHA" | "EVAL", *_):
+                own = self.scripts_refused or self._applied(*command.sent[:3])
                 return own + self._beside(command.connection)
             case ("AUTH", *credentials):
                 right = credentials[-1] == self.password
@@ -264,7 +255,7 @@ class FakeRedis(Service):
             case ("SELECT", _):
                 return b"+OK\r\n"
             case ("WAIT", _, _):
-                return b":%d\r\n" % self.acknowledged
+                return b":0\r\n"
             case ("PING",):
                 return b"+PONG\r\n"
         return b"-ERR unknown command\r\n"
@@ -273,8 +264,8 @@ class FakeRedis(Service):
         beside, connection.beside = connection.beside, 0
         return self.figure * beside
 
-    def _applied(self, process: str, token: str) -> bytes:
-        sequence, visits, *_ = map(int, token.split())
+    def _applied(self, process: str, *token: str) -> bytes:
+        sequence, visits = map(int, token)
         if sequence > self._tokens.get(process, (0,))[0]:
             self.counter += visits
             self._tokens[process] = (sequence, self.counter, visits)
