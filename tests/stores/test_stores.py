@@ -12,7 +12,7 @@ import trustme
 from tests.stores.conftest import Note
 from tests.stores.machines import STORES, Proxy, Store
 from tests.support import ROOT
-from tests.support.program import Program, Start
+from tests.support.program import Start
 from tests.support.waiting import wait_until
 
 Folders = Callable[[], Path]
@@ -70,13 +70,6 @@ WAYS: dict[str, tuple[Callable[[str, Folders], Way], str]] = {
 }
 
 
-def counted_again(server: Program) -> int:
-    """Return the number of the first visit that counts."""
-    found: list[int | None] = []
-    wait_until(lambda: found.append(server.visits()) or found[-1])
-    return found[-1] or 0
-
-
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", STORES)
 def test_it_counts_as_documented_through_a_cut_and_a_restart(
@@ -86,10 +79,10 @@ def test_it_counts_as_documented_through_a_cut_and_a_restart(
     make, counting = WAYS[way]
     with make(name, folders) as (store, url):
         server = program(f"--redis-url={url}", "--redis-timeout=5")
-        first = counted_again(server)
+        first = wait_until(server.visits)
         shown = [first, *(server.visits() for _ in range(20))]
         store.cut()
-        shown += [counted_again(server), *(server.visits() for _ in range(20))]
+        shown += [wait_until(server.visits), *(server.visits() for _ in range(20))]
         _, ready = server.get("/readyz")
         assert f'"counting": "{counting}"' in ready
         event = server.event()
@@ -101,7 +94,7 @@ def test_it_counts_as_documented_through_a_cut_and_a_restart(
         store.kill()
         wait_until(lambda: server.visits() is None)
         store.start_again()
-        shown += [counted_again(server), *(server.visits() for _ in range(20))]
+        shown += [wait_until(server.visits), *(server.visits() for _ in range(20))]
         server.signal()
         assert server.wait() == 0
         if counting == EXACTLY:

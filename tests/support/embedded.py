@@ -77,9 +77,7 @@ class Keeping(Logging):
             return None
 
     def wait_visit(self) -> int:
-        found: list[int | None] = []
-        wait_until(lambda: found.append(self.visits()) or found[-1])
-        return found[-1] or 0
+        return wait_until(self.visits)
 
     def end(self, signum: int = signal.SIGTERM, *, group: bool = False) -> float:
         """End it by a signal, wait for its end, and return how long that took."""

@@ -33,7 +33,7 @@ def assert_exact(
     """
     seen = Counter(shown)
     for _ in range(MOST_QUIET):
-        seen.update(_quiet_visit(server) for server in servers)
+        seen.update(wait_until(server.visits) for server in servers)
         total = int(client.get("counter") or 0)
         missing = sorted(set(range(1, total + 1)) - seen.keys())
         if not missing and not client.exists("{counter}:spares"):
@@ -51,15 +51,3 @@ def assert_all_counted(load: Driven) -> None:
 
 def assert_none_twice(shown: Iterable[int]) -> None:
     assert [number for number, times in Counter(shown).items() if times > 1] == []
-
-
-def _quiet_visit(server: Program) -> int:
-    found: list[int] = []
-
-    def is_counted() -> bool:
-        number = server.visits()
-        found.extend([] if number is None else [number])
-        return bool(found)
-
-    wait_until(is_counted)  # it may be looking for Redis still
-    return found[0]

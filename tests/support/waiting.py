@@ -19,16 +19,17 @@ STEP = 0.02
 
 
 def wait_until(
-    condition: Callable[[], object], seconds: float = PATIENCE, *, pause: float = 0.01
-) -> None:
-    """Wait for a condition; fail when it does not come true in time.
+    condition: Callable[[], Result | None], seconds: float = PATIENCE, *, pause: float = 0.01
+) -> Result:
+    """Wait for a condition, and return what it is then; fail when it does not come true in time.
 
     :arg pause: seconds between two looks; more where one costs much.
     """
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, "the condition did not come true"
         time.sleep(pause)
+    return found
 
 
 async def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
