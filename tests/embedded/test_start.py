@@ -16,10 +16,10 @@ from embedded import EmbeddedError, running
 from embedded.folder import socket_folder
 from process.signals import SAME_SIGNAL
 from tests.embedded.conftest import Keep
-from tests.support import Patch
+from tests.support import Patch, here
 from tests.support.before import run_before
 from tests.support.counting import counting
-from tests.support.embedded import keeper_of, only_line, valkey_of
+from tests.support.embedded import keeper_of, valkey_of
 from tests.support.processes import is_running, processes_in
 from tests.support.program import Program, Start, run_to_end
 from tests.support.waiting import PATIENCE, wait_until
@@ -178,7 +178,7 @@ def test_the_keeper_ends_even_without_a_log(data: Path, tmp_path: Path, monkeypa
 def test_folder_that_cannot_be_made_is_one_line_of_the_program(data: Path) -> None:
     assert refused("/proc/nowhere").startswith("embedded:/proc/nowhere: ")
     data.write_text("a file")
-    line = only_line(run_to_end("--port=0", f"--redis-url=embedded:{data}"))
+    line = here.refused(run_to_end("--port=0", f"--redis-url=embedded:{data}"), 1)
     assert f"embedded:{data}: " in line
     assert data.read_text() == "a file"
 

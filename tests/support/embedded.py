@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 import warnings
@@ -33,13 +32,6 @@ def part_of(data: Path, ending: str) -> Path:
     """Return the one file of the data whose name has an ending, as ``.base.rdb``."""
     (part,) = (data / "appendonlydir").glob(f"*{ending}")
     return part
-
-
-def only_line(result: subprocess.CompletedProcess[str]) -> str:
-    (line,) = result.stderr.splitlines()
-    assert (result.returncode, result.stdout) == (1, "")
-    assert line.startswith("server.py: ")
-    return line
 
 
 class Keeping(Logging):

@@ -21,6 +21,7 @@ from typing import IO
 
 from config import Settings
 from tests.support import ROOT
+from tests.support.page import number_on
 from tests.support.ports import held_port
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -102,10 +103,7 @@ class Site(Logging):
         """Visit once and return the number that the page shows."""
         status, page = self.get()
         assert status == 200
-        match = re.search(r"<b>Visits:</b> (\d+)$", page)
-        if match is None:
-            assert page.endswith("<i>cannot connect to Redis, counter disabled</i>")
-        return match and int(match[1])
+        return number_on(page.encode())
 
     def event(self) -> dict[str, object]:
         """Return what one who begins to watch is told first."""
