@@ -31,18 +31,12 @@ class Line:
         self.heal()
 
     def heal(self) -> None:
-        self.delay = 0.0
-        """Seconds until bytes are passed on; on a slow line they come late, but in order."""
-        self.drip = 0.0
-        """Seconds between two bytes."""
-        self.black_hole = False
-        """Bytes are read, and lost."""
-        self.change: Callable[[bytes], bytes] = lambda data: data
-        """What becomes of the bytes."""
-        self.cut_after: int | None = None
-        """Bytes of each chunk that are passed on before both ends are closed."""
-        self.late = 0.0
-        """Seconds until bytes are passed on whose sender is cut off at once."""
+        self.delay = 0.0  # seconds until bytes are passed on; they come late, but in order
+        self.drip = 0.0  # seconds between two bytes
+        self.black_hole = False  # bytes are read, and lost
+        self.change: Callable[[bytes], bytes] = lambda data: data  # what becomes of the bytes
+        self.cut_after: int | None = None  # bytes of each chunk, and both ends are closed
+        self.late = 0.0  # seconds until bytes are passed on whose sender is cut off at once
 
 
 class Proxy(Service):
@@ -58,8 +52,7 @@ class Proxy(Service):
     ) -> None:
         super().__init__(tls, **options)
         self.to_target, self.to_client = Line(), Line()
-        self.accepted = 0
-        """Connections so far."""
+        self.accepted = 0  # connections so far
         self.targets = list(targets)
         self._turn = itertools.count()
 

@@ -6,7 +6,7 @@ import selectors
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError
 
@@ -182,9 +182,9 @@ class Line:
             self.protocol.data_received(reply)
 
 
-class Packet:
-    def __init__(self, data: bytes, line: Line) -> None:
-        self.data, self.line = data, line
+class Packet(NamedTuple):
+    data: bytes
+    line: Line
 
 
 class _Client:
@@ -217,17 +217,12 @@ class Network:
     def __init__(self, loop: VirtualLoop, servers: Pair) -> None:
         self._loop, self.servers = loop, servers
         self.lines: list[Line] = []
-        self.packets: list[Packet] = []
-        """Those that have not arrived."""
-        self.sent: list[Packet] = []
-        """All of them, to be duplicated."""
-        self.replies: list[tuple[Line, bytes]] = []
-        """Those that have not arrived."""
-        self.connecting = "works"
-        """Or ``is refused``, ``hangs``, ``is cut``."""
+        self.packets: list[Packet] = []  # that have not arrived
+        self.sent: list[Packet] = []  # all of them, to be duplicated
+        self.replies: list[tuple[Line, bytes]] = []  # that have not arrived
+        self.connecting = "works"  # or is refused, hangs, is cut
         self.scripts_refused = False
-        self.at_most_once: set[int] = set()
-        """Numbers that plain commands took."""
+        self.at_most_once: set[int] = set()  # numbers that plain commands took
         self._is_flowing = False
 
     def connector(self) -> "Connector":
