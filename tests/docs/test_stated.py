@@ -9,7 +9,7 @@ from config import SettingError, Settings, load
 from counter import KEY, delivery, process_key, tokens
 from handlers import COMMON_HEADERS, Faults, accept, metrics
 from handlers.faults import FaultsHandler
-from http1 import acceptor, head
+from http1 import acceptor, head, turns
 from limits import BACKLOG, HTTP, RESERVE, STREAM_SECONDS, STREAMS_SHARE, WAITING_VISITS
 from replicas import keys, records
 from tests.docs.test_docs import rows, targets
@@ -47,6 +47,7 @@ LIMITS = {
     "idle connection": [f"{Settings().idle_timeout:g} s"],
     "headers of a request": [f"{head.MAX_FIELDS}", f"{head.MAX_NAME} bytes"],
     "after a request that waits": [size(acceptor.MAX_UNREAD)],
+    "sent ahead": [f"{turns.AT_ONCE}"],
     "`Accept-Language`": [f"{accept.MAX_RANGES}"],
     "line of the log": [f"{logs.LONGEST:,} characters"],
     "`/metrics`": [often(metrics.TEXT_SECONDS)],
