@@ -92,9 +92,9 @@ async def outage(
         while True:
             number = await visitor.visit()
             counted = time.monotonic() if number else counted
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
 
-    visiting = [asyncio.create_task(visit()) for _ in range(8)]
+    visiting = [asyncio.create_task(visit()) for _ in range(4)]
     try:
         await asyncio.to_thread(lose)
         await eventually(lambda: not off or not visitor.visits.up)
@@ -111,10 +111,7 @@ async def outage(
         await asyncio.gather(*visiting, return_exceptions=True)
 
 
-@pytest.mark.gen_test(timeout=120)
-@pytest.mark.parametrize(
-    "seconds", [0.3, 2, *(pytest.param(n, marks=pytest.mark.slow) for n in (10, 60))]
-)
+@pytest.mark.parametrize("seconds", [0.3, 2])
 async def test_after_connections_were_refused(node: Node, seconds: float) -> None:
     async with serving(url_of(node), timeout=DEADLINE) as visitor:
         assert await visitor.counted_again() == 1
@@ -123,7 +120,7 @@ async def test_after_connections_were_refused(node: Node, seconds: float) -> Non
             await asyncio.to_thread(node.start)
 
 
-@pytest.mark.parametrize("seconds", [0.1, 3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [0.1, 3, 10])  # a probe that is stuck is given up after 5
 async def test_after_it_hung(node: Node, seconds: float) -> None:
     async with serving(url_of(node), timeout=DEADLINE) as visitor:
         assert await visitor.counted_again() == 1
@@ -190,7 +187,7 @@ class Resolver:
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["never known", "known before"])
-@pytest.mark.parametrize("hangs", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("hangs", [False, True])
 async def test_after_its_name_did_not_resolve(
     node: Node, known: bool, hangs: bool, monkeypatch: Patch
 ) -> None:

@@ -1,5 +1,6 @@
 """A cluster of real nodes: the counter's is found, from whichever node the way is asked."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from redis.crc import key_slot
 from tests.support.driven import BUSY, driven
 from tests.support.exact import assert_all_counted, assert_exact, numbers
 from tests.support.nodes import Node
+from tests.support.page import serving
 from tests.support.program import Program, Start
 from tests.support.waiting import wait_until
 
@@ -65,24 +67,32 @@ def url(*nodes: Node) -> str:
     return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
 
 
-def test_any_node_leads_to_the_counter(cluster: Cluster, counting: Start) -> None:
-    for number, node in enumerate(cluster.nodes, 1):
-        assert counting(f"--redis-url={url(node)}").visits() == number
-
-
-def test_a_node_that_is_gone_and_one_that_hangs_cost_nothing(
-    cluster: Cluster, counting: Start
+async def test_any_node_leads_to_the_counter_and_one_that_is_away_costs_nothing(
+    cluster: Cluster,
 ) -> None:
+    asked, hung = cluster.others()
+    shown = itertools.count(1)
+    for preferred, told in (
+        ("ip", "127.0.0.1"),
+        ("hostname", r"\??"),
+        ("unknown-endpoint", r"\??"),
+    ):
+        for node in cluster.nodes:
+            node.client.config_set("cluster-preferred-endpoint-type", preferred)
+        with pytest.raises(redis.ResponseError, match=f"{SLOT} {told}:{cluster.owner.port}$"):
+            asked.client.execute_command("EXISTS", "counter")
+        for node in cluster.nodes:
+            async with serving(url(node)) as visitor:
+                assert await visitor.counted_again() == next(shown)
     for node in cluster.nodes:  # which goes on without a majority meanwhile
         node.client.config_set("cluster-node-timeout", 600_000)
-    gone, hung = cluster.others()
-    gone.kill()
+    asked.kill()
     hung.hang()
-    server = counting(f"--redis-url={url(gone, hung, cluster.owner)}")
-    assert server.visits() == 1
+    async with serving(url(asked, hung, cluster.owner)) as visitor:
+        assert await visitor.counted_again() == next(shown)
 
 
-def test_the_counter_is_followed_to_the_replica_that_takes_over(
+def test_the_replica_that_takes_over_is_followed_by_the_counter_and_the_live_page(
     cluster: Cluster, counting: Start
 ) -> None:
     server = counting(f"--redis-url={url(*cluster.nodes)}", "--redis-wait=1", "--access-log=false")
@@ -95,28 +105,11 @@ def test_the_counter_is_followed_to_the_replica_that_takes_over(
         load.wait_counted(load.now)
     assert load.report().failed == 0
     assert load.latencies()[-1] < 2 + BUSY
-    assert_exact(cluster.replica.client, [server], numbers(load))
+    total = assert_exact(cluster.replica.client, [server], numbers(load)).total()
+    wait_until(lambda: shown_live(server) == (total, total))
 
 
-def test_what_the_live_page_shows_is_followed_to_the_replica_that_takes_over(
-    cluster: Cluster, counting: Start
-) -> None:
-    server = counting(f"--redis-url={url(*cluster.nodes)}")
-    assert [server.visits() for _ in range(3)] == [1, 2, 3]
-    wait_until(lambda: counted(server) == (3, 3))
-    wait_until(lambda: int(cluster.owner.client.wait(1, 1000)) == 1 and in_step(cluster))
-    cluster.owner.kill()
-    wait_until(lambda: server.visits() == 4)
-    wait_until(lambda: counted(server) == (4, 4))
-
-
-def in_step(cluster: Cluster) -> bool:
-    node = cluster.owner.client
-    info = node.info("replication")
-    return bool(info["slave0"]["offset"] == info["master_repl_offset"])
-
-
-def counted(server: Program) -> tuple[object, int]:
+def shown_live(server: Program) -> tuple[object, int]:
     """The total, and the replicas' sum, as the live page shows them."""
     event = server.event()
     replicas = event.get("replicas", [])
@@ -187,15 +180,3 @@ def test_a_slot_that_is_half_moved_costs_no_number_and_a_server_that_starts_mean
         assert_all_counted(one)
         assert one.latencies()[-1] < 2 + BUSY
     assert_exact(move.target.client, [server, other], numbers(load) + numbers(its_load))
-
-
-@pytest.mark.parametrize("preferred", ["hostname", "unknown-endpoint"])
-def test_nodes_that_tell_no_host_are_at_the_one_that_was_asked(
-    preferred: str, cluster: Cluster, counting: Start
-) -> None:
-    for node in cluster.nodes:
-        node.client.config_set("cluster-preferred-endpoint-type", preferred)
-    asked = cluster.others()[0]
-    with pytest.raises(redis.ResponseError, match=rf"{SLOT} \??:{cluster.owner.port}$"):
-        asked.client.execute_command("EXISTS", "counter")
-    assert counting(f"--redis-url={url(asked)}").visits() == 1

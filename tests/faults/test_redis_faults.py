@@ -300,31 +300,15 @@ def test_no_visitor_waits_and_each_visit_counts_once(
                 assert_nobody_waited(load, pages, fault.deadline)
 
 
-def test_a_name_that_does_not_resolve_costs_nobody_any_time(program: Start) -> None:
-    # The resolver is to give up soon, where it has nobody to ask (resolv.conf(5)).
-    server = program(
-        "--redis-url=redis://no-such-host.invalid.",
-        "--redis-timeout=10",
-        "--access-log=false",
-        RES_OPTIONS="timeout:1 attempts:1",
-    )
-    server.wait_for(b"counter off")
-    with driven(server) as load:
-        wait_until(lambda: len(load.visits) >= 200)
-    report = load.report()
-    assert (report.failed, report.counted) == (0, 0)
-    assert_nobody_waited(load, load.visits, deadline=10)
-
-
 #: What is done to a crowd: how often, for how many seconds.
 CROWD = {
-    "connections reset every 50 ms": (1, 4.0),
+    "connections reset every 50 ms": (1, 2.0),
     "hung": (1, 2.2),
     "killed and restarted": (2, 1.2),
     "replies swallowed": (1, 1.5),
-    "copies of commands 500 ms late": (1, 4.0),
+    "copies of commands 500 ms late": (1, 2.0),
     "commands after the deadline": (1, 1.2),
-    "scripts forgotten every 20 ms": (1, 4.0),
+    "scripts forgotten every 20 ms": (1, 1.2),
 }
 
 

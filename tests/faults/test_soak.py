@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.test_redis_faults import FAULTS, Stage, start
+from tests.support import raw_http
 from tests.support.driven import BUSY, driven
 from tests.support.exact import assert_exact, numbers
-from tests.support.program import Program, Start
+from tests.support.program import Start
 from tests.support.proxy import Proxy
 from tests.support.replayed import check
 from tests.support.traces import Trace, recorded
@@ -26,17 +27,7 @@ MIXED = {
 }
 
 #: What the server may take more at the end than after its first second.
-MOST_GROWTH, MOST_DESCRIPTORS = 16_384, 4  # kB
-
-
-def memory(server: Program) -> int:
-    """Return the memory of a process in kB."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0])
-
-
-def descriptors(server: Program) -> int:
-    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+MOST_GROWTH, MOST_DESCRIPTORS = 16 << 20, 4  # bytes
 
 
 @pytest.mark.timeout(4000)
@@ -52,7 +43,7 @@ def test_a_server_that_has_seen_every_fault_is_as_it_was(
         server = start(program, f"redis://127.0.0.1:{proxy.port}", DEADLINE, **variables)
         with driven(server) as load:
             wait_until(lambda: len(load.visits) >= 200)  # then each of its connections is there
-            before = memory(server), descriptors(server)
+            before = raw_http.memory(server), raw_http.descriptors(server)
             while load.now < seconds or not seen:
                 name, fault = chance.choice(list(MIXED.items()))
                 with fault.inject(stage):
@@ -61,15 +52,15 @@ def test_a_server_that_has_seen_every_fault_is_as_it_was(
                 counted = len(load.counted_since(0))
                 wait_until(lambda counted=counted: len(load.counted_since(0)) > counted + 60)  # type: ignore[misc]
             # What a fault has left to close may take a moment more.
-            wait_until(lambda: descriptors(server) <= before[1] + MOST_DESCRIPTORS)
-            after = memory(server), descriptors(server)
+            wait_until(lambda: raw_http.descriptors(server) <= before[1] + MOST_DESCRIPTORS)
+            after = raw_http.memory(server), raw_http.descriptors(server)
         report = load.report()
         print(report.as_text())
         seen_in_all = assert_exact(valkey.client, [server], numbers(load))
     replies = check(Trace(folder / "trace").events(), shown=seen_in_all.elements())
     print(f"replies that are those of an order that was searched: {replies:,}")
     print(f"shown later, as nobody was shown them: {seen_in_all.total() - report.counted:,}")
-    print(f"memory {before[0]:,} kB, at the end {after[0]:,} kB")
+    print(f"memory {before[0] >> 10:,} kB, at the end {after[0] >> 10:,} kB")
     print(f"descriptors {before[1]}, at the end {after[1]}")
     print("counting again at the latest after, in s:")
     for name, latest in sorted(seen.items()):

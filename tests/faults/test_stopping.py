@@ -69,24 +69,30 @@ def test_a_server_whose_connection_is_cut_as_it_hands_on_tries_again(
 NAMES = "{counter}:processes"
 
 
-def states(valkey: Valkey) -> list[bytes | None]:
+def states(valkey: Valkey) -> list[str]:
     """Return what each process says of itself."""
-    return [valkey.client.hget(key, "state") for key in valkey.client.keys("*:process:*")]
+    return sorted(
+        str(valkey.client.hget(key, "state")) for key in valkey.client.keys("*:process:*")
+    )
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_server_that_is_told_to_stop_says_so_at_once_and_at_the_end_that_it_is_gone(
     processes: int, valkey: Valkey, counting: Start
 ) -> None:
-    flags = ("--drain-delay=60", f"--processes={processes}")
-    server = counting(f"--redis-url={valkey.url}", *flags)
-    wait_until(lambda: server.visits() and valkey.client.zcard(NAMES) == processes)
-    server.signal()
-    wait_until(lambda: states(valkey) == [b"draining"] * processes)
-    again = counting(f"--redis-url={valkey.url}", f"--processes={processes}")
-    wait_until(lambda: again.visits() and valkey.client.zcard(NAMES) == 2 * processes)
-    assert seconds_to_stop(again) < SOON
-    assert sorted(map(str, states(valkey))) == ["b'draining'"] * processes + ["b'gone'"] * processes
+    said: list[str] = []
+
+    def start(*flags: str) -> Program:
+        server = counting(f"--redis-url={valkey.url}", f"--processes={processes}", *flags)
+        wait_until(lambda: server.visits() and valkey.client.zcard(NAMES) == len(said) + processes)
+        return server
+
+    start("--drain-delay=60").signal()
+    said += ["b'draining'"] * processes
+    wait_until(lambda: states(valkey) == said)
+    assert seconds_to_stop(start()) < SOON
+    said += ["b'gone'"] * processes
+    assert states(valkey) == said
 
 
 def test_a_server_that_is_killed_says_nothing(valkey: Valkey, counting: Start) -> None:
@@ -94,4 +100,4 @@ def test_a_server_that_is_killed_says_nothing(valkey: Valkey, counting: Start) -
     assert server.visits() == 1
     server.process.kill()
     server.process.wait()
-    assert states(valkey) == [None]
+    assert states(valkey) == ["None"]
