@@ -56,11 +56,11 @@ SOAK ?= 0.2
 
 .PHONY: test-faults
 test-faults: .venv/installed  ## test the server while Redis, the network and clients fail (SOAK=10 minutes)
-	$(BIN)/pytest -n 3 tests/faults --soak=$(SOAK)
+	$(BIN)/pytest -n 6 tests/faults --soak=$(SOAK)
 
 .PHONY: test-browser
 test-browser: .venv/installed  ## look at /live with Chromium, behind nginx too; needs both and npm, writes screenshots/
-	$(BIN)/pytest tests/browser
+	$(BIN)/pytest -n 4 tests/browser
 
 .PHONY: pictures
 pictures: .venv/installed  ## write docs/live.png and docs/live.webp with Chromium, in 6 minutes
@@ -68,7 +68,7 @@ pictures: .venv/installed  ## write docs/live.png and docs/live.webp with Chromi
 
 .PHONY: test-container
 test-container: .venv/installed  ## build, run, stop, scale and update the image, on a Docker Engine
-	$(BIN)/pytest tests/container --timeout=300
+	$(BIN)/pytest -n 4 --dist=loadfile tests/container --timeout=300
 
 .PHONY: test-stores
 test-stores: .venv/installed  ## count in Redis 6 to 8 and Valkey, with proxies, TLS and access lists, on a Docker Engine

@@ -8,40 +8,51 @@ import pytest
 
 from tests.container import engine
 from tests.container.bases import bases
-from tests.container.engine import RUN, Container, build, command, docker
+from tests.container.engine import EVERY, RUN, Container, build, command, docker
 from tests.support import ROOT
 
 Figure = Callable[[str, str], None]
 Run = Callable[..., Container]
 
-_figures: list[tuple[str, str]] = []
+_before: set[str] = set()
+"""The images that were there before the run."""
 
 
-def pytest_sessionstart() -> None:
+def is_helper(config: pytest.Config) -> bool:
+    """Whether this process runs tests for another, which begins and ends the run."""
+    return hasattr(config, "workerinput")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if is_helper(session.config) or session.config.option.collectonly:
+        return
     if problem := engine.missing():
         raise pytest.UsageError(problem)
+    bases()  # once for all
+    _before.update(engine.image_ids())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What the run made goes with it, but for the base images."""
+    if _before:
+        engine.clear(_before, bases()[0])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _figures:
+    figures = [
+        one for test in terminalreporter.getreports("passed") for one in test.user_properties
+    ]
+    if figures:
         terminalreporter.section("figures")
-        width = max(len(what) for what, _ in _figures)
-        for what, value in _figures:
+        width = max(len(what) for what, _ in figures)
+        for what, value in figures:
             terminalreporter.write_line(f"{what:{width}}  {value}")
 
 
 @pytest.fixture
-def figure() -> Figure:
+def figure(record_property: Figure) -> Figure:
     """Note a figure, to be printed when all is done."""
-    return lambda what, value: _figures.append((what, value))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _nothing_is_left(python_image: str) -> Iterator[None]:
-    """What the run made goes with it, but for the base images."""
-    before = engine.image_ids()
-    yield
-    engine.clear(before, python_image)
+    return record_property
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +114,7 @@ def run() -> Iterator[Run]:
 @pytest.fixture(scope="session")
 def network() -> Iterator[str]:
     """A user's network."""
-    docker("network", "create", f"--label={RUN}", f"{RUN}-network")
+    docker("network", "create", f"--label={EVERY}", f"{RUN}-network")
     yield f"{RUN}-network"
     docker("network", "rm", f"{RUN}-network")
 
@@ -111,5 +122,5 @@ def network() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def volume() -> Iterator[str]:
     """A volume for the data of one test."""
-    yield docker("volume", "create", f"--label={RUN}", f"{RUN}-volume")
+    yield docker("volume", "create", f"--label={EVERY}", f"{RUN}-volume")
     docker("volume", "rm", f"{RUN}-volume")

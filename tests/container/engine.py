@@ -1,5 +1,6 @@
 """The Docker Engine, by the command line that users have, and what the suite starts on it."""
 
+import fcntl
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import uuid
 from http.client import HTTPException
@@ -17,8 +19,11 @@ from urllib.request import urlopen
 
 from tests.support.waiting import PATIENCE, wait_until
 
-#: What everything that a run makes is called by, so that two runs do not meet.
-RUN = f"friendlyhello-test-{uuid.uuid4().hex[:8]}"
+#: What all that a run makes is labelled with; processes inherit it from the one that starts them.
+EVERY = os.environ.setdefault("FRIENDLYHELLO_TEST", f"friendlyhello-test-{uuid.uuid4().hex[:8]}")
+
+#: What all that this process makes is called by, so that neither two runs meet nor two processes.
+RUN = f"{EVERY}-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 
 HOW_TO_GET_IT = (
     "apt-get install docker.io docker-compose mmdebstrap, and start dockerd (or set DOCKER_HOST)"
@@ -84,8 +89,15 @@ def build(context: Path, tag: str, python_image: str, **arguments: str) -> str:
     """
     more = (f"--build-arg={name}={value}" for name, value in arguments.items())
     where = (f"--tag={RUN}/{tag}", str(context))
-    docker("build", *reaching_an_index(python_image), *more, *where, seconds=300)
+    # One after the other: then the next one finds in the cache what they have in common.
+    with _lock().open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        docker("build", *reaching_an_index(python_image), *more, *where, seconds=300)
     return f"{RUN}/{tag}"
+
+
+def _lock() -> Path:
+    return Path(tempfile.gettempdir()) / EVERY
 
 
 def reaching_an_index(python_image: str) -> list[str]:
@@ -121,7 +133,7 @@ class Container:
     """A container that runs in the background."""
 
     def __init__(self, image: str, *flags: str, command: tuple[str, ...] = ()) -> None:
-        self.id = docker("run", "-d", f"--label={RUN}", *flags, image, *command)
+        self.id = docker("run", "-d", f"--label={EVERY}", *flags, image, *command)
 
     @property
     def short_id(self) -> str:
@@ -209,13 +221,14 @@ def clear(images_before: set[str], base: str) -> None:
         (("volume", "ls", "-q"), ("volume", "rm", "-f")),
         (("network", "ls", "-q"), ("network", "rm")),
     ):
-        if found := docker(*listed, f"--filter=label={RUN}").split():
+        if found := docker(*listed, f"--filter=label={EVERY}").split():
             docker(*removed, *found)
-    if tags := docker("image", "ls", "--format={{.Repository}}:{{.Tag}}", f"{RUN}/*").split():
+    if tags := docker("image", "ls", "--format={{.Repository}}:{{.Tag}}", f"{EVERY}-*/*").split():
         docker("image", "rm", "--force", *tags)
     # What the steps of a build stage left has no name; it goes from the last to the first.
     while [one for one in image_ids() - images_before if _is_a_step(one, base) and _removed(one)]:
         pass
+    _lock().unlink(missing_ok=True)
 
 
 def layers(image: str) -> list[str]:

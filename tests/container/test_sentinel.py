@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.container.conftest import Run
-from tests.container.engine import RUN, Container, docker, first_page
+from tests.container.engine import EVERY, RUN, Container, docker, first_page
 from tests.container.test_run import PUBLISH, number
 from tests.deploy.manifests import BASE
 from tests.support.waiting import wait_until
@@ -103,7 +103,7 @@ def pods(run: Run, redis_image: str, network: str, tmp_path: Path) -> Pods:
     tmp_path.chmod(0o755)
     names = [f"{kind}-{number}" for kind in ("redis", "sentinel") for number in range(3)]
     for name in names:
-        docker("volume", "create", f"--label={RUN}", f"{RUN}-{name}")
+        docker("volume", "create", f"--label={EVERY}", f"{RUN}-{name}")
     pods = Pods(run, redis_image, network, tmp_path)
     pods.start(*names)
     return pods  # the volumes go with the run

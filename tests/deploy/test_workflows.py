@@ -11,7 +11,9 @@ import yaml
 from config import VERSION
 from tests.deploy.manifests import BASE, RESOURCES
 from tests.support import ROOT
+from tests.support.waiting import PATIENCE, wait_until
 
+BESIDE = ROOT / ".ci" / "beside"
 FOLDER = ROOT / ".github" / "workflows"
 TEXTS = {path.name: path.read_text() for path in FOLDER.iterdir()}
 WORKFLOWS: dict[str, dict[str, Any]] = {
@@ -44,7 +46,31 @@ def test_a_job_may_do_no_more_than_it_says() -> None:
 
 def test_ci_runs_what_decides_whether_a_change_lands() -> None:
     assert commands(WORKFLOWS["ci.yaml"]["jobs"]["ci"]) == "sudo CI=true bash .ci/run"
-    assert (ROOT / ".ci" / "run").is_file()
+    script = (ROOT / ".ci" / "run").read_text()
+    targets = re.findall("^(test[a-z-]*|lint):", (ROOT / "Makefile").read_text(), re.M)
+    assert {*targets} - {"test-all", "test-stores"} <= {*re.findall("[a-z-]+", script)}
+
+
+def test_suites_beside_each_other_show_all_that_they_say_and_the_first_failure_counts() -> None:
+    suites = "echo one; sleep 0.1; echo two; exit 3", "sleep 0.4; exit 4", "sleep 0.2; echo three"
+    done = subprocess.run([BESIDE, *suites], capture_output=True, text=True)
+    assert done.returncode == 3
+    shown = re.findall(r"=== (.*): status (\d) after \d s\n((?:[a-z]+\n)*)", done.stdout)
+    assert shown == [
+        (suites[0], "3", "one\ntwo\n"),
+        (suites[2], "0", "three\n"),
+        (suites[1], "4", ""),
+    ]
+
+
+def test_when_it_is_interrupted_no_suite_is_left(tmp_path: Path) -> None:
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    suite = f"trap 'touch {ended}; exit' INT; touch {begun}; while true; do sleep 0.05; done"
+    beside = subprocess.Popen([BESIDE, suite, "sleep 60"])
+    wait_until(begun.exists)
+    beside.terminate()
+    assert beside.wait(PATIENCE) != 0
+    assert ended.exists()
 
 
 def test_end_to_end_adds_the_audit_to_the_base_and_loads_its_image() -> None:
