@@ -24,12 +24,6 @@ HARDENED = (
 )
 
 
-def redis(run: Run, image: str, network: str, *flags: str) -> Container:
-    """Start Redis as the README has it, under a name of this run's."""
-    flags = (f"--network={network}", "--network-alias=redis", *flags)
-    return run(image, *flags, command=("redis-server", "--appendonly", "yes"))
-
-
 def number(url: str) -> int | None:
     """Visit, and return the number."""
     return number_on(get(url).encode())
@@ -39,7 +33,8 @@ def counting(
     run: Run, image: str, redis_image: str, network: str, *flags: str, data: tuple[str, ...] = ()
 ) -> tuple[Container, Container, int]:
     """Start Redis and the program; return both, and the last number that was shown."""
-    database = redis(run, redis_image, network, *data)
+    named = (f"--network={network}", "--network-alias=redis", *data)
+    database = run(redis_image, *named, command=("redis-server", "--appendonly", "yes"))
     web = run(image, PUBLISH, f"--network={network}", *flags)
     first_page(web.url)
     wait_until(lambda: number(web.url))
@@ -120,18 +115,6 @@ def test_it_holds_64_connections_read_only_without_rights_in_96_mb(
     assert web.state["Running"]
 
 
-def test_it_counts_beside_the_guides_own_app(
-    image: str, guide_image: str, redis_image: str, run: Run, network: str
-) -> None:
-    _, ours, _ = counting(run, image, redis_image, network)
-    both = [ours, run(guide_image, PUBLISH, f"--network={network}")]
-    last = number_on(first_page(both[1].url).encode())
-    assert last is not None
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda turn: number(both[turn % 2].url), range(400)))
-    assert sorted(one or 0 for one in found) == list(range(last + 1, last + 401))
-
-
 def audit(url: str, *flags: str) -> dict[str, object]:
     """Run check.py, and return its report."""
     done = subprocess.run(
@@ -202,30 +185,6 @@ def test_an_idle_one_stops_at_once_where_the_guides_app_is_killed(
     status = guides.state["ExitCode"]
     figure("docker stop of the guide's app", f"{theirs:.2f} s, status {status}")
     assert status == 137
-
-
-def test_requests_in_flight_are_answered_when_it_stops(
-    image: str, redis_image: str, run: Run, network: str
-) -> None:
-    patience = ("--env=REDIS_TIMEOUT=60", "--env=GRACE=60")
-    database, web, last = counting(run, image, redis_image, network, *patience)
-    docker("pause", database.id)
-    with ThreadPoolExecutor(10) as pool:
-        visits = [pool.submit(number, web.url) for _ in range(8)]
-        wait_until(lambda: connections(web) == 8)
-        stopping = pool.submit(web.stop, "--time=90")
-        wait_until(lambda: "stopping" in web.logs())
-        assert not any(visit.done() for visit in visits)
-        docker("unpause", database.id)
-        assert sorted(visit.result() for visit in visits) == [*range(last + 1, last + 9)]
-        stopping.result()
-    assert web.state["ExitCode"] == 0, web.logs()
-
-
-def connections(container: Container) -> int:
-    """How many clients are connected to its port 80."""
-    rows = container.exec("cat", "/proc/net/tcp", "/proc/net/tcp6").splitlines()
-    return sum(row.split()[1].endswith(":0050") and row.split()[3] == "01" for row in rows)
 
 
 def test_the_first_page_comes_before_that_of_the_guides_app(
