@@ -56,11 +56,11 @@ SOAK ?= 0.2
 
 .PHONY: test-faults
 test-faults: .venv/installed  ## test the server while Redis, the network and clients fail (SOAK=10 minutes)
-	$(BIN)/pytest -n 6 --dist=worksteal tests/faults --soak=$(SOAK)
+	$(BIN)/pytest -n 4 --dist=worksteal tests/faults --soak=$(SOAK)
 
 .PHONY: test-browser
 test-browser: .venv/installed  ## look at /live with Chromium, behind nginx too; needs both and npm, writes screenshots/
-	$(BIN)/pytest -n 4 --dist=worksteal tests/browser
+	$(BIN)/pytest -n 3 --dist=worksteal tests/browser
 
 .PHONY: pictures
 pictures: .venv/installed  ## write docs/live.png and docs/live.webp with Chromium, in 6 minutes

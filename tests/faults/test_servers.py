@@ -109,7 +109,7 @@ def test_an_exclusive_audit_of_three_replicas_whose_connections_are_cut_holds(
         servers = [counting(*flags(proxy), f"--processes={number}") for number in (1, 1, 2)]
         with Proxy([server.port for server in servers]) as balancer:
             url = f"http://127.0.0.1:{balancer.port}"
-            arguments = ("--exclusive", "--json", "--requests=2000", "--concurrency=32")
+            arguments = ("--exclusive", "--json", "--requests=1000", "--concurrency=32")
             with repeatedly(lambda: proxy.cut(reset=True)):
                 audit = subprocess.run(
                     [sys.executable, str(ROOT / "check.py"), url, *arguments],
@@ -119,5 +119,5 @@ def test_an_exclusive_audit_of_three_replicas_whose_connections_are_cut_holds(
                 )
         assert audit.returncode == 0, audit.stdout + audit.stderr
         report = json.loads(audit.stdout)
-        assert report["visits"] == {"made": 2000, "counted": 2000, "uncounted": 0, "failed": 0}
-        assert valkey.counter() == report["numbers"]["highest"] == 2000
+        assert report["visits"] == {"made": 1000, "counted": 1000, "uncounted": 0, "failed": 0}
+        assert valkey.counter() == report["numbers"]["highest"] == 1000
