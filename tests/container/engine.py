@@ -216,13 +216,15 @@ def clear(images_before: set[str], base: str) -> None:
     :arg base: the image that those of the run stand on.
     :arg images_before: ids of images that were there before the run.
     """
-    for listed, removed in (
-        (("ps", "-aq"), ("rm", "-f", "-v")),
-        (("volume", "ls", "-q"), ("volume", "rm", "-f")),
-        (("network", "ls", "-q"), ("network", "rm")),
-    ):
-        if found := docker(*listed, f"--filter=label={EVERY}").split():
-            docker(*removed, *found)
+    kinds = ["container", "volume", "network"]
+    if succeeds("docker", "service", "ls"):  # a test that was interrupted has left its stack
+        kinds = ["service", *kinds, "secret"]
+    for kind in kinds:
+        listing = ("--all",) if kind == "container" else ()
+        forced = ("--force", "--volumes") if kind == "container" else ()
+        for how in (f"--filter=label={EVERY}", f"--filter=name={EVERY}"):
+            if found := docker(kind, "ls", "--quiet", *listing, how).split():
+                docker(kind, "rm", *forced, *found)
     if tags := docker("image", "ls", "--format={{.Repository}}:{{.Tag}}", f"{EVERY}-*/*").split():
         docker("image", "rm", "--force", *tags)
     # What the steps of a build stage left has no name; it goes from the last to the first.
