@@ -58,9 +58,6 @@ Hanging = Callable[[str, int], contextlib.AbstractContextManager[object]]
 of_each_kind = pytest.mark.parametrize("hanging", HANGING.values(), ids=HANGING)
 
 
-# Several addresses.
-
-
 @of_each_kind
 @pytest.mark.parametrize("timeout", [0.5, 1, 10])
 @pytest.mark.usefixtures("names")
@@ -155,9 +152,6 @@ async def test_sentinels_and_the_primary_that_they_name_may_have_addresses_that_
             assert await visitor.counted_again() == 1
             with reading(visitor.visits) as reader:
                 assert (await reader.read()).total == 1
-
-
-# Look-ups that hang.
 
 
 async def test_look_ups_that_hang_are_bounded_for_all_who_ask_and_no_name_starves(
@@ -279,9 +273,6 @@ async def test_addresses_are_tried_family_by_family_each_once_and_keep_their_lin
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     in_turn = ["2001:db8::1", WELL, "2001:db8::2", HUNG, "fe80::1%4"]
     assert await resolve(NAME) == in_turn
-
-
-# Servers that take connections and never answer.
 
 
 async def test_a_primary_that_hangs_does_not_pile_up_probes_and_counts_when_it_answers(
