@@ -51,16 +51,23 @@ def test_ci_runs_what_decides_whether_a_change_lands() -> None:
     assert {*targets} - {"test-all", "test-stores"} <= {*re.findall("[a-z-]+", script)}
 
 
-def test_suites_beside_each_other_show_all_that_they_say_and_the_first_failure_counts() -> None:
-    suites = "echo one; sleep 0.1; echo two; exit 3", "sleep 0.4; exit 4", "sleep 0.2; echo three"
-    done = subprocess.run([BESIDE, *suites], capture_output=True, text=True)
-    assert done.returncode == 3
-    shown = re.findall(r"=== (.*): status (\d) after \d s\n((?:[a-z]+\n)*)", done.stdout)
-    assert shown == [
-        (suites[0], "3", "one\ntwo\n"),
-        (suites[2], "0", "three\n"),
-        (suites[1], "4", ""),
-    ]
+def test_suites_beside_each_other_show_all_that_they_say_and_the_first_failure_counts(
+    tmp_path: Path,
+) -> None:
+    go_on = tmp_path / "go on"
+    first = "echo one; echo two; exit 3"
+    second = f"echo three; until [ -e '{go_on}' ]; do sleep 0.05; done; exit 4"
+    beside = subprocess.Popen([BESIDE, second, first], stdout=subprocess.PIPE, text=True)
+    assert beside.stdout
+    shown = [beside.stdout.readline() for _ in range(3)]
+    assert re.fullmatch(rf"=== {re.escape(first)}: status 3 after \d+ s\n", shown[0])
+    assert shown[1:] == ["one\n", "two\n"]
+    go_on.touch()
+    shown = beside.stdout.readlines()
+    assert re.fullmatch(rf"=== {re.escape(second)}: status 4 after \d+ s\n", shown[0])
+    assert shown[1:] == ["three\n"]
+    with beside:
+        assert beside.wait(PATIENCE) == 3
 
 
 def test_when_it_is_interrupted_no_suite_is_left(tmp_path: Path) -> None:
