@@ -166,6 +166,13 @@ def often_probed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def patient_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a look for Redis take as long as it likes, where what it meets is the promise."""
+    for module in ("counter.visits", "counter.probing"):
+        monkeypatch.setattr(f"{module}.PROBE_TIMEOUT", PATIENCE)
+
+
+@pytest.fixture
 def new_loop() -> Callable[[], asyncio.AbstractEventLoop]:
     """Make the event loop of a test; a module may have its tests run on others too."""
     return asyncio.new_event_loop

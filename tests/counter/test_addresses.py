@@ -32,7 +32,7 @@ MALFORMED = [
 ]
 
 
-@pytest.mark.usefixtures("often_probed")
+@pytest.mark.usefixtures("often_probed", "patient_probes")
 @pytest.mark.parametrize(("kind", "answer", "why"), MALFORMED)
 async def test_what_is_told_in_place_of_an_address_is_a_clear_reason(
     fake: FakeRedis, caplog: Caplog, kind: str, answer: bytes, why: str

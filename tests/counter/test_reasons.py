@@ -21,7 +21,7 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import eventually
 
 
-@pytest.mark.usefixtures("often_probed")
+@pytest.mark.usefixtures("often_probed", "patient_probes")
 async def test_off_on_and_each_other_reason_are_one_line(fake: FakeRedis, caplog: Caplog) -> None:
     caplog.set_level("INFO", logger="friendlyhello.visits")
     async with serving(fake.url) as visitor:
