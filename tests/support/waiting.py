@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -43,14 +44,18 @@ async def eventually(condition: Callable[[], object], seconds: float = PATIENCE)
 async def within(seconds: float, awaited: Awaitable[Result], busy: float = BUSY) -> Result:
     """Return what is awaited; fail when it takes longer, and what a busy machine may add.
 
-    The time is taken in steps of the event loop that also does what is awaited. When the machine
-    lets neither run for a while, that is a single step, however long.
+    The time is taken in steps of the event loop that also does what is awaited, and of a thread, as
+    names are looked up in one. When the machine lets neither run for a while, that is a single
+    step, however long.
     """
     task = asyncio.ensure_future(awaited)
     try:
         for _ in range(math.ceil((seconds + busy) / STEP)):
             if (await asyncio.wait([task], timeout=STEP))[0]:
                 return await task
+            thread = threading.Thread(target=int)
+            thread.start()
+            thread.join()
         raise AssertionError(f"it took longer than {seconds} s, and {busy} s")
     finally:
         task.cancel()
