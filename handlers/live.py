@@ -49,19 +49,19 @@ RETRY_AFTER = 10
 class _ViewHandler(BaseHandler):
     """A handler of a view of the last minutes, hours or day; the query ``last`` chooses."""
 
-    _last = "5m"
+    EAGER_START = True
 
-    def prepare(self) -> None:
-        """Read the query; a bad value gets 400."""
-        self._last = self.get_query_argument("last", self._last, strip=False)
-        if self._last not in HISTORIES:
-            self.send_error(400, why=f"last is one of {', '.join(HISTORIES)}")
+    def view(self) -> str | None:
+        """Return which view the query asks for; None after a bad one got 400."""
+        last = self.get_query_argument("last", "5m", strip=False)
+        if last in HISTORIES:
+            return last
+        self.send_error(400, why=f"last is one of {', '.join(HISTORIES)}")
+        return None
 
 
 class LiveHandler(_ViewHandler):
     """The page. It reads its figures from ``/live/events``."""
-
-    EAGER_START = True
 
     HEADERS: ClassVar[Mapping[str, str]] = {
         **COMMON_HEADERS,
@@ -77,7 +77,8 @@ class LiveHandler(_ViewHandler):
     async def get(self) -> None:
         """Answer with the page, in the reader's language."""
         said = self.request.headers.get("Accept-Language", "")
-        self.finish(_page(preferred_language(said, tuple(_LOCALES)), self._last))
+        if (last := self.view()) is not None:
+            self.finish(_page(preferred_language(said, tuple(_LOCALES)), last))
 
     head = get
 
@@ -114,8 +115,6 @@ class EventsHandler(_ViewHandler):
     Task, and has no timer, since it gets a part each second anyway.
     """
 
-    EAGER_START = True
-
     HEADERS: ClassVar[Mapping[str, str]] = {
         **COMMON_HEADERS,
         "Cache-Control": "no-store, no-transform",  # a proxy that compresses would delay events
@@ -136,17 +135,20 @@ class EventsHandler(_ViewHandler):
 
     async def get(self) -> None:
         """Send events for `limits.STREAM_SECONDS`; 503 when too many streams are open."""
+        if (last := self.view()) is None:
+            return
         if len(self._live.watchers) >= self._most:
             self.send_error(503, why="too many streams are open")
             return
         self._until = time.monotonic() + random.uniform(*limits.STREAM_SECONDS)
-        self._live.add(self, self._last)
+        self._live.add(self, last)
         await self._over
         self._live.remove(self)
 
     async def head(self) -> None:
         """Answer GET's headers."""
-        await self.flush()
+        if self.view() is not None:
+            await self.flush()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer an error; 503 says when to ask again (RFC 9110, 10.2.3)."""

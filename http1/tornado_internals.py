@@ -241,7 +241,7 @@ class RequestHandler(web.RequestHandler):
     """
 
     EAGER_START: ClassVar[bool] = False
-    """Whether GET and HEAD without a query start eagerly; see `http1.Application`."""
+    """Whether GET and HEAD start eagerly; see `http1.Application`."""
 
     @property
     def client_has_gone(self) -> bool:
@@ -304,7 +304,7 @@ def _common_headers(handler_class: type[RequestHandler], second: int) -> CommonH
     return CommonHeaders({name: [value] for name, value in headers.items()})
 
 
-def new_handler(application: web.Application, rule: Rule, request: PathRequest) -> Any:
+def new_handler(application: web.Application, rule: Rule, request: Request) -> Any:
     """Make a handler as its `__init__` does, except for the parts that only templates use."""
     handler = rule.target.__new__(rule.target)
     handler.application = application

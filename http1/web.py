@@ -30,33 +30,40 @@ class _EagerDelegate(RoutingDelegate):
 
     router: "Application"
     _rule: Rule | None = None
-    _request: PathRequest
+    _request: Request
     _passes_over = False  # whether it drops the body
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, RequestStartLine)
-        rule = self.router.eager.get(start_line.path)
+        path, has_query, _ = start_line.path.partition("?")
+        rule = self.router.eager.get(path)
         host = headers.get("Host")
         if rule is None or start_line.method not in ("GET", "HEAD") or host is None:
             return self._start_as_tornado(start_line, headers)
-        self._request = PathRequest(self.request_conn, self.server_conn, start_line, headers, host)
+        if has_query:
+            self._request = self._whole_request(start_line, headers)
+        else:
+            self._request = PathRequest(
+                self.request_conn, self.server_conn, start_line, headers, host
+            )
         self._rule = rule
         self._passes_over = True  # a body of GET or HEAD means nothing (RFC 9110, 9.3.1)
         return None
 
+    def _whole_request(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Request:
+        return Request(
+            connection=self.request_conn,
+            server_connection=self.server_conn,
+            start_line=start_line,
+            headers=headers,
+        )
+
     def _start_as_tornado(
         self, start_line: RequestStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        self.delegate = self.router.find_handler(
-            Request(
-                connection=self.request_conn,
-                server_connection=self.server_conn,
-                start_line=start_line,
-                headers=headers,
-            )
-        )
+        self.delegate = self.router.find_handler(self._whole_request(start_line, headers))
         waited_for = self.delegate.headers_received(start_line, headers)
         handler = getattr(self.delegate, "handler_class", None)
         most = getattr(handler, "MAX_BODY_SIZE", None)

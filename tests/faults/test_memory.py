@@ -63,8 +63,9 @@ STATES = {
         b"PUT /faults", fields(120)[:-2], b"Content-Length: 4096", size=2 * head.MAX_CACHED
     )
     + b"x" * 4000,
-    "a stream": request(b"GET /live/events"),
-    "a stream, and further bytes": request(b"GET /live/events") + JUNK,
+    # As the live page asks for it.
+    "a stream": request(b"GET /live/events?last=5m"),
+    "a stream, and further bytes": request(b"GET /live/events?last=5m") + JUNK,
     "a page that waits, and further bytes": request(b"GET /?wait=3s", fields(100)[:-2], size=16_000)
     + JUNK,
     "unread pages": request(b"GET /live") * MANY,

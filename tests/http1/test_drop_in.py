@@ -143,7 +143,7 @@ class First(web.RequestHandler):
     ("rules", "path", "body"),
     [
         ([("/a", Eager)], "/a", "eager"),
-        ([("/a", Eager)], "/a?b=c", "by Tornado"),
+        ([("/a", Eager)], "/a?b=c", "eager"),
         ([("/a", Eager), ("/a", First)], "/a", "eager"),
         ([("/a", First), ("/a", Eager)], "/a", "first"),
         ([("/.*", First), ("/a", Eager)], "/a", "first"),

@@ -151,13 +151,13 @@ FORM = "Content-Type: application/x-www-form-urlencoded"
     [
         *(("GET", "/", waits, "", {"at once": True}) for waits in ("0", "1", "5")),
         ("GET", "/", "1", LARGE, {"at once": True}),  # a body of GET means nothing
-        ("GET", "/?field=b", "1", "", {"field": "b"}),
+        ("GET", "/?field=b", "1", "", {"at once": True, "field": "b"}),
         ("POST", "/", "1", "field=a", {"body": "field=a", "field": "a"}),
         ("POST", "/", "1", LARGE, {"body": LARGE}),
     ],
     ids=["at once", "one turn", "turns", "body of GET", "query", "form", "large body"],
 )
-async def test_a_handler_runs_in_a_context_of_its_own_at_once_without_a_query_or_a_body(
+async def test_a_handler_runs_in_a_context_of_its_own_and_get_at_once(
     site: Served, method: str, target: str, waits: str, body: str, told: dict[str, Any]
 ) -> None:
     lines = (FORM, f"X-Waits: {waits}", f"Content-Length: {len(body)}")
