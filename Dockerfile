@@ -46,6 +46,8 @@ LABEL org.opencontainers.image.title="friendlyhello" \
 COPY --from=build /opt/venv /opt/venv
 COPY --from=program /app /app
 WORKDIR /app
+# compose.yaml needs a name for the user.
+RUN echo app:x:10001:10001::/app:/usr/sbin/nologin >>/etc/passwd
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 NAME=World
 # The user is a number, so that an orchestrator can see that it is not root. Docker 20.10 and newer
 # lets this user bind port 80, in a network that the container does not share with the host.

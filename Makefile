@@ -11,10 +11,6 @@ help:  ## list the targets
 run: .venv/running  ## serve http://localhost:4000/, counting in ./data (PORT=… for another port)
 	@exec $(BIN)/python server.py --port=$(PORT) --redis-url=embedded:data
 
-.PHONY: watch
-watch:  ## serve with a Redis in containers, and restart whenever a file changes; needs Docker
-	docker compose --file=compose.yaml --file=compose.develop.yaml up --build --watch
-
 # The files of the program. Tests, the audit and the benchmark are not among them.
 PROGRAM = server.py limits.py openapi.yaml config counter embedded handlers http1 process replicas watch static templates
 DIST ?= dist

@@ -5,7 +5,6 @@ import json
 import os
 import random
 import re
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -25,9 +24,7 @@ EVERY = os.environ.setdefault("FRIENDLYHELLO_TEST", f"friendlyhello-test-{uuid.u
 #: What all that this process makes is called by, so that neither two runs meet nor two processes.
 RUN = f"{EVERY}-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 
-HOW_TO_GET_IT = (
-    "apt-get install docker.io docker-compose mmdebstrap, and start dockerd (or set DOCKER_HOST)"
-)
+HOW_TO_GET_IT = "on a Debian, .ci/with-engine brings it"
 
 
 def command(*arguments: str, seconds: float = 60, **options: Any) -> str:
@@ -59,15 +56,13 @@ def missing() -> str | None:
     if not succeeds("docker", "version", seconds=20):
         where = os.environ.get("DOCKER_HOST", "the default socket")
         return f"no Docker Engine answers at {where}: {HOW_TO_GET_IT}"
-    if not composes():
-        return f"neither `docker compose` nor `docker-compose` is here: {HOW_TO_GET_IT}"
+    version = docker("version", "--format={{.Server.Version}}")
+    if int(version.partition(".")[0]) < 25:
+        return f"the Docker Engine has version {version}, older than 25: {HOW_TO_GET_IT}"
+    for plugin, knows in ("compose", ("up", "--watch")), ("buildx", ("bake", "--load")):
+        if not succeeds("docker", plugin, *knows, "--help"):
+            return f"`docker {plugin} {' '.join(knows)}` is not here: {HOW_TO_GET_IT}"
     return None
-
-
-def composes() -> list[tuple[str, ...]]:
-    """Return the ways there are to say ``docker compose`` here: version 2, version 1, or both."""
-    ways = [("docker", "compose"), ("docker-compose",)]
-    return [way for way in ways if shutil.which(way[0]) and succeeds(*way, "version")]
 
 
 def inspect(kind: str, name: str) -> dict[str, Any]:

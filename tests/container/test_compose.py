@@ -1,4 +1,4 @@
-"""compose.yaml, with each `docker compose` there is."""
+"""compose.yaml, by `docker compose`."""
 
 import os
 import shutil
@@ -13,29 +13,26 @@ import pytest
 from tests.container.engine import (
     RUN,
     command,
-    composes,
-    docker,
     first_page,
     free_ports,
     get,
     inspect,
-    succeeds,
 )
 from tests.support.page import number_on
 from tests.support.waiting import wait_until
+
+#: What compose.yaml becomes in the suite.
+OWN = "tests/container/compose.yaml"
 
 
 class Project:
     """The checkout's compose.yaml, under a name of the run's."""
 
-    def __init__(
-        self, way: tuple[str, ...], checkout: Path, images: tuple[str, str], *more: str
-    ) -> None:
+    def __init__(self, checkout: Path, images: tuple[str, str]) -> None:
         python_image, redis_image = images
-        files = ("compose.yaml", *more, "tests/container/compose.yaml")
         self._command = (
-            *(*way, f"--project-name={RUN}"),
-            *(f"--file={checkout}/{name}" for name in files),
+            *("docker", "compose", f"--project-name={RUN}"),
+            *(f"--file={checkout}/{name}" for name in ("compose.yaml", OWN)),
         )
         self._env = os.environ | {
             "PYTHON_IMAGE": python_image,
@@ -56,11 +53,9 @@ class Project:
         return [inspect("container", one) for one in self("ps", "--quiet", service).split()]
 
 
-@pytest.fixture(params=composes(), ids=" ".join)
-def compose(
-    request: pytest.FixtureRequest, checkout: Path, base_images: tuple[str, str]
-) -> Iterator[Project]:
-    project = Project(request.param, checkout, base_images)
+@pytest.fixture
+def compose(checkout: Path, base_images: tuple[str, str]) -> Iterator[Project]:
+    project = Project(checkout, base_images)
     yield project
     project("down", "--volumes")
 
@@ -79,13 +74,13 @@ def test_up_builds_and_starts_all_of_it_and_scale_adds_replicas(compose: Project
     (web,), (redis,) = compose.containers("web"), compose.containers("redis")
     for one, memory in (web, 96 << 20), (redis, 256 << 20):
         host = one["HostConfig"]
-        assert host["ReadonlyRootfs"]
         assert host["CapDrop"] == ["ALL"]
         assert host["SecurityOpt"] == ["no-new-privileges:true"]
         assert host["Memory"] == memory
         assert not one["Config"]["User"].startswith(("0", "root"))
         wait_until(lambda one=one: health(one["Id"]) == "healthy")
     assert web["HostConfig"]["PidsLimit"] == 64
+    assert redis["HostConfig"]["ReadonlyRootfs"]
     (data,) = redis["Mounts"]
     assert (data["Type"], data["Destination"]) == ("volume", "/data")
 
@@ -114,14 +109,8 @@ def health(container: str) -> str:
 @pytest.fixture
 def watched(checkout: Path, base_images: tuple[str, str], tmp_path: Path) -> Iterator[Project]:
     """A project whose files the test may change."""
-    if not succeeds("docker", "compose", "version") or "--watch" not in docker(
-        "compose", "up", "--help"
-    ):
-        pytest.skip("needs Docker Compose 2.25 or newer")
     shutil.copytree(checkout, tmp_path / "changed")
-    project = Project(
-        ("docker", "compose"), tmp_path / "changed", base_images, "compose.develop.yaml"
-    )
+    project = Project(tmp_path / "changed", base_images)
     yield project
     project("down", "--volumes")
 

@@ -18,7 +18,6 @@ from tests.container.engine import (
     first_page,
     inspect,
     layers,
-    succeeds,
 )
 from tests.support import ROOT
 from tests.support.waiting import BUSY, wait_until
@@ -156,8 +155,6 @@ def test_its_labels_say_where_it_comes_from_when_its_build_does(
 @pytest.fixture
 def baked(image: str, tmp_path: Path) -> str:
     """The image as docker-bake.hcl makes it of this one."""
-    if not succeeds("docker", "buildx", "version") or engine_version() < 25:
-        pytest.skip("needs Docker 25 or newer, with buildx")
     override = tmp_path / "override.hcl"
     plain = f'contexts = {{ plain = "docker-image://{image}" }}'
     override.write_text(f'target "default" {{\n{plain}\n}}\n')
@@ -165,10 +162,6 @@ def baked(image: str, tmp_path: Path) -> str:
     files = (f"--file={ROOT / 'docker-bake.hcl'}", f"--file={override}")
     docker("buildx", "bake", *files, "--load", "default", env=env)
     return f"{RUN}/baked:latest"
-
-
-def engine_version() -> int:
-    return int(docker("version", "--format={{.Server.Version}}").partition(".")[0])
 
 
 def test_the_one_of_bake_is_healthy_within_a_second(baked: str, run: Run, figure: Figure) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.container.engine import RUN, composes, docker, free_ports, reaching_an_index
+from tests.container.engine import RUN, docker, free_ports, reaching_an_index
 from tests.docs.console import blocks
 
 #: The pages, each with the sections that are the walk. README.zh-CN.md has README.md's commands.
@@ -51,7 +51,7 @@ def script(page: str, port: int, images: tuple[str, str]) -> str:
 def as_here(command: str, port: int, images: tuple[str, str]) -> str:
     """Return a command as it runs beside others, and where no registry can be reached."""
     python_image, redis_image = images
-    compose = (*composes()[0], f"--project-name={OWN}")
+    compose = ("docker compose", f"--project-name={OWN}")
     files = ("--file=compose.yaml", "--file=tests/container/compose.yaml")
     for page_says, here in (
         ("docker compose", " ".join((*compose, *files))),

@@ -426,7 +426,8 @@ def test_slow_clients_do_not_slow_the_others(
                 wait_until(lambda: trickle.rounds >= 1)
                 while trickle.rounds < 2 or len(crowded) < 3:
                     crowded.append(median_latency(visitor))
-            assert raw_http.descriptors(server) == before + 500  # and none was turned away
+            # None was turned away.
+            wait_until(lambda: raw_http.descriptors(server) == before + 500)
         wait_until(lambda: raw_http.descriptors(server) == before)
         alone.append(median_latency(visitor))
         visits = 50 * (len(alone) + len(crowded) + 1)
@@ -447,7 +448,7 @@ def test_idle_connections_cost_little(
         server = start_counting(program, valkey)
         with raw_http.open_to(server) as visitor, raw_http.closing([]) as clients:
             assert raw_http.ask(visitor).visit == 1
-            before, used = raw_http.descriptors(server), raw_http.memory(server)
+            before, used = raw_http.settled_descriptors(server), raw_http.memory(server)
             while len(clients) < number:
                 some = [raw_http.open_to(server) for _ in range(min(100, number - len(clients)))]
                 clients += some
@@ -455,7 +456,7 @@ def test_idle_connections_cost_little(
                     client.sendall(HEALTH)
                 for client in some:
                     assert raw_http.read_answer(client).status == 200
-            assert raw_http.descriptors(server) == before + number
+            wait_until(lambda: raw_http.descriptors(server) == before + number)
             each = (raw_http.memory(server) - used) / number
             cpu = raw_http.cpu_seconds(server)
             assert server.visits() == 2
