@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 TEST_TIMEOUT = 30
 
 #: Seconds after which all tests of a mutant have failed: more than those of any room take.
-LONGEST = 600
+LONGEST = 240
 
 #: The share of mutants that may survive: some change nothing that anybody could notice.
 MOST_SURVIVORS = 0.05
@@ -37,7 +37,12 @@ WITHOUT = ("-pno:schemathesis", "-pno:anyio", "-pno:xdist", "-pno:randomly", "-p
 OTHERS = {
     "config": ["tests/test_config.py", "tests/docs/test_docs.py"],
     "http1": ["tests/http1", "tests/test_server.py"],
-    "server.py": ["tests/test_server.py", "tests/test_config.py", "tests/process"],
+    "server.py": [
+        "tests/test_server.py",
+        "tests/test_config.py",
+        "tests/process",
+        "tests/handlers",
+    ],
     "limits.py": ["tests/test_limits.py", "tests/test_server.py"],
     "check.py": ["tests/audit"],
 }
@@ -175,7 +180,7 @@ def survivors(chosen: list[Mutant], tests: list[str] | None, jobs: int) -> Itera
 
     :arg tests: those to run, or None for those of each mutant's room.
     """
-    options = ["-x", "-mnot slow", *WITHOUT, f"--timeout={TEST_TIMEOUT}"]
+    options = ["-x", "-mnot slow", *WITHOUT, f"--timeout={TEST_TIMEOUT}", "--timeout-method=thread"]
     # Bytecode is told by time and size, which a mutant may share.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     free: queue.Queue[Path] = queue.Queue()

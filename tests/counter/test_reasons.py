@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,25 +97,6 @@ async def test_a_password_that_changes_needs_no_restart(valkey: Valkey, tmp_path
             file.write_text(f"{new}\n")
             valkey.client.client_kill_filter(_type="normal", skipme=True)
             assert await visits.count() is not None
-
-
-def test_without_its_file_the_last_password_is_used(tmp_path: Path, caplog: Caplog) -> None:
-    file = tmp_path / "password"
-    file.write_text("hush")
-    password = password_in(file)
-    file.write_text("")
-    assert [password(), password()] == ["hush", "hush"]
-    file.unlink()
-    assert password() == "hush"
-    assert len(caplog.records) == 1
-    assert "hush" not in caplog.text
-    file.write_text("new")
-    assert password() == "new"
-    file.unlink()
-    os.mkfifo(file)  # it is read once
-    with subprocess.Popen(["sh", "-c", f"echo piped >{file}"]):
-        password = password_in(file)
-    assert [password(), password()] == ["piped", "piped"]
 
 
 async def test_a_host_name_that_is_not_utf_8_is_escaped(valkey: Valkey, monkeypatch: Patch) -> None:

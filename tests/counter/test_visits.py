@@ -16,6 +16,7 @@ import uvloop
 
 from counter import Visits
 from counter.batches import ALONE, LARGE_BATCH
+from counter.connection import OnReplies, RedisConnection, Request
 from tests.support import Patch
 from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis, late
@@ -236,6 +237,27 @@ async def test_redis_over_tls_counts_with_a_certificate_that_is_trusted_alone(
             async with visitor.losing_connection():
                 valkey.client.client_kill_filter(_type="normal", skipme=True)
             assert await visitor.visit() == 22
+
+
+async def test_after_visits_that_came_alone_the_next_one_waits_for_no_others(
+    valkey: Valkey, monkeypatch: Patch
+) -> None:
+    sent, send = [0], RedisConnection.send
+
+    def sending(self: RedisConnection, request: Request, on_replies: OnReplies) -> None:
+        sent[0] += 1
+        send(self, request, on_replies)
+
+    monkeypatch.setattr(RedisConnection, "send", sending)
+    in_the_same_turn: list[int] = []
+    async with counting(valkey.url) as visits:
+        for _ in range(ALONE + 3):
+            before = sent[0]
+            visit = asyncio.create_task(visits.count())
+            await asyncio.sleep(0)
+            in_the_same_turn.append(sent[0] - before)
+            assert await visit is not None
+    assert in_the_same_turn[2:] == [0] * (ALONE - 1) + [1, 1]
 
 
 async def test_a_lone_visit_waits_asleep_for_redis(valkey: Valkey, monkeypatch: Patch) -> None:

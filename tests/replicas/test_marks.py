@@ -41,6 +41,12 @@ def test_a_replica_that_says_goodbye_is_gone_and_one_that_starts_anew_comes_agai
     gone = [*((100, "came", f"web-{i}") for i in (1, 2)), (60, "gone", "web-1")]
     assert found(first, other) == gone
     assert found(process("web-1", 59.5, 0), first, other) == [*gone, (59.5, "came", "web-1")]
+    third = [process("web-1", began, 0) for began in (50, 49.9)]
+    ended = process("web-1", 59.5, 55, state="gone")
+    assert found(first, ended, *third)[1:] == [
+        *((60, "gone", "web-1"), (59.5, "came", "web-1"), (55, "gone", "web-1")),
+        (50, "came", "web-1"),
+    ]
     killed = process("web-1", 100, 60)
     anew = [(60, "silent", "web-1"), (58, "came", "web-1")]
     assert found(process("web-1", 58, 0), killed)[1:] == anew
