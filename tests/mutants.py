@@ -36,6 +36,7 @@ WITHOUT = ("-pno:schemathesis", "-pno:anyio", "-pno:xdist", "-pno:randomly", "-p
 #: The tests of what has more, or other ones, than a folder of tests.
 OTHERS = {
     "config": ["tests/test_config.py", "tests/docs/test_docs.py"],
+    "counter": ["tests/counter", "tests/watch/test_metrics.py", "tests/replicas/test_figures.py"],
     "http1": ["tests/http1", "tests/test_server.py"],
     "server.py": [
         "tests/test_server.py",
@@ -180,7 +181,7 @@ def survivors(chosen: list[Mutant], tests: list[str] | None, jobs: int) -> Itera
 
     :arg tests: those to run, or None for those of each mutant's room.
     """
-    options = ["-x", "-mnot slow", *WITHOUT, f"--timeout={TEST_TIMEOUT}", "--timeout-method=thread"]
+    options = ["-x", "-mnot slow", *WITHOUT, f"--timeout={TEST_TIMEOUT}"]
     # Bytecode is told by time and size, which a mutant may share.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     free: queue.Queue[Path] = queue.Queue()
