@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from replicas import Mark, Record, Snapshot, marks, versions_of
 from replicas.keys import DAY
 from replicas.marks import MAX_MARKS
-from replicas.records import Spell
+from replicas.records import Sign, Spell
 
 NOW = 1_764_220_000.0
 
@@ -124,3 +124,13 @@ def test_the_newest_marks_of_a_day_are_told() -> None:
     assert [one.time for one in marks] == sorted(one.time for one in marks)
     assert marks[-1].time == NOW - 1
     assert found(process("web-1", DAY + 1, 0)) == []
+
+
+def test_all_times_of_a_record_move_with_redis_clock() -> None:
+    here = process("web-1", 90, 2, away=[Spell(NOW - 9, NOW - 8, "it went")], sign=Sign(NOW - 2, 7))
+    later = process(
+        "web-1", 80, -8, away=[Spell(NOW + 1, NOW + 2, "it went")], sign=Sign(NOW + 8, 7)
+    )
+    assert here.moved(10) == dataclasses.replace(later, id=here.id)
+    assert here.moved(0) == here
+    assert process("web-1", 0, 2).moved(10).started == 0.0, "an older program has not told it"
