@@ -2,6 +2,7 @@
 
 import pytest
 
+from audit.answer import readable
 from tests.audit.auditing import Answering, Speaking, answer, check, failures, page, refused
 
 
@@ -96,3 +97,12 @@ def test_another_server_is_one_line(status: int, body: str, said: str, speaking:
 def test_an_answer_whose_head_has_no_end_is_a_failed_visit(speaking: Speaking) -> None:
     server = speaking(lambda n: b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000_000)
     assert failures(server.url, "--concurrency=1") == {"answer too large": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("für 3", "für 3"), ("a\x1b[2J\nb", "a\\x1b[2J\\nb"), ("", "")]
+)
+def test_what_a_server_says_is_shown_as_it_is_where_a_terminal_may_show_it(
+    text: str, shown: str
+) -> None:
+    assert readable(text) == shown

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from replicas import Mark, Record, Snapshot, marks, versions_of
 from replicas.keys import DAY
 from replicas.marks import MAX_MARKS
-from replicas.records import Sign, Spell
+from replicas.records import Sign, Spell, record_of
 
 NOW = 1_764_220_000.0
 
@@ -134,3 +134,8 @@ def test_all_times_of_a_record_move_with_redis_clock() -> None:
     assert here.moved(10) == dataclasses.replace(later, id=here.id)
     assert here.moved(0) == here
     assert process("web-1", 0, 2).moved(10).started == 0.0, "an older program has not told it"
+
+
+def test_bytes_of_a_record_that_are_no_text_are_replaced() -> None:
+    one = record_of("id", NOW, [b"caf\xff", b"3", *[None] * 7])
+    assert one and (one.hostname, one.visits) == ("caf\ufffd", 3)
