@@ -88,7 +88,7 @@ def new_parser() -> Parser:
         type=_whole(1, 10_000),
         metavar="N",
         default=16,
-        help="how many visits are under way at once (default 16)",
+        help="how many visits are under way at once (default %(default)s)",
     )
     add(
         *("--rate",),
@@ -102,7 +102,7 @@ def new_parser() -> Parser:
         type=_seconds,
         metavar="S",
         default=10.0,
-        help="a visit fails after S seconds (default 10)",
+        help="a visit fails after S seconds (default %(default)g)",
     )
     add(
         *("--keep-alive",),
@@ -121,7 +121,7 @@ def new_parser() -> Parser:
         type=_whole(0, 10**8),
         metavar="N",
         default=0,
-        help="how many visits may fail (default 0)",
+        help="how many visits may fail (default %(default)s)",
     )
     add(
         *("--max-uncounted",),
@@ -141,7 +141,7 @@ def new_parser() -> Parser:
         type=_whole(1, 10_000),
         metavar="N",
         default=1,
-        help="with --wait: how many replicas must answer with a number (default 1)",
+        help="with --wait: how many replicas must answer with a number (default %(default)s)",
     )
     add(
         *("--header",),

@@ -110,7 +110,7 @@ def record_of(id: str, seen_at: float, kept: Sequence[bytes | None]) -> Record |
         int(visits),
         seen_at,
         cut(version),
-        {cut(key): cut(value) for key, value in _pairs(labels)} if labels else {},
+        {cut(key): cut(value) for key, value in _pairs(labels)},
         [cut(one) for one in faults.split(",")[:MAX_WORDS] if one],
         min(begun, seen_at),  # it is later only if the clock was set back
         state if state in ("draining", "gone") else "",

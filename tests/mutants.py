@@ -37,7 +37,7 @@ WITHOUT = ("-pno:schemathesis", "-pno:anyio", "-pno:xdist", "-pno:randomly", "-p
 OTHERS = {
     "config": ["tests/test_config.py", "tests/docs/test_docs.py"],
     "counter": ["tests/counter", "tests/watch/test_metrics.py", "tests/replicas/test_figures.py"],
-    "http1": ["tests/http1", "tests/test_server.py"],
+    "http1": ["tests/http1", "tests/test_server.py", "tests/handlers/test_refusals.py"],
     "server.py": [
         "tests/test_server.py",
         "tests/test_config.py",
