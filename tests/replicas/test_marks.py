@@ -138,4 +138,5 @@ def test_all_times_of_a_record_move_with_redis_clock() -> None:
 
 def test_bytes_of_a_record_that_are_no_text_are_replaced() -> None:
     one = record_of("id", NOW, [b"caf\xff", b"3", *[None] * 7])
-    assert one and (one.hostname, one.visits) == ("caf\ufffd", 3)
+    assert one is not None
+    assert (one.hostname, one.visits) == ("caf\ufffd", 3)
