@@ -31,7 +31,7 @@ pyz: .venv/installed  ## write dist/friendlyhello.pyz: one file that needs nothi
 APART = bench/test_bench.py browser container faults stores deploy/test_gateway.py watch/test_otel.py watch/test_promtool.py
 
 # Most tests wait most of the time, so there are more processes than cores.
-WORKERS = 8
+WORKERS = 6
 
 .PHONY: test
 test: .venv/installed  ## run the tests of every room, against a real Valkey, in a minute
