@@ -64,7 +64,7 @@ pictures: .venv/installed  ## write docs/live.png and docs/live.webp with Chromi
 
 .PHONY: test-container
 test-container: .venv/installed  ## build, run, stop, scale and update the image, on a Docker Engine
-	$(BIN)/pytest -n 4 --dist=loadfile tests/container --timeout=300
+	$(BIN)/pytest -n 3 --dist=loadfile tests/container --timeout=300
 
 .PHONY: test-stores
 test-stores: .venv/installed  ## count in Redis 6 to 8 and Valkey, with proxies, TLS and access lists, on a Docker Engine

@@ -139,7 +139,7 @@ def test_numbers_stay_consecutive_when_the_primary_is_lost_and_when_all_restart(
 
     def next_number() -> int:
         seen: list[int | None] = []
-        # Sentinels that get no turn of a busy machine do nothing for 30 s, and the next attempt at a
+        # Sentinels that get no turn of a busy machine do nothing for 30 s. The next attempt at a
         # failover comes a minute after one that failed.
         wait_until(lambda: seen.append(number(web.url)) or seen[-1], 240, pause=0.1)
         return seen[-1] or 0
