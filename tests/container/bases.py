@@ -85,7 +85,7 @@ def _made(name: str, packages: str, *hooks: str, changes: tuple[str, ...] = ()) 
             seconds=600,
         )
         docker("import", *(f"--change={one}" for one in changes), f"{folder}/root.tar", name)
-    os.sync()  # otherwise what Redis and its sentinels write waits behind all this, for half a minute
+    os.sync()  # otherwise Redis's own fsync waits behind all this, for half a minute
     return name
 
 
