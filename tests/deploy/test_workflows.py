@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from config import VERSION
@@ -70,13 +71,15 @@ def test_suites_beside_each_other_show_all_that_they_say_and_the_first_failure_c
         assert beside.wait(PATIENCE) == 3
 
 
-def test_when_it_is_interrupted_no_suite_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", ["", "trap '' INT; "], ids=["in front", "in the background"])
+def test_when_it_is_interrupted_no_suite_is_left(first: str, tmp_path: Path) -> None:
     begun, ended = tmp_path / "begun", tmp_path / "ended"
     suite = f"trap 'touch {ended}; exit' INT; touch {begun}; while true; do sleep 0.05; done"
-    beside = subprocess.Popen([BESIDE, suite, "sleep 60"])
-    wait_until(begun.exists)
-    beside.terminate()
-    assert beside.wait(PATIENCE) != 0
+    shell = ("sh", "-c", f'{first}exec "$@"', "sh")
+    with subprocess.Popen([*shell, BESIDE, suite, "sleep 60"]) as beside:
+        wait_until(begun.exists)
+        beside.terminate()
+        assert beside.wait(PATIENCE) != 0
     assert ended.exists()
 
 
