@@ -71,7 +71,7 @@ test-stores: .venv/installed  ## count in Redis 6 to 8 and Valkey, with proxies,
 	$(BIN)/pytest tests/stores --timeout=300
 
 .PHONY: bench
-bench: bench/.venv/installed  ## measure the server beside its peers, in 15 minutes (BENCH='--rounds 1')
+bench: bench/.venv/installed  ## measure the server beside its peers, in 30 minutes (BENCH='--rounds 1')
 	@bench/.venv/bin/python -m bench $(BENCH)
 
 .PHONY: bench-page
