@@ -116,7 +116,7 @@ def heights(page: Page) -> list[float]:
 
 
 def stacked(page: Page) -> list[list[bool]]:
-    """Which layers are at the axis, and which below the upper edge of the last one."""
+    """In the last second drawn: which layers are at the axis, which below the uppermost edge."""
     return page.evaluate(
         """() => {
           const zero = document.querySelector("#chart .grid").getAttribute("y1");

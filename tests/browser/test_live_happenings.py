@@ -58,7 +58,7 @@ def test_three_replicas_under_load_share_the_visits_and_one_that_is_killed_falls
         for name in NAMES:
             expect(row(page, name)).to_be_visible()
         is_live(page)
-        assert steps(page) >= 4
+        wait_for_steps(page, 4)
         for _ in range(4):  # and the step that is under way is no fall
             wait_for_draws(page, 1)
             drawn = heights(page)
@@ -127,7 +127,10 @@ def test_a_canary_of_a_tenth_is_a_layer_with_its_share(
             "(all) => all.map((one) => one.previousSibling.getAttribute('fill'))"
         )
         assert fills == ["url(#pattern-1)", "url(#pattern-2)"]
-        assert stacked(page) == [[True, False], [False, True]]
+        # The last layer is nowhere in a second without a visit of a version.
+        wait_until_drawn(
+            page, lambda: stacked(page) == [[True, False], [False, True]], "layers out of order"
+        )
         photograph(page, "canary")
         # Another replica and another screen give versions the same colours.
         for server in servers[::2]:

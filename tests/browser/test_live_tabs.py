@@ -101,7 +101,7 @@ def test_a_tab_that_is_opened_later_or_was_hidden_has_what_the_others_have(
     visit_until_drawn(server, first, 2)
     later = tabs(server.url).page
     is_live(later)
-    assert steps(later) >= 2
+    wait_for_steps(later, 2)
     assert happened(later) == happened(first) != []
     wait_until(lambda: streams(server) == 1)
     shown = later.locator("#total").inner_text()
