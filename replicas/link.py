@@ -51,6 +51,14 @@ class Link:
         """Whether there is a connection."""
         return self._replies is not None
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether the counter is with a node that is still taking its slot over.
+
+        A key that is written there cannot follow from the node that has it.
+        """
+        return self._asking
+
     async def within_time(self, talk: Callable[[], Awaitable[Result]]) -> Result:
         """Ask within `TIMEOUT`. If this fails, close the connection.
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
+from redis.exceptions import TryAgainError
+
 from counter import Connector, packed
 from replicas.figures import SIGN_EVERY, Figures
 from replicas.link import Link, RefusedError, seconds
@@ -106,7 +108,7 @@ class Telling:
         return ",".join(self._faults()), self._stage, [*self._figures.away]
 
     async def _tell(self) -> None:
-        """Write the present state. If there is no Redis, try again later."""
+        """Write the present state. If no Redis takes it now, try again later."""
         state = self._state()
         try:
             for reply in await self._link.within_time(self._write):
@@ -122,6 +124,8 @@ class Telling:
             log.debug("the live page's figures are not written: %s", self._link.reason(error))
 
     async def _write(self) -> Sequence[object]:
+        if self._link.is_moving:
+            raise TryAgainError("the slot of the counter is being moved")
         (told,) = await self._link.ask([packed("TIME")])
         now = time.time() if isinstance(told, RefusedError) else seconds(told)
         ahead = now - time.monotonic()

@@ -1,7 +1,8 @@
 """Break the program on purpose, one place at a time, and list what no test notices.
 
 Each comparison, each branch, each constant and each sum of a file is changed in turn, and the tests
-of its room run, but for those at length. `python -m tests.mutants --help` says how.
+of its room run, but for those at length. Sentences are left alone: a reader checks them, no test.
+`python -m tests.mutants --help` says how.
 """
 
 import argparse
@@ -29,6 +30,9 @@ LONGEST = 240
 
 #: The share of mutants that may survive: some change nothing that anybody could notice.
 MOST_SURVIVORS = 0.05
+
+#: A larger number is a limit or a time, and not an index or a count.
+SMALL = 10
 
 #: Plugins of pytest that take long to load, or change what the tests do.
 WITHOUT = ("-pno:schemathesis", "-pno:anyio", "-pno:xdist", "-pno:randomly", "-pno:cacheprovider")
@@ -134,10 +138,18 @@ def _other_values(value: object) -> list[object]:
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int | float):
-        return [value + 1, *([value - 1] if value > 0 else [])]
+        return list(_other_numbers(value))
     if isinstance(value, str):
-        return [value + "x"]
+        return [] if value.count(" ") > 1 else [value + "x"]
     return [value + b"x"] if isinstance(value, bytes) else []
+
+
+def _other_numbers(value: float) -> Iterator[float]:
+    """Yield what stands for a number that is not negative: a limit moved by one hurts nobody."""
+    if value > SMALL:
+        yield from (2 * value, value // 2)
+    else:
+        yield from (one for one in (value + 1, value - 1) if one >= 0)
 
 
 _LUA = re.compile(
@@ -162,7 +174,7 @@ def _of_lua(source: str, start: int = 0) -> Iterator[tuple[int, int, str]]:
             yield first, last, f"{text[:-1]}x'"
         elif kind == "number":
             value = float(text) if "e" in text else int(text)
-            yield from ((first, last, repr(one)) for one in (value + 1, value - 1) if one >= 0)
+            yield from ((first, last, repr(one)) for one in _other_numbers(value))
         else:
             yield from ((first, last, new) for new in LUA_SWAPPED.get(text, [""]))
 

@@ -68,8 +68,10 @@ def status(page: Page) -> Locator:
 
 
 def hold(page: Page, until: Callable[[], None]) -> None:
+    """Hold the button until something is so. Nothing above the button may change meanwhile."""
     page.locator("#send").hover()
     page.mouse.down()
+    expect(page.locator("#send")).to_have_class("held")
     until()
     page.mouse.up()
     expect(page.locator("#sent")).to_have_attribute("aria-busy", "false")

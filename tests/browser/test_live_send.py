@@ -10,6 +10,7 @@ from tests.browser.live import (
     is_live,
     photograph,
     start_replica,
+    status,
     wait_for_draws,
 )
 from tests.support.balancer import Balancer
@@ -139,10 +140,12 @@ def test_no_more_than_ten_are_under_way_and_what_got_no_number_has_a_shape_of_it
     assert 5 < most <= 10
     assert server.put("/faults", b'{"wait": "0s"}')[0] == 200
     valkey.kill()
+    expect(status(page)).to_contain_text("Redis is away")  # a longer line, which moves the button
     send_until("web-1 (not counted)")
     expect(page.locator("#squares .ring").first).to_be_visible()
 
     opened.may_lose = True
     server.process.kill()
     server.process.wait()
+    expect(status(page)).to_contain_text("Connection lost")
     send_until("no answer")

@@ -160,7 +160,10 @@ class Move:
 def test_a_slot_that_is_half_moved_costs_no_number_and_a_server_that_starts_meanwhile_counts(
     moved: Callable[[str], bool], cluster: Cluster, counting: Start
 ) -> None:
-    flags = (f"--redis-url={url(*cluster.nodes)}", "--access-log=false")
+    # With faults a process tells its state once a second. It must write nothing that is in the way
+    # of the move.
+    faulty = ("--faults", "--fault-wait=1ms")
+    flags = (f"--redis-url={url(*cluster.nodes)}", "--access-log=false", *faulty)
     server = counting(*flags)
     move = Move(cluster)
     with driven(server) as load:
