@@ -22,6 +22,9 @@ EPILOG = """exit status:
 
 Value = TypeVar("Value")
 
+#: ``argparse.ArgumentParser.add_argument``.
+Add = Callable[..., argparse.Action]
+
 DEFAULT_REQUESTS = 1000
 
 
@@ -74,7 +77,19 @@ def new_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    _add_load(parser.add_argument)
+    _add_verdict(parser.add_argument)
+    _add_wait(parser.add_argument)
+    _add_way(parser)
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    parser.add_argument(
+        "--plot", metavar="FILE.svg", help="draw visits per second and latency over time"
+    )
+    return parser
+
+
+def _add_load(add: Add) -> None:
+    """Add what to visit, and how."""
     add("url", metavar="URL", help="the page, such as http://localhost:4000")
     add(
         "--requests",
@@ -84,67 +99,80 @@ def new_parser() -> Parser:
     )
     add("--duration", type=_seconds, metavar="S", help="begin visits for S seconds")
     add(
-        *("--concurrency",),
+        "--concurrency",
         type=_whole(1, 10_000),
         metavar="N",
         default=16,
         help="how many visits are under way at once (default %(default)s)",
     )
     add(
-        *("--rate",),
+        "--rate",
         type=_seconds,
         metavar="N",
         help="make N visits a second, evenly; the latency counts from the time when a visit is "
         "due, so it includes the wait for a free connection",
     )
     add(
-        *("--timeout",),
+        "--timeout",
         type=_seconds,
         metavar="S",
         default=10.0,
         help="a visit fails after S seconds (default %(default)g)",
     )
     add(
-        *("--keep-alive",),
+        "--keep-alive",
         action="store_true",
         help="reuse connections; by default each visit opens its own, because a balancer chooses "
         "a replica for each connection",
     )
+
+
+def _add_verdict(add: Add) -> None:
+    """Add when the audit fails."""
     add(
-        *("--exclusive",),
+        "--exclusive",
         action="store_true",
         help="use it when nobody else visits: then a missing number was never shown, and the audit "
         "fails",
     )
     add(
-        *("--max-failures",),
+        "--max-failures",
         type=_whole(0, 10**8),
         metavar="N",
         default=0,
         help="how many visits may fail (default %(default)s)",
     )
     add(
-        *("--max-uncounted",),
+        "--max-uncounted",
         type=_checked(Most.of),
         metavar="N|N%",
         help="how many visits, or which share of them, may get no number (default: all but one)",
     )
+
+
+def _add_wait(add: Add) -> None:
+    """Add what to wait for before the audit."""
     add(
-        *("--wait",),
+        "--wait",
         type=_seconds,
         metavar="S",
         help="first wait, for up to S seconds, until Redis is up and the replicas answer; the "
         "visits of this time count, but are not in the report",
     )
     add(
-        *("--replicas",),
+        "--replicas",
         type=_whole(1, 10_000),
         metavar="N",
         default=1,
         help="with --wait: how many replicas must answer with a number (default %(default)s)",
     )
+
+
+def _add_way(parser: argparse.ArgumentParser) -> None:
+    """Add how to reach the deployment."""
+    add = parser.add_argument
     add(
-        *("--header",),
+        "--header",
         type=_checked(header),
         metavar="'NAME: VALUE'",
         action="append",
@@ -152,7 +180,7 @@ def new_parser() -> Parser:
         help="send this header, in place of the default; may be given more than once",
     )
     add(
-        *("--connect",),
+        "--connect",
         type=_checked(place, "allowed is HOST:PORT, IPv6 in brackets, the port from 1 to 65535"),
         metavar="HOST:PORT",
         help="connect to this place, but send the host of the URL",
@@ -162,9 +190,6 @@ def new_parser() -> Parser:
     trust("--insecure", action="store_true", help="accept any certificate")
     add("--cert", metavar="FILE", help="PEM file of a certificate to show to the server")
     add("--key", metavar="FILE", help="PEM file of the key, if --cert does not have it")
-    add("--json", action="store_true", help="print the report as one JSON object")
-    add("--plot", metavar="FILE.svg", help="draw visits per second and latency over time")
-    return parser
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
