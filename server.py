@@ -58,13 +58,13 @@ from process import (
     Burdened,
     Certificate,
     Stopping,
+    Workers,
     check_health,
     fail,
     give_memory_back,
     inherited_sockets,
     notify,
     password_file,
-    run_workers,
     sleep,
     usable_cores,
 )
@@ -462,7 +462,7 @@ def run(settings: Settings) -> None:
             metrics.lead()
             asked_status = (lambda: faults.get().exit) if faults else lambda: None
             try:
-                run_workers(processes, work, every, asked_status)
+                Workers(work, every, asked_status).run(processes)
             except OSError as error:
                 raise StartError(str(error)) from None
 

@@ -11,7 +11,7 @@ from process.signals import STOP_SIGNALS, Stopping, sleep
 from process.standard_error import StandardError, take_standard_error
 from process.systemd import inherited_sockets, notify
 from process.tls import Certificate
-from process.workers import run_workers
+from process.workers import Workers
 
 __all__ = [
     "STOP_SIGNALS",
@@ -21,6 +21,7 @@ __all__ = [
     "PasswordFile",
     "StandardError",
     "Stopping",
+    "Workers",
     "check_health",
     "fail",
     "give_memory_back",
@@ -29,7 +30,6 @@ __all__ = [
     "notify",
     "one_line",
     "password_file",
-    "run_workers",
     "sleep",
     "take_standard_error",
     "usable_cores",

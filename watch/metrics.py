@@ -1,7 +1,7 @@
 """The metrics: every process counts, and any process can sum the counts of all.
 
 The counts are cells of memory that the processes share. There is a row for each slot of
-`run_workers`, and one row for the workers' parent. Only the process that has taken a row writes
+`Workers`, and one row for the workers' parent. Only the process that has taken a row writes
 it, so there are no locks. When a process dies, its counters stay, because a counter must never go
 down; the process that takes its row next replaces its gauges.
 """
