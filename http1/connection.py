@@ -131,15 +131,19 @@ class ClientConnection(RequestReader):
         return not transport.is_closing() and not transport.get_write_buffer_size()
 
     @property
+    def is_new(self) -> bool:
+        """Whether the client has sent nothing yet, at least nothing but its TLS handshake."""
+        return not self.input.data and not self.closing
+
+    @property
     def is_draining(self) -> bool:
         """Whether the connection ends with the answer to the present request."""
         return self._server.draining.is_set()
 
     def close_if_idle(self) -> None:
-        """Close the connection, unless a request is under way."""
-        if self.transport is not None and (
-            self.closing or (self.exchange is None and not self.held)
-        ):
+        """Close the connection, unless a request is under way, or a part of one has arrived."""
+        is_under_way = self.exchange is not None or self.held or not self.input.is_empty
+        if self.transport is not None and (self.closing or not (is_under_way or self.has_unread())):
             self.close_at_ease()
 
     def on_deadline(self) -> None:

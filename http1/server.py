@@ -38,6 +38,10 @@ from http1.turns import Turns
 #: stop yet.
 DRAIN_PAUSE = 0.1
 
+#: Seconds by which the second pause is longer while a new connection waits for its first request,
+#: and how often the server looks. A client that is far away needs so long to set up TLS.
+FIRST_REQUEST, LOOKS = 0.2, 10
+
 #: Seconds between two looks at the siblings' sockets, and how many connections to accept at each.
 SIBLINGS_EVERY = 0.1
 MAX_PER_LOOK = 128
@@ -311,6 +315,7 @@ class HTTPServer(ServerHooks):
         await asyncio.sleep(max(delay, DRAIN_PAUSE))
         self.stop()
         await asyncio.sleep(DRAIN_PAUSE)
+        await self._wait_for_first_requests()
         for task in self._opening.values():  # clients that have not finished their TLS handshake
             task.cancel()
         for connection in list(self._open):
@@ -321,6 +326,12 @@ class HTTPServer(ServerHooks):
         if self._open:
             log.warning("%d requests were not finished in %g s", len(self._open), grace)
         await self.close_all_connections()
+
+    async def _wait_for_first_requests(self) -> None:
+        for _ in range(LOOKS):
+            if not any(one.is_new for one in self._open):
+                return
+            await asyncio.sleep(FIRST_REQUEST / LOOKS)
 
     async def _wait_until_none_is_open(self) -> None:
         while self._open:

@@ -13,8 +13,17 @@ import pytest
 from tornado.netutil import bind_sockets, bind_unix_socket
 
 from http1 import HTTPServer
-from tests.support.served import CLOSE, GET, WAITING, Client, Serve, get
-from tests.support.waiting import eventually
+from tests.support.served import (
+    CLOSE,
+    GET,
+    WAITING,
+    Client,
+    Contexts,
+    Serve,
+    get,
+    two_sides,
+)
+from tests.support.waiting import PATIENCE, eventually
 
 EVERYBODY = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
 
@@ -77,8 +86,6 @@ async def test_who_came_before_listening_ended_is_answered(
 ) -> None:
     monkeypatch.setattr("http1.server.DRAIN_PAUSE", 1.0)  # room for a busy machine
     served = serve()
-    half = (await served.connect()).send(GET[:9])
-    await served.seen()
     if drains:  # the connection that was accepted last
         draining = asyncio.ensure_future(served.server.drain(60))
         [listening] = served.server.listening_sockets
@@ -92,7 +99,43 @@ async def test_who_came_before_listening_ended_is_answered(
     client.close()
     if drains:
         await draining
-        assert await half.rest() == b""
+
+
+@pytest.mark.parametrize("tls", [None, two_sides()], ids=["", "TLS"])
+async def test_a_request_that_is_late_or_has_arrived_in_part_is_answered_while_the_server_ends(
+    tls: Contexts | None, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("http1.server.DRAIN_PAUSE", 0)
+    monkeypatch.setattr("http1.server.FIRST_REQUEST", PATIENCE)
+    served = serve(tls=tls)
+    with socket.create_connection(("127.0.0.1", served.port)) as sock:
+        await eventually(lambda: served.server.connections)
+        kept = await served.connect()
+        assert (await kept.ask(GET)).status == 200
+        half = (await served.connect()).send(GET[:9])
+        await served.seen()
+        [listening] = served.server.listening_sockets
+        draining = asyncio.ensure_future(served.server.drain(60))
+        await eventually(lambda: listening.fileno() == -1)
+        options: dict[str, Any] = {"ssl": tls.client, "server_hostname": "localhost"} if tls else {}
+        client = Client(*await asyncio.open_connection(sock=sock, **options))
+        assert (await client.ask(GET)).headers["connection"] == "close"
+        client.close()
+        assert await kept.rest() == b""
+        assert (await half.ask(GET[9:])).headers["connection"] == "close"
+        await draining
+
+
+async def test_a_request_that_the_loop_has_not_read_is_no_idle_connection(serve: Serve) -> None:
+    served = serve()
+    client = await served.connect()
+    assert (await client.ask(GET)).status == 200
+    [connection] = served.server._open
+    client.send(GET)  # the loop does not turn
+    connection.close_if_idle()
+    assert (await client.answer()).status == 200
+    connection.close_if_idle()
+    assert await client.rest() == b""
 
 
 async def test_a_connection_that_is_accepted_as_all_are_closed_is_closed_too(serve: Serve) -> None:

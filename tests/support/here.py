@@ -67,6 +67,7 @@ class Served(Site):
             patch("server.exit_on_signals"),
             patch("server.START_TIMEOUT", PATIENCE),
             patch("http1.server.DRAIN_PAUSE", PAUSE),
+            patch("http1.server.FIRST_REQUEST", PAUSE),
         ):
             try:
                 server.run(self._settings)
