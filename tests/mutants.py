@@ -39,14 +39,21 @@ WITHOUT = ("-pno:schemathesis", "-pno:anyio", "-pno:xdist", "-pno:randomly", "-p
 
 #: The tests of what has more, or other ones, than a folder of tests.
 OTHERS = {
-    "config": ["tests/test_config.py", "tests/docs/test_docs.py"],
-    "counter": ["tests/counter", "tests/watch/test_metrics.py", "tests/replicas/test_figures.py"],
+    "config": ["tests/test_config.py", "tests/docs/test_docs.py", "tests/test_commit.py"],
+    "counter": [
+        *("tests/counter", "tests/watch/test_metrics.py", "tests/replicas/test_figures.py"),
+        *("tests/faults/test_moves.py", "tests/faults/test_names.py"),
+    ],
     "http1": ["tests/http1", "tests/test_server.py", "tests/handlers/test_refusals.py"],
     "server.py": [
         "tests/test_server.py",
         "tests/test_config.py",
         "tests/process",
         "tests/handlers",
+    ],
+    "process": [
+        *("tests/process", "tests/handlers/test_sick_replica.py"),
+        "tests/watch/test_standard_error.py",
     ],
     "limits.py": ["tests/test_limits.py", "tests/test_server.py"],
     "check.py": ["tests/audit"],
@@ -55,7 +62,7 @@ OTHERS = {
 #: All that is the program's, with the audit.
 PROGRAM = [
     *OTHERS,
-    *("handlers", "replicas", "counter", "embedded", "watch", "process", "audit"),
+    *("handlers", "replicas", "embedded", "watch", "audit"),
 ]
 
 #: Each operator, and what stands for it.
@@ -124,7 +131,9 @@ def _of_python(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str, obj
 
 
 def _no_values(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what is no value below a node: docstrings, annotations, parts of f-strings."""
+    """Yield what is no value below a node: docstrings, annotations, parts of f-strings, exports."""
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+        yield from ast.walk(node.value)  # ruff looks at them
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         yield node.value
     if isinstance(node, ast.JoinedStr):
@@ -139,9 +148,11 @@ def _other_values(value: object) -> list[object]:
         return [not value]
     if isinstance(value, int | float):
         return list(_other_numbers(value))
-    if isinstance(value, str):
-        return [] if value.count(" ") > 1 else [value + "x"]
-    return [value + b"x"] if isinstance(value, bytes) else []
+    if isinstance(value, str) and value.count(" ") < 2:
+        return [value[:-1] + ("x" if value[-1:] != "x" else "y")]
+    if isinstance(value, bytes):
+        return [value[:-1] + (b"x" if value[-1:] != b"x" else b"y")]
+    return []
 
 
 def _other_numbers(value: float) -> Iterator[float]:
@@ -171,7 +182,7 @@ def _of_lua(source: str, start: int = 0) -> Iterator[tuple[int, int, str]]:
             yield from ((first, last, new) for new in ("true", "false"))
             yield from _of_lua(text, first)
         elif kind == "string":
-            yield first, last, f"{text[:-1]}x'"
+            yield first, last, f"{text[:-2]}x'" if len(text) > 2 else "'x'"
         elif kind == "number":
             value = float(text) if "e" in text else int(text)
             yield from ((first, last, repr(one)) for one in _other_numbers(value))

@@ -317,7 +317,10 @@ def test_what_cannot_be_had_is_one_line_without_a_secret(served: Serve, folder: 
             f"address={one}": f"cannot listen on port 0 of {one}: "
             for one in ("nowhere.invalid", "192.0.2.1")
         },
-        **{f"redis-url={url}/{name}": f"{folder}/{name}" for name in ("missing", "latin-1")},
+        **{
+            f"redis-url={url}/{name}": f"cannot use ssl_ca_certs={folder}/{name}: "
+            for name in ("missing", "latin-1")
+        },
         **{
             f"{setting}={folder / name}": f"{folder / name}: {said}"
             for setting in ("redis-password-file", "redis-sentinel-password-file")

@@ -40,7 +40,7 @@ def test_it_waits_for_redis_and_for_each_replica_and_says_so_once(speaking: Spea
     answers = [
         answer(0, body="no healthy upstream", first="HTTP/1.1 503 X"),
         answer(0, body="default backend", first="HTTP/1.1 404 X"),
-        *(down, down),
+        *(down, (503, *down[1:])),
         *(up, page(None, "a")),
         *(up, page(1, "a")),
         *(up, page(2, "a")),

@@ -24,7 +24,7 @@ MALFORMED = [
     ("cluster", b"-MOVED 6680 \xff:7001\r\n", "cannot resolve"),
     ("sentinel", b"*2\r\n$1\r\n\xff\r\n$4\r\n6379\r\n", INVALID),
     ("sentinel", b"*2\r\n$0\r\n\r\n$4\r\n6379\r\n", INVALID),
-    ("sentinel", b"*2\r\n$9\r\n127.0.0.1\r\n$5\r\n99999\r\n", INVALID),
+    ("sentinel", b"*2\r\n$9\r\n127.0.0.1\r\n$5\r\n65536\r\n", INVALID),
     ("sentinel", b"*2\r\n$9\r\n127.0.0.1\r\n$4\r\nport\r\n", INVALID),
     ("sentinel", b"*2\r\n:1\r\n:2\r\n", INVALID),
     ("sentinel", b"*1\r\n$9\r\n127.0.0.1\r\n", INVALID),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from tornado.ioloop import IOLoop
+from tornado.iostream import StreamClosedError
 
 import http1
 from http1.outbox import MANY, SMALL, TURNS, Outbox
@@ -91,6 +92,18 @@ async def test_an_answer_is_sent_whatever_is_done_to_the_connection_in_its_turn(
     app = http1.Application([("/", Then)], then=then, sizes=iter([5]))
     client = (await serve(app=app).connect()).send(GET)
     assert (await client.reader.readuntil(b"xxxxx" + follows)).endswith(b"\r\n\r\nxxxxx" + follows)
+
+
+async def test_what_is_written_on_a_closed_connection_fails(serve: Serve) -> None:
+    written = []
+
+    def then(wire: Any) -> None:
+        wire.close()
+        written.append(wire.write(b"after"))
+
+    app = http1.Application([("/", Then)], then=then, sizes=iter([5]))
+    assert await (await serve(app=app).connect()).send(GET).rest()
+    assert isinstance(written[0].exception(), StreamClosedError)
 
 
 async def test_pipelined_answers_come_in_order_also_where_one_is_too_large_to_wait(

@@ -1,7 +1,9 @@
 """Those idle longest make room for others, and others wait."""
 
 import asyncio
+import errno
 import os
+import socket
 
 import pytest
 
@@ -98,6 +100,28 @@ async def test_client_that_sends_requests_ahead_makes_room_between_two_of_them(
     assert rest.endswith(b"}"), "what is answered arrives whole"
     await is_answered(served, waiting)
     assert (await waiting.answer()).status == 200
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE])
+async def test_when_descriptors_run_out_the_server_accepts_again_by_itself(
+    error: int, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    served, accept = serve(), socket.socket.accept
+    waiting = await busy(served)  # who does not go, and so makes no room
+    errors = [OSError(error, os.strerror(error))]
+
+    def fail_once(listening: socket.socket) -> tuple[socket.socket, object]:
+        if errors:
+            raise errors.pop()
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", fail_once)
+    assert (await served.ask(GET)).status == 200
+    assert [record.message for record in caplog.records] == [
+        f"no room beside 1 connections ({os.strerror(error)}): those idle longest are closed; "
+        "when none is idle, new ones wait"
+    ]
+    await is_answered(served, waiting)
 
 
 async def test_clients_that_wait_for_room_are_let_in_when_listening_ends(serve: Serve) -> None:

@@ -101,5 +101,10 @@ def test_without_a_server_or_with_something_else_it_is_one_line_and_status_1() -
         port = deaf.getsockname()[1]
         line = refused(run_here("--healthcheck", "--address=127.0.0.1", f"--port={port}"), 1)
     assert f"127.0.0.1 port {port}" in line
-    with answering(b"-ERR unknown command\r\n") as (port, _):
-        refused(run_here("--healthcheck", "--address=127.0.0.1", f"--port={port}"), 1)
+    for answer, said in (
+        (b"-ERR unknown command\r\n", "-ERR unknown command"),
+        (HEALTHY.replace(b"200 OK", b"404 Not Found"), "answered 404"),
+    ):
+        with answering(answer) as (port, _):
+            flags = ("--healthcheck", "--address=127.0.0.1", f"--port={port}")
+            assert said in refused(run_here(*flags), 1)
