@@ -213,7 +213,6 @@ FIGURES: dict[str, list[tuple[str, object]]] = {
         ("counter past", f"10^{math.log10(of_lua('counter/token.lua', 'EXACT')):g}"),
         ("script again", time(delivery.REFUSED_FOR)),
         ("refusal", number(probing.TRIES)),
-        ("same signal", time(signals.SAME_SIGNAL)),
         ("times without Redis", number(figures.MAX_SPELLS)),
         ("step versions", number(of_lua("replicas/figures.lua", "VERSIONS"))),
         *(("steps", steps(one)) for one in keys.HISTORIES.values()),
@@ -279,7 +278,6 @@ FIGURES: dict[str, list[tuple[str, object]]] = {
     ],
     "docs/http-server.md": [
         ("idle less than", f"{server.LEAST_IDLE:g} s"),
-        ("waiting for", time(server.LEAST_STALLED)),
         ("looks again", f"{acceptor.LOOK_AGAIN:g} s"),
         ("`Host` bytes", head.MAX_HOST),
         ("headers", f"{head.MAX_FIELDS} headers"),
