@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Look-ups that a process may have under way at once. Each is a thread. The manifests allow a
-#: container 64 threads.
+#: Look-ups that a process may have under way at once. Each is a thread. `compose.yaml` and
+#: the Swarm stack allow a container 64 threads.
 MAX_LOOK_UPS = 16
 
 #: Seconds after which a look-up counts as hanging, and the next look-up of the name may begin. The
