@@ -34,7 +34,8 @@ target "plain" {
 
 target "default" {
   contexts = { plain = "target:plain" }
-  # As in Dockerfile. Until it is healthy the check runs five times a second: so it is within one.
+  # As in Dockerfile, but until the container is healthy, the check runs five times a second. So the
+  # container is healthy within a second.
   dockerfile-inline = <<END
 FROM plain
 HEALTHCHECK --interval=4s --timeout=3s --retries=2 --start-period=10s --start-interval=200ms \

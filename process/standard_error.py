@@ -27,8 +27,8 @@ MUCH_WAITING, STAND_BACK = MOST_WAITING // 4, 0.02
 PAUSE = 0.01
 
 #: Seconds that the end of the program, or a fork, waits for lines that the thread has not written
-#: yet; and how many such waits it makes while the descriptor has room. Then the machine is too busy
-#: to run the thread.
+#: yet; and how many such waits it makes while the descriptor has room. After these waits, the
+#: machine is too busy to run the thread.
 PATIENCE, MOST_TIMES = 0.2, 25
 
 
