@@ -40,7 +40,7 @@ BASE = 56 << 20
 CONNECTION = 80 * 1024
 TLS_CONNECTION = 176 * 1024
 
-#: At most one connection in so many may be a stream. Streams stay open, and pages and probes need
+#: At most one connection in this many may be a stream. Streams stay open, and pages and probes need
 #: room, too.
 STREAMS_SHARE = 2
 

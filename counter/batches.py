@@ -88,7 +88,7 @@ class Batches:
     def _watch_deadline(self) -> None:
         """Turn the counter off if the deadline has passed; else set the timer to the deadline.
 
-        To put the timer off with each batch would cost more.
+        To move the timer with each batch would cost more.
         """
         self._timer = None
         loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 #: How many ranges of a header, and how many parameters of a range, the server reads. No real client
-#: sends so many, and each takes time.
+#: sends that many, and each takes time.
 MAX_RANGES = 32
 MAX_PARAMETERS = 8
 

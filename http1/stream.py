@@ -174,7 +174,7 @@ class ClientStream(Deadline, asyncio.Protocol):
     # The client's time.
 
     def expect_progress(self, seconds: float | None) -> None:
-        """Set the deadline. When it comes, `client_reads` may put it off.
+        """Set the deadline. When it comes, `client_reads` may move it.
 
         :arg seconds: from now; None for no deadline.
         """

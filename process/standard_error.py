@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: The most bytes of lines that may wait for the thread. The server drops further lines.
 MOST_WAITING = 1024 * 1024
 
-#: When so many bytes wait, `StandardError.write` waits for the thread, for so many seconds at most.
+#: When this many bytes wait, `StandardError.write` waits for the thread: this many seconds at most.
 #: An event loop that never rests may keep the interpreter from the thread for seconds.
 MUCH_WAITING, STAND_BACK = MOST_WAITING // 4, 0.02
 

@@ -48,7 +48,7 @@ class Workers:
         """Keep workers running until one of `STOP_SIGNALS` comes, and then until they end.
 
         :arg number: how many workers.
-        :raises OSError: when the system does not allow so many processes at the start.
+        :raises OSError: when the system does not allow this many processes at the start.
         """
         # This pipe tells workers to stop. A signal from here could be their second one, because
         # the first may have gone to all of them.

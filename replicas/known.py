@@ -17,14 +17,14 @@ from replicas.link import RefusedError
 from replicas.records import FIELDS, Record, cut, record_of
 from replicas.turns import in_turns
 
-#: Each look reads the records whose last sign is not older than so many seconds.
+#: Each look reads the records whose last sign is not older than this many seconds.
 FRESH = 3.0
 
 #: How many of the other records each look reads, in turn. So a record that somebody has deleted is
 #: shown for a minute at most.
 AGAIN = 20
 
-#: If Redis's clock moves by so many seconds too much or too little from one look to the next,
+#: If Redis's clock moves by this many seconds too much or too little from one look to the next,
 #: somebody has set it.
 CLOCK_SET = 1.0
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from replicas.records import Record
 
-#: A process that gives no sign for so many seconds, while others do, counts as ended.
+#: A process that gives no sign for this many seconds, while others do, counts as ended.
 SILENT_AFTER = 5.0
 
 #: "draining": all processes of a replica have said that they will stop. "gone": all have said that
