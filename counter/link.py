@@ -15,9 +15,9 @@ from redis.exceptions import ResponseError
 from counter.connection import RedisConnection, Request
 from counter.connector import Connector
 from counter.delivery import Delivery
+from counter.outage import Outage
 from counter.probing import is_cut, is_redirection
 from counter.roles import Asker, Beside
-from counter.spell import Spell
 from counter.tokens import Numbers, SupersededError
 
 #: Seconds between two attempts to send a batch again: the shortest and the longest pause. The
@@ -52,7 +52,7 @@ class Link:
         self._beside = beside
         self.is_off = False
         """Whether visits are not being counted."""
-        self._spell: Spell | None = None  # the present spell without Redis, while off
+        self._outage: Outage | None = None  # the present one, while off
         self._connection: RedisConnection | None = None
         self._moved = False  # the way now leads to another Redis than this connection
         self._request: Request | None = None  # the request under way
@@ -66,7 +66,7 @@ class Link:
     @property
     def reason(self) -> str:
         """Why visits are not being counted, without secrets; empty when they are."""
-        return self._spell.reason if self._spell else ""
+        return self._outage.reason if self._outage else ""
 
     # Sending: one request at a time, for all visits that wait.
 
@@ -181,9 +181,9 @@ class Link:
         """Count no more until the lookout finds Redis. Ignore replies that still come."""
         reason = self._connector.reason(error)
         self.is_off = True
-        if self._spell is None:
-            self._spell = Spell(reason)
-        self._spell.say(reason)
+        if self._outage is None:
+            self._outage = Outage(reason)
+        self._outage.say(reason)
         self._end("timeout" if isinstance(error, TimeoutError) else "error")
 
     def _end(self, why: Literal["timeout", "error", "stopping"]) -> None:
@@ -204,17 +204,17 @@ class Link:
 
     def turn_on(self, connection: RedisConnection) -> None:
         """Count over this connection from now on."""
-        self.is_off, spell, self._spell = False, self._spell, None
+        self.is_off, outage, self._outage = False, self._outage, None
         self._connection, self._backoff, self._is_held = connection, 0.0, False
         log.info("counter on")
-        if spell and self._beside:
-            self._beside.was_away(spell.start, time.monotonic(), spell.first_reason)
+        if outage and self._beside:
+            self._beside.was_away(outage.start, time.monotonic(), outage.first_reason)
         self.send()
 
     def still_off(self, error: Exception) -> None:
         """Note the error that a search for Redis met."""
-        if self._spell is not None and not isinstance(error, SupersededError):
-            self._spell.say(self._connector.reason(error))
+        if self._outage is not None and not isinstance(error, SupersededError):
+            self._outage.say(self._connector.reason(error))
 
     def look_after(self, moved: bool) -> None:
         """Replace an unsound connection, or give numbers back. While busy or off, do neither.

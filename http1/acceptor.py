@@ -21,8 +21,8 @@ MAX_UNREAD = 16 * 1024
 #: Seconds until the acceptor looks again for idle connections and for free descriptors.
 LOOK_AGAIN = 0.1
 
-#: After so many seconds with room, the acceptor logs the next lack of room again.
-SPELL = 60.0
+#: Seconds with room after which the acceptor logs the next lack of room again.
+QUIET = 60.0
 
 log = logging.getLogger("http1")
 
@@ -55,7 +55,7 @@ class Acceptor:
         self._connections = connections
         self._listening: set[socket.socket] = set()
         self._timer: object = None
-        self._spell_ends = 0.0  # on the loop's clock
+        self._quiet_until = 0.0  # on the loop's clock
         self.is_waiting = False
         """Whether it accepts nothing because there is no room."""
 
@@ -106,14 +106,14 @@ class Acceptor:
 
     def _wait_for_room(self, why: str = "") -> None:
         loop = IOLoop.current()
-        if loop.time() > self._spell_ends:
+        if loop.time() > self._quiet_until:
             log.warning(
                 "no room beside %d connections%s: those idle longest are closed; "
                 "when none is idle, new ones wait",
                 self._connections.connections,
                 why,
             )
-        self._spell_ends = loop.time() + SPELL
+        self._quiet_until = loop.time() + QUIET
         self._connections.make_room()
         self._listen(is_waiting=True)
         self._timer = self._timer or loop.call_later(LOOK_AGAIN, self._look_again)

@@ -27,8 +27,8 @@ SIGN_EVERY = 1.0
 #: signs, even when Redis's clock is a little behind.
 SIGN_LATE = 0.1
 
-#: How many spells without Redis a process tells: the last ones.
-MAX_SPELLS = 8
+#: How many outages of Redis a process tells: the last ones.
+MAX_OUTAGES = 8
 
 #: If a time in Redis is wrong by more seconds, another clock gave it, and the process writes it
 #: again.
@@ -44,7 +44,7 @@ log = logging.getLogger("friendlyhello.visits")
 
 
 class Away(NamedTuple):
-    """A spell in which this process was without Redis."""
+    """An outage: a time in which this process was without Redis."""
 
     start: float
     """Seconds of the monotonic clock."""
@@ -69,8 +69,8 @@ class Figures:
         self._own = {"hostname": hostname, "version": version, "labels": self._labels}
         self.is_known = False
         """Whether the process may have written anything."""
-        self.away: deque[Away] = deque(maxlen=MAX_SPELLS)
-        """The last spells without Redis."""
+        self.away: deque[Away] = deque(maxlen=MAX_OUTAGES)
+        """The last outages of Redis."""
         self.news = asyncio.Event()
         """It is set when there may be something new to tell."""
         self._by_digest = functools.cache(lambda key: self._form(key, "EVALSHA", _DIGEST))
@@ -166,7 +166,7 @@ class Figures:
             log.warning("Redis refuses some of the live page's figures: %s", why)
 
     def was_away(self, start: float, end: float, reason: str) -> None:
-        """Note a spell without Redis, so that `Telling` tells it at once.
+        """Note an outage of Redis, so that `Telling` tells it at once.
 
         :arg start: when it began, in seconds of the monotonic clock.
         :arg end: when it ended, in seconds of the same clock.

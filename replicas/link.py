@@ -9,7 +9,7 @@ from redis.exceptions import ConnectionError, ResponseError
 
 from counter import Connector, packed, take_over
 
-#: If Redis closes so many connections in a row instead of answering, this counts as a refusal.
+#: If Redis closes this many connections in a row instead of answering, this counts as a refusal.
 HANG_UPS = 3
 
 #: Seconds that a question to Redis may take, connecting included.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from replicas.keys import DAY
-from replicas.records import Record, Spell
+from replicas.records import Outage, Record
 from replicas.states import by_hostname, has_gone, latest_of, state_of
 from replicas.turns import in_turns
 
-#: Within so many seconds, two events count as one: two workers of a replica that start, or two
+#: Within this many seconds, two events count as one: two workers of a replica that start, or two
 #: processes that lose Redis.
 TOGETHER = 1.0
 
@@ -74,22 +74,22 @@ def _first_seen(records: Iterable[Record]) -> list[tuple[str, float]]:
     return sorted(first.items(), key=lambda one: (one[1], one[0]))
 
 
-async def _away(records: Iterable[Record]) -> list[Spell]:
-    """Return the spells in which Redis was away for any process."""
-    begun: dict[int, Spell] = {}  # most spells begin together: they become one
+async def _away(records: Iterable[Record]) -> list[Outage]:
+    """Return the outages of all processes. Outages that overlap become one."""
+    begun: dict[int, Outage] = {}  # most outages begin together: they become one
     async for record in in_turns(records):
         for one in record.away:
             other = begun.setdefault(int(one.start // TOGETHER), one)
             if other is not one:
                 first = min(one, other)
                 begun[int(one.start // TOGETHER)] = first._replace(end=max(one.end, other.end))
-    spells: list[Spell] = []
+    outages: list[Outage] = []
     for one in sorted(begun.values()):
-        if spells and one.start <= spells[-1].end + TOGETHER:
-            spells[-1] = spells[-1]._replace(end=max(spells[-1].end, one.end))
+        if outages and one.start <= outages[-1].end + TOGETHER:
+            outages[-1] = outages[-1]._replace(end=max(outages[-1].end, one.end))
         else:
-            spells.append(one)
-    return spells
+            outages.append(one)
+    return outages
 
 
 def _of_replica(hostname: str, records: Sequence[Record], latest: float) -> Iterator[Mark]:

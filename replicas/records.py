@@ -14,18 +14,18 @@ FIELDS = (
 )
 
 #: The most characters of a text to show, as many as a hostname may have
-#: (https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4); and the most labels, faults or spells
-#: without Redis of one record, or versions of one step.
+#: (https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4); and the most labels, faults or outages
+#: of one record, or versions of one step.
 MAX_TEXT, MAX_WORDS = 253, 32
 
 _VISITS = re.compile(r"[0-9]{1,16}")
 _SIGN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ([0-9]{1,16})")
-_SPELL = re.compile(r"([0-9]{1,12}\.[0-9]{1,6}) ([0-9]{1,12}\.[0-9]{1,6}) (\S*)")
+_OUTAGE = re.compile(r"([0-9]{1,12}\.[0-9]{1,6}) ([0-9]{1,12}\.[0-9]{1,6}) (\S*)")
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 
 
-class Spell(NamedTuple):
-    """A spell in which a process was without Redis."""
+class Outage(NamedTuple):
+    """An outage: a time in which a process was without Redis."""
 
     start: float
     """Seconds since 1970, by Redis's clock."""
@@ -57,7 +57,7 @@ class Record:
     :arg faults: the kinds of faults that it has now.
     :arg started: when it began, by the same clock; 0 if an older version has not written it.
     :arg state: "draining" or "gone" if the process has said so, else empty.
-    :arg away: its last spells without Redis.
+    :arg away: its last outages of Redis.
     :arg sign: its last sign with visits, if Redis runs scripts.
     """
 
@@ -70,7 +70,7 @@ class Record:
     faults: Sequence[str] = ()
     started: float = 0.0
     state: str = ""
-    away: Sequence[Spell] = ()
+    away: Sequence[Outage] = ()
     sign: Sign | None = None
 
     def moved(self, seconds: float) -> "Record":
@@ -84,7 +84,7 @@ class Record:
             self,
             seen_at=self.seen_at + seconds,
             started=self.started and self.started + seconds,
-            away=[Spell(one.start + seconds, one.end + seconds, one.reason) for one in self.away],
+            away=[Outage(one.start + seconds, one.end + seconds, one.reason) for one in self.away],
             sign=self.sign and Sign(self.sign.time + seconds, self.sign.shown),
         )
 
@@ -115,8 +115,8 @@ def record_of(id: str, seen_at: float, kept: Sequence[bytes | None]) -> Record |
         min(begun, seen_at),  # it is later only if the clock was set back
         state if state in ("draining", "gone") else "",
         [
-            Spell(float(one[1]), float(one[2]), decoded(one[3]))
-            for one in islice(_SPELL.finditer(away), MAX_WORDS)
+            Outage(float(one[1]), float(one[2]), decoded(one[3]))
+            for one in islice(_OUTAGE.finditer(away), MAX_WORDS)
         ],
         Sign(float(sign[1]), int(sign[2])) if sign else None,
     )

@@ -1,9 +1,9 @@
 """Tells in Redis what happens to a process, so that the live page of any replica can show it.
 
-A process tells its faults, that it will stop, that it has stopped, and its spells without Redis. A
-process cannot tell this beside visits, because a replica that answers no page counts none. So it
-uses a connection of its own, and tells within a second. While the process has faults or drains, it
-tells this once a second, so that readers go on seeing the process.
+A process tells its faults, that it will stop, that it has stopped, and its outages. A process
+cannot tell this beside visits, because a replica that answers no page counts none. So it uses a
+connection of its own, and tells within a second. While the process has faults or drains, it tells
+this once a second, so that readers go on seeing the process.
 """
 
 import asyncio

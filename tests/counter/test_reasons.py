@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import counter.spell
+import counter.outage
 from config import Settings
 from process import password_file
 from tests.support import Caplog, Patch
@@ -59,12 +59,12 @@ async def test_off_on_and_each_other_reason_are_one_line(fake: FakeRedis, caplog
 @pytest.mark.usefixtures("often_probed")
 async def test_ever_new_reasons_do_not_flood_the_log(fake: FakeRedis, caplog: Caplog) -> None:
     async with counting(fake.url) as visits:
-        for number in range(2 * counter.spell.MAX_REASONS):
+        for number in range(2 * counter.outage.MAX_REASONS):
             fake.answer = reply(b"-ERR reason %d\r\n" % number)
             await visits.count()
             await eventually(lambda number=number: visits.reason == f"reason {number}")
     said = [text for _, text in counters_lines(caplog) if text.startswith("counter")]
-    assert len(said) == counter.spell.MAX_REASONS
+    assert len(said) == counter.outage.MAX_REASONS
 
 
 @pytest.mark.parametrize("place", ["URL", "file"])

@@ -15,7 +15,7 @@ import limits
 import server as program
 from config import Settings, wait
 from config.checks import MAX_LABELS
-from counter import batches, connector, delivery, link, lookout, opening, probing, resolver, spell
+from counter import batches, connector, delivery, link, lookout, opening, outage, probing, resolver
 from embedded import journal, keeper, leftover
 from handlers.faults import MOST_CORES
 from http1 import acceptor, body, busy_poll, head, outbox, server, stream
@@ -201,7 +201,7 @@ FIGURES: dict[str, list[tuple[str, object]]] = {
     "docs/counting.md": [
         ("`--redis-timeout`", f"{DEFAULTS.redis_timeout:g} s"),
         ("looks for Redis", often(probing.PROBE_EVERY)),
-        ("further reason", f"{number(spell.MAX_REASONS)} reasons"),
+        ("further reason", f"{number(outage.MAX_REASONS)} reasons"),
         ("another look-up", time(resolver.HANGS_AFTER)),
         ("another connection", time(connector.STUCK_AFTER)),
         ("asks them again", often(probing.PROBE_EVERY)),
@@ -213,7 +213,7 @@ FIGURES: dict[str, list[tuple[str, object]]] = {
         ("counter past", f"10^{math.log10(of_lua('counter/token.lua', 'EXACT')):g}"),
         ("script again", time(delivery.REFUSED_FOR)),
         ("refusal", number(probing.TRIES)),
-        ("times without Redis", number(figures.MAX_SPELLS)),
+        ("times without Redis", number(figures.MAX_OUTAGES)),
         ("step versions", number(of_lua("replicas/figures.lua", "VERSIONS"))),
         *(("steps", steps(one)) for one in keys.HISTORIES.values()),
     ],
@@ -266,7 +266,7 @@ FIGURES: dict[str, list[tuple[str, object]]] = {
         ("limit", STACK["deploy"]["resources"]["limits"]["pids"]),
         ("descriptors", limits.RESERVE),
         ("waiting for", time(server.LEAST_STALLED)),
-        ("room", time(acceptor.SPELL)),
+        ("room", time(acceptor.QUIET)),
     ],
     "docs/valkey.md": [
         ("log more than", size(keeper.LONG_LOG)),

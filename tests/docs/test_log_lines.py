@@ -22,7 +22,7 @@ QUOTED = [
     ("docs/names.md", "acceptor", "no room beside 210 connections: those idle longest are closed"),
     ("docs/names.md", "resolver", "redis.example.com: too many look-ups of names hang"),
     ("docs/watching.md", "logs", "log lines were dropped, as standard error did not take them"),
-    ("docs/valkey.md", "spell", "counter off: Error 111"),
+    ("docs/valkey.md", "outage", "counter off: Error 111"),
     ("docs/valkey.md", "link", "counter on"),
     ("docs/valkey.md", "keeper", "embedded:data: Valkey ended by SIGKILL; starting it again"),
     ("docs/valkey.md", "keeper", "embedded:data: Valkey is back"),
@@ -31,7 +31,7 @@ QUOTED = [
     ("docs/guide.md", "connector", "no answer from Redis in time"),
     ("docs/guide.md", "delivery", "replicas acknowledged the visits"),
     ("docs/guide.md", "server", "cannot listen on port 80: Permission denied; try --port=4000"),
-    ("docs/guide.md", "spell", "counter still off:"),
+    ("docs/guide.md", "outage", "counter still off:"),
 ]
 
 

@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 import counter.connection
 import counter.delivery
 import counter.link
-import counter.spell
+import counter.outage
 import counter.visits
 from counter import Visits
 from tests.support import Patch
@@ -52,7 +52,7 @@ PROCESSES = 2
 DEADLINE = 2.0
 
 #: The modules that look at a clock.
-TIMED = (counter.delivery, counter.link, counter.spell)
+TIMED = (counter.delivery, counter.link, counter.outage)
 
 #: What becomes of a reply.
 REPLIES = [

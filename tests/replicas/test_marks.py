@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from replicas import Mark, Record, Snapshot, marks, versions_of
 from replicas.keys import DAY
 from replicas.marks import MAX_MARKS
-from replicas.records import Sign, Spell, record_of
+from replicas.records import Outage, Sign, record_of
 
 NOW = 1_764_220_000.0
 
@@ -87,8 +87,8 @@ def test_goodbyes_do_not_make_those_silent_that_have_no_visits() -> None:
 
 
 def test_redis_was_away_from_the_first_process_that_saw_it_to_the_last() -> None:
-    def away(*spells: tuple[float, float]) -> list[Spell]:
-        return [Spell(NOW - start, NOW - end, f"since {start}") for start, end in spells]
+    def away(*outages: tuple[float, float]) -> list[Outage]:
+        return [Outage(NOW - start, NOW - end, f"since {start}") for start, end in outages]
 
     marks = marks_of(
         [
@@ -127,9 +127,11 @@ def test_the_newest_marks_of_a_day_are_told() -> None:
 
 
 def test_all_times_of_a_record_move_with_redis_clock() -> None:
-    here = process("web-1", 90, 2, away=[Spell(NOW - 9, NOW - 8, "it went")], sign=Sign(NOW - 2, 7))
+    here = process(
+        "web-1", 90, 2, away=[Outage(NOW - 9, NOW - 8, "it went")], sign=Sign(NOW - 2, 7)
+    )
     later = process(
-        "web-1", 80, -8, away=[Spell(NOW + 1, NOW + 2, "it went")], sign=Sign(NOW + 8, 7)
+        "web-1", 80, -8, away=[Outage(NOW + 1, NOW + 2, "it went")], sign=Sign(NOW + 8, 7)
     )
     assert here.moved(10) == dataclasses.replace(later, id=here.id)
     assert here.moved(0) == here

@@ -112,11 +112,11 @@ async def test_what_others_write_is_read_as_far_as_it_goes(valkey: Valkey) -> No
 
 async def test_texts_are_cut_however_long_they_are_in_redis(valkey: Valkey) -> None:
     long = "x" * 5_000_000
-    spell = f"{time.time() - 9:.3f} {time.time() - 8:.3f} {'y' * 1000}"
-    spell = " ".join([spell, *["1.0 2.0 z"] * 999])
+    outage = f"{time.time() - 9:.3f} {time.time() - 8:.3f} {'y' * 1000}"
+    outage = " ".join([outage, *["1.0 2.0 z"] * 999])
     write(valkey, "a", hostname=long, version=long, labels=f"zone=eu,{long}={long}", state=long)
     write(
-        valkey, "b", faults=f"sick,{long}", away=spell, labels=",".join(f"{i}=" for i in range(99))
+        valkey, "b", faults=f"sick,{long}", away=outage, labels=",".join(f"{i}=" for i in range(99))
     )
     write(valkey, "c", hostname="h" * MAX_TEXT, faults="," * 9999)
     async with reader_of(valkey) as reader:
@@ -273,14 +273,16 @@ def test_what_was_shown_is_kept_of_two_looks_processes(monkeypatch: Patch) -> No
 def write_a_thousand(valkey: Valkey, visits: int) -> None:
     """Write records with some outages each, as so many processes do that were seen just now."""
     now = time.time()
-    spells = " ".join(f"{now - i:.3f} {now - i + 2:.3f} no%20answer" for i in range(900, 100, -100))
+    outages = " ".join(
+        f"{now - i:.3f} {now - i + 2:.3f} no%20answer" for i in range(900, 100, -100)
+    )
     with valkey.client.pipeline(transaction=False) as client:
         for i in range(1000):
             own: Any = {
                 "hostname": f"web-{i}",
                 "visits": visits + i,
                 "version": f"1.{i % 3}",
-                "away": spells,
+                "away": outages,
                 "started": f"{now - 1000 - i:.3f}",
             }
             client.hset(key_of(f"{i}"), mapping=own)

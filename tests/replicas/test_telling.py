@@ -89,7 +89,7 @@ async def test_times_without_redis_are_told_once_it_is_back_the_last_ones(valkey
         own = visits._link._beside
         assert isinstance(own, Figures)
         assert await visits.count() == 1
-        for number in range(figures.MAX_SPELLS):
+        for number in range(figures.MAX_OUTAGES):
             own.away.append(figures.Away(number, number, "of before"))
         valkey.kill()
         begun = time.time()
@@ -98,7 +98,7 @@ async def test_times_without_redis_are_told_once_it_is_back_the_last_ones(valkey
         ended = time.time()
         with reading(visits) as reader:
             one = await told(reader, "web-1", lambda one: one.away)
-        assert len(one.away) == figures.MAX_SPELLS
+        assert len(one.away) == figures.MAX_OUTAGES
         last = one.away[-1]
         assert begun - 0.1 <= last.start <= last.end <= time.time() + 0.1
         assert last.end >= ended - 0.1

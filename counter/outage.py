@@ -1,16 +1,16 @@
-"""A spell without Redis: since when, and why."""
+"""An outage: visits are not counted. Since when, and why."""
 
 import logging
 import time
 
-#: How many different reasons the log has of one spell, one line each. There are two probes a
+#: How many different reasons the log has of one outage, one line each. There are two probes a
 #: second, and some reasons name an address or a port that changes each time.
 MAX_REASONS = 8
 
 log = logging.getLogger("friendlyhello.visits")
 
 
-class Spell:
+class Outage:
     """A time in which visits are not counted.
 
     :arg reason: why it began, without secrets.
@@ -24,7 +24,7 @@ class Spell:
         self._said: set[str] = set()
 
     def say(self, reason: str) -> None:
-        """Note why the spell goes on, and log the reason if it is new."""
+        """Note why the outage goes on, and log the reason if it is new."""
         self.reason = reason
         if reason not in self._said and len(self._said) < MAX_REASONS:
             log.warning("counter %s: %s", "still off" if self._said else "off", reason)
