@@ -45,7 +45,7 @@ TLS_CONNECTION = 176 * 1024
 STREAMS_SHARE = 2
 
 #: Seconds that a stream lives, at least and at most. Then its browser connects again, perhaps to
-#: another replica. The times differ, so that browsers do not all connect at once.
+#: another replica. The times differ, so that browsers do not all connect together.
 STREAM_SECONDS = (3240.0, 3960.0)
 
 #: How many descriptors macOS really allows when it says that there is no limit (setrlimit(2) of

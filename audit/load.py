@@ -1,4 +1,4 @@
-"""The load: makes many visits at once, and keeps the result of each."""
+"""The load: makes many visits at the same time, and keeps the result of each."""
 
 import asyncio
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class Load:
     :arg target: the page to visit, or its URL.
     :arg requests: how many visits to make; None for no limit.
     :arg duration: seconds after which no visit begins; None for no limit.
-    :arg concurrency: how many visits are under way at once, at most.
+    :arg concurrency: how many visits are under way at the same time, at most.
     :arg rate: how many visits are due in a second, evenly. A visit begins late if ``concurrency``
         visits are under way when it is due. None: a visit begins whenever one is over.
     :arg timeout: seconds after which a visit fails, connecting included.

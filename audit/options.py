@@ -103,7 +103,7 @@ def _add_load(add: Add) -> None:
         type=_whole(1, 10_000),
         metavar="N",
         default=16,
-        help="how many visits are under way at once (default %(default)s)",
+        help="how many visits are under way at the same time (default %(default)s)",
     )
     add(
         "--rate",

@@ -14,8 +14,8 @@ from counter.roles import Observer, Reason
 from counter.tokens import Numbers
 
 #: How many visits get their answers in one turn of the loop. Then the loop reads requests. If it
-#: answered hundreds of visits at once, their clients would all ask again at once. One command would
-#: count all these visits, and until its reply the server would have nothing to do.
+#: answered hundreds of visits in one turn, their clients would all ask again together. One command
+#: would count all these visits, and until its reply the server would have nothing to do.
 ANSWERS_PER_TURN = 128
 
 #: How many visits a large batch has, and how many turns of the loop pass from its reply to the next
@@ -40,7 +40,7 @@ class Batches:
 
     :arg link: the link to Redis. It takes each batch, and brings the numbers.
     :arg timeout: seconds from a visit's arrival to its number.
-    :arg max_waiting: visits that may wait at once. Further visits get no number.
+    :arg max_waiting: visits that may wait at the same time. Further visits get no number.
     :arg observer: hears how many visits get a number, how fast, and how many get none.
     """
 

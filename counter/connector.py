@@ -1,8 +1,8 @@
 """The way to the Redis that counts: its own address, a Sentinel's primary, or a cluster's node.
 
-The connector asks all sentinels, or all nodes of the cluster, at once. So one that is dead or hangs
-costs no time. The majority of the sentinels decides. In a cluster, the first answer that leads to
-the node of the key decides. The clients are redis-py's, without retries.
+The connector asks all sentinels, or all nodes of the cluster, together. So one that is dead or
+hangs costs no time. The majority of the sentinels decides. In a cluster, the first answer that
+leads to the node of the key decides. The clients are redis-py's, without retries.
 """
 
 import asyncio

@@ -69,7 +69,7 @@ async def first_to_end(
 ) -> Prize:
     """Return the result of the first attempt that ends. Begin more attempts while all are stuck.
 
-    :arg way: begins an attempt. Many may be under way at once.
+    :arg way: begins an attempt. Many may be under way at the same time.
     :arg every: seconds between the starts of two attempts, as long as none has ended. A timeout of
         a later attempt does not count as an end: the first attempt may still succeed.
     :arg discard: gets each result that is not returned.

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Look-ups that a process may have under way at once. Each is a thread. `compose.yaml` and
+#: Look-ups that a process may have under way at the same time. Each is a thread. `compose.yaml` and
 #: the Swarm stack allow a container 64 threads.
 MAX_LOOK_UPS = 16
 

@@ -32,7 +32,7 @@ class Visits:
         connecting, sending and reading included.
     :arg wait: replicas that must have acknowledged a number before it is shown
         (https://redis.io/commands/wait).
-    :arg max_waiting: visits that may wait at once. Further visits get no number.
+    :arg max_waiting: visits that may wait at the same time. Further visits get no number.
     :arg observer: hears how many visits get a number, how fast, and how many get none.
     :arg beside: gives the commands that go beside the visits, if there are any.
     :raises ValueError: when the URL cannot be read.

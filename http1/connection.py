@@ -29,7 +29,7 @@ class Server(Protocol):
     """An `.HTTPServerConnectionDelegate` with what its connections share."""
 
     draining: asyncio.Event
-    """Once it is set, each connection ends with its next answer."""
+    """When it is set, each connection ends with its next answer."""
     busy_poll: BusyPoll
     """Keeps the loop awake for a client that asks again at once."""
     first_look: FirstLook

@@ -46,7 +46,7 @@ FIRST_REQUEST, LOOKS = 0.2, 10
 SIBLINGS_EVERY = 0.1
 MAX_PER_LOOK = 128
 
-#: To make room, the server closes one in `SHARE_CLOSED` connections at once, but at most
+#: To make room, the server closes one in `SHARE_CLOSED` connections together, but at most
 #: `MAX_CLOSED`. The search for idle ones among 20,000 connections takes 5 ms, and each close takes
 #: a little more.
 SHARE_CLOSED = 16
@@ -81,7 +81,7 @@ class HTTPServer(ServerHooks):
     :arg trusted_proxies: networks. The server believes ``X-Forwarded-For`` and
         ``X-Forwarded-Proto`` from proxies in these networks alone. It replaces Tornado's
         ``xheaders``, which believes everybody.
-    :arg draining: once it is set, each connection ends with its next answer. `drain` sets it.
+    :arg draining: when it is set, each connection ends with its next answer. `drain` sets it.
         None: the server makes its own event.
 
     The other arguments are Tornado's. While the server runs, ``ssl_options`` may be set to another

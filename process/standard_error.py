@@ -38,7 +38,7 @@ class StandardError(io.RawIOBase):
     With a thread, the server never waits, whatever the descriptor is. ``O_NONBLOCK`` would change
     the terminal or the pipe for all processes that share it. A pipe may have room when the server
     looks, and be full when the server writes, because another process has filled it. The thread
-    writes all lines that wait at once, because a busy event loop lets the thread run every 5 ms at
+    writes all lines that wait together, because a busy event loop lets the thread run every 5 ms at
     best (`sys.getswitchinterval`).
 
     :arg descriptor: where the lines go. It may be blocking or not.

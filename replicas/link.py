@@ -130,7 +130,7 @@ class Link:
 class _Replies(asyncio.Protocol):
     """Reads replies (https://redis.io/docs/latest/develop/reference/protocol-spec/).
 
-    redis-py reads even a very large reply at once, and would stop the loop for that time.
+    redis-py reads even a very large reply in one turn, and would stop the loop for that time.
     """
 
     writer: asyncio.StreamWriter

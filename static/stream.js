@@ -100,7 +100,7 @@ function stop() {
   source = null;
 }
 
-// The followers. They do not all begin to lead at once.
+// The followers. They do not all begin to lead at the same time.
 
 function follow(milliseconds) {
   clearTimeout(quiet);

@@ -23,7 +23,7 @@ from watch import events
 EVERY = 1.0
 
 #: The least and the most milliseconds until a page connects again. The server draws a random
-#: number between them, so that pages do not all come back at once.
+#: number between them, so that pages do not all come back together.
 RETRY = (1000, 2000)
 
 #: Watchers that get their event in one turn of the loop; then visits have their turn. The events

@@ -2,7 +2,7 @@
 
 OpenTelemetry's own instrumentation makes the span of the request, and the spans of the commands
 that open a connection to Redis. It does not see the command that counts: `counter.connection`
-sends this command without redis-py, often for many visits at once. So this module gives each visit
+sends this command without redis-py, often for many visits together. So this module gives each visit
 a span, from its arrival to its number.
 """
 
