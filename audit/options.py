@@ -16,8 +16,8 @@ EPILOG = """exit status:
      shown twice (with --exclusive: and none is missing)
   1  the audit failed, and the report says why; or the time of --wait was
      over, and a line says what was missing
-  2  a bad argument, or something else than friendlyhello answered, or this
-     machine has run out of connections, or of room for the report
+  2  an argument is bad, or the server at the URL is not friendlyhello, or
+     this machine ran out of descriptors, ports or disk
 """
 
 Value = TypeVar("Value")

@@ -95,4 +95,4 @@ class Lookout:
         except Exception as error:
             if self._delivery.exactly_once:
                 why = self._connector.reason(error)
-                log.warning("numbers that nobody was shown may be missing: %s", why)
+                log.warning("numbers that were shown to nobody may be missing: %s", why)

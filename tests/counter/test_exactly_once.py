@@ -179,7 +179,7 @@ async def test_an_end_without_redis_says_so_soon(valkey: Valkey, caplog: Caplog,
     caplog.clear()
     await within(0.5, visits.close())
     said = [("WARNING", text.partition(": ")[0]) for _, text in counters_lines(caplog)]
-    owes = ("WARNING", "numbers that nobody was shown may be missing")
+    owes = ("WARNING", "numbers that were shown to nobody may be missing")
     assert said == ([] if away == "well" else [owes])
 
 

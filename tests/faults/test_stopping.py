@@ -1,4 +1,4 @@
-"""Servers that stop while Redis has numbers for them that nobody was shown."""
+"""Servers that stop while Redis has numbers for them that were shown to nobody."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 
 DEADLINE = 1
 
-MAY_BE_MISSING = b"numbers that nobody was shown may be missing"
+MAY_BE_MISSING = b"numbers that were shown to nobody may be missing"
 
 
 def swallow_reply(proxy: Proxy, server: Program) -> None:

@@ -115,7 +115,7 @@ def drip(seconds: float) -> Answer:
 class FakeRedis(Service):
     """Speaks RESP2 on a port of its own, in a thread of its own; use it as a context.
 
-    It applies tokens as the script does, but for numbers that nobody was shown; with
+    It applies tokens as the script does, but for numbers that were shown to nobody; with
     ``scripts_refused`` it answers them with that instead, and plain commands count.
 
     ``answer`` replaces the reply to what counts, if by nothing, and to the figures beside plain
