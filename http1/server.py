@@ -39,7 +39,7 @@ from http1.turns import Turns
 DRAIN_PAUSE = 0.1
 
 #: Seconds by which the second pause is longer while a new connection waits for its first request,
-#: and how often the server looks. A client that is far away needs so long to set up TLS.
+#: and how often the server looks. A client that is far away needs this long to set up TLS.
 FIRST_REQUEST, LOOKS = 0.2, 10
 
 #: Seconds between two looks at the siblings' sockets, and how many connections to accept at each.
