@@ -181,8 +181,7 @@ class Link:
         """Count no more until the lookout finds Redis. Ignore replies that still come."""
         reason = self._connector.reason(error)
         self.is_off = True
-        if self._outage is None:
-            self._outage = Outage(reason)
+        self._outage = Outage(reason)
         self._outage.say(reason)
         self._end("timeout" if isinstance(error, TimeoutError) else "error")
 

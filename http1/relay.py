@@ -18,7 +18,6 @@ def hand_over(client: asyncio.Transport, read_ahead: bytes) -> tuple[IOStream, a
     :return: the stream, and the task that connects it. Keep the task until it is done.
     """
     ours, theirs = socket.socketpair()
-    ours.setblocking(False)
     return IOStream(theirs), asyncio.create_task(_connect(client, ours, read_ahead))
 
 

@@ -39,7 +39,7 @@ WITHOUT = ("-pno:schemathesis", "-pno:anyio", "-pno:xdist", "-pno:randomly", "-p
 
 #: The tests of what has more, or other ones, than a folder of tests.
 OTHERS = {
-    "config": ["tests/test_config.py", "tests/docs/test_docs.py", "tests/test_commit.py"],
+    "config": ["tests/test_config.py", "tests/test_commit.py", "tests/process/test_tls.py"],
     "counter": [
         *("tests/counter", "tests/watch/test_metrics.py", "tests/replicas/test_figures.py"),
         *("tests/faults/test_moves.py", "tests/faults/test_names.py"),

@@ -198,7 +198,9 @@ def test_an_outage_is_the_longest_stretch_without_a_counted_visit() -> None:
     visits = [Visit(i / 10, 0.01, "a", i + 1) for i in range(10)]
     visits += [Visit(0.95 + i / 10, 0.01, "a") for i in range(20)]
     visits += [Visit(3 + i / 10, 0.01, "a", i + 11) for i in range(10)]
-    assert Report(visits, 4.0).stretch == pytest.approx((0.91, 3.01))
+    report = Report(visits, 4.0)
+    assert report.stretch == pytest.approx((0.91, 3.01))
+    assert report.as_json()["longest_uncounted"] == {"from": 0.91, "seconds": 2.1}
 
 
 def test_latencies_are_those_of_the_answered_visits() -> None:

@@ -96,6 +96,14 @@ def test_a_reply_of_a_newer_token_gives_nothing_whatever_was_known_before(tokens
         assert numbers(tokens, b"+2 5 0", new) == []
 
 
+def test_a_reply_that_comes_after_a_newer_one_makes_nothing_unknown(tokens: Tokens) -> None:
+    """Two probes ask over connections of their own."""
+    old, new = tokens.request(0), tokens.request(0)
+    for one in new, old:
+        assert numbers(tokens, b":0", one) == []
+    assert words(tokens.request(0)) == b"3 0 0 2"
+
+
 def test_no_token_is_made_while_visits_wait_for_one() -> None:
     """It would leave their numbers to the next visits, and they would be shown all the same."""
     tokens = Tokens("counter")

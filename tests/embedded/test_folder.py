@@ -35,6 +35,11 @@ def test_a_folder_that_others_may_write_to_is_refused_unchanged(data: Path, mode
     assert (mode_of(data), list(data.iterdir())) == (mode, [])
 
 
+def test_a_folder_that_is_missing_is_made_for_its_user_alone(folder: Path) -> None:
+    prepare(folder / "new/data")
+    assert mode_of(folder / "new/data") == 0o700
+
+
 @pytest.mark.parametrize("mode", [0o700, 0o755, 0o750, 0o2755])
 def test_a_folder_that_others_may_read_is_taken_as_it_is(data: Path, mode: int) -> None:
     for _ in range(2):
