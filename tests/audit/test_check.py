@@ -33,9 +33,9 @@ from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 
-#: As `drawn` shows it. After a change of the plot, look at the new one in a browser before you
-#: put it here.
-PLOT = Path(__file__).with_name("plot.svg")
+#: After a change of what the audit shows, read the new text, and look at the new picture in a
+#: browser, before you put it here.
+SHOWN = Path(__file__).parent / "shown"
 
 
 @pytest.mark.parametrize(("flags", "made"), [((), 300), (("--keep-alive",), 9)])
@@ -198,9 +198,7 @@ def test_an_outage_is_the_longest_stretch_without_a_counted_visit() -> None:
     visits = [Visit(i / 10, 0.01, "a", i + 1) for i in range(10)]
     visits += [Visit(0.95 + i / 10, 0.01, "a") for i in range(20)]
     visits += [Visit(3 + i / 10, 0.01, "a", i + 11) for i in range(10)]
-    report = Report(visits, 4.0)
-    assert report.stretch == pytest.approx((0.91, 3.01))
-    assert report.as_json()["longest_uncounted"] == {"from": 0.91, "seconds": 2.1}
+    assert Report(visits, 4.0).stretch == pytest.approx((0.91, 3.01))
 
 
 def test_latencies_are_those_of_the_answered_visits() -> None:
@@ -209,12 +207,24 @@ def test_latencies_are_those_of_the_answered_visits() -> None:
     assert [report.latency(share) for share in (0.5, 0.9, 0.99, 1)] == [0.05, 0.09, 0.099, 0.1]
 
 
-def test_the_plot_of_a_load_is_this_picture() -> None:
-    """More replicas than colours, a long name, each kind of failure, a latency of a second."""
+def bad_load() -> list[Visit]:
+    """More replicas than colours, a long name, each kind of fault, a latency of a second."""
     names = ["<a>", *"bcdefgh", "replica-whose-name-is-too-long"]
     visits = [Visit(i / 100, 0.002 + i % 7 / 1000, names[i % len(names)], i) for i in range(1, 300)]
-    visits += [Visit(1.5, 0.1, failure="refused"), Visit(1.6, 0.1, "<a>"), Visit(2, 1.0, "b", 300)]
-    assert drawn(visits, 3.0) == PLOT.read_text()
+    del visits[200:203], visits[7]
+    visits += [Visit(1.5, 0.1, failure="refused"), Visit(1.6, 0.1, "<a>"), Visit(2, 1.0, "b", 30)]
+    return visits
+
+
+def test_a_load_is_told_and_drawn_as_these_files_show() -> None:
+    bad = Report(bad_load(), 3.0, Judgement(exclusive=True), rate=101)
+    empty = Report([], 0.0)
+    for shown, name in (
+        (drawn(bad_load(), 3.0), "bad.svg"),
+        (f"{bad.as_text()}\n\n{empty.as_text()}\n", "bad_and_empty.txt"),
+        (json.dumps([bad.as_json(), empty.as_json()], indent=2) + "\n", "bad_and_empty.json"),
+    ):
+        assert shown == (SHOWN / name).read_text(), name
 
 
 def test_a_load_without_visits_has_a_plot() -> None:
