@@ -6,6 +6,7 @@ counter tells an `Observer` what happens, and limits are arguments.
 
 from counter.connection import packed
 from counter.connector import Connector
+from counter.delivery import is_refusal
 from counter.redis_internals import take_over
 from counter.roles import Beside, Observer, Reason
 from counter.tokens import KEY, process_key
@@ -18,6 +19,7 @@ __all__ = [
     "Observer",
     "Reason",
     "Visits",
+    "is_refusal",
     "packed",
     "process_key",
     "take_over",

@@ -67,7 +67,8 @@ class RedisConnection(asyncio.Protocol):
     def __init__(self, redis: Redis, asking: bool = False) -> None:
         self.is_sound = True
         """Whether every command has had its reply, and nothing else has come."""
-        self._asking = asking
+        self.is_asking = asking
+        """Whether each command follows ``ASKING``."""
         self._writer = take_over(redis, self)  # without it the transport would be closed
         self._transport = self._writer.transport
         self._input = b""
@@ -89,17 +90,17 @@ class RedisConnection(asyncio.Protocol):
             reply of WAIT if the request has one. After ``close()`` it is not called.
         """
         self._request, self._on_replies = request, on_replies
-        if self._asking:  # each command beside would need an ASKING of its own
+        if self.is_asking:  # each command beside would need an ASKING of its own
             self._request = request._replace(beside=())
         self._in_full = request.in_full
         self._write(request.command)
 
     def _write(self, command: bytes) -> None:
         _, arguments, _, beside, wait, _, _ = self._request
-        if self._asking:
+        if self.is_asking:
             command = ASKING + command
         self._replies, self._is_unknown, self._error = [], False, None
-        self._position, self._end = -1 if self._asking else 0, 1 + len(beside) + bool(wait)
+        self._position, self._end = -1 if self.is_asking else 0, 1 + len(beside) + bool(wait)
         self._transport.write(b"".join((command, arguments, *beside, wait)))
 
     async def ask(self, request: Request) -> list[bytes]:

@@ -220,7 +220,8 @@ class Link:
 
         :arg moved: whether the way now leads to another Redis than the connection.
         """
-        self._moved = moved and self._connection is not None
+        # By ASKING, no figures go beside the visits. So look again where the slot is.
+        self._moved = self._connection is not None and (moved or self._connection.is_asking)
         if self.is_busy or self.is_off:
             return
         if self._is_unsound:

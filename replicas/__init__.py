@@ -7,7 +7,7 @@ This room knows the face of the counter.
 
 from replicas.figures import Figures
 from replicas.keys import HISTORIES
-from replicas.link import RefusedError
+from replicas.link import ElsewhereError, RefusedError
 from replicas.marks import Mark, marks_of, versions_of
 from replicas.reading import MAX_PROCESSES, Reader, Snapshot
 from replicas.records import Record
@@ -18,6 +18,7 @@ from replicas.turns import in_turns
 __all__ = [
     "HISTORIES",
     "MAX_PROCESSES",
+    "ElsewhereError",
     "Figures",
     "Mark",
     "Reader",

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from counter import packed, process_key
+from redis.exceptions import ResponseError
+
+from counter import is_refusal, packed, process_key
 from replicas.forms import OPEN, Form
 from replicas.keys import DAY, HISTORIES, NAMES, history_key
+from replicas.link import ELSEWHERE
 
 #: Seconds between two signs that a process gives. No reader reads more often.
 SIGN_EVERY = 1.0
@@ -157,8 +160,11 @@ class Figures:
 
         :arg why: the command's first word, a colon, and the text of the error.
         """
-        if why.partition(": ")[2].startswith("NOSCRIPT"):
+        error = why.partition(": ")[2]
+        if error.startswith("NOSCRIPT"):
             self._is_in_full, self._second = True, -math.inf  # send it with the next request
+        elif error.startswith(ELSEWHERE) or not is_refusal(ResponseError(error)):
+            pass  # a state of Redis that will pass; the next sign tells the same
         elif not self._has_said:
             self._has_said = True
             if "non deterministic" in why:  # an old Redis refuses writes after TIME

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from redis.exceptions import ConnectionError, ResponseError
 
-from counter import Connector, packed, take_over
+from counter import Connector, is_refusal, packed, take_over
 
 #: If Redis closes this many connections in a row instead of answering, this counts as a refusal.
 HANG_UPS = 3
@@ -23,6 +23,10 @@ MAX_TEXT = 16 * 1024
 #: loop serves pages.
 VALUES_PER_TURN = 200
 
+#: How a node of a cluster says that another node has some of the keys, or all
+#: (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
+ELSEWHERE = ("MOVED", "ASK", "TRYAGAIN")
+
 _INTEGER = re.compile(rb"[:$*](-?[0-9]{1,19})")
 
 Result = TypeVar("Result")
@@ -30,6 +34,10 @@ Result = TypeVar("Result")
 
 class RefusedError(ResponseError):
     """Redis refused a command. The message names the command, and says why."""
+
+
+class ElsewhereError(ResponseError):
+    """Another node of the cluster has some of the keys, or all."""
 
 
 class Link:
@@ -43,7 +51,6 @@ class Link:
         """Return why a question failed, without secrets."""
         self._connector = connector
         self._replies: _Replies | None = None
-        self._asking = False
         self._hang_ups = 0  # in a row
 
     @property
@@ -51,36 +58,42 @@ class Link:
         """Whether there is a connection."""
         return self._replies is not None
 
-    @property
-    def is_moving(self) -> bool:
-        """Whether the counter is with a node that is still taking its slot over.
-
-        A key that is written there cannot follow from the node that has it.
-        """
-        return self._asking
-
     async def within_time(self, talk: Callable[[], Awaitable[Result]]) -> Result:
         """Ask within `TIMEOUT`. If this fails, close the connection.
 
         :arg talk: asks by `ask`, and returns the result.
         :raises RefusedError: when Redis refuses a command.
+        :raises ElsewhereError: while the counter's slot is being moved.
         :raises Exception: when there is no Redis, or it does not answer in time.
         """
         try:
             async with asyncio.timeout(TIMEOUT):
                 if await self._connector.has_moved():
                     self.close()
-                if self._replies is None:
-                    opened = await self._connector.connect()
-                    self._asking = opened.asking
-                    self._replies = _Replies()
-                    self._replies.writer = take_over(opened.redis, self._replies)
-                return await self._heeding_hang_ups(talk)
+                is_open = self.is_open
+                try:
+                    return await self._talk(talk)
+                except ElsewhereError:
+                    if not is_open:
+                        raise
+                self.close()  # the slot has moved since
+                return await self._talk(talk)
         except RefusedError:  # every reply has come, so the connection stays
             raise
         except BaseException:
             self.close()  # a reply that nobody reads may still come
             raise
+
+    async def _talk(self, talk: Callable[[], Awaitable[Result]]) -> Result:
+        if self._replies is None:
+            opened = await self._connector.connect()
+            self._replies = _Replies()
+            self._replies.writer = take_over(opened.redis, self._replies)
+            if opened.asking:
+                # Keys that have not moved yet would seem to be missing. A key that is written
+                # there could not follow from the node that has it.
+                raise ElsewhereError("the counter's slot is being moved")
+        return await self._heeding_hang_ups(talk)
 
     async def _heeding_hang_ups(self, talk: Callable[[], Awaitable[Result]]) -> Result:
         """Ask, and count hang-ups: a proxy hangs up at each command that it does not know."""
@@ -96,29 +109,21 @@ class Link:
         return result
 
     async def ask(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send commands in one packet, and return the replies. One may be a `RefusedError`."""
+        """Send commands in one packet, and return the replies. One may be a `RefusedError`.
+
+        :raises ElsewhereError: when another node of the cluster has a key.
+        :raises ResponseError: when Redis can run no such command now.
+        """
         assert self._replies is not None
-        asking = packed("ASKING") if self._asking else b""
-        self._replies.writer.transport.write(asking + asking.join(commands))
-        found: list[Any] = []
-        for command in commands:
-            if asking:
-                await self._replies.read()
-            reply = await self._replies.read()
-            found.append(_named(reply, command) if isinstance(reply, ResponseError) else reply)
-        return found
+        self._replies.writer.transport.write(b"".join(commands))
+        return [_named(await self._replies.read(), command) for command in commands]
 
     async def ask_at_once(self, commands: Sequence[bytes]) -> list[Any]:
         """Send commands as one transaction, if Redis allows it. Return replies as `ask` does."""
-        if self._asking:  # ASKING before a transaction does not reach the commands in it
-            return await self.ask(commands)
         *_, done = await self.ask([packed("MULTI"), *commands, packed("EXEC")])
         if not isinstance(done, list):  # Redis refuses MULTI, or one of them
             return await self.ask(commands)
-        return [
-            _named(reply, command) if isinstance(reply, ResponseError) else reply
-            for command, reply in zip(commands, done, strict=True)
-        ]
+        return [_named(reply, command) for command, reply in zip(commands, done, strict=True)]
 
     def close(self) -> None:
         """Close the connection. The next question opens another."""
@@ -205,9 +210,20 @@ class _Replies(asyncio.Protocol):
         await self._more.wait()
 
 
-def _named(error: ResponseError, command: bytes) -> RefusedError:
+def _named(reply: Any, command: bytes) -> Any:
+    """Return a reply. If it is an error, name the command in it.
+
+    :raises ResponseError: when the error is no refusal, but a state of Redis that will pass.
+    """
+    if not isinstance(reply, ResponseError):
+        return reply
     word = command.split(b"\r\n", 3)[2].decode()
-    return RefusedError(f"{word}: {error}")
+    text = f"{word}: {reply}"
+    if str(reply).startswith(ELSEWHERE):
+        raise ElsewhereError(text)
+    if not is_refusal(reply):
+        raise ResponseError(text)
+    return RefusedError(text)
 
 
 def seconds(time: Sequence[bytes]) -> float:

@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
-from redis.exceptions import TryAgainError
-
 from counter import Connector, packed
 from replicas.figures import SIGN_EVERY, Figures
 from replicas.link import Link, RefusedError, seconds
@@ -124,8 +122,6 @@ class Telling:
             log.debug("the live page's figures are not written: %s", self._link.reason(error))
 
     async def _write(self) -> Sequence[object]:
-        if self._link.is_moving:
-            raise TryAgainError("the slot of the counter is being moved")
         (told,) = await self._link.ask([packed("TIME")])
         now = time.time() if isinstance(told, RefusedError) else seconds(told)
         ahead = now - time.monotonic()

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from tornado.escape import json_encode
 
-from replicas import Reader, RefusedError, Snapshot
+from replicas import ElsewhereError, Reader, RefusedError, Snapshot
 from watch import events
 
 #: Seconds between two snapshots.
@@ -160,14 +160,13 @@ class Broadcast:
         await self._send(news, firsts)
 
     def _event_without_snapshot(self, error: Exception) -> bytes:
-        is_refused = isinstance(error, RefusedError)
         reason = self._reader.reason(error)
-        if is_refused:
+        if isinstance(error, RefusedError):
             self._say([reason])
-        else:  # the counter logs that Redis is down
+        else:  # the counter logs that Redis is down, or is being moved
             log.debug("no snapshot: %s", reason)
         now = round(time.monotonic() + self._ahead, 3)
-        state = "refused" if is_refused else "down"
+        state = "refused" if isinstance(error, RefusedError | ElsewhereError) else "down"
         return events.event(None, json_encode({"time": now, "redis": state, "reason": reason}))
 
     def _say(self, refused: Sequence[str]) -> None:

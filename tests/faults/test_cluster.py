@@ -1,7 +1,10 @@
 """A cluster of real nodes: the counter's is found, from whichever node the way is asked."""
 
+import contextlib
 import itertools
-from collections.abc import Callable
+import json
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from tests.support.exact import assert_all_counted, assert_exact, numbers
 from tests.support.nodes import Node
 from tests.support.page import serving
 from tests.support.program import Program, Start
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 SLOT = key_slot(b"counter")
 
@@ -183,3 +186,56 @@ def test_a_slot_that_is_half_moved_costs_no_number_and_a_server_that_starts_mean
         assert_all_counted(one)
         assert one.latencies()[-1] < 2 + BUSY
     assert_exact(move.target.client, [server, other], numbers(load) + numbers(its_load))
+
+
+@contextlib.contextmanager
+def watching(server: Program) -> Iterator[Iterator[dict]]:
+    """Watch the live page, on one connection, and read its figures event by event."""
+    with urllib.request.urlopen(f"{server.url}/live/events", timeout=PATIENCE) as stream:
+        lines = (line for line in stream if line.startswith(b'data: {"time"'))
+        told = (json.loads(line.removeprefix(b"data: ")) for line in lines)
+        yield (one for one in told if "last" not in one)
+
+
+def test_who_watches_is_told_all_the_figures_or_none_wherever_the_slot_goes(
+    cluster: Cluster, counting: Start
+) -> None:
+    server = counting(f"--redis-url={url(*cluster.nodes)}", "--faults", "--access-log=false")
+
+    def wait_for(what: Callable[[dict], object]) -> None:
+        for event in itertools.islice(events, int(PATIENCE)):
+            server.visits()
+            if what(event):
+                return
+            assert event["redis"] != "down"
+            assert "refused" not in event
+            assert event["redis"] == "refused" or event["replicas"]
+        raise AssertionError(event)
+
+    def signs(event: dict) -> bool:
+        """Whether figures have gone beside the visits since the last event."""
+        return event["redis"] == "up" and 0 < event["replicas"][0]["seen"] < 1 + BUSY
+
+    with watching(server) as events:
+        server.visits()
+        wait_for(signs)
+        cluster.replica.client.execute_command("CLUSTER FAILOVER")
+        wait_until(cluster.replica.is_primary)  # and the old primary keeps its connections
+        cluster.owner = cluster.replica
+        wait_for(signs)
+        move = Move(cluster)
+        move.begin()
+        move.move_some(["counter"])
+        wait_for(lambda event: "is being moved" in event.get("reason", ""))
+        server.put("/faults", b'{"wait": "1ms"}')
+        with watching(server) as others:
+            assert next(others)["redis"] == "refused"
+        wait_for(lambda event: True)
+        move.move_all()
+        move.finish()
+        wait_for(lambda event: event["redis"] == "up" and "faults" in event["replicas"][0])
+        server.put("/faults", b"{}")
+        wait_for(lambda event: "faults" not in event["replicas"][0])
+        for _ in range(3):
+            wait_for(signs)
+    assert not [line for line in server.stop() if "Redis refuses" in line and "script" not in line]

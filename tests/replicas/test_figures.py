@@ -226,14 +226,23 @@ async def test_a_fault_of_the_figures_touches_no_visit_and_no_token(
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-@pytest.mark.parametrize("error", [b"-OOM command not allowed", b"-ASK 6680 127.0.0.1:1", b"-"])
-async def test_an_error_beside_costs_nobody(fake: FakeRedis, error: bytes, scripts: bool) -> None:
+@pytest.mark.parametrize(
+    ("error", "is_refusal"),
+    [
+        *((b"-OOM command not allowed", False), (b"-ASK 6680 127.0.0.1:1", False)),
+        *((b"-TRYAGAIN Multiple keys", False), (b"-NOPERM this user", True), (b"-", True)),
+    ],
+)
+async def test_an_error_beside_costs_nobody_and_a_refusal_is_one_log_line(
+    fake: FakeRedis, error: bytes, scripts: bool, is_refusal: bool, caplog: Caplog
+) -> None:
     fake.scripts_refused = b"" if scripts else REFUSAL
     fake.figure = error + b"\r\n"
     async with replica(fake.url) as visits:
         assert [await visits.count() for _ in range(3)] == [1, 2, 3]
         assert visits.exactly_once is scripts
         assert len(fake.connections) == 1
+    assert len([one for one in caplog.messages if "figures" in one]) == is_refusal
 
 
 @pytest.mark.usefixtures("often_probed")

@@ -1,27 +1,100 @@
-"""A node of a cluster that takes a slot over is asked with ASKING before each command."""
+"""Nodes of a cluster between which the counter's slot moves, and a Redis that is not well."""
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+import redis
 
 from counter import Connector, packed
+from replicas import ElsewhereError, RefusedError
 from replicas.link import Link
 from tests.support.fake_redis import FakeRedis
 from tests.support.waiting import PATIENCE
 
+COMMANDS = [packed("TTL", "counter"), packed("PTTL", "counter")]
 
-async def test_each_command_to_a_node_that_takes_a_slot_over_follows_asking() -> None:
-    with FakeRedis() as asked, FakeRedis() as node:
-        asked.replies["EXISTS"] = f"-ASK 6680 127.0.0.1:{node.port}\r\n".encode()
-        node.replies = {
-            "EXISTS": b":1\r\n",
-            "ASKING": b"+OK\r\n",
-            "TTL": b":1\r\n",
-            "PTTL": b":2\r\n",
+
+@pytest.fixture
+def node() -> Iterator[FakeRedis]:
+    """A node that has the slot."""
+    with FakeRedis() as fake:
+        fake.replies = {
+            **{"EXISTS": b":1\r\n", "MULTI": b"+OK\r\n", "EXEC": b"*2\r\n:1\r\n:2\r\n"},
+            **{"TTL": b":1\r\n", "PTTL": b":2\r\n"},
         }
-        url = f"redis+cluster://127.0.0.1:{asked.port}"
-        link = Link(Connector(url, key="counter", timeout=PATIENCE))
-        commands = [packed("TTL", "counter"), packed("PTTL", "counter")]
-        for ask in link.ask, link.ask_at_once:
-            before = len(node.commands)
-            assert await link.within_time(lambda ask=ask: ask(commands)) == [1, 2]
-            said = [command.words[0] for command in node.commands[before:]]
-            assert said[-4:] == ["ASKING", "TTL", "ASKING", "PTTL"]
-            assert "MULTI" not in said
-        link.close()
+        yield fake
+
+
+@pytest.fixture
+def other(node: FakeRedis) -> Iterator[FakeRedis]:
+    with FakeRedis() as fake:
+        fake.replies = dict(node.replies)
+        yield fake
+
+
+@contextlib.contextmanager
+def linked(node: FakeRedis) -> Iterator[Link]:
+    one = Link(Connector(f"redis+cluster://127.0.0.1:{node.port}", key="counter", timeout=PATIENCE))
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+@pytest.mark.parametrize("way", ["ask", "ask_at_once"])
+async def test_a_node_that_has_given_the_slot_away_is_left_for_the_new_one(
+    node: FakeRedis, other: FakeRedis, way: str
+) -> None:
+    with linked(node) as link:
+        ask = getattr(link, way)
+        assert await link.within_time(lambda: ask(COMMANDS)) == [1, 2]
+        moved = f"-MOVED 6680 127.0.0.1:{other.port}\r\n".encode()
+        node.replies |= dict.fromkeys(("EXISTS", "TTL", "PTTL"), moved)
+        node.replies["EXEC"] = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+        other.replies |= {"TTL": b":3\r\n", "PTTL": b":4\r\n", "EXEC": b"*2\r\n:3\r\n:4\r\n"}
+        assert await link.within_time(lambda: ask(COMMANDS)) == [3, 4]
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_where_the_slot_is_still_moving_to_nothing_is_read_or_written(
+    node: FakeRedis, other: FakeRedis, is_open: bool
+) -> None:
+    with linked(node) as link:
+        if is_open:
+            assert await link.within_time(lambda: link.ask(COMMANDS)) == [1, 2]
+        asks = f"-ASK 6680 127.0.0.1:{other.port}\r\n".encode()
+        node.replies |= dict.fromkeys(("EXISTS", "TTL", "PTTL"), asks)
+        for _ in range(3):
+            with pytest.raises(ElsewhereError, match="is being moved"):
+                await link.within_time(lambda: link.ask(COMMANDS))
+        assert not other.commands
+        node.replies |= {"EXISTS": b":1\r\n", "TTL": b":1\r\n", "PTTL": b":2\r\n"}  # moved back
+        assert await link.within_time(lambda: link.ask(COMMANDS)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        *((one, redis.ResponseError) for one in ("LOADING", "READONLY", "OOM", "CLUSTERDOWN")),
+        *((one, ElsewhereError) for one in ("TRYAGAIN", "ASK 6680", "MOVED 6680")),
+        *((one, RefusedError) for one in ("NOPERM", "ERR unknown command", "WRONGTYPE")),
+    ],
+)
+@pytest.mark.parametrize("is_inside", [True, False], ids=["in EXEC", "by itself"])
+async def test_a_state_that_will_pass_is_no_refusal(
+    node: FakeRedis, said: str, kind: type[redis.ResponseError], is_inside: bool
+) -> None:
+    with linked(node) as link:
+        error = f"-{said} for some reason\r\n".encode()
+        node.replies["PTTL"] = error
+        node.replies["EXEC"] = b"*2\r\n:1\r\n" + error if is_inside else b"-EXECABORT\r\n"
+        if kind is RefusedError:
+            one, refused = await link.within_time(lambda: link.ask_at_once(COMMANDS))
+            assert one == 1
+        else:
+            with pytest.raises(redis.ResponseError) as raised:
+                await link.within_time(lambda: link.ask_at_once(COMMANDS))
+            refused = raised.value
+        assert type(refused) is kind
+        assert str(refused) == f"PTTL: {said.removeprefix('ERR ')} for some reason"

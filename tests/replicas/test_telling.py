@@ -189,6 +189,27 @@ async def test_faults_that_redis_refuses_are_one_log_line(valkey: Valkey, caplog
     assert line.startswith("/live cannot show all of this replica, as Redis refuses HSETNX: ")
 
 
+@pytest.mark.usefixtures("often")
+async def test_what_a_full_redis_does_not_take_is_told_once_there_is_room(
+    valkey: Valkey, caplog: Caplog
+) -> None:
+    kinds, looks = ["sick"], list[str]()
+    async with (
+        replica(valkey.url) as visits,
+        telling(visits, lambda: looks.append("look") or list(kinds)),
+    ):
+        key = process_key(visits.process_id)
+        await eventually(lambda: valkey.client.hget(key, "faults") == b"sick")
+        valkey.client.config_set("maxmemory", 1)
+        kinds.clear()
+        looks.clear()
+        await eventually(lambda: len(looks) > 12)
+        assert valkey.client.hget(key, "faults") == b"sick"
+        valkey.client.config_set("maxmemory", 0)
+        await eventually(lambda: valkey.client.hget(key, "faults") == b"")
+    assert not [one for one in caplog.messages if "/live" in one]
+
+
 async def test_a_redis_that_does_not_tell_its_time_is_told_by_this_machines(valkey: Valkey) -> None:
     permit(valkey.client, "-time")
     async with replica(valkey.url) as visits, telling(visits, lambda: ["sick"]):
