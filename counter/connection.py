@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError, ResponseError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from counter.redis_internals import take_over
 
@@ -78,7 +78,7 @@ class RedisConnection(asyncio.Protocol):
         self._end = 0
         self._in_full = b""  # what to send if Redis does not know the script
         self._is_unknown = False  # Redis has said that it does not know the script
-        self._error: ResponseError | None = None  # the error that ends the request
+        self._error: RedisError | None = None  # the error that ends the request
         self._on_replies: OnReplies | None = None
         self.refused = ""
         """The last command that Redis refused beside the one that counts, and the error."""
@@ -149,7 +149,7 @@ class RedisConnection(asyncio.Protocol):
     def _is_beside(self) -> bool:
         return 0 < self._position <= len(self._request.beside)
 
-    def _take(self, line: bytes) -> ResponseError | None:
+    def _take(self, line: bytes) -> RedisError | None:
         """Keep a reply. Return the reply if it is an error that ends the request."""
         position, self._position = self._position, self._position + 1
         if 0 < position <= len(self._request.beside):
@@ -159,6 +159,8 @@ class RedisConnection(asyncio.Protocol):
             return None
         if line[:1] == b"-":
             error = _text(line)
+            if position > 0:  # Redis has counted, so this is no refusal of the command that counts
+                return RedisError(f"WAIT: {error}")
             if position or not self._in_full or not error.startswith("NOSCRIPT"):
                 return ResponseError(error)
             self._is_unknown = True

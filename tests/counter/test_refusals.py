@@ -125,6 +125,25 @@ async def test_a_group_is_one_command_and_wait_comes_after_it(valkey: Valkey) ->
     assert [one[0] for one in seen[:4]] == ["EVALSHA", "WAIT", "EVAL", "WAIT"]
 
 
+@pytest.mark.usefixtures("often_probed")
+@pytest.mark.parametrize("said", ["NOPERM this user has no permissions", "UNBLOCKED by a client"])
+async def test_a_refusal_of_wait_is_none_of_the_script(
+    fake: FakeRedis, caplog: Caplog, said: str
+) -> None:
+    fake.replies["WAIT"] = b":1\r\n"
+    async with counting(fake.url, wait=1) as visits:
+        assert await visits.count() == 1
+        fake.replies["WAIT"] = f"-{said}\r\n".encode()
+        assert await visits.count() is None
+        assert visits.reason == f"WAIT: {said}"
+        fake.replies["WAIT"] = b":1\r\n"
+        await eventually(lambda: visits.up)
+        assert await visits.count()
+        assert visits.exactly_once
+    assert not any(one.words[0].startswith("INCR") for one in fake.commands)
+    assert_said(caplog, f"counter off: WAIT: {said}")
+
+
 #: What goes wrong once a visit has counted, and how the log says so; None: it mends itself.
 FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
     "what the process keeps is of another type": (
