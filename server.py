@@ -11,6 +11,8 @@ import sys
 
 if __name__ == "__main__":
     gc.disable()  # the imported objects stay; to search them takes time
+    # If the program that started this one ignored it, nobody could wait for a child (wait(2)).
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if os.getpid() == 1:
         # The system drops a signal for which process 1 has no handler.
         for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

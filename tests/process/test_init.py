@@ -29,6 +29,9 @@ ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 os.getpid = lambda own=os.getpid, first=os.getpid(): 1 if own() == first else own()
 """
 
+#: As whatever started the program may have left it.
+SIGCHLD_IGNORED = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+
 
 def zombies(parent: int) -> list[str]:
     """The children of a process that have ended, and that it has not reaped."""
@@ -43,7 +46,7 @@ def zombies(parent: int) -> list[str]:
 @pytest.fixture
 def first(program: Start, valkey: Valkey, tmp_path: Path) -> Start:
     def start(*flags: str) -> Program:
-        env = run_before(tmp_path, PROCESS_1)
+        env = run_before(tmp_path, PROCESS_1 + SIGCHLD_IGNORED)
         one = program(f"--redis-url={valkey.url}", "--redis-timeout=60", *flags, **env)
         one.wait_for(b"counter on")
         return one

@@ -12,6 +12,7 @@ import pytest
 
 from process import usable_cores
 from process.signals import SAME_SIGNAL
+from tests.support.before import run_before
 from tests.support.processes import SOON, children, is_running, processes_in, seconds_to_stop
 from tests.support.program import Connect, Program, Start, ask, read, run_to_end
 from tests.support.valkey import Valkey
@@ -99,9 +100,11 @@ def test_connections_are_spread_over_the_workers_who_are_gone_within_a_second(
 
 
 def test_worker_that_died_is_replaced_and_a_signal_meanwhile_ends_all(
-    program: Start, valkey: Valkey
+    program: Start, valkey: Valkey, tmp_path: Path
 ) -> None:
-    server = program(f"--redis-url={valkey.url}", "--processes=2")
+    # Whatever started it may have ignored SIGCHLD.
+    env = run_before(tmp_path, "import signal as s; s.signal(s.SIGCHLD, s.SIG_IGN)")
+    server = program(f"--redis-url={valkey.url}", "--processes=2", **env)
     for died in (1, 2):
         before = workers_of(server, 2)
         victim = min(before)
