@@ -19,6 +19,9 @@ HAND_ON_TIMEOUT = 0.4
 #: this.
 RENEW_EVERY = 3600.0
 
+#: Seconds between two questions whether Redis may evict keys. Somebody may change its settings.
+ASK_EVERY = 60.0
+
 log = logging.getLogger("friendlyhello.visits")
 
 
@@ -67,12 +70,15 @@ class Lookout:
     async def _look(self) -> None:
         """While the counter is off, look for Redis. While it is on, look after the connection."""
         loop = asyncio.get_running_loop()
-        renew_at = loop.time() + RENEW_EVERY
+        renew_at, ask_at = loop.time() + RENEW_EVERY, loop.time() + ASK_EVERY
         while True:
             await asyncio.sleep(probing.PROBE_EVERY)
             if loop.time() >= renew_at:
                 renew_at += RENEW_EVERY
                 self._delivery.tokens.renew()
+            if loop.time() >= ask_at:
+                ask_at = loop.time() + ASK_EVERY
+                self._ask()
             if self._link.is_off:
                 self._turn_on(await self._prober.find(self._link.still_off))
             else:
@@ -80,7 +86,11 @@ class Lookout:
 
     def _turn_on(self, connection: RedisConnection) -> None:
         self._link.turn_on(connection)
-        self._asking = asyncio.create_task(self.eviction.look())
+        self._ask()
+
+    def _ask(self) -> None:
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self.eviction.look())
 
     async def close(self) -> None:
         """Stop the link. Other servers get the numbers that were not shown."""

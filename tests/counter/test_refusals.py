@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from counter import delivery
+from counter import delivery, lookout
 from counter.probing import TRIES
 from tests.support import Caplog, Patch
 from tests.support.counting import assert_said, counting, permit, sent_by_clients
@@ -218,3 +218,20 @@ async def test_a_redis_that_may_evict_keys_is_warned_of(
         assert said == ([visits.warning] if warns else [])
         assert bool(visits.warning) == warns
         assert (policy in visits.warning and "noeviction" in visits.warning) == warns
+
+
+@pytest.mark.usefixtures("often_probed")
+async def test_a_redis_that_is_set_to_evict_keys_later_is_warned_of_until_it_no_longer_is(
+    valkey: Valkey, caplog: Caplog, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(lookout, "ASK_EVERY", 0.01)
+    async with counting(valkey.url) as visits:
+        await visits.start(PATIENCE)
+        valkey.client.config_set("maxmemory-policy", "allkeys-lru")
+        valkey.client.config_set("maxmemory", "100mb")
+        await eventually(lambda: visits.warning)
+        said = visits.warning
+        valkey.client.config_set("maxmemory", 0)
+        await eventually(lambda: not visits.warning)
+        assert await visits.count() == 1
+    assert_said(caplog, said)
