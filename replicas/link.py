@@ -56,7 +56,7 @@ class Link:
     @property
     def is_open(self) -> bool:
         """Whether there is a connection."""
-        return self._replies is not None
+        return self._replies is not None and not self._replies.is_lost
 
     async def within_time(self, talk: Callable[[], Awaitable[Result]]) -> Result:
         """Ask within `TIMEOUT`. If this fails, close the connection.
@@ -68,7 +68,7 @@ class Link:
         """
         try:
             async with asyncio.timeout(TIMEOUT):
-                if await self._connector.has_moved():
+                if await self._connector.has_moved() or not self.is_open:
                     self.close()
                 is_open = self.is_open
                 try:
@@ -144,7 +144,7 @@ class _Replies(asyncio.Protocol):
         self._input = b""
         self._at = 0  # the bytes before this have been read
         self._more = asyncio.Event()
-        self._is_lost = False
+        self.is_lost = False
         self._left = VALUES_PER_TURN
 
     def data_received(self, data: bytes) -> None:
@@ -152,7 +152,7 @@ class _Replies(asyncio.Protocol):
         self._more.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_lost = True
+        self.is_lost = True
         self._more.set()
 
     async def read(self) -> Any:
@@ -204,7 +204,7 @@ class _Replies(asyncio.Protocol):
         return text
 
     async def _wait_for_more(self) -> None:
-        if self._is_lost:
+        if self.is_lost:
             raise ConnectionError("Redis closed the connection")
         self._more.clear()
         await self._more.wait()

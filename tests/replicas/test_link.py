@@ -10,7 +10,7 @@ from counter import Connector, packed
 from replicas import ElsewhereError, RefusedError
 from replicas.link import Link
 from tests.support.fake_redis import FakeRedis
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 
 COMMANDS = [packed("TTL", "counter"), packed("PTTL", "counter")]
 
@@ -54,6 +54,15 @@ async def test_a_node_that_has_given_the_slot_away_is_left_for_the_new_one(
         node.replies["EXEC"] = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
         other.replies |= {"TTL": b":3\r\n", "PTTL": b":4\r\n", "EXEC": b"*2\r\n:3\r\n:4\r\n"}
         assert await link.within_time(lambda: ask(COMMANDS)) == [3, 4]
+
+
+async def test_a_connection_that_was_lost_meanwhile_is_replaced(node: FakeRedis) -> None:
+    with linked(node) as link:
+        for _ in range(3):
+            assert await link.within_time(lambda: link.ask(COMMANDS)) == [1, 2]
+            assert link.is_open
+            node.cut()
+            await eventually(lambda: not link.is_open)
 
 
 @pytest.mark.parametrize("is_open", [True, False])
