@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from tests.support.names import Names, names_of
 from tests.support.nodes import Node
 from tests.support.page import serving
 from tests.support.proxy import Proxy
-from tests.support.waiting import BUSY, PATIENCE, eventually, within
+from tests.support.waiting import PATIENCE, eventually, within
 
 NAME = "redis.invalid"
 
@@ -160,9 +159,7 @@ async def test_the_last_good_address_is_tried_beside_a_look_up_that_fails_or_han
         fake.refuse()
         assert await visitor.visit() is None
         fake.listen()
-        begun = time.monotonic()
         assert await visitor.counted_again() == 3
-        assert time.monotonic() - begun < 2 + BUSY
         names.let_go.set()
 
 
