@@ -211,6 +211,7 @@ async def test_database_and_password_of_the_url_are_used(credentials: str, optio
     assert fake.commands[1].words == ("SELECT", "3")
 
 
+@pytest.mark.usefixtures("patient_probes")
 @pytest.mark.parametrize("wrong", ["", "authority", "name", "no tls"])
 async def test_redis_over_tls_counts_with_a_certificate_that_is_trusted_alone(
     valkey: Valkey, tmp_path: Path, wrong: str, fake: FakeRedis
