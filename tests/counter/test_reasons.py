@@ -27,7 +27,7 @@ async def test_off_on_and_each_other_reason_are_one_line(fake: FakeRedis, caplog
 
         async def is_told(redis: str, reason: str) -> None:
             """Wait until it is; a probe that began before has a word, too."""
-            found = {}
+            found: dict[str, str] = {}
             async with asyncio.timeout(PATIENCE):
                 while (found.get("redis"), found.get("reason", "")) != (redis, reason):
                     found = json.loads((await visitor.fetch("readyz")).body)

@@ -15,6 +15,7 @@ import limits
 from http1 import head
 from tests.process.test_tls import Files, files
 from tests.support import ROOT, raw_http
+from tests.support.driven import timed
 from tests.support.memory import memory_group
 from tests.support.program import Program, Start
 from tests.support.raw_http import HEALTH
@@ -221,10 +222,9 @@ def come_and_go(server: Program, state: str, over_tls: bool, most: int) -> None:
         wait_until(lambda: len(answers) > there + len(PROBES))
         assert raw_http.memory(server) < LIMIT
         crowd.leave()
-    left = time.monotonic()
-    wait_until(lambda: raw_http.memory(server) < most)
-    print(f"{state}: {len(answers)} answers, back after {time.monotonic() - left:.1f} s")
-    assert time.monotonic() - left < BACK + 2
+    _, seconds = timed(server, lambda: wait_until(lambda: raw_http.memory(server) < most))
+    print(f"{state}: {len(answers)} answers, back after {seconds:.1f} s")
+    assert seconds < BACK + 2
 
 
 @BOTH

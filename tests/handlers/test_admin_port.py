@@ -59,20 +59,21 @@ def test_it_is_on_loopback_unless_it_is_told_and_answers_until_the_server_ends(
     served: Serve, connect: Connect
 ) -> None:
     """And it speaks HTTP where the page speaks HTTPS: see `test_tls`."""
-    server = served(NOWHERE, "--admin-port=0", "--path-prefix=/hello", "--grace=60", "--faults")
+    server = served(NOWHERE, "--admin-port=0", "--path-prefix=/hello", "--grace=60")
     admin = int(server.wait_for(rb"admin port at http://127\.0\.0\.1:(\d+)/hello/\n")[1])
     assert ask(admin, "/hello/version")[0] == 200
     assert ask(admin, "/version")[0] == 404
     with pytest.raises(ConnectionRefusedError):
         ask(admin, "/hello/version", "127.0.0.2")
     client = connect(server)
-    client.request("GET", "/hello?wait=3s")
+    client.request("POST", "/hello", b"", {"Content-Length": "5"})  # it goes on for as long
     wait_until(lambda: "friendlyhello_connections 1.0" in ask(admin, "/hello/metrics")[1])
     server.signal()
     wait_until(lambda: refuses(server))  # the page's port
     assert ask(admin, "/hello/readyz")[0] == 503
     assert ask(admin, "/hello/metrics")[0] == 200
-    assert read(client)[0] == 200
+    client.send(b"12345")
+    assert read(client)[0] == 405
     assert server.wait() == 0
     with pytest.raises(ConnectionRefusedError):
         ask(admin, "/hello/metrics")

@@ -81,7 +81,7 @@ async def nothing_is_left() -> AsyncIterator[None]:
     try:
         yield
         # In the last turns of what was under way.
-        await eventually(lambda: not [one for one in left() if id(one) not in before], 5)
+        await eventually(lambda: not [one for one in left() if id(one) not in before])
     finally:
         gc.enable()
 
@@ -104,7 +104,7 @@ async def test_nothing_is_left_of_a_connection_however_it_ends(
     over: str, io_loop: IOLoop, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tornado.web.app_log.disabled", True)  # the tests' own log would keep it
-    limits = {"header_timeout": 0.2, "idle_connection_timeout": 0.2, "body_timeout": 5.0}
+    limits = {"header_timeout": 0.2, "idle_connection_timeout": 0.2, "body_timeout": 600.0}
     served = request.getfixturevalue(over)(**limits)
     await come_and_go(served)  # what is made once is made
     async with nothing_is_left():

@@ -203,6 +203,7 @@ async def test_a_fault_of_the_figures_touches_no_visit_and_no_token(
     async with replica(valkey.url) as visits:
         await visits.start(PATIENCE)
         assert await visits.count() == 1
+        await eventually(lambda: visits._lookout._asking is None or visits._lookout._asking.done())
         inject, said = FAULTS[fault]
         inject(valkey.client)
         monkeypatch.setattr(figures, "SIGN_EVERY", ALWAYS)
