@@ -179,7 +179,8 @@ def test_a_closed_terminal_that_was_ignored_at_the_start_stays_so(
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_signal_that_comes_twice_is_one(processes: int, program: Start, valkey: Valkey) -> None:
     """As GNU timeout sends it, to its child and then to its child's group."""
-    for milliseconds in (0,) if processes == 1 else (0, 5, 20, 100, 180, 220):
+    # Far less than a quarter of a second: a busy machine may bring the second one late.
+    for milliseconds in (0,) if processes == 1 else (0, 5, 20, 50):
         server = program(f"--redis-url={valkey.url}", f"--processes={processes}")
         server.wait_for(b"(?s)" + b".*".join([b"counter on"] * processes))
         server.signal()

@@ -1,9 +1,10 @@
 """A signal that comes at any moment is noticed soon."""
 
 import contextlib
+import signal
 import time
 
-from process import signals, sleep
+from process import Stopping, signals, sleep
 from tests.support import Patch
 
 
@@ -27,3 +28,19 @@ def test_a_sleep_is_as_long_as_it_should_be() -> None:
     begun = time.monotonic()
     sleep(0.15)
     assert time.monotonic() - begun >= 0.15
+
+
+def test_the_same_signal_within_a_quarter_of_a_second_is_one_and_another_is_a_second(
+    monkeypatch: Patch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stopping = Stopping()
+    assert not stopping.asked
+    assert not stopping.ask(signal.SIGTERM)
+    assert stopping.asked
+    now += 0.25
+    assert not stopping.ask(signal.SIGTERM)
+    assert stopping.ask(signal.SIGINT)
+    now += 0.01
+    assert stopping.ask(signal.SIGTERM)

@@ -65,18 +65,19 @@ SOON = 2.0
 def seconds_to_stop(server: Program, signum: int = signal.SIGTERM, status: int = 0) -> float:
     """Stop a program, and return how long it took, had the machine not been busy.
 
-    Its log is not read until it has ended.
+    Of it and its children, that one counts which had to wait the longest for a processor. Its log
+    is not read until it has ended.
 
     :arg status: that it must end with.
     """
-    pid = server.process.pid
-    before = held = held_up(pid)
+    before = {pid: held_up(pid) for pid in (server.process.pid, *children(server.process.pid))}
+    held = before.copy()
     begun = time.monotonic()
     server.signal(signum)
     while server.process.poll() is None:
-        held = max(held, held_up(pid))
+        held = {pid: max(seconds, held_up(pid)) for pid, seconds in held.items()}
         time.sleep(0.005)
-    seconds = time.monotonic() - begun - (held - before)
+    seconds = time.monotonic() - begun - max(held[pid] - before[pid] for pid in held)
     assert server.wait() == status, server.log.decode()
     return seconds
 
