@@ -126,7 +126,7 @@ def test_a_hung_primary_is_left_for_the_new_one_before_a_visit_meets_it(
 def test_visits_that_no_replica_acknowledges_show_no_number(group: Group, counting: Start) -> None:
     deadline = 2
     server = counting(f"--redis-url={group.url}", "--redis-wait=1", f"--redis-timeout={deadline}")
-    assert server.visits() == 1
+    assert wait_until(server.visits) == 1
     replicas = [node for node in group.nodes if node is not group.primary()]
     for sentinel in group.sentinels:
         sentinel.kill()
@@ -154,7 +154,7 @@ def test_passwords_of_the_nodes_and_of_the_sentinels_are_their_own(
         f"--redis-password-file={folder}/nodes",
         f"--redis-sentinel-password-file={folder}/sentinels",
     )
-    assert server.visits() == 1
+    assert wait_until(server.visits) == 1
     wrong = program(f"--redis-url={group.url}", f"--redis-password-file={folder}/nodes")
     assert wrong.visits() is None
 
@@ -184,7 +184,7 @@ def test_sentinels_and_the_primary_are_spoken_to_over_tls(
         sentinel.to_client.change = lambda data: data.replace(b"%d" % plain, b"%d" % primary.port)
         place = f"127.0.0.1:{sentinel.port}/{SERVICE}"
         trusting = counting(f"--redis-url=rediss+sentinel://{place}?ssl_ca_certs={folder}/ca.pem")
-        assert trusting.visits() == 1
+        assert wait_until(trusting.visits) == 1
         assert primary.accepted >= 1
         assert program(f"--redis-url=rediss+sentinel://{place}").visits() is None
         assert program(f"--redis-url=redis+sentinel://{place}").visits() is None

@@ -85,9 +85,9 @@ def test_a_rolling_restart_behind_a_balancer_that_hears_late_loses_nothing(
     keep_alive: bool, valkey: Valkey, counting: Start, places: list[int]
 ) -> None:
     def start(port: int) -> Program:
-        delay = f"--drain-delay={DRAIN_DELAY}"
+        patient = f"--drain-delay={DRAIN_DELAY}", f"--redis-timeout={LONG_DEADLINE}"
         url = f"--redis-url={valkey.url}"
-        return counting(url, "--access-log=false", f"--port={port}", delay)
+        return counting(url, "--access-log=false", f"--port={port}", *patient)
 
     with Balancer(places, every=HEARS_LATE, keep_alive=keep_alive) as balancer:
         servers = [start(port) for port in places]

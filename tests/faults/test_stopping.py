@@ -36,7 +36,7 @@ def test_a_server_that_cannot_hand_its_numbers_on_says_so_and_stops_in_time(
 ) -> None:
     with Proxy([valkey.path]) as proxy:
         server = start(program, f"redis://127.0.0.1:{proxy.port}", DEADLINE)
-        assert server.visits() == 1
+        assert wait_until(server.visits) == 1
         swallow_reply(proxy, server)
         act(valkey)
         assert seconds_to_stop(server) < SOON
@@ -49,7 +49,7 @@ def test_a_server_whose_connection_is_cut_as_it_hands_on_tries_again(
     staying = start(program, valkey.url, DEADLINE)
     with Proxy([valkey.path]) as proxy:
         leaving = start(program, f"redis://127.0.0.1:{proxy.port}", DEADLINE)
-        assert leaving.visits() == 1
+        assert wait_until(leaving.visits) == 1
         swallow_reply(proxy, leaving)
         lost: list[bytes] = []
 
