@@ -83,10 +83,11 @@ async def first_to_end(
             under_way = [task for task in tasks if not task.done()]
             await asyncio.wait(under_way, timeout=every, return_when=asyncio.FIRST_COMPLETED)
             ended = [task for task in tasks if task.done() and not _is_late(task, tasks[0])]
-    finally:
-        winner = min(ended, key=lambda task: task.exception() is not None, default=None)
+        winner = min(ended, key=lambda task: task.exception() is not None)
         await _give_up([task for task in tasks if task is not winner], discard)
-    assert winner is not None
+    except BaseException:
+        await _give_up(tasks, discard)
+        raise
     return winner.result()
 
 
@@ -95,6 +96,16 @@ def _is_late(task: asyncio.Task[Prize], first: asyncio.Task[Prize]) -> bool:
 
 
 async def _give_up(
+    tasks: Iterable[asyncio.Task[Prize]], discard: Callable[[Prize], Awaitable[None]]
+) -> None:
+    """Cancel tasks, and discard the results of those that have one.
+
+    This goes on when the caller is cancelled once more, as by a second deadline.
+    """
+    await asyncio.shield(asyncio.create_task(_discard_all(tasks, discard)))
+
+
+async def _discard_all(
     tasks: Iterable[asyncio.Task[Prize]], discard: Callable[[Prize], Awaitable[None]]
 ) -> None:
     for result in await cancel(tasks):

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from counter.race import first_to_end
+from counter.race import first, first_to_end
 from tests.support.waiting import eventually
 
 
@@ -79,3 +79,22 @@ async def test_who_gives_up_waiting_leaves_nothing_under_way() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert ways.given_up == ways.begun
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("more", range(1, 5))
+@pytest.mark.parametrize("to_end", [False, True], ids=["first", "first to end"])
+async def test_who_is_cancelled_twice_in_any_turns_leaves_no_prize(
+    turns: int, more: int, to_end: bool
+) -> None:
+    """As by two deadlines that are over in the same moment, on a busy machine."""
+    ways = Ways(1, None)
+    race = ways.run() if to_end else first([ways.begin] * 2, discard=ways.discard)
+    racing = asyncio.create_task(race)
+    for number in turns, more:
+        for _ in range(number):
+            await asyncio.sleep(0)
+        racing.cancel()
+    kept = await asyncio.gather(racing, return_exceptions=True)
+    won = [1] * bool(ways.begun)
+    await eventually(lambda: won in (kept, ways.discarded))

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 import counter.opening
 from counter.connector import Connector
-from counter.opening import ATTEMPT_DELAY, Opener, close
+from counter.opening import ATTEMPT_DELAY, Opener, close, closed_on_error
 from replicas import RefusedError
 from tests.support import Caplog, Patch
 from tests.support.counting import reading
@@ -117,7 +117,8 @@ def comes(request: pytest.FixtureRequest, monkeypatch: Patch) -> None:
 
     async def open_ip(opener: Opener, options: dict[str, Any], ip: str | None) -> Redis:
         opened = await real(opener, options, ip)
-        await asyncio.sleep(0.05)
+        async with closed_on_error(opened):
+            await asyncio.sleep(0.05)
         return opened
 
     if request.param == "before":
