@@ -33,9 +33,12 @@ NAMES = ("web-1", "web-2", "web-3")
 expect.set_options(timeout=1000 * PATIENCE)
 
 
-def start_replica(start: Start, hostname: str, *flags: str, version: str = "") -> Program:
+def start_replica(
+    start: Start, hostname: str, *flags: str, version: str = "", **env: str
+) -> Program:
+    """:arg env: SILENT_AFTER, the seconds after which it takes others for silent."""
     label = (f"--version-label={version}",) if version else ()
-    return start("--access-log=false", *label, *flags, script=REPLICA, HOSTNAME=hostname)
+    return start("--access-log=false", *label, *flags, script=REPLICA, HOSTNAME=hostname, **env)
 
 
 def write_replica(valkey: Valkey, hostname: str, **fields: str) -> None:
@@ -94,7 +97,8 @@ def wait_for_marks(page: Page, *marks: str) -> None:
 
 def shares(page: Page) -> dict[str, float]:
     """The legend: each version's share of the visits in view, in percent."""
-    found = (one.inner_text().rsplit(" ", 1) for one in page.locator("#legend li").all())
+    # All at once: one by one, they could be of two seconds.
+    found = (one.rsplit(" ", 1) for one in page.locator("#legend li").all_inner_texts())
     return {version.strip(): float(share.rstrip("%")) for version, share in found}
 
 

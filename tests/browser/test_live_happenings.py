@@ -3,7 +3,8 @@
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from statistics import median
 
 import pytest
 from playwright.sync_api import expect
@@ -31,11 +32,20 @@ from tests.browser.live import (
     write_replica,
 )
 from tests.support.driven import Driven, driven
+from tests.support.ports import held_port
 from tests.support.program import Program
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 
 Replicas = tuple[str, dict[str, Program]]
+
+
+@pytest.fixture
+def places() -> Iterator[list[str]]:
+    """The flags of ports that stay the test's own while a replica there is replaced."""
+    with ExitStack() as stack:
+        ports = (stack.enter_context(held_port()).getsockname()[1] for _ in NAMES)
+        yield [f"--port={port}" for port in ports]
 
 
 def load_for(load: Driven, seconds: float) -> None:
@@ -59,10 +69,14 @@ def test_three_replicas_under_load_share_the_visits_and_one_that_is_killed_falls
             expect(row(page, name)).to_be_visible()
         is_live(page)
         wait_for_steps(page, 4)
-        for _ in range(4):  # and the step that is under way is no fall
+
+        def stays_up() -> bool:  # the load may stall for a second, and catch up in the next
             wait_for_draws(page, 1)
             drawn = heights(page)
-            assert drawn[-1] > 0.5 * max(drawn) > 10
+            return drawn[-1] > 0.7 * median(drawn) > 5
+
+        # The step under way is no fall. It takes two seconds, and is drawn each second.
+        assert any(all(stays_up() for _ in range(4)) for _ in range(10))
         expect(page.locator("#count")).to_have_text("3")
         before = total(page)
         wait_for_steps(page, steps(page) + 2)
@@ -116,7 +130,7 @@ def test_a_canary_of_a_tenth_is_a_layer_with_its_share(
         page = opened.page
         is_live(page)
         wait_for_marks(page, "1.1 first seen", "web-3 came (1.1)")
-        assert list(shares(page)) == ["1.0", "1.1"]
+        expect(page.locator("#legend b")).to_have_text(["1.0", "1.1"])
         load_for(load, 14)
         wait_until_drawn(page, lambda: 4 < shares(page)["1.1"] < 12, "no canary of a tenth")
         assert sum(shares(page).values()) == pytest.approx(100, abs=0.3)
@@ -143,9 +157,14 @@ def test_a_canary_of_a_tenth_is_a_layer_with_its_share(
             assert coloured == [["1.0", "url(#pattern-1)"], ["1.1", "url(#pattern-2)"]]
 
 
-def test_a_rolling_update_is_a_picture(valkey: Valkey, program: Start, open_page: Open) -> None:
+def test_a_rolling_update_is_a_picture(
+    valkey: Valkey, program: Start, open_page: Open, places: list[str]
+) -> None:
     flag = f"--redis-url={valkey.url}"
-    old = [start_replica(program, name, flag, version="1.0") for name in NAMES]
+    old = [
+        start_replica(program, name, flag, place, version="1.0")
+        for name, place in zip(NAMES, places, strict=True)
+    ]
     with Proxy([one.port for one in old]) as balancer:
         url = f"http://127.0.0.1:{balancer.port}"
         with driven(url, rate=40, concurrency=6, keep_alive=False) as load:
@@ -154,11 +173,10 @@ def test_a_rolling_update_is_a_picture(valkey: Valkey, program: Start, open_page
             opened.may_lose = True  # its stream ends with each replica that has it
             page = opened.page
             is_live(page)
-            for number, server in enumerate(old, 4):
+            for number, (server, place) in enumerate(zip(old, places, strict=True), 4):
                 server.signal()
                 assert server.wait() == 0
-                port = f"--port={server.port}"
-                start_replica(program, f"web-{number}", flag, port, version="1.1")
+                start_replica(program, f"web-{number}", flag, place, version="1.1")
                 load_for(load, 3)
             wait_for_marks(page, *(f"web-{one} has gone" for one in (1, 2, 3)))
             wait_for_marks(page, *(f"web-{one} came (1.1)" for one in (4, 5, 6)))
@@ -168,7 +186,7 @@ def test_a_rolling_update_is_a_picture(valkey: Valkey, program: Start, open_page
             expect(page.locator("#replicas th")).to_have_text(["web-4", "web-5", "web-6"])
             expect(row(page, "web-1").locator(".state")).to_have_text("gone")
             load_for(load, 6)
-            assert shares(page).keys() == {"1.0", "1.1"}
+            expect(page.locator("#legend b")).to_have_text(["1.0", "1.1"])
             order = [one for one in reversed(happened(page)) if "web-" in one][-6:]
             assert [one.split()[0] for one in order] == [
                 *("web-1", "web-4", "web-2", "web-5", "web-3", "web-6"),

@@ -129,7 +129,9 @@ def test_a_row_shows_name_version_labels_and_faults_as_they_are(
     label = "zone=eu-1,node=<b>n7</b>"
     flags = ("--faults", "--fault-rate=1", f"--labels={label}")
     url = f"--redis-url={valkey.url}"
-    server = start_replica(counting, MARKUP, url, *flags, version="v1.4+green@west")
+    # One that is sick says so each second, so that the others would soon count as silent.
+    patient = {"version": "v1.4+green@west", "SILENT_AFTER": "3600"}
+    server = start_replica(counting, MARKUP, url, *flags, **patient)
     leaving = start_replica(counting, "web-2", url, "--drain-delay=30")
     leaving.visits()
     # A newer release writes kinds of faults that are not known yet, in a rolling update.
@@ -173,7 +175,8 @@ def test_a_name_that_every_object_of_javascript_has_is_a_name_as_any_other(
     for one in legend.all_inner_texts():
         assert re.search(r" \d+(\.\d)?%$", one), one
     assert "NaN" not in page.locator("#chart").inner_html()
-    assert all(height > 0 for height in heights(page))
+    drawn = heights(page)  # 0 where a step has a hundredth of a second with a visit
+    assert max(drawn) > min(drawn) >= 0
     wait_for_marks(page, "toString came", "hasOwnProperty came")
     expect(row(page, "__proto__").locator(".labels")).to_have_text("__proto__=__proto__")
 

@@ -89,6 +89,8 @@ class Balancer(Service):
         raise ConnectionResetError
 
     async def _passed_on(self, head: bytes, client: asyncio.StreamWriter) -> bytes:
+        if not self.ready:
+            return _FAILED
         port = next(port for port in self._turn if port in self.ready)
         idle = self._idle[port]
         reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
