@@ -96,6 +96,7 @@ class SpeakingServer(socketserver.ThreadingTCPServer):
     :arg answering: gives what the n-th request is answered with.
     :arg tls: what clients are spoken to with; in the clear when None.
     :arg closing: close the connection after each answer, also of clients that would keep it.
+    :arg port: to listen on; any if 0.
     """
 
     daemon_threads = False
@@ -108,10 +109,11 @@ class SpeakingServer(socketserver.ThreadingTCPServer):
         tls: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
         closing: bool = False,
+        port: int = 0,
     ) -> None:
         if ":" in host:
             self.address_family = socket.AF_INET6
-        super().__init__((host, 0), _SpeakingHandler)
+        super().__init__((host, port), _SpeakingHandler)
         self.answering, self.tls, self.closing = answering, tls, closing
         self.numbers = itertools.count(1)
         self.heads: list[str] = []

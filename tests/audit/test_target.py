@@ -18,7 +18,7 @@ from audit.client import Place, Target
 from tests.audit.auditing import Speaking, failures, page, refused
 from tests.support import Patch
 from tests.support.names import Names
-from tests.support.ports import full_backlog
+from tests.support.ports import full_backlog, held_port
 
 
 class Authority(trustme.CA):
@@ -127,8 +127,10 @@ def test_headers_replace_those_sent_by_default(speaking: Speaking) -> None:
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["refuses", "hangs"])
 def test_each_address_is_tried_in_turn(hangs: bool, speaking: Speaking, monkeypatch: Patch) -> None:
-    server = speaking(page, host="::1")
     names = Names({"two.invalid": ["127.0.0.1", "::1"]})
     monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
-    with full_backlog("127.0.0.1", server.port) if hangs else contextlib.nullcontext():
-        assert failures(f"http://two.invalid:{server.port}") == {}
+    with held_port() as held:
+        port = held.getsockname()[1]
+        speaking(page, host="::1", port=port)
+        with full_backlog("127.0.0.1", port) if hangs else contextlib.nullcontext():
+            assert failures(f"http://two.invalid:{port}") == {}

@@ -23,7 +23,7 @@ from tests.support import Patch
 from tests.support.driven import driven
 from tests.support.embedded import keeper_of, part_of, valkey_of
 from tests.support.exact import assert_exact, numbers
-from tests.support.processes import is_running, processes_in
+from tests.support.processes import SOON, is_running, processes_in
 from tests.support.program import Start
 from tests.support.waiting import wait_until
 
@@ -69,7 +69,8 @@ def test_one_that_does_not_stay_up_is_tried_ever_more_seldom(keep: Keep, data: P
     whole = damage(part_of(data, ".base.rdb"))
     os.kill(valkey_of(data), signal.SIGKILL)
     wait_until(lambda: len(starts(data)) >= 5)
-    part_of(data, ".base.rdb").write_bytes(whole)
+    (data / "whole").write_bytes(whole)
+    (data / "whole").replace(part_of(data, ".base.rdb"))  # so that no try finds half of it
     server.wait_for(b"Valkey is back")
     assert server.visits() == 2
     gaps = [after - before for before, after in itertools.pairwise(starts(data)[1:5])]
@@ -80,8 +81,8 @@ def test_one_that_does_not_stay_up_is_tried_ever_more_seldom(keep: Keep, data: P
     assert server.log.count(AGAIN) == 2
     # A new trouble is told anew.
     os.kill(valkey_of(data), signal.SIGTERM)
-    server.wait_for(b"(?s)Valkey is back.*Valkey ended with status 0" + AGAIN)
-    assert server.log.count(b"Valkey is back") == 1
+    told = server.wait_for(b"(?s).*Valkey is back.*Valkey ended with status 0" + AGAIN)
+    assert told[0].count(b"Valkey is back") == 1
 
 
 @pytest.mark.usefixtures("resting")
@@ -102,7 +103,7 @@ def test_signal_between_two_tries_ends_all_though_the_folder_was_deleted(
     os.kill(valkey, signal.SIGKILL)
     why = b".* is gone; restart the server" if deleted else b".*"
     server.wait_for(b"Valkey did not start: " + why + AGAIN)
-    assert server.end(signum) < 1
+    assert server.end(signum) < SOON
     server.wait_gone()
 
 
@@ -120,8 +121,8 @@ def test_valkey_ends_with_the_server_when_the_keeper_was_killed(keep: Keep, data
     os.kill(keeper_of(data), signal.SIGKILL)
     wait_until(lambda: processes_in(data) == {valkey_of(data)})
     assert server.visits() == 2
-    assert server.end() < 1
-    assert not processes_in(data)
+    assert server.end() < SOON
+    server.wait_gone()  # Valkey lets go of the folder before its end
 
 
 @pytest.mark.usefixtures("hasty")
