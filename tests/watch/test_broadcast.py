@@ -190,7 +190,10 @@ async def test_who_comes_is_told_all_that_was_counted_and_then_what_is_new(
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_marks_are_told_first_and_again_when_they_change(valkey: Valkey) -> None:
+async def test_marks_are_told_first_and_again_when_they_change(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicas.telling.GOODBYE_TIMEOUT", PATIENCE)
     async with serving(valkey) as served:
         await served.get("/")
         stream = await watch(served.port)
