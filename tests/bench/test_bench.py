@@ -331,13 +331,14 @@ from bench.load import Load, begin
 from bench.results import KEPT, NEW, OPEN
 
 class Server(asyncio.Protocol):
-    connections, first, stalled = 0, 0.0, False
+    connections, requests, first, stalled = 0, 0, 0.0, False
 
     def connection_made(self, transport):
         Server.connections += 1
         Server.first, self.transport = Server.first or time.monotonic(), transport
 
     def data_received(self, data):
+        Server.requests += 1
         if "stall" in sys.argv and not Server.stalled and time.monotonic() - Server.first > 0.5:
             Server.stalled = True
             time.sleep(0.4)
@@ -359,9 +360,8 @@ ready.wait()
 load = Load.open(next(iter(OPEN)), 400) if "stall" in sys.argv else Load(4, eval(sys.argv[2]))
 cores = frozenset(os.sched_getaffinity(0))
 with begin(site, load, 2, cores, pathlib.Path(sys.argv[1])) as one:
-    while Server.connections < load.connections:
+    while Server.connections < load.connections or Server.requests < 100:
         time.sleep(0.01)
-    time.sleep(0.3)
     one.stop()
     found = one.outcome()
 print(found.requests, Server.connections, found.seconds, found.p99, sum(found.errors.values()))
