@@ -75,11 +75,12 @@ def replicas(stack: None) -> list[str]:
 def wait_for_all(service: str, number: int) -> list[str]:
     """Return the ids of a service's containers, once there are as many and all are healthy."""
     try:
-        wait_until(lambda: len(running(service)) == number, seconds=120)
+        return wait_until(
+            lambda: found if len(found := running(service)) == number else None, seconds=120
+        )
     except AssertionError:
         seen = docker("service", "ps", "--no-trunc", service) + "\n" + docker("ps", "--all")
         raise AssertionError(f"not {number} of {service} after 120 s:\n{seen}") from None
-    return running(service)
 
 
 def running(service: str) -> list[str]:

@@ -122,7 +122,7 @@ def test_it_stops_whole_and_goes_on_from_its_number(machine: Machine) -> None:
     running = machine.exec("sh", "-c", "cat /proc/[0-9]*/cmdline; true")
     assert "systemd" in running
     assert "friendlyhello" not in running, "server, keeper or Valkey"
-    assert "stopping" in machine.journal()
+    wait_until(lambda: "stopping" in machine.journal())
     machine.systemctl("start", "friendlyhello")
     assert machine.counted() == last + 1
 
@@ -137,6 +137,7 @@ def test_its_settings_are_a_file_and_a_bad_one_is_a_line_in_the_journal(machine:
     assert not succeeds("docker", "exec", machine.id, "systemctl", "restart", "friendlyhello")
     said = "PORT=http: allowed is a whole number from 0 to 65535"
     assert machine.tells("ActiveState") == "failed", "it is not started again: it would fail again"
+    wait_until(lambda: said in machine.journal())
     assert machine.journal().count(said) == 1
     machine.exec("rm", "/etc/friendlyhello.conf")
     machine.systemctl("restart", "friendlyhello")
