@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from playwright.sync_api import (
@@ -118,9 +119,20 @@ def restartable(counting: Start, valkey: Valkey) -> Iterator[Callable[[], Progra
 
 
 @pytest.fixture
-def replicas(valkey: Valkey, program: Start) -> Iterator[tuple[str, dict[str, Program]]]:
+def places() -> Iterator[list[str]]:
+    """The flags of ports that stay the test's own when the replica there has ended."""
+    with ExitStack() as stack:
+        ports = (stack.enter_context(held_port()).getsockname()[1] for _ in NAMES)
+        yield [f"--port={port}" for port in ports]
+
+
+@pytest.fixture
+def replicas(
+    valkey: Valkey, program: Start, places: list[str]
+) -> Iterator[tuple[str, dict[str, Program]]]:
     """Three replicas that share a Valkey, and the URL of the balancer before them."""
     flag = f"--redis-url={valkey.url}"
-    started = {name: start_replica(program, name, flag) for name in NAMES}
+    named = zip(NAMES, places, strict=True)
+    started = {name: start_replica(program, name, flag, place) for name, place in named}
     with Proxy([one.port for one in started.values()]) as balancer:
         yield f"http://127.0.0.1:{balancer.port}", started

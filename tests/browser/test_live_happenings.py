@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from statistics import median
 
 import pytest
@@ -32,20 +32,11 @@ from tests.browser.live import (
     write_replica,
 )
 from tests.support.driven import Driven, driven
-from tests.support.ports import held_port
 from tests.support.program import Program
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 
 Replicas = tuple[str, dict[str, Program]]
-
-
-@pytest.fixture
-def places() -> Iterator[list[str]]:
-    """The flags of ports that stay the test's own while a replica there is replaced."""
-    with ExitStack() as stack:
-        ports = (stack.enter_context(held_port()).getsockname()[1] for _ in NAMES)
-        yield [f"--port={port}" for port in ports]
 
 
 def load_for(load: Driven, seconds: float) -> None:
