@@ -124,8 +124,14 @@ def test_what_is_changed_runs_at_once_and_new_requirements_are_built(
     try:
         assert first_page(url, seconds=200).startswith("<h3>Hello ")
         (first,) = watched.containers("web")
-        change(tmp_path / "changed" / "handlers" / "hello.py", "<h3>Hello", "<h3>Good day")
-        wait_until(lambda: page(url).startswith("<h3>Good day "), seconds=100)
+        hello = tmp_path / "changed" / "handlers" / "hello.py"
+        change(hello, "<h3>Hello", "<h3>Good day")
+
+        def is_shown() -> bool:
+            hello.touch()  # Compose may not have watched before
+            return page(url).startswith("<h3>Good day ")
+
+        wait_until(is_shown, seconds=100, pause=5)
         (same,) = watched.containers("web")
         assert same["Id"] == first["Id"], "it was restarted alone"
         change(tmp_path / "changed" / "requirements.txt", "#", "# changed\n#")

@@ -46,6 +46,7 @@ async def told(reader: Reader, hostname: str, is_so: Callable[[Record], object])
 
 async def test_a_stop_is_told_at_once_and_at_its_end(valkey: Valkey, monkeypatch: Patch) -> None:
     monkeypatch.setattr("replicas.telling.SIGN_EVERY", 10 * PATIENCE)  # not by the next look
+    monkeypatch.setattr("replicas.telling.GOODBYE_TIMEOUT", PATIENCE)
     async with replica(valkey.url) as other:
         with reading(other) as reader:
             is_draining: list[str] = []
