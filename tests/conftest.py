@@ -39,9 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # pytest-tornado gives a test 5 seconds, and Tornado's own classes do: for a busy machine, few.
     config.option.async_test_timeout = PATIENCE
     os.environ.setdefault("ASYNC_TEST_TIMEOUT", str(PATIENCE))
-    # Under nohup(1) each program would go on ignoring it; a handler is not passed on.
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: None)
+    # nohup(1) ignores SIGHUP, and a shell ignores SIGINT for what it starts in the background. Each
+    # program would go on ignoring them; a handler is not passed on.
+    for signum in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(signum) == signal.SIG_IGN:
+            signal.signal(signum, lambda *_: None)
 
 
 def pytest_unconfigure() -> None:
