@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import random
-import re
 import socket
 import subprocess
 import tempfile
@@ -159,19 +158,21 @@ class Container:
     def logs(self) -> str:
         return logs(self.id)
 
-    def stop(self, *flags: str) -> None:
-        docker("stop", *flags, self.id)
-
-    def seconds_to_stop(self) -> float:
-        """Return how long it took from the first signal to its end, by the engine's clock."""
-        since = f"--since={self.state['StartedAt']}"
-        events = docker(
-            *("events", since, f"--until={time.time():.3f}", f"--filter=container={self.id}"),
-            "--format={{.Action}} {{.TimeNano}}",
-        )
+    def stop(self, *flags: str) -> float:
+        """Stop it; return the seconds from the first signal to its end, by the engine's clock."""
+        events = ("docker", "events", f"--since={time.time():.3f}", f"--filter=container={self.id}")
+        chosen = ("--filter=event=kill", "--filter=event=die", "--format={{.Action}} {{.TimeNano}}")
         at: dict[str, int] = {}
-        for action, moment in re.findall(r"^(kill|die) (\d+)$", events, re.MULTILINE):
-            at.setdefault(action, int(moment))
+        # It follows them, as the engine keeps the last 256 of all containers.
+        with subprocess.Popen([*events, *chosen], stdout=subprocess.PIPE, text=True) as told:
+            try:
+                docker("stop", *flags, self.id)
+                assert told.stdout
+                while "die" not in at:
+                    action, moment = told.stdout.readline().split()
+                    at.setdefault(action, int(moment))
+            finally:
+                told.kill()
         return (at["die"] - at["kill"]) / 1e9
 
     def remove(self) -> None:

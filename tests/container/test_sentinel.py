@@ -1,5 +1,6 @@
 """The component sentinel: its scripts, in containers that have the names of its pods."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,11 @@ def test_numbers_stay_consecutive_when_the_primary_is_lost_and_when_all_restart(
         seen: list[int | None] = []
         # Sentinels that get no turn of a busy machine do nothing for 30 s. The next attempt at a
         # failover comes a minute after one that failed.
-        wait_until(lambda: seen.append(number(web.url)) or seen[-1], 240, pause=0.1)
+        try:
+            wait_until(lambda: seen.append(number(web.url)) or seen[-1], 240, pause=0.1)
+        except AssertionError:
+            logs = {name: one.logs() for name, one in {"web": web, **pods.running}.items()}
+            raise AssertionError("no number; " + json.dumps(logs, indent=1)) from None
         return seen[-1] or 0
 
     pods.end("redis-0")
