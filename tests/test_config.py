@@ -286,6 +286,11 @@ def test_password_of_a_url_is_never_shown() -> None:
             assert not re.search("hush|quiet|mute|still|calm", shown), shown
 
 
+def test_of_a_long_value_the_beginning_is_shown() -> None:
+    for length, shown in ((100, "x" * 100), (101, "x" * 99 + "…")):
+        assert refusal(f"--port={'x' * length}").startswith(f"--port={shown}: allowed is")
+
+
 def test_port_that_is_not_to_be_had_is_one_line_and_status_1(
     served: Serve, monkeypatch: Patch
 ) -> None:

@@ -47,7 +47,7 @@ def test_it_waits_for_redis_and_for_each_replica_and_says_so_once(speaking: Spea
         *(up, page(3, "b")),
     ]
     server = speaking(lambda n: answers[n - 1])
-    assert wait_for(f"{server.url}/hello", replicas=2) == [
+    assert wait_for(f"{server.url}/hello?a=1", replicas=2) == [
         "waiting: status 503",
         "waiting: what answers is not friendlyhello: status 404",
         "waiting: Redis is down: refused\\x1b",
@@ -56,7 +56,7 @@ def test_it_waits_for_redis_and_for_each_replica_and_says_so_once(speaking: Spea
         "ready",
     ]
     asked = [head.split()[1] for head in server.heads]
-    assert asked == ["/hello/readyz"] * 4 + ["/hello/readyz", "/hello"] * 4
+    assert asked == ["/hello/readyz"] * 4 + ["/hello/readyz", "/hello?a=1"] * 4
 
 
 def test_it_says_nothing_where_all_is_ready(serve: Serve) -> None:
