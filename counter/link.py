@@ -181,7 +181,8 @@ class Link:
         """Count no more until the lookout finds Redis. Ignore replies that still come."""
         reason = self._connector.reason(error)
         self.is_off = True
-        self._outage = Outage(reason)
+        if self._outage is None:  # else a visit has begun it, while the first search went on
+            self._outage = Outage(reason)
         self._outage.say(reason)
         self._end("timeout" if isinstance(error, TimeoutError) else "error")
 

@@ -69,6 +69,26 @@ async def test_ever_new_reasons_do_not_flood_the_log(fake: FakeRedis, caplog: Ca
     assert len(said) == counter.outage.MAX_REASONS
 
 
+async def test_a_first_search_that_fails_after_a_visit_gave_up_goes_on_with_the_outage(
+    fake: FakeRedis, caplog: Caplog, monkeypatch: Patch
+) -> None:
+    has_given_up = asyncio.Event()
+
+    async def probe() -> None:
+        await has_given_up.wait()
+        raise ConnectionError("refused")
+
+    async with counting(fake.url, timeout=0.1) as visits:
+        monkeypatch.setattr(visits._lookout._prober, "probe", probe)
+        starting = asyncio.create_task(visits.start(PATIENCE))
+        await asyncio.sleep(0)
+        assert await visits.count() is None
+        has_given_up.set()
+        await starting
+    said = [text for _, text in counters_lines(caplog)]
+    assert said == ["counter off: no answer from Redis in time", "counter still off: refused"]
+
+
 @pytest.mark.parametrize("place", ["URL", "file"])
 async def test_no_password_gets_into_the_log(fake: FakeRedis, caplog: Caplog, place: str) -> None:
     fake.replies["AUTH"] = b"-ERR unknown command 'AUTH', with args beginning with: 'hush'\r\n"
