@@ -18,10 +18,10 @@ from urllib.parse import quote
 
 from redis.exceptions import ResponseError
 
-from counter import is_refusal, packed, process_key
+from counter import packed, process_key
 from replicas.forms import OPEN, Form
 from replicas.keys import DAY, HISTORIES, NAMES, history_key
-from replicas.link import ELSEWHERE
+from replicas.link import will_pass
 
 #: Seconds between two signs that a process gives. No reader reads more often.
 SIGN_EVERY = 1.0
@@ -163,8 +163,8 @@ class Figures:
         error = why.partition(": ")[2]
         if error.startswith("NOSCRIPT"):
             self._is_in_full, self._second = True, -math.inf  # send it with the next request
-        elif error.startswith(ELSEWHERE) or not is_refusal(ResponseError(error)):
-            pass  # a state of Redis that will pass; the next sign tells the same
+        elif will_pass(ResponseError(error)):
+            pass  # the next sign tells the same
         elif not self._has_said:
             self._has_said = True
             if "non deterministic" in why:  # an old Redis refuses writes after TIME

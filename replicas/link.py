@@ -219,11 +219,14 @@ def _named(reply: Any, command: bytes) -> Any:
         return reply
     word = command.split(b"\r\n", 3)[2].decode()
     text = f"{word}: {reply}"
-    if str(reply).startswith(ELSEWHERE):
-        raise ElsewhereError(text)
-    if not is_refusal(reply):
-        raise ResponseError(text)
-    return RefusedError(text)
+    if not will_pass(reply):
+        return RefusedError(text)
+    raise (ElsewhereError if str(reply).startswith(ELSEWHERE) else ResponseError)(text)
+
+
+def will_pass(error: ResponseError) -> bool:
+    """Tell whether an error is no refusal, but a state of Redis or of a cluster that will pass."""
+    return str(error).startswith(ELSEWHERE) or not is_refusal(error)
 
 
 def seconds(time: Sequence[bytes]) -> float:
