@@ -86,4 +86,4 @@ def size_text(number: int) -> str:
     if not number:
         return "0"
     power = min(3, ((number & -number).bit_length() - 1) // 10)
-    return f"{number // 1024**power}{('', 'Ki', 'Mi', 'Gi')[power]}B"
+    return f"{number // 1024**power}{('Ki', 'Mi', 'Gi')[power - 1]}B"

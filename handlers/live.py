@@ -39,7 +39,7 @@ locale.set_default_locale("en")
 locale.load_translations(str(FOLDER.parent / "templates" / "translations"), encoding="utf-8")
 
 #: The page's languages (BCP 47) and their words. Readers of other languages get the first one.
-_LOCALES = {language: locale.get(language.replace("-", "_")) for language in ("en", "zh-CN")}
+_LOCALES = {language: locale.get(language) for language in ("en", "zh-CN")}
 
 
 #: Seconds that a client should wait before it asks for a stream again.
