@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tornado.ioloop import IOLoop
 
+from tests.support import Patch
 from tests.support.patient_loops import LOOPS, time_of
 from tests.support.served import Serve, Served, two_sides
 
@@ -19,7 +20,7 @@ from tests.support.served import Serve, Served, two_sides
     ]
 )
 def new_loop(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, monkeypatch: Patch
 ) -> Callable[[], asyncio.AbstractEventLoop]:
     loop, _, are_together = request.param.partition(", ")
     if are_together:

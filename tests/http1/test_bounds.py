@@ -2,23 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from tornado.httputil import HTTPInputError
 
 import http1
-from http1 import head
-from http1.beginning import Beginning
 from http1.body import ChunkedBody
+from http1.head import MAX_FIELDS, MAX_HOST, MAX_METHOD, MAX_NAME, parse_head
 from http1.input import Input, TooLarge
 from tests.support.served import GET, WAITING, Serve, get
 from tests.support.waiting import eventually
 
 MOST = 16 * 1024
-JUNK = b"x" * (256 * 1024)
-LONG_HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"A%d: b\r\n" % (i % 9) for i in range(120))
+HEAD = GET.removesuffix(b"\r\n")
 
 
 class Page(http1.RequestHandler):
@@ -34,11 +30,9 @@ class Little(Page):
     MAX_BODY_SIZE = 100
 
 
-async def test_what_follows_a_request_is_not_read_while_it_waits_for_its_answer(
-    serve_either: Serve,
-) -> None:
+async def test_what_follows_a_request_is_not_read_before_its_answer(serve_either: Serve) -> None:
     served = serve_either(max_header_size=MOST)
-    client = (await served.connect()).send(WAITING + JUNK)
+    client = (await served.connect()).send(WAITING + b"x" * (256 * 1024))
     await eventually(lambda: served.state.begun)
     [connection] = served.server._open
     await eventually(lambda: connection.reading_paused)
@@ -50,89 +44,58 @@ async def test_what_follows_a_request_is_not_read_while_it_waits_for_its_answer(
     assert b" 431 " in await client.rest() or not served.tls
 
 
-def posted(path: str, body: bytes, *lines: str) -> bytes:
-    return get(path, f"Content-Length: {len(body)}", *lines, method="POST") + body
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        ("X: y",),
-        ("Content-Type: application/x-www-form-urlencoded",),
-        ("Content-Type: multipart/form-data; boundary=a",),
-        ("Content-Type: multipart/form-data", "Content-Encoding: odd"),
-    ],
-)
-async def test_a_body_is_kept_for_who_wants_it_as_far_as_it_may_be_and_else_passed_over(
-    lines: tuple[str, ...], serve: Serve
-) -> None:
+async def test_a_body_is_kept_for_who_wants_it_within_limits_or_passed_over(serve: Serve) -> None:
     app = http1.Application([("/", Page), ("/little", Little)])
     client = await serve(app=app, max_header_size=MOST, max_body_size=1 << 20).connect()
-    sent = posted("/", b"a=b&" * 20_000, *lines)
-    client.send(sent[:-1])
-    await client.writer.drain()
-    assert (await client.ask(sent[-1:])).json == {"kept": 0, "arguments": 0}
-    answer = await client.ask(posted("/little", b"x" * 100, "X: y"))
+
+    def posted(path: str, body: bytes, *lines: str) -> bytes:
+        return get(path, f"Content-Length: {len(body)}", *lines, method="POST") + body
+
+    for lines in (
+        ["Content-Type: application/x-www-form-urlencoded"],
+        ["Content-Type: multipart/form-data", "Content-Encoding: odd"],
+    ):
+        sent = posted("/", b"a=b&" * 20_000, *lines)
+        client.send(sent[:-1])
+        await client.writer.drain()
+        assert (await client.ask(sent[-1:])).json == {"kept": 0, "arguments": 0}
+    answer = await client.ask(posted("/little", b"x" * 100))
     assert answer.json == {"kept": 100, "arguments": 0}
     assert (await client.ask(posted("/little", b"x" * 101))).status == 400
 
 
 def test_what_caches_keep_of_heads_is_bounded_in_bytes() -> None:
-    fields = b"".join(b"X%d: y\r\n" % i for i in range(head.MAX_FIELDS - 1))
-    assert head.parse_head(GET[:-2] + fields + b"\r\n")
-    for too_large in (
-        GET[:-2] + b"X: y\r\n" + fields,
-        GET[:-2] + b"X" * (head.MAX_NAME + 1) + b": y\r\n",
-    ):
+    fields = [f"X{i}: y" for i in range(MAX_FIELDS - 1)]  # and the host
+    assert parse_head(get("/", *fields))
+    for lines in [*fields, "X: y"], ["X" * (MAX_NAME + 1) + ": y"]:
         with pytest.raises(TooLarge):
-            head.parse_head(too_large + b"\r\n")
-    for line, host in ((b"GET /", b"a" * (head.MAX_HOST + 1)), (b"G" * 65 + b" /", b"a")):
+            parse_head(get("/", *lines))
+    host = b"a" * (MAX_HOST + 1)
+    for head in get(method="G" * (MAX_METHOD + 1)), GET.replace(b": a", b": " + host):
         with pytest.raises(HTTPInputError):
-            head.parse_head(line + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
-
-
-@pytest.mark.parametrize("size", [1, 7])
-def test_each_byte_of_a_head_is_parsed_once_however_it_is_cut(
-    size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fed: list[int] = []
-    feed = head.feed  # type: ignore[attr-defined]
-    monkeypatch.setattr(
-        "http1.beginning.feed", lambda parser, lines: fed.append(len(lines)) or feed(parser, lines)
-    )
-    some = Input(MOST)
-    for at in range(0, len(LONG_HEAD), size):
-        some.add(LONG_HEAD[at : at + size])
-        assert some.read_head() is None
-    assert len(LONG_HEAD) - 50 < sum(fed) <= len(LONG_HEAD)
-    some.add(b"\r\n")
-    assert some.read_head() == LONG_HEAD + b"\r\n"
-
-
-def seconds(work: Callable[[], object]) -> float:
-    begun = time.process_time()
-    work()
-    return time.process_time() - begun
+            parse_head(head)
 
 
 @pytest.mark.parametrize(
-    "line",
-    [b"GET /" + b"x" * 12_000, b"G" * 12_000, GET[:-2] + b"X: " + b"y" * 12_000],
-    ids=["target", "method", "value"],
+    "head",
+    [
+        *(b"GET /" + b"x" * 12_000, b"G" * 12_000),
+        *(HEAD + b"X: " + b"y" * 12_000, HEAD + b"X: y\r\n" * 2000),
+    ],
+    ids=["target", "method", "value", "headers"],
 )
-def test_a_byte_near_the_end_of_a_long_line_costs_as_much_as_one_at_its_beginning(
-    line: bytes,
-) -> None:
-    def check(begin: int) -> float:
-        def run() -> None:
-            beginning: Any = Beginning()
-            beginning.check(line[:begin])
-            for end in range(begin + 1, begin + 2000):
-                beginning.check(line[:end])
+def test_a_byte_at_the_end_of_a_long_head_costs_as_much_as_at_its_beginning(head: bytes) -> None:
+    def seconds(begin: int) -> float:
+        some = Input(MOST)
+        some.add(head[:begin])
+        assert some.read_head() is None
+        begun = time.process_time()
+        for at in range(begin, begin + 2000):
+            some.add(head[at : at + 1])
+            assert some.read_head() is None
+        return time.process_time() - begun
 
-        return min(seconds(run) for _ in range(3))
-
-    assert check(9_900) < 5 * check(100)
+    assert min(seconds(9_900) for _ in range(3)) < 5 * min(seconds(100) for _ in range(3))
 
 
 def test_lines_of_chunks_are_bounded_as_each_is_looked_at_again() -> None:

@@ -1,10 +1,8 @@
 """The event loop sleeps, but for a moment after an answer to a client that asks on and on."""
 
 import asyncio
-from types import SimpleNamespace
 
-import pytest
-
+from tests.support import Patch
 from tests.support.served import GET, WAITING, Serve
 from tests.support.waiting import eventually
 
@@ -12,9 +10,7 @@ from tests.support.waiting import eventually
 class Clock:
     """The clock of busy polling, which reads it in each turn of the loop. It all but stands."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.readings = 0
+    now, readings = 0.0, 0
 
     def perf_counter(self) -> float:
         self.readings += 1
@@ -29,18 +25,11 @@ class Clock:
         return self.readings > before
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+async def test_who_asks_at_once_finds_the_server_awake(serve: Serve, monkeypatch: Patch) -> None:
     clock = Clock()
-    monkeypatch.setattr("http1.busy_poll.time", SimpleNamespace(perf_counter=clock.perf_counter))
-    return clock
-
-
-async def test_a_client_that_asks_at_once_finds_the_server_awake_for_a_moment(
-    serve: Serve, clock: Clock
-) -> None:
+    monkeypatch.setattr("http1.busy_poll.time", clock)
     served = serve()
-    client = await served.connect()
+    client, other = await served.connect(), await served.connect()
     for _ in range(20):
         await client.ask(GET)
     before, turns = clock.readings, 100
@@ -53,22 +42,15 @@ async def test_a_client_that_asks_at_once_finds_the_server_awake_for_a_moment(
     assert not await clock.is_read(), "it does not sleep while a request takes its time"
     served.state.go_on.set()
     assert (await client.answer()).body == b"at last"
-    for _ in range(3):
-        await client.ask(GET)
-    assert await clock.is_read()
-    clock.now += 1
-    assert not await clock.is_read(), "it does not sleep when the moment is over"
-
-
-@pytest.mark.parametrize("takes_its_time", [True, False], ids=["slow", "taking turns"])
-async def test_clients_that_take_their_time_or_turns_are_waited_for_asleep(
-    takes_its_time: bool, serve: Serve, clock: Clock
-) -> None:
-    served = serve()
-    clients = [await served.connect() for _ in range(1 if takes_its_time else 2)]
-    for _ in range(4):
-        for client in clients:
-            assert (await client.ask(GET)).status == 200
-        clock.now += takes_its_time
-    assert (await clients[0].ask(GET)).status == 200
-    assert not await clock.is_read()
+    for clients, seconds, is_awake in (
+        ([client], 0, True),
+        ([client, other], 0, False),  # they take turns
+        ([client], 1, False),  # it takes its time
+    ):
+        for _ in range(4):
+            for one in clients:
+                clock.now += seconds
+                assert (await one.ask(GET)).status == 200
+        assert await clock.is_read() == is_awake
+        clock.now += 1
+        assert not await clock.is_read(), "it does not sleep when the moment is over"

@@ -1,15 +1,30 @@
 """Our Application and RequestHandler take the places of Tornado's."""
 
 import asyncio
+import contextvars
+import functools
 import gzip
-from typing import Any, ClassVar
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tornado import httpserver, web
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPInputError,
+    HTTPServerRequest,
+    RequestStartLine,
+)
 from tornado.routing import URLSpec
 
 import http1
+from http1.tornado_internals import PathRequest, new_handler
+from tests.support import Caplog, Patch
 from tests.support.served import GET, Answer, Serve, Served, get
+from tests.support.waiting import eventually
 
 
 def finishing(base: Any, eager: bool) -> type[web.RequestHandler]:
@@ -24,12 +39,8 @@ def finishing(base: Any, eager: bool) -> type[web.RequestHandler]:
             match self.request.headers["X-By"]:
                 case "text":
                     self.finish("wörds")
-                case "bytes":
-                    self.finish(b"words")
                 case "object":
                     self.finish({"a": 1})
-                case "nothing":
-                    self.finish()
                 case "pieces":
                     self.write("first, ")
                     self.finish("last")
@@ -74,14 +85,14 @@ def finishing(base: Any, eager: bool) -> type[web.RequestHandler]:
 
 FAILING = ("raising", "waiting and raising", "cancelled", "raising in finish")
 WRONG = ("no content", "twice", *FAILING)
-WAYS = ("text", "bytes", "object", "nothing", "pieces", "flushed pieces", "not finishing", *WRONG)
+WAYS = ("text", "object", "pieces", "flushed pieces", "not finishing", *WRONG)
+
+#: Ours names no server and no type of its own accord; dates may differ.
+DIFFERENT = {"server", "date", "etag", "content-type"}
 
 
 def seen(answer: Answer) -> tuple[int, dict[str, str], bytes]:
-    headers = dict(answer.headers)
-    # Ours names no server and no type of its own accord; dates may differ.
-    for name in ("server", "date", "etag", "content-type"):
-        headers.pop(name, None)
+    headers = {name: value for name, value in answer.headers.items() if name not in DIFFERENT}
     # What was packed has the time in it.
     packed = answer.body and "content-encoding" in headers
     return answer.status, headers, gzip.decompress(answer.body) if packed else answer.body
@@ -91,7 +102,7 @@ def seen(answer: Answer) -> tuple[int, dict[str, str], bytes]:
 @pytest.mark.parametrize("eager", [False, True], ids=["in a task", "eager"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_an_answer_is_finished_as_by_tornado(
-    method: str, eager: bool, compressed: bool, serve: Serve, caplog: pytest.LogCaptureFixture
+    method: str, eager: bool, compressed: bool, serve: Serve, caplog: Caplog
 ) -> None:
     kinds: list[tuple[Any, Any, Any]] = [
         (http1.HTTPServer, web.Application, web.RequestHandler),
@@ -109,7 +120,7 @@ async def test_an_answer_is_finished_as_by_tornado(
         client = await site.connect()
         answer = seen(await client.ask(asked, method))
         client.half_close()
-        assert await client.rest() == b"", "something follows"
+        assert await client.rest() == b"", "something follows, or it is not closed at once"
         errors = [(one.name, repr(one.exc_info[1])) for one in caplog.records if one.exc_info]
         assert bool(errors) == (way in WRONG)
         assert (answer[0] == 500) == (way in (*FAILING, "no content"))
@@ -121,49 +132,185 @@ async def test_an_answer_is_finished_as_by_tornado(
             assert await told(site, way) == expected, way
 
 
-class Eager(http1.RequestHandler):
-    """Tells that it was started eagerly: `prepare` was not called."""
+context: contextvars.ContextVar[str] = contextvars.ContextVar("context", default="nothing")
 
-    EAGER_START: ClassVar[bool] = True
-    is_eager = True
+
+class Eager(web.RequestHandler):
+    """Waits for a future as often as its header says, and tells what it saw."""
+
+    EAGER_START = True
+    prepared = False
 
     def prepare(self) -> None:
-        self.is_eager = False
+        self.prepared = True
 
     async def get(self) -> None:
-        self.finish("eager" if self.is_eager else "by Tornado")
+        before = context.get()
+        token = context.set(self.request.headers.get("X-Waits", "0"))
+        loop = asyncio.get_running_loop()
+        for _ in range(int(context.get())):
+            future = loop.create_future()
+            loop.call_soon(future.set_result, None)
+            await future
+        told = {"by": "Tornado" if self.prepared else "eager", "saw": [before, context.get()]}
+        context.reset(token)  # in another context it could not be
+        body, field = self.request.body.decode(), self.get_argument("field", "")
+        self.finish(told | {"body": body, "field": field})
+
+    post = get
 
 
 class First(web.RequestHandler):
     def get(self, *path_args: str) -> None:
-        self.finish("first")
+        self.finish({"by": "first"})
+
+
+class FailingTwice(web.RequestHandler):
+    EAGER_START = True
+
+    async def get(self) -> None:
+        raise ZeroDivisionError
+
+    def send_error(self, *args: object, **kwargs: object) -> None:
+        raise KeyError
+
+
+RULES = [URLSpec("/", Eager), URLSpec("/fails", FailingTwice)]
+
+
+@pytest.fixture(params=[http1.HTTPServer, httpserver.HTTPServer], ids=["ours", "Tornado's"])
+def site(request: pytest.FixtureRequest, serve: Serve) -> Served:
+    return serve(request.param, http1.Application(RULES))
+
+
+LARGE = "x" * 300_000
 
 
 @pytest.mark.parametrize(
-    ("rules", "path", "body"),
+    ("method", "target", "waits", "body", "told"),
     [
-        ([("/a", Eager)], "/a", "eager"),
-        ([("/a", Eager)], "/a?b=c", "eager"),
+        ("GET", "/", "0", "", {}),
+        ("GET", "/", "5", "", {}),
+        ("GET", "/", "1", LARGE, {"body": ""}),  # a body of GET means nothing
+        ("GET", "/?field=b", "1", "", {"field": "b"}),
+        ("POST", "/", "1", "field=a", {"by": "Tornado", "field": "a"}),
+    ],
+    ids=["at once", "turns", "body of GET", "query", "form"],
+)
+async def test_a_handler_runs_in_a_context_of_its_own_and_get_at_once(
+    site: Served, method: str, target: str, waits: str, body: str, told: dict[str, Any]
+) -> None:
+    form = "Content-Type: application/x-www-form-urlencoded"
+    lines = (form, f"X-Waits: {waits}", f"Content-Length: {len(body)}")
+    asked = get(target, *lines, method=method) + body.encode()
+    expected = {"by": "eager", "saw": ["nothing", waits], "body": body, "field": ""}
+    for answer in await asyncio.gather(*(site.ask(asked) for _ in range(5))):
+        assert (answer.status, answer.json) == (200, expected | told)
+
+
+async def test_an_exception_while_one_is_handled_is_logged_and_a_method_it_has_not_is_405(
+    site: Served, caplog: Caplog
+) -> None:
+    (await site.connect()).send(get("/fails"))
+    said = "Exception in exception handler"  # as with Tornado, nobody answers
+    await eventually(lambda: said in [record.getMessage() for record in caplog.records])
+    assert (await site.ask(GET)).status == 200
+    assert (await site.ask(get(method="HEAD"), "HEAD")).status == 405
+
+
+@pytest.mark.parametrize(
+    ("rules", "path", "by"),
+    [
         ([("/a", Eager), ("/a", First)], "/a", "eager"),
         ([("/a", First), ("/a", Eager)], "/a", "first"),
         ([("/.*", First), ("/a", Eager)], "/a", "first"),
         ([("/b.*", First), ("/a", Eager)], "/a", "eager"),
-        ([("/a.b", Eager)], "/a.b", "by Tornado"),
-        ([("/a.b", Eager)], "/a-b", "by Tornado"),
+        ([("/a.b", Eager)], "/a.b", "Tornado"),
+        ([("/a.b", Eager)], "/a-b", "Tornado"),
         ([("/(a)?", First), ("/", Eager)], "/", "first"),
     ],
     ids=str,
 )
-async def test_the_first_rule_that_matches_answers(
-    rules: list[Any], path: str, body: str, serve: Serve
+async def test_first_rule_that_matches_answers(
+    rules: list, path: str, by: str, serve: Serve
 ) -> None:
     app = http1.Application([URLSpec(*rule) for rule in rules])
-    assert (await serve(app=app).ask(get(path))).body.decode() == body
+    assert (await serve(app=app).ask(get(path))).json["by"] == by
 
 
 async def test_rules_for_a_host_come_first(serve: Serve) -> None:
     app = http1.Application([("/", Eager)])
     app.add_handlers(r"example\.org", [("/", First)])
     site = serve(app=app)
-    assert (await site.ask(GET.replace(b"Host: a", b"Host: example.org"))).body == b"first"
-    assert (await site.ask(GET)).body == b"by Tornado"
+    asked = GET.replace(b"Host: a", b"Host: example.org")
+    assert [(await site.ask(one)).json["by"] for one in (asked, GET)] == ["first", "Tornado"]
+
+
+def both(host: str, target: str = "/") -> list[HTTPServerRequest]:
+    """Return a request as ours and as Tornado's."""
+    connection: Any = HTTPConnection()
+    connection.context = SimpleNamespace(remote_ip="192.0.2.1", protocol="https")
+    line = RequestStartLine("GET", target, "HTTP/1.1")
+    headers = HTTPHeaders({"Host": host, "Cookie": "a=b"})
+    server = object()
+    return [
+        PathRequest(connection, server, line, headers, host),
+        HTTPServerRequest(
+            connection=connection, server_connection=server, start_line=line, headers=headers
+        ),
+    ]
+
+
+@pytest.mark.parametrize("target", ["/nothing/%20", "*", ""])
+@pytest.mark.parametrize("host", ["Example.org", "example.org:8080", "[::1]:80", "192.0.2.7", ""])
+def test_a_request_without_query_is_what_tornado_makes_of_it(host: str, target: str) -> None:
+    ours, theirs, other, _ = (vars(one) for one in both(host, target) + both(host, target))
+    changed = {id(value) for one in (ours, other) for value in one.values() if value == {}}
+    assert len(changed) == 2 * len(["arguments", "query_arguments", "body_arguments", "files"])
+    times = [one.pop("_start_time") for one in (ours, theirs)]
+    del ours["_begun"]
+    assert ours == theirs
+    assert abs(times[1] - times[0]) < 60
+
+
+def test_a_malformed_host_is_refused_each_time() -> None:
+    for _ in range(2):
+        with pytest.raises(HTTPInputError):
+            both("a,b")
+
+
+async def test_a_clock_set_back_makes_no_time_negative(serve: Serve, monkeypatch: Patch) -> None:
+    taken: list[float] = []
+
+    class Handler(http1.RequestHandler):
+        EAGER_START = True
+
+        async def get(self) -> None:
+            monkeypatch.setattr(time, "time", lambda before=time.time: before() - 3600)
+
+    app = http1.Application(
+        [("/", Handler)], log_function=lambda one: taken.append(one.request.request_time())
+    )
+    for target in ("/", "/?query"):
+        await serve(app=app).ask(get(target))
+    assert len(taken) == 2
+    assert all(0 <= one < 60 for one in taken)
+
+
+def test_a_handler_that_begins_at_once_is_what_tornado_makes_of_it_but_for_templates() -> None:
+    app = http1.Application(RULES)
+    request: Any = both("a")[0]
+    request.connection.set_close_callback = lambda callback: None
+    made: Callable[..., web.RequestHandler] = Eager
+    ours, theirs = (vars(one) for one in (new_handler(app, RULES[0], request), made(app, request)))
+    assert theirs.keys() - ours.keys() == {"ui", "_auto_finish", "_prepared_future"}
+    assert ours.keys() - theirs.keys() == {"_transforms"}
+    for name in ours.keys() & theirs.keys() - {"_headers"}:
+        assert ours[name] == theirs[name]
+
+
+def test_where_tornado_is_instrumented_no_handler_begins_at_once(monkeypatch: Patch) -> None:
+    assert http1.Application(RULES).eager
+    instrumented = functools.wraps(web.RequestHandler.__init__)(lambda *args: None)
+    monkeypatch.setattr(web.RequestHandler, "__init__", instrumented)
+    assert not http1.Application(RULES).eager

@@ -8,7 +8,8 @@ import pytest
 from tornado import httpserver, web
 
 import http1
-from tests.support.served import GET, Client, Serve, Served, get
+from tests.support import Patch
+from tests.support.served import GET, Client, Serve, get
 from tests.support.site import MUCH
 from tests.support.waiting import eventually
 
@@ -44,7 +45,7 @@ async def asking(
 
 
 @eager_or_not
-async def test_client_that_waits_and_one_that_has_closed_its_side_are_there(
+async def test_client_that_waits_or_has_closed_its_side_is_there(
     handler: type, serve: Serve
 ) -> None:
     client, asked = await asking(serve, handler)
@@ -59,27 +60,6 @@ async def test_client_that_waits_and_one_that_has_closed_its_side_are_there(
     assert await client.rest() == b""
 
 
-async def test_idle_client_that_closes_its_side_is_closed_at_once(serve: Serve) -> None:
-    client = await serve(idle_connection_timeout=600.0).connect()
-    assert (await client.ask(GET)).status == 200
-    client.half_close()
-    assert await client.rest() == b""
-
-
-async def leave(client: Client, asked: SimpleNamespace, how: str) -> None:
-    match how:
-        case "reset after half_close":
-            client.half_close()
-            await eventually(lambda: asked.left)
-            client.reset()
-        case "reset sending on":  # nothing more is read while it waits, a reset neither
-            client.send(GET * 10_000)
-            await asyncio.sleep(0.01)
-            client.reset()
-        case _:
-            getattr(client, how)()
-
-
 TORNADOS = (httpserver.HTTPServer, web.Application)
 
 
@@ -87,7 +67,7 @@ TORNADOS = (httpserver.HTTPServer, web.Application)
 @pytest.mark.parametrize(
     ("how", "by"),
     [
-        *((how, ()) for how in ("close", "reset", "reset after half_close", "reset sending on")),
+        *((how, ()) for how in ("close", "reset", "half_close reset", "sending on")),
         *((how, TORNADOS) for how in ("close", "half_close", "reset")),  # its own server tells too
     ],
 )
@@ -95,37 +75,31 @@ async def test_client_that_closes_or_resets_has_gone(
     how: str, by: tuple[Any, ...], handler: type, serve: Serve
 ) -> None:
     client, asked = await asking(serve, handler, *by)
-    await leave(client, asked, how)
+    if how == "sending on":  # nothing more is read while it waits, a reset neither
+        client.send(GET * 10_000)
+        await asyncio.sleep(0.01)
+        client.reset()
+    else:
+        for step in how.split():
+            getattr(client, step)()
+            await eventually(lambda: asked.left)
     await eventually(lambda: asked.handlers[0].client_has_gone)
-    assert asked.left == 1 or how == "reset sending on"
-
-
-async def reading_slowly(served: Served) -> Client:
-    client = (await served.connect(limit=1024)).send(get("/pieces") + GET)
-    assert await served.state.standstill() < MUCH
-    return client
+    assert asked.left == (how != "sending on")
 
 
 async def test_flush_waits_for_a_client_that_reads_slowly(serve_either: Serve) -> None:
     # Nor does the time of an idle client end it.
     served = serve_either(idle_connection_timeout=0.1, write_timeout=600.0)
-    client = await reading_slowly(served)
+    client = (await served.connect(limit=1024)).send(get("/pieces") + GET)
+    assert await served.state.standstill() < MUCH
     await asyncio.sleep(0.25)  # the client's time is what is measured
     assert len((await client.answer()).body) == MUCH == served.state.written
     assert (await client.answer()).json["uri"] == "/"
 
 
-async def test_flush_ends_when_the_client_leaves(serve: Serve) -> None:
-    served = serve()
-    (await reading_slowly(served)).reset()
-    await eventually(lambda: served.state.is_over)
-    assert served.state.left == 1
-    assert served.state.written < MUCH
-
-
 @pytest.mark.parametrize("beyond", [b"", GET], ids=["as it should", "sending on"])
 async def test_slow_reader_gets_the_whole_last_answer(
-    beyond: bytes, serve_either: Serve, monkeypatch: pytest.MonkeyPatch
+    beyond: bytes, serve_either: Serve, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("http1.stream.LINGERING_CLOSE", 0.1)
     served = serve_either()

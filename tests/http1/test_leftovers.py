@@ -3,10 +3,9 @@
 import asyncio
 import contextlib
 import gc
-import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from tornado.httputil import HTTPServerRequest
@@ -16,54 +15,30 @@ from tornado.web import RequestHandler
 import http1
 from http1.exchange import Exchange
 from tests.faults.test_clients import TLS_HELLO
-from tests.support.raw_http import reset
-from tests.support.served import CLOSE, GET, WAITING, Client, Serve, Served, get
+from tests.support import Patch
+from tests.support.served import CLOSE, GET, WAITING, Serve, Served, get
 from tests.support.waiting import eventually
 
 KINDS = (http1.ClientConnection, Exchange, HTTPServerRequest, RequestHandler, ssl.SSLObject)
 
 POST = get("/", "Content-Length: 60000", method="POST") + b"x" * 50_000
 
-
-class End(NamedTuple):
-    """How a connection ends: what the client sends and is answered, and how it leaves.
-
-    Without `leave` it waits for the server to close the connection.
-    """
-
-    sent: bytes
-    status: int | None = None
-    leave: Callable[[Client], None] | None = None
-
-    async def come(self, client: Client, begun: list[str]) -> None:
-        client.send(self.sent)
-        if b"/waiting" in self.sent:
-            await eventually(lambda: begun)
-        await client.writer.drain()
-        if self.leave is Client.half_close:
-            client.half_close()
-        if self.status:
-            assert (await client.answer()).status == self.status
-        if self.leave in (None, Client.half_close):
-            assert await client.rest() == b""
-        else:
-            self.leave(client)
-
-
+#: How a connection ends: what the client sends, the status of its answer, and how it leaves. Where
+#: that is not said, it waits for the server to close the connection.
 ENDS = [
-    End(GET, 200, Client.close),
-    End(POST, None, Client.reset),
-    End(GET[:-1], None, Client.reset),
-    End(WAITING + GET * 1000, None, Client.reset),
-    End(WAITING, None, Client.close),
-    End(get("/waiting", "Connection: close") + GET, None, Client.reset),
-    End(CLOSE, 200),
-    End(GET, 200, Client.half_close),
-    End(b"nothing\r\n\r\n", 400),
-    End(GET[:-1], 408),  # in time it was not whole
-    End(GET, 200),  # it is idle
-    End(b""),
-    End(get("/bare/" + "9" * 5000), 500, Client.close),  # it raises
+    (GET, 200, "close"),
+    (POST, None, "reset"),
+    (GET[:-1], None, "reset"),
+    (WAITING + GET * 1000, None, "reset"),
+    (WAITING, None, "close"),
+    (get("/waiting", "Connection: close") + GET, None, "reset"),
+    (CLOSE, 200, ""),
+    (GET, 200, "half_close"),
+    (b"nothing\r\n\r\n", 400, ""),
+    (GET[:-1], 408, ""),  # in time it was not whole
+    (GET, 200, ""),  # it is idle
+    (b"", None, ""),
+    (get("/bare/" + "9" * 5000), 500, "close"),  # it raises
 ]
 
 
@@ -88,12 +63,23 @@ async def nothing_is_left() -> AsyncIterator[None]:
 
 async def come_and_go(served: Served) -> None:
     """Let one client after the other end in its own way."""
-    for end in ENDS:
-        if served.tls and end.leave is Client.half_close:
+    for sent, status, leave in ENDS:
+        if served.tls and leave == "half_close":
             continue  # TLS has none
         served.state.begun.clear()
         served.state.go_on.clear()
-        await end.come(await served.connect(), served.state.begun)
+        client = (await served.connect()).send(sent)
+        if b"/waiting" in sent:
+            await eventually(lambda: served.state.begun)
+        await client.writer.drain()
+        if leave == "half_close":
+            client.half_close()
+        if status:
+            assert (await client.answer()).status == status
+        if leave in ("", "half_close"):
+            assert await client.rest() == b""
+        else:
+            getattr(client, leave)()
         served.state.go_on.set()
         await served.leave()
         await eventually(lambda: not served.server.connections)
@@ -101,7 +87,7 @@ async def come_and_go(served: Served) -> None:
 
 @pytest.mark.parametrize("over", ["serve", pytest.param("serve_tls", marks=pytest.mark.slow)])
 async def test_nothing_is_left_of_a_connection_however_it_ends(
-    over: str, io_loop: IOLoop, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    over: str, io_loop: IOLoop, request: pytest.FixtureRequest, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("tornado.web.app_log.disabled", True)  # the tests' own log would keep it
     limits = {"header_timeout": 0.2, "idle_connection_timeout": 0.2, "body_timeout": 600.0}
@@ -115,8 +101,7 @@ async def test_nothing_is_left_of_a_handshake_that_is_not_ended(serve_tls: Serve
     served = serve_tls()
     async with nothing_is_left():
         for sent in (b"", b"\x16\x03\x01", TLS_HELLO, b"GET / HTTP/1.1\r\n\r\n"):
-            sock = socket.create_connection(("127.0.0.1", served.port))
-            sock.sendall(sent)
+            client = (await served.connect(in_clear=True)).send(sent)
             await asyncio.sleep(0.02)
-            reset(sock)
+            client.reset()
             await eventually(lambda: not served.server.connections)

@@ -1,15 +1,19 @@
-"""Answers leave at once, or together at the end of a turn; nobody can tell but by the time."""
+"""In a turn of the loop, few answers leave at once and many together; few requests begin."""
 
 import asyncio
+from itertools import groupby
 from typing import Any
 
 import pytest
-from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 
 import http1
 from http1.outbox import MANY, SMALL, TURNS, Outbox
-from tests.support.served import GET, Serve, get
+from http1.turns import AT_ONCE, Turns
+from tests.support import Patch
+from tests.support.served import GET, Client, Serve, get
+
+pytestmark = pytest.mark.usefixtures("io_loop")
 
 
 class Transport:
@@ -17,43 +21,29 @@ class Transport:
 
     def __init__(self, closing: bool = False) -> None:
         self.written: list[bytes] = []
+        self.write = self.written.append
         self.is_closing = lambda: closing
 
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
 
-
-async def sent_at_once(outbox: Outbox, clients: list[Transport]) -> int:
-    """Send each an answer, and return how many got it at once; then the turn ends."""
-    gone: Any = Transport(closing=True)
-    for client in clients:
-        outbox.send(client, b"answer")  # type: ignore[arg-type]
-    at_once = sum(len(client.written) for client in clients)
-    if not at_once:
-        outbox.send(gone, b"answer")
-    await asyncio.sleep(0)
-    for client in clients:
-        assert client.written == [b"answer"]
-        client.written.clear()
-    assert not gone.written
-    return at_once
-
-
-async def test_few_answers_leave_at_once_and_many_together_but_to_who_has_gone(
-    io_loop: IOLoop, monkeypatch: pytest.MonkeyPatch
+async def test_few_answers_leave_at_once_and_many_together_but_to_the_gone(
+    monkeypatch: Patch,
 ) -> None:
     monkeypatch.setattr("http1.outbox.MANY", MANY)
-    outbox, clients = Outbox(), [Transport() for _ in range(2 * MANY)]
-    for some, expected in (clients[:1], 1), (clients, 0), (clients[:1], 1):
+    outbox = Outbox()
+    for number, are_together in (1, False), (2 * MANY, True), (1, False):
         for _ in range(4 * TURNS):
-            at_once = await sent_at_once(outbox, some)
-        assert at_once == expected
+            clients: list[Any] = [Transport() for _ in range(number)]
+            gone: Any = Transport(closing=True)
+            for client in (*clients, gone) if are_together else clients:
+                outbox.send(client, b"answer")
+            at_once = [client.written for client in clients].count([b"answer"])
+            await asyncio.sleep(0)
+            assert [client.written for client in clients] == [[b"answer"]] * number
+        assert (at_once, gone.written) == (0 if are_together else number, [])
 
 
 @pytest.mark.parametrize("path", ["/", "/missing", "/bare/204"])
-async def test_any_whole_answer_may_leave_with_others(
-    path: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_whole_answer_may_go_with_others(path: str, serve: Serve, monkeypatch: Patch) -> None:
     """Also one that a handler writes bit by bit, as Tornado's own handlers do."""
     served = serve()
     whole: list[bytes] = []
@@ -71,46 +61,55 @@ class Then(http1.RequestHandler):
     EAGER_START = True
 
     async def get(self) -> None:
-        wire = self.request.connection.stream  # type: ignore[union-attr]
+        wire = self.request.connection.stream
         self.finish("x" * next(self.settings["sizes"]))
         self.settings["then"](wire)
 
 
-@pytest.mark.parametrize(
-    ("then", "follows"),
-    [
-        (lambda wire: wire.close(), b""),
-        (lambda wire: wire.close_if_idle(), b""),
-        (lambda wire: wire.end(), b""),
-        (lambda wire: wire.write(b"after"), b"after"),
-    ],
-    ids=["close", "close_if_idle", "end", "write"],
-)
-async def test_an_answer_is_sent_whatever_is_done_to_the_connection_in_its_turn(
-    then: Any, follows: bytes, serve: Serve
-) -> None:
-    app = http1.Application([("/", Then)], then=then, sizes=iter([5]))
-    client = (await serve(app=app).connect()).send(GET)
-    assert (await client.reader.readuntil(b"xxxxx" + follows)).endswith(b"\r\n\r\nxxxxx" + follows)
+async def asking(serve: Serve, then: Any, *sizes: int) -> Client:
+    app = http1.Application([("/", Then)], then=then, sizes=iter(sizes))
+    return (await serve(app=app).connect()).send(GET * len(sizes))
 
 
-async def test_what_is_written_on_a_closed_connection_fails(serve: Serve) -> None:
+@pytest.mark.parametrize("close", ["close", "close_if_idle", "end", ""])
+async def test_answer_is_sent_whatever_becomes_of_its_connection(close: str, serve: Serve) -> None:
     written = []
 
     def then(wire: Any) -> None:
-        wire.close()
-        written.append(wire.write(b"after"))
+        if close:
+            getattr(wire, close)()
+        if close != "end":
+            written.append(wire.write(b"after"))
 
-    app = http1.Application([("/", Then)], then=then, sizes=iter([5]))
-    assert await (await serve(app=app).connect()).send(GET).rest()
-    assert isinstance(written[0].exception(), StreamClosedError)
+    client, last = await asking(serve, then, 5), b"xxxxx" if close else b"xxxxxafter"
+    assert (await client.reader.readuntil(last)).endswith(b"\r\n\r\n" + last)
+    assert all(isinstance(one.exception(), StreamClosedError) == bool(close) for one in written)
 
 
-async def test_pipelined_answers_come_in_order_also_where_one_is_too_large_to_wait(
-    serve: Serve,
-) -> None:
+async def test_pipelined_answers_come_in_order_though_some_are_too_large(serve: Serve) -> None:
     sizes = [1, 2 * SMALL, 2, 3 * SMALL, 3]
-    app = http1.Application([("/", Then)], then=lambda wire: None, sizes=iter(sizes))
-    client = (await serve(app=app).connect()).send(GET * len(sizes))
+    client = await asking(serve, lambda wire: None, *sizes)
     client.half_close()  # it sends no more
     assert [len((await client.answer()).body) for _ in sizes] == sizes
+
+
+async def test_so_many_begin_in_one_turn_in_their_order_and_a_failure_stops_none() -> None:
+    turns, begun, turn = Turns(), list[tuple[int, int]](), 0
+    number = 3 * AT_ONCE + 1
+    failed = list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+
+    def begin(one: int) -> None:
+        begun.append((turn, one))
+        if one == 0:
+            turns.add(lambda: begin(number))  # it comes again, after all who wait
+            raise ValueError
+
+    for one in range(number):
+        turns.add(lambda one=one: begin(one))
+    while len(begun) <= number:
+        await asyncio.sleep(0)
+        turn += 1
+    assert [one for _, one in begun] == [*range(number + 1)]
+    assert max(len([*group]) for _, group in groupby(begun, lambda pair: pair[0])) == AT_ONCE
+    assert len(failed) == 1

@@ -8,22 +8,15 @@ from tests.faults.test_clients import TLS_HELLO
 from tests.support.served import CHUNKED, GET, Serve, get, post
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
-CODED = b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
 
 REFUSED = {
     "absolute form with a Host that is none": b"GET http://a/ HTTP/1.1\r\nHost: a b\r\n\r\n",
     "absolute form with a port alone": get("http://:80/"),
     "absolute form without a host": get("http:///x"),
     "codings chunked, identity": CHUNKED.replace(b"chunked", b"chunked, identity") + b"0\r\n\r\n",
-    "codings identity, chunked": CHUNKED.replace(b"chunked", b"identity, chunked") + b"0\r\n\r\n",
-    "coding and a comma": CHUNKED.replace(b"chunked", b"chunked,") + b"0\r\n\r\n",
-    "codings on two lines": POST + b"Transfer-Encoding: gzip\r\n" + CODED,
-    "coding and length in other cases": POST + b"content-length: 5\r\n" + CODED.upper(),
-    "coding and no length": POST + b"Content-Length: 0\r\n" + CODED,
-    "length with a semicolon": POST + b"Content-Length: 5;\r\n\r\nhello",
-    "length in quotes": POST + b'Content-Length: "5"\r\n\r\nhello',
+    "coding and length in other cases": POST + b"content-length: 5\r\nTRANSFER-ENCODING: CHUNKED"
+    b"\r\n\r\n0\r\n\r\n",
     "length twice in other cases": post("content-length: 5") + b"hello",
-    "length with an exponent": POST + b"Content-Length: 5e0\r\n\r\nhello",
     "length after a form feed": POST + b"Content-Length: \x0c5\r\n\r\nhello",
     "chunk without its line end": CHUNKED + b"5\r\nhello0\r\n\r\n",
     "chunk size before a tab": CHUNKED + b"5\t\r\nhello\r\n0\r\n\r\n",
@@ -70,9 +63,7 @@ TOO_LARGE = {
         *(pytest.param(*row, id=f"too large: {name}") for name, row in TOO_LARGE.items()),
     ],
 )
-async def test_what_is_refused_is_refused_at_once_and_reaches_no_handler(
-    sent: bytes, status: int, serve: Serve
-) -> None:
+async def test_it_is_refused_and_reaches_no_handler(sent: bytes, status: int, serve: Serve) -> None:
     served = serve(max_header_size=200, max_body_size=300)
     client = (await served.connect()).send(sent)
     assert await client.rest() == f"HTTP/1.1 {status} {responses[status]}\r\n\r\n".encode()

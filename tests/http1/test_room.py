@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from tests.support.served import GET, WAITING, Client, Serve, Served, get
+from tests.support import Caplog, Patch
+from tests.support.served import GET, WAITING, Client, Serve, Served
 from tests.support.waiting import eventually
 
 #: Requests that take far longer to answer than it takes until room is made.
@@ -29,14 +30,20 @@ async def busy(served: Served) -> Client:
     return client
 
 
-async def is_answered(served: Served, client: Client) -> None:
+async def is_answered(served: Served, *clients: Client) -> None:
     served.state.go_on.set()
-    assert (await client.answer()).body == b"at last"
+    for client in clients:
+        assert (await client.answer()).body == b"at last"
 
 
-async def test_those_idle_longest_make_room_and_nobody_else_does(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def no_room(connections: int, why: str = "") -> str:
+    return (
+        f"no room beside {connections} connections{why}: those idle longest are closed; "
+        "when none is idle, new ones wait"
+    )
+
+
+async def test_those_idle_longest_make_room_and_nobody_else(serve: Serve, caplog: Caplog) -> None:
     served = serve(max_connections=5)
     waiting = await busy(served)
     half, silent = [await served.connect() for _ in range(2)]
@@ -55,24 +62,20 @@ async def test_those_idle_longest_make_room_and_nobody_else_does(
         assert (await client.ask(GET)).status == 200
     assert (await half.ask(GET[9:])).status == 200
     await is_answered(served, waiting)
-    assert [record.message for record in caplog.records] == [
-        "no room beside 5 connections: those idle longest are closed; "
-        "when none is idle, new ones wait"
-    ]
+    assert [record.message for record in caplog.records] == [no_room(5)]
 
 
-async def test_without_idle_ones_new_ones_wait_until_there_is_room(serve: Serve) -> None:
+async def test_without_idle_ones_new_ones_wait_for_room_or_no_more_listening(serve: Serve) -> None:
     served = serve(max_connections=2)
-    waiting = get("/waiting", "Connection: close")
-    leaving = [(await served.connect()).send(waiting) for _ in range(2)]
-    await eventually(lambda: len(served.state.begun) == 2)
-    late = (await served.connect()).send(GET)  # in the queue
+    clients = [(await served.connect()).send(WAITING) for _ in range(5)]
+    begun = served.state.begun
+    await eventually(lambda: len(begun) == 2)
     await asyncio.sleep(0.25)  # in which it is looked for room
-    assert served.server.connections == len(served.state.begun) == 2
-    served.state.go_on.set()
-    assert (await late.answer()).status == 200
-    for client in leaving:
-        assert (await client.answer()).body == b"at last"
+    assert (served.server.connections, len(begun)) == (2, 2)
+    clients.pop(0).reset()
+    await eventually(lambda: len(begun) == 3)
+    served.server.stop()
+    await is_answered(served, *clients)
 
 
 async def test_client_that_has_just_come_may_ask_before_it_makes_room(serve: Serve) -> None:
@@ -86,9 +89,7 @@ async def test_client_that_has_just_come_may_ask_before_it_makes_room(serve: Ser
     assert await first.rest() == b""
 
 
-async def test_client_that_sends_requests_ahead_makes_room_between_two_of_them(
-    serve: Serve,
-) -> None:
+async def test_client_that_sends_ahead_makes_room_between_two_requests(serve: Serve) -> None:
     served = serve(max_connections=2)
     waiting = (await busy(served)).send(GET)
     ahead = (await served.connect()).send(GET * MANY)
@@ -104,7 +105,7 @@ async def test_client_that_sends_requests_ahead_makes_room_between_two_of_them(
 
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE])
 async def test_when_descriptors_run_out_the_server_accepts_again_by_itself(
-    error: int, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: int, serve: Serve, monkeypatch: Patch, caplog: Caplog
 ) -> None:
     served, accept = serve(), socket.socket.accept
     waiting = await busy(served)  # who does not go, and so makes no room
@@ -117,26 +118,12 @@ async def test_when_descriptors_run_out_the_server_accepts_again_by_itself(
 
     monkeypatch.setattr(socket.socket, "accept", fail_once)
     assert (await served.ask(GET)).status == 200
-    assert [record.message for record in caplog.records] == [
-        f"no room beside 1 connections ({os.strerror(error)}): those idle longest are closed; "
-        "when none is idle, new ones wait"
-    ]
-    await is_answered(served, waiting)
-
-
-async def test_clients_that_wait_for_room_are_let_in_when_listening_ends(serve: Serve) -> None:
-    served = serve(max_connections=1)
-    waiting = await busy(served)
-    late = [(await served.connect()).send(GET) for _ in range(3)]
-    await eventually(lambda: served.server._acceptor.is_waiting)
-    served.server.stop()
-    for client in late:
-        assert (await client.answer()).status == 200
+    assert [record.message for record in caplog.records] == [no_room(1, f" ({os.strerror(error)})")]
     await is_answered(served, waiting)
 
 
 async def test_request_that_has_arrived_and_is_not_read_keeps_its_connection_but_no_other(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("http1.server.LEAST_STALLED", 0.1)
     served = serve()
@@ -155,7 +142,7 @@ async def test_request_that_has_arrived_and_is_not_read_keeps_its_connection_but
 
 async def test_handshake_that_is_not_begun_makes_room(serve_tls: Serve) -> None:
     served = serve_tls(max_connections=1)
-    silent = await served.connect_in_clear()
+    silent = await served.connect(in_clear=True)
     await eventually(lambda: served.server.connections)
     await asyncio.sleep(0.01)
     for _ in range(3):

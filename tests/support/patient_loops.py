@@ -25,8 +25,8 @@ class Patient(asyncio.AbstractEventLoop):
     def __init__(self) -> None:
         self._now = self._ticked_at = time.monotonic()
         self._timers: list[asyncio.TimerHandle] = []
-        self._is_ticking = False
         super().__init__()
+        self.after_tick(self._tick)
 
     def after_tick(self, call: Callable[[], object]) -> None:
         """Call after a tick of the machine's clock, as the loop itself would."""
@@ -35,34 +35,26 @@ class Patient(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self._now + min(time.monotonic() - self._ticked_at, TICK)
 
-    def call_later(self, delay: float, *call: Any, **context: Any) -> asyncio.TimerHandle:  # type: ignore[override]
+    def call_later(self, delay: float, *call: Any, **context: Any) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, *call, **context)
 
-    def call_at(  # type: ignore[override]
+    def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         heapq.heappush(self._timers, timer)
-        if not self._is_ticking:
-            self._go_on()
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Leave it among the timers."""
 
-    def _go_on(self) -> None:
-        self._now, self._ticked_at = self.time(), time.monotonic()
-        self._is_ticking = bool(self._timers)
-        if self._is_ticking:
-            self.after_tick(self._tick)
-
     def _tick(self) -> None:
-        now = self.time()
-        while self._timers and self._timers[0].when() <= now:
+        self._now, self._ticked_at = self.time(), time.monotonic()
+        while self._timers and self._timers[0].when() <= self._now:
             self.call_soon(_run, heapq.heappop(self._timers))
-        self._go_on()
+        self.after_tick(self._tick)
 
-    async def getaddrinfo(self, host: Any, port: Any, **options: int) -> Any:  # type: ignore[override]
+    async def getaddrinfo(self, host: Any, port: Any, **options: int) -> Any:
         return socket.getaddrinfo(host, port, **options)  # not in a thread, which may have to wait
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import h11
-import pytest
 import trustme
 from tornado.testing import bind_unused_port
 from tornado.web import Application
@@ -31,8 +30,6 @@ def post(*lines: str, path: str = "/", version: str = "HTTP/1.1") -> bytes:
     return get(path, "Content-Length: 5", *lines, method="POST", version=version)
 
 
-gen_test = pytest.mark.gen_test
-
 GET = get()
 CLOSE = get("/", "Connection: close")
 WAITING = get("/waiting")
@@ -48,9 +45,7 @@ class Answer(NamedTuple):
 
     @property
     def json(self) -> dict[str, Any]:
-        value = json.loads(self.body)
-        assert isinstance(value, dict)
-        return value
+        return dict(json.loads(self.body))
 
 
 class Client:
@@ -59,6 +54,7 @@ class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.close, self.half_close = writer.close, writer.write_eof
         self._unread = b""
 
     def send(self, data: bytes) -> "Client":
@@ -96,15 +92,8 @@ class Client:
                 return self._unread + await self.reader.read()
         return self._unread
 
-    def close(self) -> None:
-        self.writer.close()
-
-    def half_close(self) -> None:
-        self.writer.write_eof()
-
     def reset(self) -> None:
-        sock = self.writer.get_extra_info("socket")
-        sock = socket.socket(fileno=socket.dup(sock.fileno()))
+        sock = socket.socket(fileno=socket.dup(self.writer.get_extra_info("socket").fileno()))
         self.writer.transport.abort()
         reset(sock)
 
@@ -151,18 +140,15 @@ class Served:
         sock, self.port = bind_unused_port()
         self.server.add_socket(sock)
 
-    async def connect(self, limit: int = 65536, tls: ssl.SSLContext | None = None) -> Client:
-        """:arg tls: in place of the client's side."""
-        tls = tls or (self.tls.client if self.tls else None)
-        options: dict[str, Any] = {"ssl": tls, "server_hostname": "localhost"} if tls else {}
-        address = ("127.0.0.1", self.port)
-        self._clients.append(
-            Client(*await asyncio.open_connection(*address, limit=limit, **options))
-        )
-        return self._clients[-1]
-
-    async def connect_in_clear(self) -> Client:
-        self._clients.append(Client(*await asyncio.open_connection("127.0.0.1", self.port)))
+    async def connect(
+        self, limit: int = 65536, *, in_clear: bool = False, sock: socket.socket | None = None
+    ) -> Client:
+        """:arg sock: that is connected already."""
+        options: dict[str, Any] = {"limit": limit}
+        if self.tls and not in_clear:
+            options |= {"ssl": self.tls.client, "server_hostname": "localhost"}
+        options |= {"sock": sock} if sock else {"host": "127.0.0.1", "port": self.port}
+        self._clients.append(Client(*await asyncio.open_connection(**options)))
         return self._clients[-1]
 
     async def ask(self, data: bytes, method: str = "GET") -> Answer:
