@@ -54,10 +54,13 @@ async def test_each_has_its_own_time_and_one_that_ends_takes_no_others(serve: Se
 
 async def test_time_of_a_header_begins_with_its_first_byte_and_ends_no_answer(serve: Serve) -> None:
     served = serve(idle_connection_timeout=0.1, header_timeout=0.1, body_timeout=0.1)
-    client = await served.connect()
-    for _ in range(3):
+    client, slow = await served.connect(), await served.connect()
+    refused = asyncio.ensure_future(slow.send(GET[:1]).rest())
+    for at in range(1, 4):
         await asyncio.sleep(0.075)  # it is time that is measured
         assert (await client.ask(GET)).status == 200
+        slow.send(GET[at : at + 1])
+    assert b" 408 " in refused.result()
     client.send(WAITING)
     await asyncio.sleep(0.2)
     served.state.go_on.set()
