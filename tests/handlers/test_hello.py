@@ -95,21 +95,21 @@ def test_only_get_of_the_page_counts_and_every_answer_carries_the_headers_that_a
             assert answer[::2] == (405, b"405 Method Not Allowed\n")
             assert answer[1]["Allow"] == "GET, HEAD"
     for path in (
-        *("/nothing", "/healthz/", "//", "/%00", "/%ff", "/..", "/static/", "/echo"),
+        *("/nothing", "/healthz/", "//", "/%00", "/%ff", "/..", "/static/", "/echo", "/faults"),
         *("/favicon.ico", "/robots.txt", "/index.html"),
     ):
-        for method in ("GET", "POST", "BREW", "HEAD"):
+        for method in ("GET", "PUT", "BREW", "HEAD"):
             answers += [answer := fetch(path, method)]
             assert answer[::2] == (404, b"" if method == "HEAD" else b"404 Not Found\n")
     answers += [fetch("/healthz"), fetch("/readyz")]
     assert valkey.counter() == 0
-    answers += [fetch("/?a=query")]
-    assert valkey.counter() == 1
+    answers += [fetch("/?wait=9s&status=503", X_Fault_Rate="1", X_Fault_Wait="9s")]
+    assert (answers[-1][0], valkey.counter()) == (200, 1)
     for _, headers, _ in answers:
         assert headers["Cache-Control"] == "no-store"
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Content-Security-Policy"].startswith("default-src 'none';")
-        assert "Server" not in headers
+        assert not {"Server", "X-App-Version"} & {*headers}
         assert "tornado" not in str(headers).lower()
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from typing import Any
 
 from tornado.httputil import HTTPHeaders, ResponseStartLine
 from tornado.iostream import StreamClosedError
@@ -40,29 +39,21 @@ class Handler(RequestHandler):
 
     @property
     def state(self) -> State:
-        state = self.settings["state"]
-        assert isinstance(state, State)
-        return state
+        return self.settings["state"]
 
     def on_connection_close(self) -> None:
         self.state.left += 1
 
     def send_head(self, status: int, **headers: str) -> None:
-        connection = self.request.connection
-        assert connection is not None
-        connection.write_headers(
-            ResponseStartLine("HTTP/1.1", status, "Reason"),
-            HTTPHeaders({name.replace("_", "-"): value for name, value in headers.items()}),
-        )
+        line = ResponseStartLine("HTTP/1.1", status, "Reason")
+        self.request.connection.write_headers(line, HTTPHeaders(**headers))
 
 
 class Echo(Handler):
     def get(self) -> None:
         request = self.request
-        fields = sorted(name.lower() for name in request.headers)
-        body = request.body.decode("latin1")
-        self.write({"uri": request.uri, "host": request.host, "body": body, "fields": fields,
-                    "ip": request.remote_ip, "protocol": request.protocol})  # fmt: skip
+        told = {"uri": request.uri, "host": request.host, "body": request.body.decode("latin1")}
+        self.write(told | {"ip": request.remote_ip, "protocol": request.protocol})
 
     head = post = put = options = get
 
@@ -106,7 +97,7 @@ class Overlong(Handler):
     """Writes more of a body than the answer may have."""
 
     def get(self, status: str, length: str) -> None:
-        self.send_head(int(status), Content_Length=length)
+        self.send_head(int(status), **{"Content-Length": length})
         self.request.connection.write(b"two")
 
     head = get
@@ -119,12 +110,6 @@ class Refusing(Handler):
         self.send_error(413)
 
 
-class Certificate(Handler):
-    def get(self) -> None:
-        certificate: Any = self.request.get_ssl_certificate()
-        self.write({"names": certificate and certificate["subjectAltName"]})
-
-
 def application(state: State) -> Application:
     routes = [
         (r"/(?:echo.*)?", Echo),
@@ -135,6 +120,5 @@ def application(state: State) -> Application:
         (r"/hinting", Hinting),
         (r"/overlong/(\d+)/(\d+)", Overlong),
         (r"/refusing", Refusing),
-        (r"/certificate", Certificate),
     ]
     return Application(routes, state=state, log_function=lambda _: None)
