@@ -40,11 +40,9 @@ def fuzz(seconds: float) -> None:
                 raise
             sizes.append(memory())
             took = time.monotonic() - start
-            print(
-                f"{tried.inputs} inputs on {tried.connections} connections in {took:.0f} s "
-                f"({tried.inputs / took:.0f} inputs/s), {sizes[-1] >> 20} MiB of memory",
-                flush=True,
-            )
+            sent = f"{tried.inputs} inputs on {tried.connections} connections in {took:.0f} s"
+            speed = f"{tried.inputs / took:.0f} inputs/s"
+            print(f"{sent} ({speed}), {sizes[-1] >> 20} MiB of memory", flush=True)
             assert sizes[-1] - sizes[: WARM + 1][-1] < GROWTH, f"memory grows: {sizes}"
             if took >= seconds:
                 break

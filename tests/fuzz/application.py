@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tornado.httputil import (
     HTTPConnection,
@@ -11,7 +11,6 @@ from tornado.httputil import (
     HTTPMessageDelegate,
     HTTPServerConnectionDelegate,
     HTTPServerRequest,
-    RequestStartLine,
     ResponseStartLine,
 )
 from tornado.iostream import StreamClosedError
@@ -57,7 +56,6 @@ class Application(HTTPServerConnectionDelegate):
         self.draining = asyncio.Event()
         self.busy_poll, self.outbox, self.turns = BusyPoll(), outbox, Turns()
         self.first_look = FirstLook(0.0)
-        self.received = memoryview(bytearray(1025))
         self.requests: list[Request] = []
         self.steps = 0  # grows whenever something goes on
         self._closed = 0
@@ -82,20 +80,15 @@ class Application(HTTPServerConnectionDelegate):
 class Message(HTTPMessageDelegate):
     """Reads a request, and answers it in the way of its path."""
 
-    def __init__(self, application: Application, connection: HTTPConnection) -> None:
-        self.has_ended = False
-        self.start_line = RequestStartLine("", "", "")
+    has_ended = False
+    start_line: Any = None
+    _body = b""
+
+    def __init__(self, application: Application, connection: Any) -> None:
         self._application = application
         self._connection = connection
-        self._headers = HTTPHeaders()
-        self._body = b""
 
-    def headers_received(
-        self,
-        start_line: RequestStartLine | ResponseStartLine,
-        headers: HTTPHeaders,
-    ) -> Awaitable[None] | None:
-        assert isinstance(start_line, RequestStartLine)
+    def headers_received(self, start_line: Any, headers: HTTPHeaders) -> Awaitable[None] | None:
         # Tornado's applications make one, which refuses some.
         HTTPServerRequest(connection=self._connection, start_line=start_line, headers=headers)
         self.start_line, self._headers = start_line, headers
@@ -105,7 +98,7 @@ class Message(HTTPMessageDelegate):
             self._note(None)
             self._answer(b"early")
         elif self._way == "/begun":
-            self._write_head(200, None)
+            self._write_head(200)
         return _turns(2) if self._way == "/held" else None
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -116,20 +109,21 @@ class Message(HTTPMessageDelegate):
     def finish(self) -> None:
         self._note(self._body)
         # Tornado's RequestHandler does: it is how a client's leaving is heard of from now on.
-        self._connection.set_close_callback(self.on_connection_close)  # type: ignore[attr-defined]
-        if self._way == "/later":
-            self._answering = asyncio.ensure_future(self._answer_later())
-        elif self._way == "/large":
-            self._answering = asyncio.ensure_future(self._answer_in_pieces())
-        elif self._way == "/begun":
-            self._connection.write(b"" if self.start_line.method == "HEAD" else b"begun")
-            self._end()
-        elif self._way == "/empty":
-            self._answer(None, status=204)
-        elif self._way == "/unchanged":
-            self._answer(None, status=304)
-        else:  # a tunnel begins with 2xx for CONNECT (RFC 9110, 9.3.6)
-            self._answer(b"%d bytes" % len(self._body), 200 if self._way else 405)
+        self._connection.set_close_callback(self.on_connection_close)
+        match self._way:
+            case "/later":
+                self._answering = asyncio.ensure_future(self._answer_later())
+            case "/large":
+                self._answering = asyncio.ensure_future(self._answer_in_pieces())
+            case "/begun":
+                self._connection.write(self._sent(b"begun"))
+                self._end()
+            case "/empty":
+                self._answer(None, status=204)
+            case "/unchanged":
+                self._answer(None, status=304)
+            case way:  # a tunnel begins with 2xx for CONNECT (RFC 9110, 9.3.6)
+                self._answer(b"%d bytes" % len(self._body), 200 if way else 405)
 
     def on_connection_close(self) -> None:
         self.has_ended = True
@@ -147,30 +141,30 @@ class Message(HTTPMessageDelegate):
 
     async def _answer_in_pieces(self) -> None:
         with contextlib.suppress(StreamClosedError):  # of which it is told as well
-            await self._write_head(200, None)
-            for _ in range(0 if self.start_line.method == "HEAD" else LARGE // 200):
+            await self._write_head(200)
+            for _ in range(LARGE // 200 if self._sent(b"x") else 0):
                 await self._connection.write(b"x" * 200)
             self._end()
 
     def _answer(self, body: bytes | None, status: int = 200) -> None:
-        length = None if body is None else len(body)
-        self._write_head(status, length, None if self.start_line.method == "HEAD" else body)
+        self._write_head(status, body)
         self._end()
 
-    def _write_head(
-        self, status: int, length: int | None, body: bytes | None = None
-    ) -> Awaitable[None]:
+    def _sent(self, body: bytes) -> bytes:
+        return b"" if self.start_line.method == "HEAD" else body
+
+    def _write_head(self, status: int, body: bytes | None = None) -> Awaitable[None]:
         headers = HTTPHeaders()
         if self._way != "/begun":  # which has no number yet
             headers["Number"] = str(self._number)
         if status == 304:
             headers["Content-Length"] = "1234"
-        elif length is not None:
-            headers["Content-Length"] = str(length)
+        elif body is not None:
+            headers["Content-Length"] = str(len(body))
         if self._way == "/last":
             headers["Connection"] = "close"
-        start_line = ResponseStartLine("HTTP/1.1", status, "So")
-        return self._connection.write_headers(start_line, headers, body)
+        line = ResponseStartLine("HTTP/1.1", status, "So")
+        return self._connection.write_headers(line, headers, self._sent(body or b"") or None)
 
     def _end(self) -> None:
         self._connection.finish()

@@ -3,7 +3,6 @@
 import asyncio
 import enum
 import selectors
-import weakref
 from collections.abc import Callable, MutableMapping
 from typing import Any, NamedTuple
 
@@ -47,11 +46,11 @@ class NoSelector(selectors.SelectSelector):
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """asyncio's, whose time passes when it is told, and whose timers can be counted."""
+    """asyncio's, whose time passes when it is told."""
+
+    now = 0.0
 
     def __init__(self) -> None:
-        self.now = 0.0
-        self.timers: weakref.WeakSet[asyncio.TimerHandle] = weakref.WeakSet()
         self.failures: list[str] = []
         super().__init__(NoSelector())
         self.set_exception_handler(lambda _, context: self.failures.append(str(context)))
@@ -59,13 +58,15 @@ class Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
-    def call_at(self, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
-        timer = super().call_at(*args, **kwargs)
-        self.timers.add(timer)
-        return timer
-
     def timers_left(self) -> list[asyncio.TimerHandle]:
-        return [one for one in self.timers if not one.cancelled() and one.when() > self.now]
+        timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
+        return [one for one in timers if not one.cancelled() and one.when() > self.now]
+
+    def close(self) -> None:
+        for task in asyncio.all_tasks(self):
+            task.cancel()
+        self.run_until_complete(asyncio.sleep(0))
+        super().close()
 
 
 class End(enum.Enum):
@@ -95,16 +96,14 @@ class Outcome(NamedTuple):
 class Transport(asyncio.Transport):
     """As asyncio's are, but that the client takes only what it is told to."""
 
+    is_reading_paused = is_lost = False
+    _is_closing = _has_eof = _is_writing_paused = False
+    _high = HIGH
+
     def __init__(self, loop: Loop, protocol: asyncio.Protocol) -> None:
         super().__init__()
-        self.received = bytearray()
-        self.is_reading_paused = False
-        self.is_lost = False
-        self._loop = loop
-        self._protocol = protocol
-        self._buffer = bytearray()
-        self._high, self._low = HIGH, LOW
-        self._is_closing = self._has_eof = self._is_writing_paused = False
+        self._loop, self._protocol = loop, protocol
+        self.received, self._buffer = bytearray(), bytearray()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self._has_eof, "written after the end"
@@ -121,7 +120,7 @@ class Transport(asyncio.Transport):
         """Let the client read."""
         self.received += self._buffer[:size]
         del self._buffer[:size]
-        if self._is_writing_paused and len(self._buffer) <= self._low:
+        if self._is_writing_paused and len(self._buffer) <= min(self._high, LOW):
             self._is_writing_paused = False
             self._protocol.resume_writing()
         if self._is_closing and not self._buffer:
@@ -130,7 +129,7 @@ class Transport(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         assert low is None
         if high == 0:  # any other is for more than short inputs
-            self._high = self._low = 0
+            self._high = 0
             self._pause_if_full()
 
     def write_eof(self) -> None:
@@ -166,45 +165,6 @@ class Transport(asyncio.Transport):
         self.is_reading_paused = False
 
 
-class Client:
-    """Sends to a connection of its own, and reads."""
-
-    def __init__(self, loop: Loop, manner: Manner) -> None:
-        self._reads = manner.reads
-        self.application = Application(Outbox(usual=1e9 if manner.is_one_of_many else 0))
-        self.connection = ClientConnection(self.application, LIMITS, None, None)  # type: ignore[arg-type]
-        self.transport = Transport(loop, self.connection)  # type: ignore[arg-type]
-        self.connection.connection_made(self.transport)
-
-    async def is_open(self) -> bool:
-        """Wait until something may be sent; tell whether anybody is there to read it."""
-        transport = self.transport
-        if not await self.until(lambda: transport.is_closing() or not transport.is_reading_paused):
-            raise Hang("reading is paused for good")
-        return not transport.is_closing()
-
-    async def end(self, end: End) -> None:
-        if end is End.RESET:
-            self.transport.abort(ConnectionResetError())
-        elif end is End.HALF_CLOSE and await self.is_open() and not self.connection.eof_received():
-            self.transport.close()
-
-    async def turn(self) -> None:
-        await asyncio.sleep(0)
-        self.transport.read(self._reads)
-
-    async def until(self, condition: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until a condition is true, and tell so, or until nothing goes on but time."""
-        quiet = 0
-        while quiet < PATIENCE and not condition():
-            before = len(self.transport.received), self.application.steps
-            await self.turn()
-            after = len(self.transport.received), self.application.steps
-            goes_on = before != after or self.transport.get_write_buffer_size()
-            quiet = 0 if goes_on else quiet + 1
-        return condition()
-
-
 async def drive(
     pieces: list[bytes], manner: Manner, alive: MutableMapping[object, object]
 ) -> Outcome:
@@ -212,22 +172,48 @@ async def drive(
 
     :arg alive: gets the connection, and what is sent on it.
     """
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, Loop)
-    client = Client(loop, manner)
-    alive[client.connection] = pieces, manner
+    loop: Any = asyncio.get_running_loop()
+    application = Application(Outbox(usual=1e9 if manner.is_one_of_many else 0))
+    connection: Any = ClientConnection(application, LIMITS, None, None)  # type: ignore[arg-type]
+    transport = Transport(loop, connection)
+    connection.connection_made(transport)
+    alive[connection] = pieces, manner
+
+    async def turn() -> None:
+        await asyncio.sleep(0)
+        transport.read(manner.reads)
+
+    async def until(condition: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until a condition is true, and tell so, or until nothing goes on but time."""
+        quiet = 0
+        while quiet < PATIENCE and not condition():
+            before = len(transport.received), application.steps
+            await turn()
+            is_same = before == (len(transport.received), application.steps)
+            quiet = quiet + 1 if is_same and not transport.get_write_buffer_size() else 0
+        return condition()
+
+    async def is_open() -> bool:
+        """Wait until something may be sent; tell whether anybody is there to read it."""
+        if not await until(lambda: transport.is_closing() or not transport.is_reading_paused):
+            raise Hang("reading is paused for good")
+        return not transport.is_closing()
+
     for piece in pieces:
         for _ in range(manner.turns):
-            await client.turn()
-        if await client.is_open():
-            client.connection.data_received(piece)
-    await client.end(manner.end)
-    await client.until()
+            await turn()
+        if await is_open():
+            connection.data_received(piece)
+    if manner.end is End.RESET:
+        transport.abort(ConnectionResetError())
+    elif manner.end is End.HALF_CLOSE and await is_open() and not connection.eof_received():
+        transport.close()
+    await until()
     for _ in range(3):
-        if not client.transport.is_lost:
+        if not transport.is_lost:
             loop.now += LONG
-            await client.until()
-    if not client.transport.is_lost:
+            await until()
+    if not transport.is_lost:
         raise Hang("no timer closes the connection")
-    client.application.check_ended()
-    return Outcome(client.application.requests, bytes(client.transport.received))
+    application.check_ended()
+    return Outcome(application.requests, bytes(transport.received))

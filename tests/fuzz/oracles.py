@@ -33,13 +33,8 @@ class Tried:
     def __init__(self) -> None:
         self.inputs = self.connections = 0
         self.last = b""
-        self._log = BufferingHandler(1000)
-        self._log.setLevel(logging.ERROR)
-        self._start()
-
-    def _start(self) -> None:
-        self._loop = client.Loop()
-        self._log.buffer.clear()
+        self.log = BufferingHandler(1000)
+        self.log.setLevel(logging.ERROR)
         self._alive: weakref.WeakKeyDictionary[object, object] = weakref.WeakKeyDictionary()
 
     def check(
@@ -50,37 +45,29 @@ class Tried:
         :arg manners: where to cut, and how to go about it.
         :arg is_valid: whether every request has to be taken.
         """
-        try:
-            self._check(data, manners, is_valid)
-        except BaseException:
-            self.close()
-            self._start()  # anew, as what is wrong may stay so
-            raise
-
-    def _check(
-        self, data: bytes, manners: Sequence[tuple[list[int], Manner]], is_valid: bool
-    ) -> None:
         self.inputs += 1
         self.last = data
-        theirs = reference.requests_in(data)
-        whole = self._drive([data], Manner())
-        answers = _check(whole, theirs, Manner())
-        if is_valid and len(whole.requests) < len(theirs):
-            assert whole.requests, "a valid request is refused"
-            assert _ends(whole.requests[-1], answers[-1]), "a valid request is refused"
-        for cuts, manner in manners:
-            outcome = self._drive(_pieces(data, cuts), manner)
-            if outcome == whole and manner.end is not End.RESET:
-                continue  # as mostly; h11 takes longer to read it again than all the rest
-            in_pieces = _check(outcome, theirs, manner)
-            if manner.end is not End.RESET:
-                assert outcome.requests == whole.requests, (manner, cuts)
-                assert _comparable(in_pieces) == _comparable(answers), (manner, cuts)
+        self.log.buffer.clear()
+        with contextlib.closing(client.Loop()) as self._loop:
+            theirs = reference.requests_in(data)
+            whole = self._drive([data], Manner())
+            answers = _check(whole, theirs, Manner())
+            if is_valid and len(whole.requests) < len(theirs):
+                assert whole.requests, "a valid request is refused"
+                assert _ends(whole.requests[-1], answers[-1]), "a valid request is refused"
+            for cuts, manner in manners:
+                outcome = self._drive(_pieces(data, cuts), manner)
+                if outcome == whole and manner.end is not End.RESET:
+                    continue  # as mostly; h11 takes longer to read it again than all the rest
+                in_pieces = _check(outcome, theirs, manner)
+                if manner.end is not End.RESET:
+                    assert outcome.requests == whole.requests, (manner, cuts)
+                    assert _comparable(in_pieces) == _comparable(answers), (manner, cuts)
 
     def _drive(self, pieces: list[bytes], manner: Manner) -> Outcome:
         outcome = self._loop.run_until_complete(client.drive(pieces, manner, self._alive))
         self.connections += 1
-        assert not (errors := self._log.buffer), [self._log.format(one) for one in errors]
+        assert not (errors := self.log.buffer), [self.log.format(one) for one in errors]
         assert not self._loop.failures, self._loop.failures
         assert not (tasks := asyncio.all_tasks(self._loop)), f"tasks are left: {tasks}"
         assert not (timers := self._loop.timers_left()), f"timers are left: {timers}"
@@ -97,7 +84,7 @@ class Tried:
             report_multiple_bugs=False,
             suppress_health_check=list(hypothesis.HealthCheck),
         )
-        check = hypothesis.given(inputs())(lambda it: self.check(it.data, it.manners, it.is_valid))
+        check = hypothesis.given(inputs())(lambda it: self.check(*it))
         hypothesis.seed(seed)(settings(check))()
 
     def check_nothing_is_left(self) -> None:
@@ -105,28 +92,20 @@ class Tried:
         gc.collect()
         assert not (alive := list(self._alive.values())), f"not freed: {alive}"
 
-    def close(self) -> None:
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
-
 
 @contextlib.contextmanager
 def trying() -> Iterator[Tried]:
     """Try inputs, with an eye on the log."""
-    hypothesis.given(none())(
-        lambda _: None
-    )()  # Hypothesis looks once for what keeps its random numbers
+    # Hypothesis looks once for what keeps its random numbers.
+    hypothesis.given(none())(lambda _: None)()
     gc.freeze()  # what was there before cannot be left behind, and takes long to look through
     tried = Tried()
-    logging.getLogger().addHandler(tried._log)
+    logging.getLogger().addHandler(tried.log)
     try:
         yield tried
         tried.check_nothing_is_left()
     finally:
-        logging.getLogger().removeHandler(tried._log)
-        tried.close()
+        logging.getLogger().removeHandler(tried.log)
         gc.unfreeze()
 
 
