@@ -16,7 +16,7 @@ from tests.support.served import Serve, Served, two_sides
     params=[
         pytest.param("asyncio", marks=pytest.mark.slow),
         "uvloop",  # as the program has it where it is installed
-        pytest.param("uvloop, answers together", marks=pytest.mark.slow),  # test_outbox.py has more
+        pytest.param("uvloop, answers together", marks=pytest.mark.slow),  # test_turns.py has more
     ]
 )
 def new_loop(

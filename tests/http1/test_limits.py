@@ -1,24 +1,29 @@
-"""What takes too long is told so and closed; idle clients are closed; nobody else is."""
+"""What takes too long or is too much is refused; what is kept for a client is bounded."""
 
 import asyncio
+import time
 
 import pytest
+from tornado.httputil import HTTPInputError
 
+import http1
+from http1.body import ChunkedBody
+from http1.head import MAX_FIELDS, MAX_HOST, MAX_METHOD, MAX_NAME, parse_head
+from http1.input import Input, TooLarge
 from tests.support.served import EXPECT, GET, WAITING, Serve, get, post
 from tests.support.site import MUCH
 from tests.support.waiting import eventually
+
+MOST = 16 * 1024
+HEAD = GET.removesuffix(b"\r\n")
 
 
 @pytest.mark.parametrize(
     ("limit", "sent"),
     [
-        ("header_timeout", GET[:1]),
-        ("header_timeout", GET + GET[:-1]),
-        ("body_timeout", post() + b"hell"),
-        ("body_timeout", post(EXPECT)),
-        ("idle_connection_timeout", b""),
-        ("idle_connection_timeout", b"\r\n"),
-        ("idle_connection_timeout", GET),
+        *(("header_timeout", sent) for sent in (GET[:1], GET + GET[:-1])),
+        *(("body_timeout", sent) for sent in (post() + b"hell", post(EXPECT))),
+        *(("idle_connection_timeout", sent) for sent in (b"", b"\r\n", GET)),
     ],
     ids=repr,
 )
@@ -76,3 +81,91 @@ async def test_client_that_reads_nothing_goes_before_an_idle_one(path: str, serv
     await eventually(lambda: served.state.is_over or path == "/whole")
     assert served.state.written < MUCH  # flush waited for it
     assert served.state.left == (path == "/pieces")
+
+
+async def test_what_follows_a_request_is_not_read_before_its_answer(serve_either: Serve) -> None:
+    served = serve_either(max_header_size=MOST)
+    client = (await served.connect()).send(WAITING + b"x" * (256 * 1024))
+    await eventually(lambda: served.state.begun)
+    [connection] = served.server._open
+    await eventually(lambda: connection.reading_paused)
+    for _ in range(20):
+        assert len(connection.input.data) <= MOST
+        await asyncio.sleep(0.001)
+    served.state.go_on.set()
+    assert (await client.answer()).status == 200
+    assert b" 431 " in await client.rest() or not served.tls
+
+
+class Page(http1.RequestHandler):
+    """Has no use for a body."""
+
+    MAX_BODY_SIZE = 0
+
+    async def post(self) -> None:
+        self.finish({"kept": len(self.request.body), "arguments": len(self.request.arguments)})
+
+
+class Little(Page):
+    MAX_BODY_SIZE = 100
+
+
+async def test_a_body_is_kept_for_who_wants_it_within_limits_or_passed_over(serve: Serve) -> None:
+    app = http1.Application([("/", Page), ("/little", Little)])
+    client = await serve(app=app, max_header_size=MOST, max_body_size=1 << 20).connect()
+
+    def posted(path: str, body: bytes, *lines: str) -> bytes:
+        return get(path, f"Content-Length: {len(body)}", *lines, method="POST") + body
+
+    for lines in (
+        ["Content-Type: application/x-www-form-urlencoded"],
+        ["Content-Type: multipart/form-data", "Content-Encoding: odd"],
+    ):
+        sent = posted("/", b"a=b&" * 20_000, *lines)
+        client.send(sent[:-1])
+        await client.writer.drain()
+        assert (await client.ask(sent[-1:])).json == {"kept": 0, "arguments": 0}
+    answer = await client.ask(posted("/little", b"x" * 100))
+    assert answer.json == {"kept": 100, "arguments": 0}
+    assert (await client.ask(posted("/little", b"x" * 101))).status == 400
+
+
+def test_what_caches_keep_of_heads_is_bounded_in_bytes() -> None:
+    fields = [f"X{i}: y" for i in range(MAX_FIELDS - 1)]  # and the host
+    assert parse_head(get("/", *fields))
+    for lines in [*fields, "X: y"], ["X" * (MAX_NAME + 1) + ": y"]:
+        with pytest.raises(TooLarge):
+            parse_head(get("/", *lines))
+    host = b"a" * (MAX_HOST + 1)
+    for head in get(method="G" * (MAX_METHOD + 1)), GET.replace(b": a", b": " + host):
+        with pytest.raises(HTTPInputError):
+            parse_head(head)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        *(b"GET /" + b"x" * 12_000, b"G" * 12_000),
+        *(HEAD + b"X: " + b"y" * 12_000, HEAD + b"X: y\r\n" * 2000),
+    ],
+    ids=["target", "method", "value", "headers"],
+)
+def test_a_byte_at_the_end_of_a_long_head_costs_as_much_as_at_its_beginning(head: bytes) -> None:
+    def seconds(begin: int) -> float:
+        some = Input(MOST)
+        some.add(head[:begin])
+        assert some.read_head() is None
+        begun = time.process_time()
+        for at in range(begin, begin + 2000):
+            some.add(head[at : at + 1])
+            assert some.read_head() is None
+        return time.process_time() - begun
+
+    assert min(seconds(9_900) for _ in range(3)) < 5 * min(seconds(100) for _ in range(3))
+
+
+def test_lines_of_chunks_are_bounded_as_each_is_looked_at_again() -> None:
+    body = ChunkedBody(1 << 16, MOST)
+    body.read(b"5;" + b"x" * 1000, 0, 65536)
+    with pytest.raises(HTTPInputError, match="too large"):
+        body.read(b"5;" + b"x" * 1100, 0, 65536)
