@@ -66,6 +66,7 @@ async def test_a_request_that_is_late_or_has_arrived_in_part_is_answered_while_t
 ) -> None:
     monkeypatch.setattr("http1.server.DRAIN_PAUSE", 0)
     monkeypatch.setattr("http1.server.FIRST_REQUEST", PATIENCE)
+    monkeypatch.setattr("http1.server.LOOKS", 4000)
     served = serve_either()
     late = socket.create_connection(("127.0.0.1", served.port))
     await eventually(lambda: served.server.connections)
