@@ -187,29 +187,20 @@ def site(request: pytest.FixtureRequest, serve: Serve) -> Served:
     return serve(request.param, http1.Application(RULES))
 
 
-LARGE = "x" * 300_000
-
-
-@pytest.mark.parametrize(
-    ("method", "target", "waits", "body", "told"),
-    [
+async def test_a_handler_runs_in_a_context_of_its_own_and_get_at_once(site: Served) -> None:
+    form = "Content-Type: application/x-www-form-urlencoded"
+    for method, target, waits, body, told in (
         ("GET", "/", "0", "", {}),
         ("GET", "/", "5", "", {}),
-        ("GET", "/", "1", LARGE, {"body": ""}),  # a body of GET means nothing
+        ("GET", "/", "1", "x" * 300_000, {"body": ""}),  # a body of GET means nothing
         ("GET", "/?field=b", "1", "", {"field": "b"}),
         ("POST", "/", "1", "field=a", {"by": "Tornado", "field": "a"}),
-    ],
-    ids=["at once", "turns", "body of GET", "query", "form"],
-)
-async def test_a_handler_runs_in_a_context_of_its_own_and_get_at_once(
-    site: Served, method: str, target: str, waits: str, body: str, told: dict[str, Any]
-) -> None:
-    form = "Content-Type: application/x-www-form-urlencoded"
-    lines = (form, f"X-Waits: {waits}", f"Content-Length: {len(body)}")
-    asked = get(target, *lines, method=method) + body.encode()
-    expected = {"by": "eager", "saw": ["nothing", waits], "body": body, "field": ""}
-    for answer in await asyncio.gather(*(site.ask(asked) for _ in range(5))):
-        assert (answer.status, answer.json) == (200, expected | told)
+    ):
+        lines = (form, f"X-Waits: {waits}", f"Content-Length: {len(body)}")
+        asked = get(target, *lines, method=method) + body.encode()
+        expected = {"by": "eager", "saw": ["nothing", waits], "body": body, "field": ""} | told
+        for answer in await asyncio.gather(*(site.ask(asked) for _ in range(5))):
+            assert (answer.status, answer.json) == (200, expected)
 
 
 async def test_an_error_in_an_error_is_logged_and_an_unknown_method_or_a_bad_host_refused(
@@ -224,9 +215,8 @@ async def test_an_error_in_an_error_is_logged_and_an_unknown_method_or_a_bad_hos
         assert (await site.ask(get("/", "Host: b"))).status == 400
 
 
-@pytest.mark.parametrize(
-    ("rules", "path", "by"),
-    [
+async def test_first_matching_rule_answers_and_those_for_a_host_come_first(serve: Serve) -> None:
+    rows: list[tuple[list, str, str]] = [
         ([("/a", Eager), ("/a", First)], "/a", "eager"),
         ([("/a", First), ("/a", Eager)], "/a", "first"),
         ([("/.*", First), ("/a", Eager)], "/a", "first"),
@@ -235,15 +225,11 @@ async def test_an_error_in_an_error_is_logged_and_an_unknown_method_or_a_bad_hos
         ([("/a.b", Eager)], "/a.b", "Tornado"),
         ([("/a.b", Eager)], "/a-b", "Tornado"),
         ([("/(a)?", First), ("/", Eager)], "/", "first"),
-    ],
-)
-async def test_first_matching_rule_answers(rules: list, path: str, by: str, serve: Serve) -> None:
-    site = serve(app=http1.Application(rules))
-    assert (await site.ask(get(path))).json["by"] == by
-
-
-async def test_rules_for_a_host_come_first(serve: Serve) -> None:
-    app = http1.Application([("/", Eager)])
+    ]
+    for rules, path, by in rows:
+        app = http1.Application(rules)
+        assert (await serve(app=app).ask(get(path))).json["by"] == by, rules
+    app = http1.Application(RULES)
     app.add_handlers(r"example\.org", [("/", First)])
     site = serve(app=app)
     asked = GET.replace(b"Host: a", b"Host: example.org")

@@ -127,29 +127,25 @@ def logged(server: Program, descriptor: int | None = None) -> Iterator[bytearray
 
     :arg descriptor: where it can be read, when the program was given a standard error.
     """
-    if descriptor is None:
-        assert server.process.stderr is not None
-        descriptor = server.process.stderr.fileno()
-    descriptor = os.dup(descriptor)
-    log = bytearray(server.log)
-    done, waker = os.pipe()
+    log, over = bytearray(server.log), threading.Event()
+    with open(os.dup(descriptor or server.process.stderr.fileno()), "rb", 0) as file:
 
-    def read() -> None:
-        while True:
-            ready, _, _ = select.select([descriptor, done], [], [])
-            if descriptor not in ready or not (chunk := os.read(descriptor, 65536)):
-                return
-            log.extend(chunk)
+        def read() -> None:
+            is_last = False
+            while not is_last:
+                is_last = over.is_set()
+                while select.select([file], [], [], 0.05)[0]:
+                    if not (chunk := file.read(65536)):
+                        return
+                    log.extend(chunk)
 
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    try:
-        yield log
-    finally:
-        os.close(waker)
-        reader.join()
-        os.close(done)
-        os.close(descriptor)
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        try:
+            yield log
+        finally:
+            over.set()
+            reader.join()
 
 
 @contextlib.contextmanager
