@@ -12,6 +12,7 @@ What ours refuses and h11 takes needs no list: it is free to refuse (bare line f
 equal lengths, a Host that is none).
 """
 
+import contextlib
 import re
 from typing import NamedTuple
 
@@ -58,15 +59,12 @@ def requests_in(data: bytes) -> list[Request]:
 
 def _body(parser: h11.Connection) -> bytes | None:
     body = bytearray()
-    while True:
-        try:
-            event = parser.next_event()
-        except h11.RemoteProtocolError:
-            return None
-        if isinstance(event, h11.Data):
+    with contextlib.suppress(h11.RemoteProtocolError):
+        while isinstance(event := parser.next_event(), h11.Data):
             body += event.data
-        else:
-            return bytes(body) if isinstance(event, h11.EndOfMessage) else None
+        if isinstance(event, h11.EndOfMessage):
+            return bytes(body)
+    return None
 
 
 def _request(head: h11.Request, target: str, body: bytes | None) -> Request:
@@ -89,16 +87,14 @@ def _is_kept(head: h11.Request) -> bool:
 def same(ours: Request, theirs: Request) -> bool:
     """Whether two readings of a request agree."""
     path = re.sub(r"^https?://[^/?#]+", "", theirs.target, flags=re.I)
-    expected = theirs._replace(target=path if path.startswith("/") else f"/{path}")
-    if path == theirs.target:
-        expected = theirs
-    else:  # its host is what counts (RFC 9112, 3.2.2)
-        expected.headers["host"] = ours.headers["host"]
+    headers = theirs.headers
+    if path != theirs.target:  # its host is what counts (RFC 9112, 3.2.2)
+        headers["host"] = ours.headers["host"]
+        path = path if path.startswith("/") else f"/{path}"
     if "transfer-encoding" in ours.headers:  # h11 writes it in lower case
-        expected.headers["transfer-encoding"] = ours.headers["transfer-encoding"]
-    if ours.body is None:
-        expected = expected._replace(body=None)
-    return ours == expected
+        headers["transfer-encoding"] = ours.headers["transfer-encoding"]
+    body = None if ours.body is None else theirs.body
+    return ours == Request(theirs.method, path, headers, body)
 
 
 def answers_in(data: bytes, methods: list[str]) -> list[Answer]:

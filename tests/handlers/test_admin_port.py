@@ -26,20 +26,6 @@ def ask(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
         return read(client)
 
 
-def test_without_it_all_is_on_the_pages_port(served: Serve) -> None:
-    server = served(NOWHERE, "--faults")
-    for path in ("/metrics", "/faults", "/version", "/healthz", "/readyz"):
-        assert server.get(path)[0] == 200, path
-    assert b"admin port" not in server.log
-    known = {"commit": commit()} if commit() else {}
-    assert json.loads(server.get("/version")[1]) == known | {
-        "version": VERSION,
-        "python": platform.python_version(),
-        "tornado": tornado.version,
-        "compiled": False,
-    }
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 def test_with_it_metrics_faults_and_version_are_there_alone(
     served: Serve, program: Start, processes: int
@@ -56,6 +42,13 @@ def test_with_it_metrics_faults_and_version_are_there_alone(
     for _ in range(10):  # each worker has it
         text = ask(admin, "/metrics")[1]
     assert 'route="/metrics"' in text
+    known = {"commit": commit()} if commit() else {}
+    assert json.loads(ask(admin, "/version")[1]) == known | {
+        "version": VERSION,
+        "python": platform.python_version(),
+        "tornado": tornado.version,
+        "compiled": False,
+    }
 
 
 def test_it_is_on_loopback_unless_it_is_told_and_answers_until_the_server_ends(

@@ -97,6 +97,8 @@ async def test_every_page_is_the_same_on_stock_tornado(
     stock, ours = answers
     assert ours == stock
     assert ours["GET", "/", "*/*"][1].endswith("<b>Visits:</b> 1")
+    for path in ("/metrics", "/version", *(["/faults", "/echo?a=b"] if faults else [])):
+        assert "HTTP/1.1 200 OK" in ours["GET", path, "*/*"][0]
 
 
 async def test_no_handler_is_left_of_any_page_without_garbage_collection() -> None:

@@ -146,7 +146,6 @@ def test_ready_tells_why_redis_is_down_and_stays_ready_without(
 
 PREFERS_JSON = [
     *("application/json", "APPLICATION/JSON", "application/*", "application/json;charset=utf-8"),
-    "text/html;q=0.8, application/json;q=0.9",
     "text/html ; q=0.8 , application/json ; q=0.9",
     "application/json;q=1.000, text/html;q=0.999",
     *("application/json, */*", "text/*, application/json"),  # the more specific (RFC 9110, 12.5.1)

@@ -28,7 +28,6 @@ def finishing(base: Any, eager: bool) -> type[web.RequestHandler]:
 
         async def get(self) -> None:
             self.set_header("Content-Type", "text/plain")  # else nothing is packed
-            waited_for = asyncio.get_running_loop().create_future()
             match self.request.headers["X-By"]:
                 case "text":
                     self.finish("wörds")
@@ -51,10 +50,8 @@ def finishing(base: Any, eager: bool) -> type[web.RequestHandler]:
                     self.finish("twice")  # which is an error, that the client does not see
                 case "raising":
                     raise ZeroDivisionError
-                case "waiting and raising":
-                    waited_for.set_exception(ZeroDivisionError())
-                    await waited_for
                 case "cancelled":
+                    waited_for = asyncio.get_running_loop().create_future()
                     waited_for.cancel()
                     await waited_for
                 case "raising in finish":
@@ -82,7 +79,7 @@ def finishing(base: Any, eager: bool) -> type[web.RequestHandler]:
     return Handler
 
 
-FAILING = ("raising", "waiting and raising", "cancelled", "raising in finish")
+FAILING = ("raising", "cancelled", "raising in finish")
 WRONG = ("no content", "twice", *FAILING)
 TOLD = ("telling", "telling")  # to two clients
 WAYS = ("text", "object", "pieces", "flushed pieces", "not finishing", *TOLD, *WRONG)
