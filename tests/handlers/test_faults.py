@@ -48,10 +48,9 @@ def test_version_and_labels_are_in_json_in_the_events_and_in_the_metrics(
 
 
 NOT_TO_BE_ASKED_FOR = [
-    *("wait=", "wait=1", "wait=1m", "wait=-1s", "wait=11s", "wait=10001ms", "wait=1e3ms"),
-    *("wait=%D9%A1s", "wait=nans", "wait=1s&wait=1s", "wait=1s%0d%0aX-Y:z"),
-    *("status=", "status=100", "status=101", "status=199", "status=999", "status=600"),
-    *("status=x", "status=5003", "status=-503", "status=200&status=503", "status=%FF"),
+    *("wait=", "wait=1", "wait=11s", "wait=%D9%A1s", "wait=1s&wait=1s", "wait=1s%0d%0aX-Y:z"),
+    *("status=", "status=100", "status=199", "status=600", "status=x", "status=5003"),
+    *("status=-503", "status=200&status=503", "status=%FF"),
 ]
 
 
