@@ -51,7 +51,7 @@ def test_with_it_metrics_faults_and_version_are_there_alone(
     }
 
 
-def test_it_is_on_loopback_unless_it_is_told_and_answers_until_the_server_ends(
+def test_it_is_on_loopback_unless_told_and_lasts_to_the_end(
     served: Serve, connect: Connect
 ) -> None:
     """And it speaks HTTP where the page speaks HTTPS: see `test_tls`."""
@@ -99,9 +99,7 @@ def echoed(client: HTTPConnection, path: str = "/echo", **headers: str) -> tuple
     return kind, json.loads(text) if kind == "application/json" else text
 
 
-def test_echo_tells_the_request_with_its_headers_in_their_order(
-    served: Serve, connect: Connect
-) -> None:
+def test_echo_tells_the_request_and_its_headers_in_order(served: Serve, connect: Connect) -> None:
     server = served(NOWHERE, "--echo", "--trusted-proxies=127.0.0.0/8", NAME="<secret>")
     client = connect(server)
     headers = {"X_Zebra": "1", "Accept": "*/*", "X_Forwarded_For": "192.0.2.7"}
@@ -130,9 +128,7 @@ def test_echo_tells_the_request_with_its_headers_in_their_order(
     assert "secret" not in text
 
 
-def test_echo_tells_the_version_of_tls_and_the_subject_of_the_clients_certificate(
-    served: Serve, folder: Path
-) -> None:
+def test_echo_tells_of_tls_and_the_clients_certificate(served: Serve, folder: Path) -> None:
     authority = trustme.CA()
     for name in ("server", "client"):
         issued = authority.issue_cert(f"{name}.invalid", "127.0.0.1", common_name=f"{name} one")

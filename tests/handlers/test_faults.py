@@ -20,9 +20,7 @@ from tests.support.valkey import Valkey
 JSON = {"Accept": "application/json"}
 
 
-def test_version_and_labels_are_in_json_in_the_events_and_in_the_metrics(
-    serve: Serve, connect: Connect
-) -> None:
+def test_version_and_labels_are_in_json_events_and_metrics(serve: Serve, connect: Connect) -> None:
     server = serve(LABELS='zone=eu-1,empty=,rule=a=b,place="Köln <b>" \\n', VERSION_LABEL="v1.2+b")
     labels = {"zone": "eu-1", "rule": "a=b", "place": '"Köln <b>" \\n'}
     told = json.loads(server.get("/", **JSON)[1])
@@ -85,9 +83,7 @@ def test_status_is_forced_and_not_counted_and_what_cannot_be_asked_for_is_400(
     assert 'friendlyhello_requests_total{code="418",method="GET",route="/"} 1.0' in text
 
 
-def test_pages_wait_each_for_a_time_of_its_own_and_hold_nobody_up(
-    serve: Serve, connect: Connect
-) -> None:
+def test_pages_wait_each_their_own_time_and_hold_nobody_up(serve: Serve, connect: Connect) -> None:
     server = serve("--faults", "--fault-wait=300ms-1s")
     clients = [connect(server) for _ in range(21)]
     begun = time.monotonic()

@@ -43,9 +43,7 @@ def html(visits: object) -> bytes:
     ).encode()
 
 
-def test_page_is_these_bytes_and_counts_on_from_what_redis_cli_left(
-    fetch: Fetch, valkey: Valkey
-) -> None:
+def test_page_is_these_bytes_and_counts_on_from_redis_cli(fetch: Fetch, valkey: Valkey) -> None:
     for number in (1, 2, 3):
         status, headers, body = fetch()
         assert (status, body) == (200, html(number))
@@ -57,9 +55,7 @@ def test_page_is_these_bytes_and_counts_on_from_what_redis_cli_left(
     assert valkey.counter() == 42
 
 
-def test_json_when_it_is_preferred_and_without_redis_a_greeting_with_status_200(
-    fetch: Fetch, valkey: Valkey
-) -> None:
+def test_json_when_it_is_preferred_and_200_without_redis(fetch: Fetch, valkey: Valkey) -> None:
     _, headers, body = fetch(Accept="text/html;q=0.5, application/json")
     assert headers["Content-Type"] == "application/json"
     assert list(json.loads(body).items()) == [*GREETING.items(), ("visits", 1)]
@@ -84,7 +80,7 @@ def test_head_answers_as_get_does_and_counts_nothing(fetch: Fetch, valkey: Valke
     assert valkey.counter() == 2
 
 
-def test_only_get_of_the_page_counts_and_every_answer_carries_the_headers_that_all_do(
+def test_only_get_of_the_page_counts_and_all_carry_the_headers(
     fetch: Fetch, valkey: Valkey
 ) -> None:
     answers = []

@@ -27,9 +27,7 @@ def talk(site: Site, sent: bytes) -> raw_http.Answer:
     return answer
 
 
-def test_what_is_refused_is_said_with_a_date_in_the_form_that_the_client_prefers(
-    site: Site,
-) -> None:
+def test_what_is_refused_is_said_with_a_date_in_the_form_the_client_prefers(site: Site) -> None:
     for sent, status, said in (
         (b"GET / HTTP/1.1\r\nCookie: " + b"x" * 17_000, 431, "a head of more than 16384 bytes"),
         (b"GET / HTTP/1.1" + b"\r\nA: b" * 130, 431, "more than 128 headers"),

@@ -50,9 +50,7 @@ NOT_TO_BE_SET: list[object] = [
 ]
 
 
-def test_put_replaces_what_is_wrong_and_what_cannot_be_set_is_400_and_changes_nothing(
-    serve: Serve, connect: Connect
-) -> None:
+def test_put_replaces_all_or_is_400_and_changes_nothing(serve: Serve, connect: Connect) -> None:
     server = serve("--faults", FAULT_RATE=".25", FAULT_WAIT="100ms-2s")
     assert faults(server) == WELL | {"rate": 0.25, "wait": "100ms-2s"}
     all_of_them = {"rate": 1, "wait": "1500ms", "ready": False, "alive": False}
@@ -255,9 +253,7 @@ def test_a_replica_takes_memory_once_and_ends_at_once_with_the_status_that_was_a
     assert b'faults: {"rate": 0.0' in server.log
 
 
-def test_a_start_that_waits_is_not_listening_and_can_be_stopped(
-    served: Serve, program: Start
-) -> None:
+def test_a_waiting_start_is_not_listening_and_can_be_stopped(served: Serve, program: Start) -> None:
     begun = time.monotonic()
     server = served(NOWHERE, "--faults", "--start-wait=1s")
     assert time.monotonic() - begun >= 1

@@ -200,7 +200,7 @@ async def test_a_handler_runs_in_a_context_of_its_own_and_get_at_once(site: Serv
             assert (answer.status, answer.json) == (200, expected)
 
 
-async def test_an_error_in_an_error_is_logged_and_an_unknown_method_or_a_bad_host_refused(
+async def test_an_error_in_an_error_is_logged_bad_ones_refused(
     site: Served, caplog: Caplog
 ) -> None:
     (await site.connect()).send(get("/fails"))

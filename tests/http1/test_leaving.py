@@ -56,9 +56,7 @@ async def asking(
 
 
 @eager_or_not
-async def test_client_that_waits_or_has_closed_its_side_is_there(
-    handler: type, serve: Serve
-) -> None:
+async def test_client_that_waits_or_closes_its_side_is_there(handler: type, serve: Serve) -> None:
     client, asked = await asking(serve, handler)
     client.half_close()
     await eventually(lambda: asked.left)

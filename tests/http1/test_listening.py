@@ -126,9 +126,7 @@ async def test_handshake_that_does_not_end_is_closed(serve_tls: Serve) -> None:
         assert await client.send(TLS_HELLO[:9]).rest() == b""
 
 
-async def test_failing_handshakes_are_one_warning_a_minute(
-    serve_tls: Serve, caplog: Caplog
-) -> None:
+async def test_failed_handshakes_are_one_warning_a_minute(serve_tls: Serve, caplog: Caplog) -> None:
     caplog.set_level(logging.DEBUG, "tornado.general")
     served = serve_tls()
 

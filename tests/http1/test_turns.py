@@ -30,9 +30,7 @@ class Transport:
         self.is_closing = lambda: closing
 
 
-async def test_few_answers_leave_at_once_and_many_together_but_to_the_gone(
-    monkeypatch: Patch,
-) -> None:
+async def test_few_answers_leave_at_once_many_together_none_to_the_gone(monkeypatch: Patch) -> None:
     monkeypatch.setattr("http1.outbox.MANY", MANY)
     outbox = Outbox()
     for number, are_together in (1, False), (2 * MANY, True), (1, False):
