@@ -57,7 +57,7 @@ ODD_TRAILERS = [
 ]
 SIZES = [b"%x", b"%X", b"0%x", b"0000000%X"]
 ODD_SIZES = [b"+%x", b"-%x", b"0x%x", b" %x", b"1%x", b"%x0", b"_%x", b"", b"fffffffffffffffff%x"]
-LINE_ENDS = [b"\n", b"\r", b"\r\r\n", b"\n\r\n", b"", b"x\r\n"]
+LINE_END = [b"\r\n"], [b"\n", b"\r", b"\r\r\n", b"\n\r\n", b"", b"x\r\n"]
 #: What a mutation puts somewhere.
 SPLINTERS = [
     *(b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b",", b"0", b"\xff", b"\x7f", b"/"),
@@ -66,50 +66,35 @@ SPLINTERS = [
 ]
 
 
-def choice(draw: Draw, usual: list[bytes], odd: list[bytes], is_odd: bool) -> bytes:
-    """Draw what is usual, or one time in eight what is not."""
-    return draw(st.sampled_from(odd if is_odd and draw(st.integers(0, 7)) == 7 else usual))
+@st.composite
+def requests(draw: Draw, is_odd: bool) -> bytes:
+    """Draw a request, of which about one part in eight may be odd."""
 
+    def pick(usual: list[bytes], odd: list[bytes]) -> bytes:
+        return draw(st.sampled_from(odd if is_odd and draw(st.integers(0, 7)) == 7 else usual))
 
-def head(draw: Draw, framing: list[bytes], is_odd: bool) -> bytes:
-    version = draw(st.sampled_from([b"HTTP/1.1"] * 4 + [b"HTTP/1.0"]))
-    line = b" ".join([
-        choice(draw, METHODS, ODD_METHODS, is_odd),
-        choice(draw, TARGETS, ODD_TARGETS, is_odd),
-        choice(draw, [version], ODD_VERSIONS, is_odd),
-    ])  # fmt: skip
-    fields = [choice(draw, FIELDS, ODD_FIELDS, is_odd) for _ in range(draw(st.integers(0, 3)))]
-    host = choice(draw, [b"Host: a"], [b"Host: [::1]:80", b"Host: @", b"X: y"], is_odd)
-    return b"\r\n".join([line, host, *fields, *framing, b"", b""])
+    def head(*framing: bytes) -> bytes:
+        version = pick([b"HTTP/1.1"] * 4 + [b"HTTP/1.0"], ODD_VERSIONS)
+        line = b" ".join([pick(METHODS, ODD_METHODS), pick(TARGETS, ODD_TARGETS), version])
+        host = pick([b"Host: a"], [b"Host: [::1]:80", b"Host: @", b"X: y"])
+        fields = [pick(FIELDS, ODD_FIELDS) for _ in range(draw(st.integers(0, 3)))]
+        return b"\r\n".join([line, host, *fields, *framing, b"", b""])
 
+    def chunk(data: bytes) -> bytes:
+        size, extension = pick(SIZES, ODD_SIZES), pick(EXTENSIONS, ODD_EXTENSIONS)
+        line = (size % len(data) if b"%" in size else size) + extension + pick(*LINE_END)
+        return line + data + pick(*LINE_END) if data else line
 
-def chunk(draw: Draw, data: bytes, is_odd: bool) -> bytes:
-    size = choice(draw, SIZES, ODD_SIZES, is_odd)
-    extension = choice(draw, EXTENSIONS, ODD_EXTENSIONS, is_odd)
-    return b"".join([
-        size % len(data) if b"%" in size else size,
-        extension,
-        choice(draw, [b"\r\n"], LINE_ENDS, is_odd),
-        data,
-        choice(draw, [b"\r\n"], LINE_ENDS, is_odd) if data else b"",
-    ])  # fmt: skip
-
-
-def chunks(draw: Draw, is_odd: bool) -> bytes:
-    data = draw(st.lists(st.sampled_from([one for one in BODIES if one]), max_size=3))
-    trailer = choice(draw, [b"", b"", *TRAILERS], ODD_TRAILERS, is_odd)
-    end = choice(draw, [b"\r\n"], LINE_ENDS, is_odd)
-    return b"".join(chunk(draw, one, is_odd) for one in [*data, b""]) + trailer + end
-
-
-def request(draw: Draw, is_odd: bool) -> bytes:
     framing = draw(st.sampled_from(["none", "none", "length", "chunked"]))
     if framing == "none":
-        return head(draw, [], is_odd)
+        return head()
     if framing == "length":
         body = draw(st.sampled_from(BODIES))
-        return head(draw, [b"Content-Length: %d" % len(body)], is_odd) + body
-    return head(draw, [b"Transfer-Encoding: chunked"], is_odd) + chunks(draw, is_odd)
+        return head(b"Content-Length: %d" % len(body)) + body
+    data = draw(st.lists(st.sampled_from([one for one in BODIES if one]), max_size=3))
+    chunks = b"".join(chunk(one) for one in [*data, b""])
+    trailer = pick([b"", b"", *TRAILERS], ODD_TRAILERS)
+    return head(b"Transfer-Encoding: chunked") + chunks + trailer + pick(*LINE_END)
 
 
 def mutated(draw: Draw, data: bytes) -> bytes:
@@ -121,28 +106,23 @@ def mutated(draw: Draw, data: bytes) -> bytes:
     return data[:start] + draw(st.sampled_from([middle + data[end:] for middle in middles] + [b""]))
 
 
-def manner(draw: Draw, length: int) -> tuple[list[int], Manner]:
-    cuts = draw(
-        st.one_of(
-            st.lists(st.integers(0, length), max_size=6),
-            st.sampled_from([1, 2, 3, 7]).map(lambda step: list(range(0, length, step))),
-        )
-    )
-    return cuts, Manner(
-        draw(st.sampled_from([End.STAY, End.STAY, End.HALF_CLOSE, End.RESET])),
-        draw(st.sampled_from([0, 1, 1, 6])),
-        draw(st.sampled_from([1 << 20, 50])),
-        draw(st.booleans()),
-    )
+MANNERS = st.builds(
+    Manner,
+    st.sampled_from([End.STAY, End.STAY, End.HALF_CLOSE, End.RESET]),
+    turns=st.sampled_from([0, 1, 1, 6]),
+    reads=st.sampled_from([1 << 20, 50]),
+    is_one_of_many=st.booleans(),
+)
 
 
 @st.composite
 def inputs(draw: Draw) -> Input:
     """Draw what a client sends, and some manners of sending it."""
     is_valid = draw(st.integers(0, 3)) == 0
-    number = draw(st.integers(1, 4))
-    data = b"".join(request(draw, not is_valid) for _ in range(number))
+    data = b"".join(draw(st.lists(requests(not is_valid), min_size=1, max_size=4)))
     if not is_valid:
         for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
             data = mutated(draw, data)
-    return Input(data, [manner(draw, len(data)) for _ in range(3)], is_valid)
+    steps = st.sampled_from([1, 2, 3, 7]).map(lambda step: list(range(0, len(data), step)))
+    cuts = st.lists(st.integers(0, len(data)), max_size=6) | steps
+    return Input(data, draw(st.lists(st.tuples(cuts, MANNERS), min_size=3, max_size=3)), is_valid)
