@@ -15,10 +15,10 @@ HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\nAccept: */*\r\n\r\n"
 
 
 def test_a_head_that_came_before_is_as_it_came_and_long_ones_are_not_kept() -> None:
+    sent = [("Host", "a"), ("Accept", "text/html"), ("Accept", "*/*")]
     for _ in range(2):
         headers = parse_head(HEAD).headers()
-        accepted = [("Accept", "text/html"), ("Accept", "*/*")]
-        assert list(headers.get_all()) == [("Host", "a"), *accepted]
+        assert list(headers.get_all()) == sent
         headers.add("Accept", "text/plain")
         headers["Host"] = "b"
         headers["X-New"] = "1"
@@ -32,14 +32,8 @@ NAMES = ("A", "B-C", "Content-Length", "Host")
 names = st.sampled_from([*NAMES, *(name.lower() for name in NAMES)])
 texts = st.text(st.characters(codec="latin-1", exclude_characters="\n\r"))
 lists = st.dictionaries(st.sampled_from(NAMES), st.lists(texts, min_size=1))
-changes = st.lists(
-    st.one_of(
-        st.tuples(st.just("add"), names, st.sampled_from(["x", "1"])),
-        st.tuples(st.just("__setitem__"), names, st.sampled_from(["x", "1"])),
-        st.tuples(st.just("pop"), names, st.none()),
-    ),
-    max_size=4,
-)
+kinds = st.sampled_from(["add", "__setitem__", "pop"])
+changes = st.lists(st.tuples(kinds, names, st.sampled_from(["x", "1"])), max_size=4)
 
 
 def as_sent(headers: HTTPHeaders) -> list[str]:
@@ -50,7 +44,7 @@ def as_sent(headers: HTTPHeaders) -> list[str]:
 
 @given(lists, lists, changes)
 def test_headers_in_one_text_and_those_that_answers_share_are_what_they_are_in_lists(
-    common: ByName, own: ByName, done: list[tuple[str, str, str | None]]
+    common: ByName, own: ByName, done: list[tuple[str, str, str]]
 ) -> None:
     before = copy.deepcopy((common, own))
     packed, shared = PackedFields(own), CommonHeaders(common)
