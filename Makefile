@@ -102,7 +102,7 @@ MINUTES ?= 20
 
 .PHONY: fuzz
 fuzz: .venv/installed  ## send the HTTP server random input (MINUTES=20)
-	$(BIN)/python -m tests.fuzz $(MINUTES)
+	$(BIN)/python -m tests.fuzz.test_fuzz $(MINUTES)
 
 SAMPLE ?= 200
 SEED ?= 0

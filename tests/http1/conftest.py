@@ -1,6 +1,7 @@
 """The event loops of these tests, and what they start."""
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ from tornado.ioloop import IOLoop
 
 from tests.support import Patch
 from tests.support.patient_loops import LOOPS, time_of
-from tests.support.served import Serve, Served, two_sides
+from tests.support.served import Serve, Served
 
 
 @pytest.fixture(
@@ -45,7 +46,7 @@ def serve(io_loop: IOLoop) -> Iterator[Serve]:
 
 @pytest.fixture
 def serve_tls(serve: Serve) -> Serve:
-    return lambda **options: serve(tls=two_sides(), **options)
+    return functools.partial(serve, tls=True)
 
 
 @pytest.fixture(params=[False, True], ids=["in the clear", "TLS"])

@@ -121,7 +121,7 @@ class Served:
     """A server on a port of its own, with its clients.
 
     :arg app: in place of `tests.support.site`.
-    :arg tls: what clients are spoken to with, and speak with.
+    :arg tls: whether clients are spoken to with it, and speak with it.
     :arg options: of the server.
     """
 
@@ -129,12 +129,12 @@ class Served:
         self,
         kind: Callable[..., Any] = HTTPServer,
         app: Application | None = None,
-        tls: Contexts | None = None,
+        tls: bool = False,
         **options: Any,
     ) -> None:
         self.state = State()
         self.tls = tls
-        options = {"ssl_options": tls.server if tls else None} | options
+        options = {"ssl_options": two_sides().server if tls else None} | options
         self.server: HTTPServer = kind(app or application(self.state), **options)
         self._clients: list[Client] = []
         sock, self.port = bind_unused_port()
@@ -146,7 +146,7 @@ class Served:
         """:arg sock: that is connected already."""
         options: dict[str, Any] = {"limit": limit}
         if self.tls and not in_clear:
-            options |= {"ssl": self.tls.client, "server_hostname": "localhost"}
+            options |= {"ssl": two_sides().client, "server_hostname": "localhost"}
         options |= {"sock": sock} if sock else {"host": "127.0.0.1", "port": self.port}
         self._clients.append(Client(*await asyncio.open_connection(**options)))
         return self._clients[-1]
