@@ -30,15 +30,9 @@ from tests.support.waiting import PATIENCE, eventually
 #: Paths of each route, and some that are no page.
 PATHS = {
     "/": ["/", "/?a=b", "/?wait=1ms", "/?status=503", "/?status=204", "/?wait=1m"],
-    "/healthz": ["/healthz"],
-    "/readyz": ["/readyz"],
-    "/live": ["/live"],
-    "/live/events": ["/live/events"],
+    **{path: [path] for path in ("/healthz", "/readyz", "/live", "/live/events")},
+    **{path: [path] for path in ("/metrics", "/openapi.yaml", "/version", "/faults")},
     "/static/{file}": [f"/static/{file.name}" for file in FOLDER.iterdir()],
-    "/metrics": ["/metrics"],
-    "/openapi.yaml": ["/openapi.yaml"],
-    "/version": ["/version"],
-    "/faults": ["/faults"],
     "/echo": ["/echo?a=b"],
     "other": ["/nothing", "//", "/live/", "/static/none"],
 }
@@ -127,20 +121,13 @@ DESCRIPTION = ROOT / "openapi.yaml"
 
 
 def test_every_path_is_described_and_no_other() -> None:
-    described = set(yaml.safe_load(DESCRIPTION.read_text())["paths"]) - {"/{other}"}
+    paths = yaml.safe_load(DESCRIPTION.read_text())["paths"]
     rules = server.make_app(Settings(faults=True, echo=True)).wildcard_router.rules
+    described = {*paths} - {"/{other}"}
     assert described == set(route_names(rules).values())  # type: ignore[arg-type]
     assert described == {*PATHS} - {"other"}, "each is compared with stock Tornado's"
-
-
-def test_what_a_web_page_gets_at_faults_is_described(serve: Serve) -> None:
-    """Schemathesis does not find it: it sends no ``Origin``."""
-    described = yaml.safe_load(DESCRIPTION.read_text())["paths"]["/faults"]
-    site = serve("--faults")
-    for method in ("get", "head"):
-        status, _ = site.get("/faults", method.upper(), Origin="http://site.example")
-        assert status == 403
-        assert str(status) in described[method]["responses"]
+    for method in ("get", "head", "put"):  # schemathesis does not find it: it sends no Origin
+        assert "403" in paths["/faults"][method]["responses"]
 
 
 def drive(site: Site, folder: Path, description: Path, *options: str) -> None:

@@ -70,7 +70,7 @@ def test_put_replaces_all_or_is_400_and_changes_nothing(serve: Serve, connect: C
     # As a page of this very site sends it, which may be another's, rebound to this address.
     asking = {"Host": "evil.example", "Origin": "http://evil.example"}
     client = connect(server)
-    for method in ("OPTIONS", "GET", "POST", "PUT"):
+    for method in ("OPTIONS", "GET", "HEAD", "POST", "PUT"):
         client.request(method, "/faults", headers=asking, body=b'{"rate": 1}')
         answer = client.getresponse()
         answer.read()
