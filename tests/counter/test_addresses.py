@@ -1,8 +1,12 @@
 """What sentinels and the nodes of a cluster tell of where Redis is, sound or not."""
 
+from unittest.mock import Mock
+
 import pytest
 
+from counter import packed
 from tests.support import Caplog
+from tests.support.counting import counting
 from tests.support.fake_redis import FakeRedis
 from tests.support.page import counters_lines, serving
 from tests.support.waiting import eventually
@@ -53,11 +57,22 @@ async def test_what_is_told_in_place_of_an_address_is_a_clear_reason(
 
 
 @pytest.mark.parametrize("host", ["", "?"])
-@pytest.mark.parametrize("how", ["MOVED", "ASK"])
-async def test_a_redirection_may_have_no_host(fake: FakeRedis, host: str, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "sent"),
+    [
+        ("MOVED", ["EXISTS", "EVALSHA", "PTTL", "WAIT", "EVAL", "WAIT"]),
+        ("ASK", ["ASKING", "EVALSHA", "WAIT", "ASKING", "EVAL", "WAIT"]),
+    ],
+)
+async def test_a_redirection_may_have_no_host_and_asking_goes_before_each_command(
+    fake: FakeRedis, host: str, how: str, sent: list[str]
+) -> None:
+    beside = Mock(commands=lambda *_: [packed("PTTL", "counter")])
     with FakeRedis() as asked:
         asked.replies["EXISTS"] = f"-{how} 6680 {host}:{fake.port}\r\n".encode()
-        fake.replies = {"EXISTS": b":1\r\n", "ASKING": b"+OK\r\n"}
-        async with serving(f"redis+cluster://127.0.0.1:{asked.port}") as visitor:
-            assert await visitor.visit() == 1
-    assert fake.visits()
+        replies = {"ASKING": b"+OK\r\n", "EVALSHA": b"-NOSCRIPT\r\n"}
+        fake.replies = replies | dict.fromkeys(("EXISTS", "WAIT", "PTTL"), b":1\r\n")
+        url = f"redis+cluster://127.0.0.1:{asked.port}"
+        async with counting(url, wait=1, beside=beside) as visits:
+            assert await visits.count() == 1
+    assert [command.words[0] for command in fake.commands] == sent

@@ -10,14 +10,16 @@ from tests.support.orders import Search, Violation
 
 SMALL = [
     Bounds(batches=3, sizes=(1, 2, 3), deadlines=2, looks=2),
-    Bounds(batches=2, deadlines=1, looks=2, beside=2, goers=1),
-    Bounds(batches=2, deadlines=1, looks=2, starts=True),
-    Bounds(batches=2, deadlines=1, looks=1, kills=1, goers=1),
-    Bounds(batches=2, sizes=(1,), deadlines=1, looks=1, refusals=1),
+    Bounds(deadlines=1, looks=2, beside=2, goers=1),
+    Bounds(deadlines=1, looks=2, starts=True),
+    Bounds(deadlines=1, looks=1, kills=1, goers=1),
+    Bounds(sizes=(1,), deadlines=1, looks=1, refusals=1),
     Bounds(processes=2, batches=1, deadlines=1, looks=1),
     Bounds(processes=2, batches=1, sizes=(1,), deadlines=1, looks=1, goers=1, kills=1),
-    Bounds(batches=2, deadlines=1, looks=1, wait=1, failovers=2),
+    Bounds(deadlines=1, looks=1, wait=1, failovers=2),
     Bounds(processes=2, batches=1, sizes=(1,), deadlines=1, wait=1, failovers=1),
+    Bounds(cuts=2, deadlines=1, goers=1),
+    Bounds(cuts=1, deadlines=1, wait=1, failovers=1),
 ]
 
 
@@ -29,27 +31,7 @@ def _quiet(caplog: Caplog) -> Iterator[None]:
 
 @pytest.mark.parametrize("bounds", SMALL, ids=str)
 def test_no_order_of_events_shows_a_number_twice_or_loses_one(bounds: Bounds) -> None:
-    assert Search(bounds).run().states > 100
-
-
-@pytest.mark.parametrize(
-    "bounds",
-    [
-        Bounds(cuts=2, deadlines=1, goers=1),
-        Bounds(cuts=1, deadlines=1, wait=1, failovers=1),
-        Bounds(cuts=1, sizes=(1,), deadlines=1, refusals=1),
-        pytest.param(
-            Bounds(processes=2, cuts=1, batches=1, sizes=(1,), deadlines=1, kills=1),
-            marks=pytest.mark.slow,
-        ),
-    ],
-    ids=str,
-)
-def test_the_orders_that_are_left_out_end_as_others_do(bounds: Bounds) -> None:
-    every = Search(bounds._replace(in_two=True)).run()
-    fewer = Search(bounds).run()
-    assert fewer.ends == every.ends
-    assert fewer.states < every.states
+    assert Search(bounds._replace(in_two=True)).run().states > 100
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
+import lupa.lua51  # type: ignore[import-untyped]
 import pytest
 import redis
 from redis.crc import key_slot
@@ -16,7 +17,7 @@ from redis.crc import key_slot
 import config
 import server
 from config import Settings
-from counter import KEY, Visits, process_key
+from counter import KEY, process_key
 from replicas import Figures, figures
 from replicas.keys import DAY, HISTORIES
 from tests.support import Caplog, Patch
@@ -24,39 +25,37 @@ from tests.support.counting import (
     ALWAYS,
     KEPT,
     assert_said,
+    counts_on,
     permit,
     reading,
     replica,
     sent_by_clients,
 )
-from tests.support.fake_redis import FakeRedis
+from tests.support.proxy import Proxy
+from tests.support.store import unpacked
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually, within
 from watch import Metrics
 
 
-async def figures_of(visits: Visits) -> list[tuple[str, int]]:
-    with reading(visits) as reader:
-        return [(one.hostname, one.visits) for one in (await reader.read()).replicas]
-
-
-REFUSAL = b"-ERR unknown command 'EVALSHA'\r\n"
-
-
-async def test_without_scripts_figures_go_with_a_visit(fake: FakeRedis, monkeypatch: Patch) -> None:
+async def test_without_scripts_figures_go_with_a_visit(valkey: Valkey, monkeypatch: Patch) -> None:
     monkeypatch.setattr(figures, "SIGN_EVERY", math.inf)
-    fake.scripts_refused = REFUSAL
-    async with replica(fake.url) as visits:
+    permit(valkey.client, "-evalsha")
+    async with replica(valkey.url) as visits:
         assert await visits.count() == 1
-        fake.figures.clear()
-        with fake.held():
+        with valkey.client.monitor() as monitor:
+            valkey.hang()
             first = asyncio.create_task(visits.count())
-            await eventually(lambda: fake.figures)
+            await eventually(lambda: visits._link.is_busy)
             group = [asyncio.create_task(visits.count()) for _ in range(10)]
             await asyncio.sleep(0)
-        assert [await first, *await asyncio.gather(*group)] == list(range(2, 13))
-        assert [one.words[2:] for one in fake.figures] == [("visits", "2"), ("visits", "12")]
-        assert [one.words[0] for one in fake.commands] == ["EVALSHA", "INCR", "INCR", "INCRBY"]
+            valkey.go_on()
+            assert await asyncio.gather(first, *group) == list(range(2, 13))
+            sent = sent_by_clients(valkey, monitor)
+    assert [one[:1] + one[2:] for one in sent] == [
+        *(["INCR"], ["HSET", "visits", "2"]),
+        *(["INCRBY", "10"], ["HSET", "visits", "12"]),
+    ]
 
 
 async def test_a_sign_is_one_command_more_once_a_second(valkey: Valkey, monkeypatch: Patch) -> None:
@@ -68,24 +67,10 @@ async def test_a_sign_is_one_command_more_once_a_second(valkey: Valkey, monkeypa
             for seconds in (0, 0, 0, 1, 0, -3, 0):  # it is set back, too
                 clock.now += seconds
                 assert await visits.count()
-            words = [
-                one for one in sent_by_clients(valkey, monitor) if one[0] in ("EVAL", "EVALSHA")
-            ]
-    signs = [one[0] for one in words if "{counter}:processes" in one]
+            sent = [one for one in sent_by_clients(valkey, monitor) if one[0].startswith("EVAL")]
+    signs = [one[0] for one in sent if "{counter}:processes" in one]
     assert signs == ["EVAL", "EVALSHA", "EVALSHA"], "in full at first, so that it takes one try"
-    assert len(words) - len(signs) == 7
-
-
-@pytest.mark.usefixtures("often_probed")
-async def test_looking_for_redis_writes_no_figures(valkey: Valkey) -> None:
-    valkey.kill()
-    async with replica(valkey.url) as visits:
-        assert await visits.count() is None
-        valkey.start()
-        await eventually(lambda: visits.up)
-        assert valkey.counter() == 0
-        assert not valkey.client.keys("{counter}:processes") + valkey.client.keys("*:last:*")
-        assert await figures_of(visits) == []
+    assert len(sent) - len(signs) == 7
 
 
 async def test_a_redis_that_has_lost_the_script_gets_it_again_with_the_next_visit(
@@ -93,43 +78,20 @@ async def test_a_redis_that_has_lost_the_script_gets_it_again_with_the_next_visi
 ) -> None:
     monkeypatch.setattr(figures, "SIGN_EVERY", math.inf)
     async with replica(valkey.url) as visits:
-        own = visits._link._beside
-        assert isinstance(own, Figures)
         assert await visits.count() == 1
         valkey.client.flushall()
         valkey.client.script_flush()
-        own._second = -1.0  # another one has begun
+        visits._link._beside._second = -1.0  # another one has begun
         assert [await visits.count(), await visits.count()] == [1, 2]
-        assert await figures_of(visits) == [("web-1", 3)]
+        with reading(visits) as reader:
+            (one,) = (await reader.read()).replicas
+        assert (one.hostname, one.visits) == ("web-1", 3)
     assert not caplog.records
-
-
-async def test_what_replicas_count_adds_up(valkey: Valkey) -> None:
-    async with (
-        replica(valkey.url, "web-1") as one,
-        replica(valkey.url, "<b>{web}\r\n2") as other,
-        replica(valkey.url, "<b>{web}\r\n2") as its_second_process,
-    ):
-        before = time.time()
-        for visits, times in ((one, 30), (other, 20), (its_second_process, 5)):
-            await asyncio.gather(*(visits.count() for _ in range(times)))
-            await visits.count()
-        with reading(one) as reader:
-            shown = await reader.read()
-        assert shown.total == valkey.counter() == 58
-        assert [(one.hostname, one.visits) for one in shown.replicas] == [
-            ("<b>{web}\r\n2", 27),
-            ("web-1", 31),
-        ]
-        after = time.time()
-        # A replica gives a sign once a second.
-        assert all(0 <= one.seen < after - before + 1.1 for one in shown.replicas)
-        assert before - 1 < shown.time < after + 1
 
 
 @pytest.mark.usefixtures("always_signed")  # the refused script has been a sign, too
 @pytest.mark.parametrize("scripts", [True, False])
-async def test_names_and_labels_are_written_by_script_or_without_whatever_bytes_they_have(
+async def test_what_replicas_count_adds_up_whatever_bytes_their_names_and_labels_have(
     valkey: Valkey, monkeypatch: Patch, scripts: bool
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "caf\udce9")
@@ -139,14 +101,24 @@ async def test_names_and_labels_are_written_by_script_or_without_whatever_bytes_
     )
     if not scripts:
         permit(valkey.client, "-eval", "-evalsha")
-    visits = server.new_visits(settings, Metrics())
-    for _ in range(2):  # without scripts they are written after the reply
-        assert await visits.count()
-    assert visits.exactly_once is scripts
-    with reading(visits) as reader:
-        (found,) = (await reader.read()).replicas
-    assert (found.hostname, found.labels) == (config.host_name().replace("\udce9", "�"), labels)
-    await visits.close()
+    one, name = server.new_visits(settings, Metrics()), "<b>{web}\r\n2"
+    async with replica(valkey.url, name) as other, replica(valkey.url, name) as its_second_process:
+        before = time.time()
+        for visits, times in ((one, 30), (other, 20), (its_second_process, 5)):
+            await asyncio.gather(*(visits.count() for _ in range(times)))
+            await visits.count()
+        with reading(one) as reader:
+            shown = await reader.read()
+        await one.close()
+    assert one.exactly_once is scripts
+    assert shown.total == valkey.counter() == 58
+    own = (config.host_name().replace("\udce9", "�"), 31, labels)
+    found = [(one.hostname, one.visits, one.labels) for one in shown.replicas]
+    assert found == [(name, 27, {}), own]
+    after = time.time()
+    # A replica gives a sign once a second.
+    assert all(0 <= one.seen < after - before + 1.1 for one in shown.replicas)
+    assert before - 1 < shown.time < after + 1
 
 
 async def test_what_a_process_has_written_is_dropped_after_a_day(valkey: Valkey) -> None:
@@ -182,10 +154,8 @@ FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str | None]] = {
         f"a history of {value}": (functools.partial(write_history, value), None)
         for value in ("x", "9" * 15, "1=2 3", "NOW =x =9e99")
     },
-    **{
-        f"what was {field} is none": (functools.partial(write_field, field), None)
-        for field in ("marked", "started")
-    },
+    "what was marked is none": (functools.partial(write_field, "marked"), None),
+    "what was started is none": (functools.partial(write_field, "started"), None),
     "names that have no time": (
         lambda client: client.zadd("{counter}:processes", {"a": math.inf, "b": -math.inf}),
         None,
@@ -200,21 +170,15 @@ async def test_a_fault_of_the_figures_touches_no_visit_and_no_token(
     valkey: Valkey, caplog: Caplog, monkeypatch: Patch, fault: str
 ) -> None:
     caplog.set_level("WARNING", logger="friendlyhello.visits")
-    async with replica(valkey.url) as visits:
-        await visits.start(PATIENCE)
-        assert await visits.count() == 1
-        await eventually(lambda: visits._lookout._asking is None or visits._lookout._asking.done())
-        inject, said = FAULTS[fault]
-        inject(valkey.client)
+    fail, said = FAULTS[fault]
+
+    def inject(client: redis.Redis) -> None:
+        fail(client)
         monkeypatch.setattr(figures, "SIGN_EVERY", ALWAYS)
-        connections = valkey.client.info("stats")["total_connections_received"]
-        numbers = [await visits.count() for _ in range(3)]
-        waves = [asyncio.create_task(visits.count()) for _ in range(50)]
-        numbers += await asyncio.gather(*waves)
-        assert numbers == list(range(2, 55))
-        assert visits.up
+
+    async with replica(valkey.url) as visits:
+        assert await counts_on(visits, valkey, inject) == list(range(2, 55))
         assert visits.exactly_once
-        assert valkey.client.info("stats")["total_connections_received"] == connections
         assert valkey.client.hget(process_key(visits.process_id), "visits") == b"54"
         if said is None or "history" in fault:  # the rest is written all the same
             with reading(visits) as reader:
@@ -226,34 +190,15 @@ async def test_a_fault_of_the_figures_touches_no_visit_and_no_token(
     assert_said(caplog, said and NOT_KEPT + said)
 
 
-@pytest.mark.parametrize("scripts", [True, False])
-@pytest.mark.parametrize(
-    ("error", "is_refusal"),
-    [
-        *((b"-OOM command not allowed", False), (b"-ASK 6680 127.0.0.1:1", False)),
-        *((b"-TRYAGAIN Multiple keys", False), (b"-NOPERM this user", True), (b"-", True)),
-    ],
-)
-async def test_an_error_beside_costs_nobody_and_a_refusal_is_one_log_line(
-    fake: FakeRedis, error: bytes, scripts: bool, is_refusal: bool, caplog: Caplog
-) -> None:
-    fake.scripts_refused = b"" if scripts else REFUSAL
-    fake.figure = error + b"\r\n"
-    async with replica(fake.url) as visits:
-        assert [await visits.count() for _ in range(3)] == [1, 2, 3]
-        assert visits.exactly_once is scripts
-        assert len(fake.connections) == 1
-    assert len([one for one in caplog.messages if "figures" in one]) == is_refusal
-
-
 @pytest.mark.usefixtures("often_probed")
-async def test_figures_that_are_not_answered_end_with_the_deadline(fake: FakeRedis) -> None:
-    async with replica(fake.url, timeout=1) as visits:
-        fake.figure = b""
-        assert await within(1, visits.count()) is None
-        fake.heal()
-        await eventually(lambda: visits.up)
-        assert await visits.count() == 2, "what was given is not given again"
+async def test_figures_that_are_not_answered_end_with_the_deadline(valkey: Valkey) -> None:
+    with Proxy([valkey.path]) as proxy:
+        async with replica(f"redis://127.0.0.1:{proxy.port}", timeout=1) as visits:
+            proxy.to_client.change = lambda data: data.replace(b"+OK\r\n", b"")
+            assert await within(1, visits.count()) is None
+            proxy.heal()
+            await eventually(lambda: visits.up)
+            assert await visits.count() == 1
 
 
 @pytest.mark.usefixtures("always_signed")
@@ -264,14 +209,13 @@ async def test_fields_have_the_names_by_which_an_older_version_reads_them(valkey
         now = time.time()
         slots = [valkey.client.hgetall(f"{{counter}}:last:{last}") for last in HISTORIES]
         keys = {*valkey.client.keys()}
-        assert {key_slot(key) for key in keys} == {key_slot(KEY.encode())}  # type: ignore[arg-type]
         for _ in range(100):
             assert await visits.count()
         assert {*valkey.client.keys()} == keys, "what is written does not grow with visits"
         assert {*valkey.client.hkeys(process_key(visits.process_id))} == kept.keys()
     plain = Figures("web-1").commands(process_key("a"), 0, 1, scripts=False)
-    slots_of_plain = {key_slot(one.split(b"\r\n")[4]) for one in plain}
-    assert slots_of_plain == {key_slot(KEY.encode())}
+    keys |= {unpacked(one)[1] for one in plain}
+    assert {key_slot(key) for key in keys} == {key_slot(KEY.encode())}  # type: ignore[arg-type]
     assert kept.pop(b"token")
     assert re.fullmatch(rb"[0-9]{10}\.[0-9]{1,6} 1", kept[b"marked"])  # type: ignore[arg-type]
     assert re.fullmatch(rb"[0-9]{10}\.[0-9]{3}", kept[b"started"])  # type: ignore[arg-type]
@@ -283,3 +227,53 @@ async def test_fields_have_the_names_by_which_an_older_version_reads_them(valkey
         (slot,) = found.values()
         assert re.fullmatch(rb"[0-9]{10} 1\.0=1", slot)  # type: ignore[arg-type]
         assert int(slot.split()[0]) % step == 0
+
+
+OLD = "Write commands not allowed after non deterministic commands"
+
+
+@pytest.mark.parametrize(
+    ("said", "lines"),
+    [
+        *(("OOM command not allowed", 0), ("ASK 6680 127.0.0.1:1", 0), ("TRYAGAIN Multiple", 0)),
+        *(("NOPERM no", 1), ("", 1), (OLD, 1)),
+    ],
+)
+def test_what_redis_refuses_is_one_line_and_a_state_that_will_pass_is_none(
+    said: str, lines: int, caplog: Caplog
+) -> None:
+    one = Figures("web-1")
+    for _ in range(2):
+        one.refused(f"EVAL: {said}")
+    more = f"; Redis {figures.OLDEST} is the oldest that is supported" if said == OLD else ""
+    line = f"Redis refuses some of the live page's figures: EVAL: {said}{more}"
+    assert caplog.messages == [line] * lines
+
+
+@pytest.mark.parametrize(("has_effects", "error"), [(True, ""), (False, OLD)])
+def test_from_redis_3_2_on_figures_are_written(has_effects: bool, error: str) -> None:
+    """In a Lua that refuses writes after TIME, as a Redis before 5 does.
+
+    It does so unless the script has asked before to be replicated by its effects, which it can
+    from 3.2 on (https://redis.io/docs/latest/commands/eval/).
+    """
+    own = Figures("web-1")
+    (sent,) = own.commands(process_key("P"), 0, 1, scripts=True)
+    _, script, count, *words = [word.decode() for word in unpacked(sent)]
+    lua, ran = lupa.lua51.LuaRuntime(unpack_returned_tuples=True), list[str]()
+
+    def pcall(name: str, *words: object) -> object:
+        ran.append(name)
+        if name == "TIME":
+            return lua.table_from(["1", "0"])
+        if name in ("HGET", "ZREVRANGE"):
+            return False
+        refused = "TIME" in ran and ran[0] != "by effects"
+        return lua.table_from({"err": OLD} if refused else {"ok": "OK"})
+
+    effects = {"replicate_commands": lambda: ran.append("by effects")} if has_effects else {}
+    lua.globals().redis = lua.table_from({"pcall": pcall, **effects})
+    lua.globals().KEYS = lua.table_from(words[: int(count)])
+    lua.globals().ARGV = lua.table_from(words[int(count) :])
+    assert (lua.execute(script)["err"] or "") == error
+    assert "HSET" in ran

@@ -1,5 +1,6 @@
 """A counter of a test's own, without a server."""
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from replicas import Figures, Reader, Telling
 from tests.support import Caplog
 from tests.support.page import counters_lines
 from tests.support.valkey import Valkey
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 
 #: Seconds that a record is kept, from when a token asks for it: a day, and an hour until then.
 KEPT = 25 * 60 * 60
@@ -78,12 +79,28 @@ def permit(client: redis.Redis, *commands: str, **rules: Any) -> None:
     client.acl_setuser("default", enabled=True, commands=list(commands) or None, **rules)
 
 
+async def counts_on(
+    visits: Visits, valkey: Valkey, inject: Callable[[redis.Redis], object]
+) -> list[int]:
+    """Count once, and 53 times after a fault, over the same connection; return these numbers."""
+    await visits.start(PATIENCE)
+    assert await visits.count() == 1
+    await eventually(lambda: visits._lookout._asking is None or visits._lookout._asking.done())
+    inject(valkey.client)
+    connections = valkey.client.info("stats")["total_connections_received"]
+    numbers = [await visits.count() for _ in range(3)]
+    numbers += await asyncio.gather(*(visits.count() for _ in range(50)))
+    assert visits.up
+    assert valkey.client.info("stats")["total_connections_received"] == connections
+    return [number or 0 for number in numbers]
+
+
 def sent_by_clients(valkey: Valkey, monitor: Any) -> list[list[str]]:
-    """Return the words that clients have sent, and not what scripts ran."""
+    """Return the words that clients have sent, and not what scripts ran, nor the test's own."""
     valkey.client.echo("end")
     seen = []
     while not (one := monitor.next_command())["command"].startswith("ECHO"):
-        if one["client_type"] != "lua":
+        if one["client_type"] != "lua" and not one["command"].startswith(("HELLO", "CLIENT")):
             seen.append(one["command"].split())
     return seen
 

@@ -9,7 +9,7 @@ Orders that are alike are searched once:
 
 - Any copy of a token may arrive at any time, again and again, unheard. So no event is needed for
   connections that are cut before or after a token arrives, and then send it again, nor for replies
-  that are lost or late: a reply is heard at once, or never. `in_two` searches them all the same.
+  that are lost or late: a reply is heard at once, or never. `in_two` has them all the same.
 - What a process does by itself changes nothing for others. So where a process waits for nothing
   from Redis, its own steps are taken first. What is wrong at last is wrong in these orders too.
 - Processes that are alike are sorted.
@@ -42,12 +42,11 @@ class World(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a search went through, and what was shown and left by the processes that ended."""
+    """What a search went through, and the seconds of CPU that it took."""
 
     states: int
     steps: int
     seconds: float
-    ends: set[tuple[object, ...]]
 
 
 class Violation(AssertionError):
@@ -59,7 +58,6 @@ class Search:
         self.bounds, self.life = bounds, Life(bounds)
         self._values: list[Any] = []  # processes, and what they share
         self._numbers: dict[Process | Shared, int] = {}
-        self._ends: set[tuple[object, ...]] = set()
         for name in ("_own", "_with_redis", "_spare", "_resting", "_copy"):
             method: Callable[..., Any] = getattr(self, name)
             setattr(self, name, functools.cache(method))
@@ -95,7 +93,7 @@ class Search:
                         if wrong := self.wrong(after):
                             raise Violation(self._schedule(after, came_from, wrong))
             edge = following
-        return Found(len(came_from), steps, time.process_time() - start, self._ends)
+        return Found(len(came_from), steps, time.process_time() - start)
 
     # What is right.
 
@@ -109,10 +107,6 @@ class Search:
         if None in held:
             return ""
         excused = functools.reduce(int.__or__, (one or 0 for one in held), it.lost)
-        values = sorted((self._values[one] for one in it.processes), key=repr)
-        if all(one.phase in ENDS for one in values):
-            seen = ((one.agent, one.record, one.phase) for one in values)
-            self._ends.add((self._values[it.shared], it.shown, *seen))
         if missing := every & ~(it.shown | spare | excused):
             return f"{_numbers(missing)} are neither shown nor spare"
         beyond = (it.shown | spare) & ~every
