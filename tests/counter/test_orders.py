@@ -34,23 +34,9 @@ def test_no_order_of_events_shows_a_number_twice_or_loses_one(bounds: Bounds) ->
     assert Search(bounds._replace(in_two=True)).run().states > 100
 
 
-@pytest.mark.parametrize(
-    ("bounds", "wrong"),
-    [
-        (Bounds(failovers=1), ["the replica becomes the primary", "[1] are beyond the counter"]),
-        (
-            Bounds(evictions=1, records_go=True),
-            ["A's record is evicted", "[1] are neither shown nor spare"],
-        ),
-        (
-            Bounds(batches=1, evictions=1, deadlines=1, looks=1),
-            ["the spare numbers are evicted", "[1] are neither shown nor spare"],
-        ),
-    ],
-    ids=["a failover without WAIT", "a record evicted", "spare numbers evicted"],
-)
-def test_what_can_lose_a_number_is_found(bounds: Bounds, wrong: list[str]) -> None:
+def test_a_failover_without_wait_is_found_to_lose_a_number() -> None:
     with pytest.raises(Violation) as found:
-        Search(bounds).run()
-    schedule = str(found.value)
-    assert all(line in schedule for line in wrong), schedule
+        Search(Bounds(failovers=1)).run()
+    schedule = str(found.value).splitlines()
+    assert "the replica becomes the primary" in schedule
+    assert schedule[-1].startswith("[1] are beyond the counter")

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from counter import process_key
-from replicas import Mark, Reader, Snapshot, figures, known, marks_of, reading
+from replicas import Mark, Reader, Snapshot, known, marks_of, reading
 from replicas.keys import HISTORIES
 from replicas.records import FIELDS
 from tests.support import Patch
-from tests.support.counting import ALWAYS, replica
 from tests.support.counting import reading as reading_of
+from tests.support.counting import replica
 from tests.support.valkey import Valkey
 
 HOUR = 3600.0
@@ -35,10 +35,12 @@ class Simulated:
     """Whether the script is what writes the signs, as it does; else another clock's time."""
     late: float = 0.0
     """Where that clock is, of Redis's."""
+    stalls: tuple[int, int] = (0, 0)
+    """Steps that pass while commands are under way, and while their replies are."""
 
     def sign(self, id: str) -> None:
         """Write what the script writes; that it does is what other tests are for."""
-        record = self.records.setdefault(id, {"hostname": f"web-{id}", "began": f"{self.passed}"})
+        record = self.records.setdefault(id, {"hostname": id, "began": f"{self.passed}"})
         record["visits"] = f"{int(record.get('visits', 0)) + 1}"
         record["started"] = f"{self.now - (self.passed - float(record['began'])):.3f}"
         if self.scripts:
@@ -48,8 +50,8 @@ class Simulated:
                 self.scores[other] = score - ahead if score - self.now > 1 else score
         self.scores[id] = self.now + self.late
 
-    def step(self, seconds: float = 1.0) -> None:
-        for _ in range(int(seconds)):
+    def step(self, seconds: int = 1) -> None:
+        for _ in range(seconds):
             self.now += 1
             self.passed += 1
             for id in self.counting:
@@ -61,7 +63,10 @@ class Simulated:
         return await talk()
 
     async def ask_at_once(self, commands: Sequence[bytes]) -> list[Any]:
-        return [self._reply(*command.split(b"\r\n")[2::2]) for command in commands]
+        self.step(self.stalls[0])
+        replies = [self._reply(*command.split(b"\r\n")[2::2]) for command in commands]
+        self.step(self.stalls[1])
+        return replies
 
     def _reply(self, verb: bytes, *words: bytes) -> Any:
         if verb == b"TIME":
@@ -79,31 +84,27 @@ class Simulated:
 def simulated(monkeypatch: Patch) -> Simulated:
     one = Simulated()
     monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=lambda: one.passed))
+    # Let what is known of most be what was read before the clock was set.
+    monkeypatch.setattr(known, "AGAIN", 1)
     return one
 
 
-class Watched:
-    def __init__(self, simulated: Simulated) -> None:
-        connector = SimpleNamespace(reason=str)
-        self._reader = Reader(connector)  # type: ignore[arg-type]
-        self._reader._link = simulated  # type: ignore[assignment]
-
-    async def look(self) -> dict[str, str]:
-        self.shown = await self._reader.read()
-        return {one.hostname: one.state for one in self.shown.replicas}
-
-    async def marks(self) -> list[Mark]:
-        await self.look()
-        return await marks_of(self.shown.records, self.shown.time)
+def watching(simulated: Simulated) -> Reader:
+    reader = Reader(SimpleNamespace(reason=str))  # type: ignore[arg-type]
+    reader._link = simulated  # type: ignore[assignment]
+    return reader
 
 
-@pytest.fixture(autouse=True)
-def rarely_read_again(monkeypatch: Patch) -> None:
-    """Let what is known of most be what was read before the clock was set."""
-    monkeypatch.setattr(known, "AGAIN", 1)
+async def states(reader: Reader) -> dict[str, str]:
+    return {one.hostname: one.state for one in (await reader.read()).replicas}
 
 
-def seen(simulated: Simulated) -> None:
+async def marks(reader: Reader) -> list[Mark]:
+    shown = await reader.read()
+    return await marks_of(shown.records, shown.time)
+
+
+def pass_some_time(simulated: Simulated) -> None:
     """Let one have been killed, one go on, and one have said goodbye."""
     simulated.counting = {"killed", "alive", "gone"}
     simulated.step(10)
@@ -112,7 +113,7 @@ def seen(simulated: Simulated) -> None:
     simulated.step(60)
 
 
-STATES = {"web-alive": "", "web-gone": "gone", "web-killed": "silent"}
+STATES = {"alive": "", "gone": "gone", "killed": "silent"}
 
 
 @pytest.mark.parametrize("scripts", [True, False])
@@ -121,56 +122,48 @@ async def test_states_stay_what_they_are_for_who_watches_and_settle_for_who_come
     simulated: Simulated, steps: list[float], scripts: bool
 ) -> None:
     simulated.scripts = scripts
-    seen(simulated)
-    watched = Watched(simulated)
-    assert await watched.look() == STATES
+    pass_some_time(simulated)
+    watched = watching(simulated)
+    assert await states(watched) == STATES
     for seconds in steps:
         simulated.now += seconds
         for _ in range(70):
             simulated.step()
-            assert await watched.look() == STATES
-        comes = Watched(simulated)
+            assert await states(watched) == STATES
+        comes = watching(simulated)
         for _ in range(10):
-            await comes.look()
+            await comes.read()
             simulated.step()
-        assert await comes.look() == STATES
-
-
-@pytest.mark.parametrize("seconds", [-HOUR, HOUR])
-async def test_idle_replicas_stay_as_the_clock_is_set(simulated: Simulated, seconds: float) -> None:
-    simulated.counting = {"1", "2"}
-    simulated.step(3)
-    simulated.counting.clear()
-    watched = Watched(simulated)
-    idle = {"web-1": "", "web-2": ""}
-    assert await watched.look() == idle
-    simulated.now += seconds
+        assert await states(comes) == STATES
+    assert await states(watched) == STATES
+    simulated.counting.clear()  # it has no visits, as the clock is set once more
+    simulated.now += steps[0]
     for _ in range(20):
         simulated.step()
-        assert await watched.look() == idle
-        assert await Watched(simulated).look() == idle
+        assert await states(watched) == STATES
+        assert (await states(watching(simulated)))["alive"] == ""
 
 
 async def test_marks_neither_vanish_nor_lie_ahead(simulated: Simulated) -> None:
-    seen(simulated)
-    watched = Watched(simulated)
-    before = {(one.kind, one.hostname) for one in await watched.marks()}
-    assert ("silent", "web-killed") in before
+    pass_some_time(simulated)
+    watched = watching(simulated)
+    before = {(one.kind, one.hostname) for one in await marks(watched)}
+    assert ("silent", "killed") in before
     simulated.now += 24 * HOUR
     simulated.counting.add("ahead")
     simulated.step(5)
-    await watched.look()
+    await watched.read()
     simulated.counting.remove("ahead")  # killed while the clock was wrong
     simulated.now -= 24 * HOUR
     simulated.step(60)
-    for one in (watched, Watched(simulated)):
-        await one.look()
+    for one in (watched, watching(simulated)):
+        await one.read()
         simulated.step(6)
-        marks = await one.marks()
-        kinds = {(mark.kind, mark.hostname) for mark in marks}
-        assert before | {("came", "web-ahead"), ("silent", "web-ahead")} <= kinds
-        assert all(mark.time <= simulated.now for mark in marks)
-        assert [*marks] == await one.marks(), "they stay where they are"
+        found = await marks(one)
+        kinds = {(mark.kind, mark.hostname) for mark in found}
+        assert before | {("came", "ahead"), ("silent", "ahead")} <= kinds
+        assert all(mark.time <= simulated.now for mark in found)
+        assert found == await marks(one), "they stay where they are"
 
 
 @pytest.mark.parametrize("late", [-600.0, 600.0])
@@ -178,54 +171,39 @@ async def test_without_scripts_each_machine_has_a_clock(simulated: Simulated, la
     simulated.scripts, simulated.late = False, late
     simulated.counting = {"one", "other", "killed"}
     simulated.step(3)
-    watched = Watched(simulated)
-    await watched.look()
+    watched = watching(simulated)
+    await watched.read()
     simulated.counting.remove("killed")
     for _ in range(8):
         simulated.step()
-        states = await watched.look()
-    assert states == {"web-one": "", "web-other": "", "web-killed": "silent"}
-    assert all(one.seen <= 1 for one in watched.shown.replicas if not one.state)
+        shown = await watched.read()
+    found = {one.hostname: one.state for one in shown.replicas}
+    assert found == {"one": "", "other": "", "killed": "silent"}
+    assert all(one.seen <= 1 for one in shown.replicas if not one.state)
 
 
-@pytest.mark.parametrize("while_", ["the commands are under way", "the replies are"])
-async def test_a_loop_that_stands_still_is_no_clock(simulated: Simulated, while_: str) -> None:
-    seen(simulated)
-    watched = Watched(simulated)
-    before = await watched.marks()
-
-    async def late(commands: Sequence[bytes]) -> list[Any]:
-        if while_ == "the commands are under way":
-            simulated.step(4)
-            return await Simulated.ask_at_once(simulated, commands)
-        replies = await Simulated.ask_at_once(simulated, commands)
-        simulated.step(4)
-        return replies
-
-    simulated.ask_at_once = late  # type: ignore[method-assign]
-    assert await watched.marks() == before
-    del simulated.ask_at_once
-    assert await watched.marks() == before
-
-
-async def test_a_clock_that_goes_a_little_faster_is_none_that_was_set(simulated: Simulated) -> None:
-    seen(simulated)
+async def test_a_loop_that_stands_still_or_a_clock_that_goes_a_little_faster_sets_none(
+    simulated: Simulated,
+) -> None:
+    pass_some_time(simulated)
+    watched = watching(simulated)
+    before = await marks(watched)
+    for stalls in ((4, 0), (0, 0), (0, 4), (0, 0)):
+        simulated.stalls = stalls
+        assert await marks(watched) == before
     simulated.counting.clear()
-    watched = Watched(simulated)
-    before = await watched.marks()
     for _ in range(60):
         simulated.now += 0.05
         simulated.step()
-        assert await watched.marks() == before
+        assert await marks(watched) == before
 
 
-async def test_signs_that_lie_ahead_are_taken_back(valkey: Valkey, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(figures, "SIGN_EVERY", ALWAYS)
+@pytest.mark.usefixtures("always_signed")
+async def test_signs_that_lie_ahead_are_taken_back(valkey: Valkey) -> None:
     ahead = time.time() + HOUR
     names = "{counter}:processes"
     valkey.client.zadd(names, {f"ahead-{i}": ahead + i for i in range(25)} | {"just": time.time()})
     async with replica(valkey.url) as visits:
-        own = process_key(visits.process_id)
         for _ in range(4):
             assert await visits.count()
         scores = dict(valkey.client.zrange(names, 0, -1, withscores=True))  # type: ignore[arg-type]
@@ -234,7 +212,7 @@ async def test_signs_that_lie_ahead_are_taken_back(valkey: Valkey, monkeypatch: 
         apart = [scores[b"ahead-%d" % i] - scores[b"ahead-0"] for i in range(25)]
         assert apart == pytest.approx(range(25), abs=0.01), "as they were"
         # What it had shown by its own last sign, which lies ahead too, counts as of now.
-        valkey.client.hset(own, "marked", f"{ahead:.3f} 3")
+        valkey.client.hset(process_key(visits.process_id), "marked", f"{ahead:.3f} 3")
         assert await visits.count()
         with reading_of(visits) as reader:
             moments = (await reader.read(HISTORIES)).moments

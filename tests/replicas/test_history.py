@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import socket
 import time
 from collections import Counter
 from types import SimpleNamespace
@@ -13,11 +12,16 @@ from counter import Visits, process_key
 from replicas import HISTORIES, Figures, Snapshot, figures
 from tests.support import Patch
 from tests.support.counting import counting, permit, reading, replica
+from tests.support.store import unpacked
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
 #: A script takes this from a step's time, where a test counts in the past.
 AGO = 60
+
+
+def key_of(last: str) -> str:
+    return f"{{counter}}:last:{last}"
 
 
 async def snapshot_of(visits: Visits) -> Snapshot:
@@ -67,58 +71,50 @@ async def test_the_history_of_each_version_is_all_that_was_shown(valkey: Valkey)
         replica(valkey.url, "web-2", version="1.0") as another,
         replica(valkey.url, "web-3", version="2.0 b=é%") as new,
         replica(valkey.url, "web-4") as unnamed,
-        replica(valkey.url, "web-5") as just_started,
     ):
-        begun = time.time()
-        by_others, expected = 0, Counter[str]()
-        steps: list[float] = []
+        begun, rounds, steps = time.time(), 0, list[float]()
         while len(steps) < 2:
             assert time.time() < begun + PATIENCE
-            for visits, number, version in (
-                *((old, 7, "1.0"), (another, 1, "1.0"), (new, 3, "2.0 b=é%")),
-                (unnamed, 2, ""),
-            ):
+            for visits, number in ((old, 7), (another, 1), (new, 3), (unnamed, 2)):
                 await count(visits, number)
-                expected[version] += number
             valkey.client.incrby("counter", 40)  # by others, who are in no history
-            by_others += 40
-            shown = await snapshot_of(just_started)
-            for last in HISTORIES:
-                assert by_version(shown, last) == expected, last
-            assert shown.total == expected.total() + by_others
+            rounds += 1
+            shown = await snapshot_of(old)
+            expected = {"1.0": 8 * rounds, "2.0 b=é%": 3 * rounds, "": 2 * rounds}
+            assert [by_version(shown, last) for last in HISTORIES] == [expected] * 3
+            assert shown.total == 53 * rounds
             steps = [second for second, _ in shown.moments["5m"]]
         assert begun - 2 < steps[0] < steps[-1] <= time.time()
 
 
 async def test_looks_meanwhile_count_each_visit_once(valkey: Valkey, monkeypatch: Patch) -> None:
     monkeypatch.setattr(figures, "SIGN_EVERY", 0.005)
+    ended = False
+
+    async def go_on(one: Visits) -> None:
+        while not ended:
+            await count(one, 1)
+
     async with replica(valkey.url, version="1") as visits, replica(valkey.url) as other:
-        ended = False
-
-        async def go_on(one: Visits) -> None:
-            while not ended:
-                await one.count()
-
         await count(visits, 1)
         await count(other, 1)
         going = [asyncio.create_task(go_on(one)) for one in (visits, other)]
         with reading(visits) as reader:
-            looks = []
             for _ in range(15):
                 # So many that Redis reads the look in several pieces, the servers' being the last.
                 ahead = dict.fromkeys(map(str, range(900)), time.time() + figures.OFF / 2)
                 valkey.client.zadd("{counter}:processes", ahead)
-                looks.append(await reader.read(["5m"]))
+                look = await reader.read(["5m"])
+                assert by_version(look).total() == look.total
         ended = True
         await asyncio.gather(*going)
-    assert [by_version(one).total() for one in looks] == [one.total for one in looks]
 
 
 @pytest.mark.usefixtures("always_signed")
 @pytest.mark.parametrize("last", HISTORIES)
 async def test_a_step_takes_the_place_of_a_round_before_alone(valkey: Valkey, last: str) -> None:
     step, steps = HISTORIES[last]
-    key = f"{{counter}}:last:{last}"
+    key = key_of(last)
     async with replica(valkey.url) as visits:
         await count(visits, 5)
         start = int(marked(valkey, AGO) // step) * step
@@ -155,26 +151,24 @@ async def test_more_versions_than_a_step_tells_apart_count_as_one(valkey: Valkey
 
 
 @pytest.mark.usefixtures("always_signed")
-async def test_what_histories_take_is_bounded(valkey: Valkey) -> None:
+@pytest.mark.parametrize("last", HISTORIES)
+async def test_what_histories_take_is_bounded(valkey: Valkey, last: str) -> None:
+    step, steps = HISTORIES[last]
+    key, now = key_of(last), int(time.time() // step)
     versions = [f"2026.11.{number}-rc1" for number in range(9)]
-    for last, (step, steps) in HISTORIES.items():
-        key = f"{{counter}}:last:{last}"
-        now = int(time.time() // step)
-        for words, most in (
-            (" ".join(f"{version}=1234567" for version in versions), 64_000),
-            (f"{versions[0]}=12345", 8_000),
-        ):
-            valkey.client.delete(key)
-            for i in range(now, now - steps, -1):  # as the script writes it
-                valkey.client.hset(key, str(i % steps), f"{i * step} {words}")
-            assert valkey.client.memory_usage(key, samples=0) < most, (last, words)
+    for words, most in (
+        (" ".join(f"{version}=1234567" for version in versions), 64_000),
+        (f"{versions[0]}=12345", 8_000),
+    ):
+        valkey.client.delete(key)
+        for i in range(now, now - steps, -1):  # as the script writes it
+            valkey.client.hset(key, str(i % steps), f"{i * step} {words}")
+        assert valkey.client.memory_usage(key, samples=0) < most
     async with replica(valkey.url, version=versions[0]) as visits:
         for _ in range(3):
             await count(visits, 1)
-        for last, (step, steps) in HISTORIES.items():
-            key = f"{{counter}}:last:{last}"
-            assert valkey.client.hlen(key) == steps
-            assert step * steps - PATIENCE < valkey.client.ttl(key) <= step * steps
+    assert valkey.client.hlen(key) == steps
+    assert step * steps - PATIENCE < valkey.client.ttl(key) <= step * steps
 
 
 @pytest.mark.usefixtures("always_signed")
@@ -197,21 +191,15 @@ async def test_without_scripts_there_is_no_history(valkey: Valkey, monkeypatch: 
 async def test_a_sign_that_comes_again_or_late_adds_nothing(valkey: Valkey) -> None:
     async with counting(valkey.url) as visits:
         key = process_key(visits.process_id)
-        own = Figures("web-1")
-        copies = []
-        client = socket.socket(socket.AF_UNIX)
-        client.connect(str(valkey.path))
-        with client:
-            for number in range(3):
-                copies += [b"".join(own.commands(key, shown=number, visits=1, scripts=True))]
-                assert await visits.count() == number + 1
-                client.sendall(copies[-1])
-                assert client.recv(99) == b"+OK\r\n"
-            for copy in [*copies, *copies[::-1]]:
-                client.sendall(copy)
-                assert client.recv(99) == b"+OK\r\n"
-                shown = await snapshot_of(visits)
-                assert [by_version(shown, last) for last in HISTORIES] == [{"": 3}] * 3
+        own, copies = Figures("web-1"), list[bytes]()
+        for number in range(3):
+            copies += own.commands(key, shown=number, visits=1, scripts=True)
+            await count(visits, 1)
+            assert valkey.client.execute_command(*unpacked(copies[-1])) == b"OK"
+        for copy in [*copies, *copies[::-1]]:
+            assert valkey.client.execute_command(*unpacked(copy)) == b"OK"
+            shown = await snapshot_of(visits)
+            assert [by_version(shown, last) for last in HISTORIES] == [{"": 3}] * 3
 
 
 async def test_what_may_not_be_read_at_once_is_read_one_after_the_other(valkey: Valkey) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from replicas import Mark, Record, Snapshot, marks, versions_of
 from replicas.keys import DAY
 from replicas.marks import MAX_MARKS
-from replicas.records import Outage, Sign, record_of
+from replicas.records import Outage, Sign
 
 NOW = 1_764_220_000.0
 
@@ -29,12 +29,6 @@ def found(*processes: Record) -> list[tuple[float, str, str]]:
     return [(round(NOW - one.time, 3), one.kind, one.hostname) for one in marks]
 
 
-def test_a_replica_comes_once_however_many_processes_it_has_and_starts_again() -> None:
-    workers = [process("web-1", 100 - i / 10, seen) for i, seen in enumerate((0.5, 99, 40))]
-    came = [(100, "came", "web-1"), (60, "came", "web-2")]
-    assert found(*workers, process("web-2", 60, 0), process("web-1", 50, 1)) == came
-
-
 def test_a_replica_that_says_goodbye_is_gone_and_one_that_starts_anew_comes_again() -> None:
     first = process("web-1", 100, 60, state="gone")
     other = process("web-2", 100, 0)
@@ -52,10 +46,12 @@ def test_a_replica_that_says_goodbye_is_gone_and_one_that_starts_anew_comes_agai
     assert found(process("web-1", 58, 0), killed)[1:] == anew
 
 
-def test_a_replica_of_several_processes_is_gone_when_all_of_them_are() -> None:
+def test_a_replica_of_several_processes_comes_once_and_is_gone_when_all_of_them_are() -> None:
     def state(*processes: Record) -> str:
         return Snapshot(NOW, 3, processes).replicas[0].state
 
+    workers = [process("web-1", 100 - i / 10, seen) for i, seen in enumerate((0.5, 99, 40))]
+    assert found(*workers, process("web-1", 50, 1)) == [(100, "came", "web-1")], "one starts again"
     gone = [process("web-1", 50, seen, state="gone") for seen in (1.0, 1.2)]
     stays = process("web-1", 50, 1.1, state="draining")
     assert found(*gone, stays) == [(50, "came", "web-1")]
@@ -75,15 +71,8 @@ def test_a_replica_is_silent_five_seconds_after_the_one_seen_last() -> None:
     assert [one.state for one in Snapshot(NOW, 3, [latest, *silent]).replicas] == ["", "silent"]
     draining = process("web-2", 80, 7.2, state="draining")
     assert found(latest, draining)[2:] == [(7.2, "silent", "web-2")], "it was killed then"
-
-
-def test_goodbyes_do_not_make_those_silent_that_have_no_visits() -> None:
-    idle = [process(f"web-{i}", 9000, 600 + i) for i in range(3)]
-    said = [process("web-8", 9000, 1, state="gone"), process("web-9", 9000, 1, state="draining")]
-    kinds = [kind for _, kind, _ in found(*idle, *said)]
-    assert sorted(kinds) == ["came"] * 5 + ["gone"]
-    states = [one.state for one in Snapshot(NOW, 5, [*said, *idle]).replicas]
-    assert states == ["", "", "", "gone", "draining"]
+    idle, gone = process("web-1", 90, 60), process("web-2", 80, 1, state="gone")
+    assert [one.state for one in Snapshot(NOW, 3, [gone, idle]).replicas] == ["", "gone"]
 
 
 def test_redis_was_away_from_the_first_process_that_saw_it_to_the_last() -> None:
@@ -127,18 +116,9 @@ def test_the_newest_marks_of_a_day_are_told() -> None:
 
 
 def test_all_times_of_a_record_move_with_redis_clock() -> None:
-    here = process(
-        "web-1", 90, 2, away=[Outage(NOW - 9, NOW - 8, "it went")], sign=Sign(NOW - 2, 7)
-    )
-    later = process(
-        "web-1", 80, -8, away=[Outage(NOW + 1, NOW + 2, "it went")], sign=Sign(NOW + 8, 7)
-    )
-    assert here.moved(10) == dataclasses.replace(later, id=here.id)
-    assert here.moved(0) == here
-    assert process("web-1", 0, 2).moved(10).started == 0.0, "an older program has not told it"
-
-
-def test_bytes_of_a_record_that_are_no_text_are_replaced() -> None:
-    one = record_of("id", NOW, [b"caf\xff", b"3", *[None] * 7])
-    assert one is not None
-    assert (one.hostname, one.visits) == ("caf\ufffd", 3)
+    one = Record("id", "web-1", 1, 10.0, started=5.0, away=[Outage(1, 2, "it went")])
+    one = dataclasses.replace(one, sign=Sign(9, 7))
+    later = Record("id", "web-1", 1, 20.0, started=15.0, away=[Outage(11, 12, "it went")])
+    assert one.moved(10) == dataclasses.replace(later, sign=Sign(19, 7))
+    assert one.moved(0) == one
+    assert Record("id", "web-1", 1, 10.0).moved(10).started == 0, "an older program told none"

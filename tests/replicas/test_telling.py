@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 import redis
 
-from counter import Visits, process_key
-from replicas import Figures, Reader, Record, figures
+from counter import process_key
+from replicas import Reader, Record, figures
 from replicas.telling import GOODBYE_TIMEOUT
 from tests.support import Caplog, Patch
 from tests.support.counting import KEPT, permit, reading, replica, telling
@@ -23,12 +23,6 @@ def often(monkeypatch: Patch) -> None:
     """Let each group be a sign, and what there is to tell be looked for again and again."""
     monkeypatch.setattr(figures, "SIGN_EVERY", 0.01)
     monkeypatch.setattr("replicas.telling.SIGN_EVERY", 0.01)
-
-
-@contextlib.asynccontextmanager
-async def reading_of(visits: Visits) -> AsyncIterator[Reader]:
-    with reading(visits) as reader:
-        yield reader
 
 
 async def told(reader: Reader, hostname: str, is_so: Callable[[Record], object]) -> Record:
@@ -87,76 +81,56 @@ async def test_a_goodbye_waits_for_a_redis_that_hangs_no_longer_than_it_may(valk
 
 @pytest.mark.usefixtures("often_probed")
 async def test_times_without_redis_are_told_once_it_is_back_the_last_ones(valkey: Valkey) -> None:
+    before = [figures.Away(number, number, "of before") for number in range(figures.MAX_OUTAGES)]
+
+    def is_told(one: Record) -> bool:  # those of before may be told first
+        return bool(one.away) and "valkey.sock" in one.away[-1].reason
+
     async with replica(valkey.url) as visits, telling(visits):
-        own = visits._link._beside
-        assert isinstance(own, Figures)
         assert await visits.count() == 1
-        for number in range(figures.MAX_OUTAGES):
-            own.away.append(figures.Away(number, number, "of before"))
+        visits._link._beside.away.extend(before)
         valkey.kill()
         begun = time.time()
         assert await visits.count() is None
         valkey.start()
         ended = time.time()
         with reading(visits) as reader:
-            # Those of before may be told first.
-            one = await told(
-                reader, "web-1", lambda one: one.away and "valkey.sock" in one.away[-1].reason
-            )
-        assert len(one.away) == figures.MAX_OUTAGES
-        last = one.away[-1]
+            *others, last = (await told(reader, "web-1", is_told)).away
         assert begun - 0.1 <= last.start <= last.end <= time.time() + 0.1
         assert last.end >= ended - 0.1
-        assert one.away[-2].reason == "of before"
-
-
-@pytest.fixture
-def clock(monkeypatch: Patch) -> SimpleNamespace:
-    """What processes know their age by: they are as much older as a test says, in seconds."""
-    one = SimpleNamespace(older=0.0, time=time.time)
-    one.monotonic = lambda: time.monotonic() + one.older
-    monkeypatch.setattr(figures, "time", one)
-    return one
-
-
-HOUR = 3600.0
+        assert [one.reason for one in others] == ["of before"] * (figures.MAX_OUTAGES - 1)
 
 
 @pytest.mark.usefixtures("often")
-async def test_when_a_process_began_is_told_not_when_it_first_counted(
-    valkey: Valkey, clock: SimpleNamespace
-) -> None:
-    sick: list[str] = []
-    async with replica(valkey.url) as visits, telling(visits, lambda: sick):
-        begun = pytest.approx(time.time() - HOUR, abs=PATIENCE)
-        clock.older = HOUR
-        assert await visits.count()
-        with reading(visits) as reader:
-            assert (await told(reader, "web-1", bool)).started == begun
-            assert await visits.count()
-            sick.append("sick")
-            assert (await told(reader, "web-1", lambda one: one.faults)).started == begun
-
-
-@pytest.mark.usefixtures("often")
-@pytest.mark.parametrize("by", ["visits", "telling"])
-async def test_when_it_began_follows_the_clock(
-    valkey: Valkey, by: str, clock: SimpleNamespace
+async def test_when_a_process_began_is_told_and_follows_the_clock(
+    valkey: Valkey, monkeypatch: Patch
 ) -> None:
     """Redis's own cannot be set here, so ages are: the difference is the same."""
-    sick = ["sick"] if by == "telling" else []
-    async with replica(valkey.url) as visits, reading_of(visits) as reader:
+    hour, sick = 3600.0, list[str]()
+    clock = SimpleNamespace(older=0.0, time=time.time)
+    clock.monotonic = lambda: time.monotonic() + clock.older
+    monkeypatch.setattr(figures, "time", clock)
+    async with replica(valkey.url) as visits, telling(visits, lambda: sick):
+        begun = time.time()
+
+        async def is_told(hours: int) -> None:
+            ago = pytest.approx(begun - hours * hour, abs=PATIENCE)
+            with reading(visits) as reader:
+                await told(reader, "web-1", lambda one: one.faults == sick and one.started == ago)
+
+        clock.older = hour
         assert await visits.count()
-        async with telling(visits, lambda: sick):
-            first = (
-                await told(reader, "web-1", lambda one: bool(one.faults) is bool(sick))
-            ).started
-            clock.older = HOUR
-            if by == "visits":
-                await asyncio.sleep(0.02)
-                assert await visits.count()
-            again = await told(reader, "web-1", lambda one: one.started < first - HOUR / 2)
-            assert first - again.started == pytest.approx(HOUR, abs=PATIENCE)
+        await is_told(1)  # not when it first counted
+        sick.append("sick")
+        await is_told(1)
+        clock.older = 2 * hour
+        await is_told(2)  # without a visit
+        sick.clear()
+        await is_told(2)
+        clock.older = 3 * hour
+        await asyncio.sleep(0.02)
+        assert await visits.count()
+        await is_told(3)
 
 
 @pytest.mark.usefixtures("often")
@@ -165,9 +139,9 @@ async def test_faults_are_told_without_a_visit_and_taken_back(valkey: Valkey) ->
     async with (
         replica(valkey.url, "web-1") as well,
         replica(valkey.url, "web-2") as sick,
-        reading_of(well) as reader,
         telling(sick, lambda: looks.append("look") or list(kinds)),
     ):
+        reader = Reader(well.new_connector())
         assert await well.count() == 1
         await told(reader, "web-2", lambda one: not one.faults)
         kinds[:] = ["sick", "unready"]
@@ -188,20 +162,26 @@ async def test_faults_are_told_without_a_visit_and_taken_back(valkey: Valkey) ->
         await eventually(lambda: len(looks) > 5)  # so it could not take them back
         valkey.start()
         await told(reader, "web-2", lambda one: not one.faults)
+        reader.close()
     keys = valkey.client.keys()
     assert all(0 < valkey.client.ttl(key) <= KEPT for key in keys if b":process" in key)
 
 
 @pytest.mark.usefixtures("often")
-async def test_faults_that_redis_refuses_are_one_log_line(valkey: Valkey, caplog: Caplog) -> None:
+async def test_what_redis_refuses_is_one_log_line_and_the_rest_is_told(
+    valkey: Valkey, caplog: Caplog
+) -> None:
     looks: list[str] = []
-    permit(valkey.client, "-hsetnx")
+    permit(valkey.client, "-hsetnx", "-time")
     async with (
         replica(valkey.url) as visits,
         telling(visits, lambda: looks.append("look") or ["sick"]),
     ):
         await eventually(lambda: len(looks) > 12)
         assert await visits.count() == 1
+        assert valkey.client.hget(process_key(visits.process_id), "faults") == b"sick"
+        # By this machine's time, as Redis does not tell its own.
+        assert abs(valkey.client.zscore("{counter}:processes", visits.process_id) - time.time()) < 9
     (line,) = (one for one in caplog.messages if "/live" in one)
     assert line.startswith("/live cannot show all of this replica, as Redis refuses HSETNX: ")
 
@@ -225,11 +205,3 @@ async def test_what_a_full_redis_does_not_take_is_told_once_there_is_room(
         valkey.client.config_set("maxmemory", 0)
         await eventually(lambda: valkey.client.hget(key, "faults") == b"")
     assert not [one for one in caplog.messages if "/live" in one]
-
-
-async def test_a_redis_that_does_not_tell_its_time_is_told_by_this_machines(valkey: Valkey) -> None:
-    permit(valkey.client, "-time")
-    async with replica(valkey.url) as visits, telling(visits, lambda: ["sick"]):
-        key = process_key(visits.process_id)
-        await eventually(lambda: valkey.client.hget(key, "faults") == b"sick")
-        assert abs(valkey.client.zscore("{counter}:processes", visits.process_id) - time.time()) < 9

@@ -39,8 +39,6 @@ class Bounds(NamedTuple):
     wait: int = 0
     failovers: int = 0
     refusals: int = 0  # of scripts; they are allowed again
-    evictions: int = 0  # of the spare numbers,
-    records_go: bool = False  # or of a record
 
     def __str__(self) -> str:
         named = zip(self._fields, self, Bounds(), strict=True)
@@ -182,10 +180,8 @@ class Life:
             or (one.sequence and applied(after, record, one)[:2] != (after, record))
         )
         arrived = it._replace(record=record, copies=copies)
-        is_copied = bool(self.bounds.wait)
-        return Step(
-            f"'s {_name(request)} arrives", arrived, shared=after, is_copied=is_copied
-        ), reply
+        text, is_copied = f"'s {_name(request)} arrives", bool(self.bounds.wait)
+        return Step(text, arrived, shared=after, is_copied=is_copied), reply
 
     def _heard(self, it: Process, text: str) -> Iterator[Step]:
         """Yield what comes of the reply to the request under way."""

@@ -35,7 +35,6 @@ class World(NamedTuple):
     has_scripts: bool
     refusals: int
     failovers: int
-    evictions: int
 
     def canonical(self) -> "World":
         return self._replace(processes=tuple(sorted(self.processes)))
@@ -77,8 +76,7 @@ class Search:
         left = it.batches, it.deadlines, it.goers, it.looks, it.kills, it.cuts
         process = Process(frozen(thawed((), it.wait)), "off" if it.starts else "on", *left)
         shared, processes = self._id((None, ())), (self._id(process),) * it.processes
-        left_in_all = it.refusals, it.failovers, it.evictions
-        first = World(shared, shared, processes, 0, 0, True, *left_in_all)
+        first = World(shared, shared, processes, 0, 0, True, it.refusals, it.failovers)
         came_from: dict[World, World | None] = {first: None}
         edge = [first]
         while edge:
@@ -176,13 +174,6 @@ class Search:
         elif it.refusals:
             after = it._replace(has_scripts=False, refusals=it.refusals - 1)
             yield "scripts are refused", after
-        if it.evictions:
-            left = it._replace(evictions=it.evictions - 1)
-            spared = self._id((self._values[it.shared][0], ()))
-            yield "the spare numbers are evicted", left._replace(shared=spared)
-            for i, number in enumerate(it.processes if self.bounds.records_go else ()):
-                gone = self._values[number]._replace(record=())
-                yield self._after(left, i, Step("'s record is evicted", gone))
 
     def _replicated(self, world: World, takes_over: bool = False) -> World:
         """Return the world once the replica has what the primary has, or the other way round."""
