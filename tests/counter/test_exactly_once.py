@@ -39,14 +39,6 @@ async def test_a_visit_whose_reply_is_lost_is_sent_again_for_the_number_it_was_g
         assert 3 < len(sent) < 2 / MAX_BACKOFF + 10
 
 
-async def test_a_redis_that_has_forgotten_the_script_costs_one_round_trip(valkey: Valkey) -> None:
-    async with counting(valkey.url) as visits:
-        for number in range(1, 11):
-            valkey.client.script_flush()
-            assert await visits.count() == number
-        assert valkey.commands("evalsha") == valkey.commands("eval") == 10
-
-
 @pytest.mark.parametrize("resets", [True, False])
 async def test_a_visitor_who_resets_leaves_the_number(valkey: Valkey, resets: bool) -> None:
     async with serving(valkey.url) as visitor:

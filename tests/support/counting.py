@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import redis
@@ -32,28 +32,16 @@ async def counting(url: str, **options: Any) -> AsyncIterator[Visits]:
         await visits.close()
 
 
-@contextlib.asynccontextmanager
-async def replica(
-    url: str,
-    hostname: str = "web-1",
-    *,
-    version: str = "",
-    labels: Mapping[str, str] | None = None,
-    **options: Any,
-) -> AsyncIterator[Visits]:
+def replica(
+    url: str, hostname: str = "web-1", version: str = "", labels: Any = None, **options: Any
+) -> contextlib.AbstractAsyncContextManager[Visits]:
     """Count until the end of the context, and write the figures, as a server does."""
-    async with counting(url, beside=Figures(hostname, version, labels), **options) as visits:
-        yield visits
+    return counting(url, beside=Figures(hostname, version, labels), **options)
 
 
-@contextlib.contextmanager
-def reading(visits: Visits) -> Any:
-    """Return a reader of what all processes write where these visits are counted."""
-    reader = Reader(visits.new_connector())
-    try:
-        yield reader
-    finally:
-        reader.close()
+def reading(visits: Visits) -> contextlib.closing[Reader]:
+    """Read what all processes write where these visits are counted, until the context's end."""
+    return contextlib.closing(Reader(visits.new_connector()))
 
 
 @contextlib.asynccontextmanager
