@@ -10,24 +10,26 @@ from tests.support.waiting import eventually
 
 
 class Ways:
-    """A way that ends as it is told, each time that it is begun, or is stuck."""
+    """A way that ends as it is told, each time that it is begun, or is stuck until all go on."""
 
     def __init__(self, *ends: int | Exception | None) -> None:
         self._ends = iter(ends)
         self.begun = self.given_up = 0
         self.discarded: list[int] = []
+        self.go_on = asyncio.Event()
 
     async def begin(self) -> int:
         self.begun += 1
-        end = next(self._ends)
+        number, end = self.begun, next(self._ends, None)
         if isinstance(end, Exception):
             raise end
         if end is None:
             try:
-                await asyncio.Event().wait()
-            finally:
+                await self.go_on.wait()
+            except asyncio.CancelledError:
                 self.given_up += 1
-        return end or 0
+                raise
+        return end or number
 
     async def discard(self, prize: int) -> None:
         self.discarded.append(prize)
@@ -55,30 +57,21 @@ async def test_the_first_to_end_or_to_fail_decides_and_those_that_are_stuck_are_
     assert (ways.begun, ways.given_up, ways.discarded) == (begun, ends.count(None), [])
 
 
-async def test_of_two_that_end_in_the_same_moment_one_is_discarded() -> None:
-    both = asyncio.Event()
-    ways = Ways(*range(1, 10_000))
-    begin = ways.begin
-
-    async def begin_both() -> int:
-        number = await begin()
-        if number == 2:
-            asyncio.get_running_loop().call_soon(both.set)
-        await both.wait()
-        return number
-
-    ways.begin = begin_both  # type: ignore[method-assign]
-    assert sorted([await ways.run(), *ways.discarded]) == list(range(1, ways.begun + 1))
-
-
-async def test_who_gives_up_waiting_leaves_nothing_under_way() -> None:
-    ways = Ways(*[None] * 10_000)
-    waiting = asyncio.create_task(ways.run())
+@pytest.mark.parametrize("gives_up", [True, False])
+async def test_of_those_that_end_together_all_but_one_are_discarded_and_nothing_is_left(
+    gives_up: bool,
+) -> None:
+    ways = Ways()
+    racing = asyncio.create_task(ways.run())
     await eventually(lambda: ways.begun > 1)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert ways.given_up == ways.begun
+    if gives_up:
+        racing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await racing
+        assert ways.given_up == ways.begun
+    else:
+        ways.go_on.set()
+        assert sorted([await racing, *ways.discarded]) == list(range(1, ways.begun + 1))
 
 
 @pytest.mark.parametrize("turns", range(8))
@@ -88,7 +81,7 @@ async def test_who_is_cancelled_twice_in_any_turns_leaves_no_prize(
     turns: int, more: int, to_end: bool
 ) -> None:
     """As by two deadlines that are over in the same moment, on a busy machine."""
-    ways = Ways(1, None)
+    ways = Ways(1)
     race = ways.run() if to_end else first([ways.begin] * 2, discard=ways.discard)
     racing = asyncio.create_task(race)
     for number in turns, more:

@@ -85,29 +85,6 @@ def words(request: Request) -> str:
 # What the script does.
 
 
-def test_a_token_that_comes_again_or_late_changes_nothing(it: Redis, tokens: Tokens) -> None:
-    it.counter = 10
-    it.spare(3, 5)
-    request, newer = tokens.request(6), tokens.request(3)
-    assert [it.ask(request) for _ in range(3)] == [b"+1 5 3 13 3"] * 3
-    assert (it.counter, it.client.ttl(tokens.key)) == (13, KEPT)
-    assert it.ask(newer) == b"+2 5 3"
-    assert it.ask(request) == b"+2 5 3"
-    assert (it.counter, it.spares) == (13, [11, 12, 13])
-
-
-def test_numbers_of_a_lost_reply_are_left_over(it: Redis, tokens: Tokens, other: Tokens) -> None:
-    assert count(it, tokens, 2) == [1, 2]
-    it.ask(tokens.request(3))
-    assert count(it, tokens, 0) == []
-    assert it.spares == [3, 4, 5]
-    assert count(it, other, 4) == [3, 4, 5, 6]
-    it.ask(other.request(0))  # it asks for none, so it leaves none
-    assert count(it, other, 1) == [7]
-    assert not it.client.exists(SPARES)
-    assert not other.has_dropped
-
-
 def test_a_visit_costs_four_commands_where_nothing_is_spare(it: Redis, tokens: Tokens) -> None:
     for number, begins_anew in enumerate((True, False, True, False), 1):
         if begins_anew:

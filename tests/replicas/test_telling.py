@@ -184,24 +184,3 @@ async def test_what_redis_refuses_is_one_log_line_and_the_rest_is_told(
         assert abs(valkey.client.zscore("{counter}:processes", visits.process_id) - time.time()) < 9
     (line,) = (one for one in caplog.messages if "/live" in one)
     assert line.startswith("/live cannot show all of this replica, as Redis refuses HSETNX: ")
-
-
-@pytest.mark.usefixtures("often")
-async def test_what_a_full_redis_does_not_take_is_told_once_there_is_room(
-    valkey: Valkey, caplog: Caplog
-) -> None:
-    kinds, looks = ["sick"], list[str]()
-    async with (
-        replica(valkey.url) as visits,
-        telling(visits, lambda: looks.append("look") or list(kinds)),
-    ):
-        key = process_key(visits.process_id)
-        await eventually(lambda: valkey.client.hget(key, "faults") == b"sick")
-        valkey.client.config_set("maxmemory", 1)
-        kinds.clear()
-        looks.clear()
-        await eventually(lambda: len(looks) > 12)
-        assert valkey.client.hget(key, "faults") == b"sick"
-        valkey.client.config_set("maxmemory", 0)
-        await eventually(lambda: valkey.client.hget(key, "faults") == b"")
-    assert not [one for one in caplog.messages if "/live" in one]
