@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import shlex
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -67,14 +68,17 @@ def permit(client: redis.Redis, *commands: str, **rules: Any) -> None:
     client.acl_setuser("default", enabled=True, commands=list(commands) or None, **rules)
 
 
-async def counts_on(
-    visits: Visits, valkey: Valkey, inject: Callable[[redis.Redis], object]
-) -> list[int]:
-    """Count once, and 53 times after a fault, over the same connection; return these numbers."""
+async def counts_on(visits: Visits, valkey: Valkey, fault: str) -> list[int]:
+    """Count once, and 53 times after a fault, over the same connection; return these numbers.
+
+    :arg fault: a command, in which PROCESS stands for the key of the process's record.
+    """
     await visits.start(PATIENCE)
     assert await visits.count() == 1
     await eventually(lambda: visits._lookout._asking is None or visits._lookout._asking.done())
-    inject(valkey.client)
+    valkey.client.execute_command(
+        *shlex.split(fault.replace("PROCESS", process_key(visits.process_id)))
+    )
     connections = valkey.client.info("stats")["total_connections_received"]
     numbers = [await visits.count() for _ in range(3)]
     numbers += await asyncio.gather(*(visits.count() for _ in range(50)))
