@@ -171,15 +171,16 @@ async def test_a_fault_of_the_figures_touches_no_visit_and_no_token(
     assert_said(caplog, said and NOT_KEPT + said)
 
 
-@pytest.mark.usefixtures("often_probed")
+@pytest.mark.usefixtures("often_probed", "always_signed")
 async def test_figures_that_are_not_answered_end_with_the_deadline(valkey: Valkey) -> None:
     with Proxy([valkey.path]) as proxy:
         async with replica(f"redis://127.0.0.1:{proxy.port}", timeout=1) as visits:
+            assert await visits.count() == 1
             proxy.to_client.change = lambda data: data.replace(b"+OK\r\n", b"")
             assert await within(1, visits.count()) is None
             proxy.heal()
             await eventually(lambda: visits.up)
-            assert await visits.count() == 1
+            assert await visits.count() == 2
 
 
 @pytest.mark.usefixtures("always_signed")
