@@ -12,10 +12,12 @@ from tests.support.values import (
     Shared,
     applied,
     calls,
+    frozen,
     is_settled,
     newest,
     reads,
     span,
+    thawed,
 )
 
 #: Nothing more happens to a process that ended well, or that held numbers when it ended.
@@ -92,14 +94,14 @@ class Life:
         yield from (step._replace(lost=lost) for step in self._unheard(it))
 
     def _unheard(self, it: Process) -> Iterator[Step]:
-        agent, request = dict(it.agent), it.request
+        own, request = thawed(it.agent), it.request
         if it.kills:
             yield Step(" is killed", _dead(it, "killed"))
         for number in it.held:
             yield Step(f" is left by the visitor who had {number}", self._gives_back(it, number))
-        if agent["_refused_at"] == float("inf"):
-            waited = tuple((agent | {"_refused_at": -1.0}).items())
-            yield Step(" has used plain commands for 5 s", it._replace(agent=waited))
+        if own._refused_at > 0:
+            own._refused_at = float("-inf")
+            yield Step(" has used plain commands for 5 s", it._replace(agent=frozen(own)))
         if it.reply and it.cuts and request and request.sequence:
             yield Step(" is cut off and sends again", it._replace(reply=b"", cuts=it.cuts - 1))
         if it.looks and it.phase == "ending":
@@ -115,23 +117,23 @@ class Life:
             for size in self.bounds.sizes if it.batches else ():
                 asking = self._asks(it._replace(batches=it.batches - 1), size)
                 yield Step(f" sends {_name(asking.request)}", asking)
-            if agent["exactly_once"] and not is_settled(it.agent):
+            if own.exactly_once and not is_settled(it.agent):
                 asking = self._asks(it, 0)
                 yield Step(f" settles by {_name(asking.request)}", asking)
 
     def _looks(self, it: Process) -> Step:
-        agent, probe = calls(it.agent, self.bounds.wait, "request", 0)
+        agent, probe = calls(it.agent, "request", 0)
         probes = (*it.probes, probe)[-self.bounds.beside if it.phase == "off" else -1 :]
         copies = (*it.copies, probe)
         looking = it._replace(agent=agent, probes=probes, copies=copies, looks=it.looks - 1)
         return Step(f" probes by {_name(probe)}", looking)
 
     def _asks(self, it: Process, visits: int, method: str = "request") -> Process:
-        agent, request = calls(it.agent, self.bounds.wait, method, visits)
+        agent, request = calls(it.agent, method, visits)
         return it._replace(agent=agent, request=request, reply=b"", copies=(*it.copies, request))
 
     def _gives_back(self, it: Process, number: int) -> Process:
-        agent, _ = calls(it.agent, self.bounds.wait, "tokens.give_back", span(number, 1))
+        agent, _ = calls(it.agent, "tokens.give_back", span(number, 1))
         return it._replace(agent=agent, held=tuple(one for one in it.held if one != number))
 
     def _stops(self, it: Process) -> Process:
@@ -187,7 +189,7 @@ class Life:
         """Yield what comes of the reply to the request under way."""
         request = it.request
         assert request is not None
-        agent, numbers, why = reads(it.agent, self.bounds.wait, it.reply, request)
+        agent, numbers, why = reads(it.agent, it.reply, request)
         it = it._replace(agent=agent, request=None, reply=b"")
         text = f"{text}, and {_name(request)} {why or 'is answered'}"
         if it.phase == "ending":
@@ -206,12 +208,12 @@ class Life:
                     )
 
     def _probed(self, it: Process, probe: Request, reply: bytes) -> Process:
-        agent, _, why = reads(it.agent, self.bounds.wait, reply, probe)
+        agent, _, why = reads(it.agent, reply, probe)
         rest = tuple(one for one in it.probes if one is not probe)
         if not why:
             return it._replace(agent=agent, phase="on", probes=())
         if "refused" in why:
-            agent, plain = calls(agent, self.bounds.wait, "request", 0)
+            agent, plain = calls(agent, "request", 0)
             rest = (*rest, plain)
         return it._replace(agent=agent, probes=rest)
 
@@ -222,7 +224,7 @@ def _plain_numbers(request: Request | None, reply: bytes) -> tuple[int, ...]:
 
 
 def _off(it: Process) -> Process:
-    agent, _ = calls(it.agent, 0, "tokens.abandon")
+    agent, _ = calls(it.agent, "tokens.abandon")
     return it._replace(agent=agent, phase="off", request=None, reply=b"", probes=())
 
 

@@ -20,8 +20,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from counter.delivery import Delivery
 from tests.support.life import ENDS, Bounds, Life, Process, Step
-from tests.support.values import Shared, frozen, held_by, is_settled, thawed
+from tests.support.values import Shared, frozen, held_by, is_settled
 
 
 class World(NamedTuple):
@@ -74,7 +75,7 @@ class Search:
         """
         start, steps, it = time.process_time(), 0, self.bounds
         left = it.batches, it.deadlines, it.goers, it.looks, it.kills, it.cuts
-        process = Process(frozen(thawed((), it.wait)), "off" if it.starts else "on", *left)
+        process = Process(frozen(Delivery("counter", it.wait)), "off" if it.starts else "on", *left)
         shared, processes = self._id((None, ())), (self._id(process),) * it.processes
         first = World(shared, shared, processes, 0, 0, True, it.refusals, it.failovers)
         came_from: dict[World, World | None] = {first: None}

@@ -7,6 +7,7 @@ that it runs once for each value.
 
 import functools
 import itertools
+import pickle
 from operator import attrgetter
 from typing import Any
 
@@ -21,61 +22,44 @@ COUNTER, SPARES, RECORD = b"counter", spares_key("counter").encode(), b"{counter
 
 _store = functools.cache(Store)
 
-#: A `Delivery` as a value: its attributes and those of its tokens, by name.
-Agent = tuple[tuple[str, Any], ...]
+#: A `Delivery` as a value.
+Agent = bytes
 
 #: What all processes share in Redis, the counter and the spare numbers; and a process's record.
 Shared = tuple[bytes | None, tuple[tuple[bytes, bytes], ...]]
 Record = tuple[tuple[bytes, bytes], ...]
 
 
-def thawed(agent: Agent, wait: int) -> Delivery:
-    it = Delivery("counter", wait)
-    # Each process has the same id, as each finds its own record under it.
-    vars(it.tokens).update(process_id="P", _commands=_commands())
-    for name, value in agent:
-        owner = it.tokens if name.startswith("tokens.") else it
-        vars(owner)[name.removeprefix("tokens.")] = list(value) if type(value) is tuple else value
+def thawed(agent: Agent) -> Delivery:
+    it: Delivery = pickle.loads(agent)
+    vars(it.tokens)["process_id"] = "P"  # of each process, as each finds its own record under it
     return it
 
 
-@functools.cache
-def _commands() -> tuple[bytes, bytes]:
-    tokens = Delivery("counter").tokens
-    vars(tokens).update(process_id="P")
-    return tokens._commands
-
-
 def frozen(it: Delivery) -> Agent:
-    if it._refused_at:  # 5 s pass when the search says so
+    if it._refused_at > 0:  # 5 s pass when the search says so
         it._refused_at = float("inf")
-    names = [*vars(it).items(), *((f"tokens.{name}", one) for name, one in vars(it.tokens).items())]
-    constant = ("_counter", "_wait", "tokens", "tokens._counter", "tokens.process_id")
-    return tuple(
-        (name, tuple(value) if isinstance(value, list) else value)
-        for name, value in names
-        if name not in (*constant, "tokens._commands")
-    )
+    for name in ("process_id", "key", "_commands"):  # these are constant
+        vars(it.tokens).pop(name, None)
+    return pickle.dumps(it)
 
 
 @functools.cache
-def calls(agent: Agent, wait: int, name: str, *arguments: Any) -> tuple[Agent, Any]:
+def calls(agent: Agent, name: str, *arguments: Any) -> tuple[Agent, Any]:
     """Call a method; return the process's code as it is then, and the result."""
-    it = thawed(agent, wait)
+    it = thawed(agent)
     result = attrgetter(name)(it)(*arguments)
     return frozen(it), result
 
 
 @functools.cache
-def reads(
-    agent: Agent, wait: int, reply: bytes, request: Request
-) -> tuple[Agent, tuple[int, ...], str]:
+def reads(agent: Agent, reply: bytes, request: Request) -> tuple[Agent, tuple[int, ...], str]:
     """Read a reply: return the code then, the numbers, and why there are none."""
-    it = thawed(agent, wait)
+    it = thawed(agent)
     try:
         if reply[:1] == b"-":
             raise ResponseError(reply[1:].decode())
-        numbers = it.numbers([reply, b":1"] if wait else [reply], request)
+        numbers = it.numbers([reply, b":1"] if it._wait else [reply], request)
     except RedisError as error:
         why = "is refused" if it.refused(error, request) else "fails"
         return frozen(it), (), why
@@ -85,7 +69,7 @@ def reads(
 
 @functools.cache
 def is_settled(agent: Agent) -> bool:
-    return thawed(agent, 0).settled
+    return thawed(agent).settled
 
 
 @functools.cache
@@ -105,7 +89,7 @@ def newest(record: Record) -> int:
 
 def held_by(agent: Agent, record: Record) -> set[int]:
     """Return the numbers that go with a process that is killed, but for those to be shown."""
-    tokens = thawed(agent, 0).tokens
+    tokens = thawed(agent).tokens
     held = set[int]().union(*tokens._unshown, *tokens._given_back)
     if newest(record) > tokens._known:
         words = [int(word) for word in dict(record)[b"token"].split()[1:]]
