@@ -261,19 +261,6 @@ def test_a_record_is_kept_from_when_it_is_asked_until_a_reply_tells_that_it_is(
     assert [renews(one) for one in made] == [True, True, True, False]
 
 
-def test_a_reply_is_one_range_or_many(tokens: Tokens) -> None:
-    assert numbers(tokens, b":5", tokens.request(5)) == [1, 2, 3, 4, 5]
-    assert numbers(tokens, b"+2 9 2 7 1 -3 2", tokens.request(5)) == [8, 9, 7, -4, -3]
-    assert numbers(tokens, b"+3 9 0", tokens.request(0)) == []
-    assert not tokens.has_dropped
-    assert numbers(tokens, b"+4 10 1 dropped", tokens.request(1)) == [10]
-    assert numbers(tokens, b":11", tokens.request(1)) == [11]
-    assert tokens.has_dropped
-    last = 2**63 - 1
-    assert numbers(tokens, b":%d" % last, tokens.request(1)) == [last]
-    assert numbers(tokens, b"+7 -%d 1" % last, tokens.request(1)) == [-last]
-
-
 @pytest.mark.parametrize(
     "reply",
     [
@@ -302,18 +289,6 @@ def test_a_reply_of_a_newer_token_gives_nothing_whatever_was_known_before(tokens
     old, new = tokens.request(0), tokens.request(0)
     assert numbers(tokens, b":0", new) == numbers(tokens, b":0", old) == []
     assert words(tokens.request(0)) == "5 0 0 4 0"
-
-
-def test_no_token_is_made_while_visits_wait_for_one() -> None:
-    """It would leave their numbers to the next visits, and they would be shown all the same."""
-    tokens = Tokens("counter")
-    visit = tokens.request(1)
-    with pytest.raises(AssertionError, match="what visits still wait for"):
-        tokens.request(0)
-    assert numbers(tokens, b":1", visit) == [1]
-    tokens.request(1)
-    tokens.abandon()
-    assert tokens.request(0).sequence == 3
 
 
 def test_numbers_are_given_back_in_ranges_until_redis_has_them(tokens: Tokens) -> None:
