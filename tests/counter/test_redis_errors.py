@@ -128,6 +128,7 @@ async def test_a_second_reply_is_never_a_visits_number(fake: FakeRedis, extra: b
         await eventually(lambda: len(fake.open()) <= 1)
 
 
+@pytest.mark.usefixtures("patient_probes")
 @pytest.mark.parametrize(
     "happens",
     [lambda fake: fake.send(b":99\r\n"), FakeRedis.cut, lambda fake: fake.cut(reset=True)],
