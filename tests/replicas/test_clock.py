@@ -25,18 +25,13 @@ class Simulated:
     """A Redis whose clock a test sets, and processes that give signs; one step is a second."""
 
     now: float = 1_764_220_000.0
-    passed: float = 1000.0
-    """The machine's monotonic clock."""
+    passed: float = 1000.0  # on the machine's monotonic clock
     scores: dict[str, float] = field(default_factory=dict)
     records: dict[str, dict[str, str]] = field(default_factory=dict)
-    counting: set[str] = field(default_factory=set)
-    """Those that give a sign each second."""
-    scripts: bool = True
-    """Whether the script is what writes the signs, as it does; else another clock's time."""
-    late: float = 0.0
-    """Where that clock is, of Redis's."""
-    stalls: tuple[int, int] = (0, 0)
-    """Steps that pass while commands are under way, and while their replies are."""
+    counting: set[str] = field(default_factory=set)  # those that give a sign each second
+    scripts: bool = True  # the script writes the signs; else another clock's time is in them
+    late: float = 0.0  # where that clock is, of Redis's
+    stalls: tuple[int, int] = (0, 0)  # steps while commands are under way, and while replies are
 
     def sign(self, id: str) -> None:
         """Write what the script writes; that it does is what other tests are for."""

@@ -100,52 +100,40 @@ async def test_a_record_that_cannot_be_read_is_left_out_alone_and_named_once(
             caplog.clear()
 
 
-async def test_what_others_write_is_read_as_far_as_it_goes(valkey: Valkey) -> None:
+async def test_what_others_write_is_read_as_far_as_it_goes_and_cut_however_long_it_is(
+    valkey: Valkey,
+) -> None:
     write(valkey, "old", labels="", visits=7)  # an older version's, which had none
     write(valkey, "labels", labels="a=1,b=,c")
     write(valkey, "bytes", labels=b"\xff=\xff")
     for id, score in (("first", -math.inf), ("last", math.inf), ("zero", 0)):
         write(valkey, id, marked="9 x", started="-5")
         valkey.client.zadd(NAMES, {id: score})
+    long, now = "x" * 5_000_000, time.time()
+    write(valkey, "long", hostname=long, version=long, labels=f"zone=eu,{long}={long}", state=long)
+    away = " ".join([f"{now - 9:.3f} {now - 8:.3f} {'y' * 1000}", *["1.0 2.0 z"] * 999])
+    labels = ",".join(f"{i}=" for i in range(99))
+    write(valkey, "many", faults=f"sick,{long}", away=away, labels=labels)
+    write(valkey, "h", hostname="h" * MAX_TEXT, faults="," * 9999)
+    step = f"{int(now) // 2 * 2} " + " ".join(f"{i}=1" for i in range(1500))
+    valkey.client.hset("{counter}:last:5m", "0", step)
     async with reader_of(valkey) as reader:
-        shown = await reader.read()
+        shown = await reader.read(["5m"])
         told = await events.figures(shown, {}, ())
+    assert len(told) < 6000
     assert b"Infinity" not in told
-    found = {one.id: one for one in shown.records}
-    labels = [found[id].labels for id in ("old", "labels", "bytes")]
-    assert labels == [{}, {"a": "1", "b": ""}, {"\ufffd": "\ufffd"}]
-    assert found["old"].visits == 7
+    assert len(shown.moments["5m"][0][1]) <= MAX_WORDS
+    found, cut = {one.id: one for one in shown.records}, "x" * (MAX_TEXT - 1) + "…"
+    assert [found[id].labels for id in ("old", "labels")] == [{}, {"a": "1", "b": ""}]
+    assert (found["old"].visits, found["bytes"].labels) == (7, {"\ufffd": "\ufffd"})
     odd = [one for one in shown.replicas if one.hostname in ("web-first", "web-last", "web-zero")]
     assert [one.seen for one in odd] == pytest.approx([DAY, 0, DAY], abs=PATIENCE)
     assert [found[id].started for id in ("first", "last", "zero")] == [0] * 3
-
-
-async def test_texts_are_cut_however_long_they_are_in_redis(valkey: Valkey) -> None:
-    long = "x" * 5_000_000
-    outage = f"{time.time() - 9:.3f} {time.time() - 8:.3f} {'y' * 1000}"
-    outage = " ".join([outage, *["1.0 2.0 z"] * 999])
-    write(valkey, "a", hostname=long, version=long, labels=f"zone=eu,{long}={long}", state=long)
-    write(
-        valkey,
-        "b",
-        faults=f"sick,{long}",
-        away=outage,
-        labels=",".join(f"{i}=" for i in range(99)),
-    )
-    write(valkey, "c", hostname="h" * MAX_TEXT, faults="," * 9999)
-    async with reader_of(valkey) as reader:
-        step = f"{int(time.time()) // 2 * 2} " + " ".join(f"{i}=1" for i in range(1500))
-        valkey.client.hset("{counter}:last:5m", "0", step)
-        shown = await reader.read(["5m"])
-        told = await events.figures(shown, {}, ())
-        assert len(shown.moments["5m"][0][1]) <= MAX_WORDS
-    a, b, c = sorted(shown.records, key=lambda one: one.id)
-    cut = "x" * (MAX_TEXT - 1) + "…"
-    assert (a.hostname, a.version, a.labels["zone"], a.state) == (cut, cut, "eu", "")
-    assert (b.faults, len(b.labels)) == (["sick", cut], MAX_WORDS)
-    assert (len(b.away), len(b.away[0].reason)) == (MAX_WORDS, MAX_TEXT)
-    assert (c.hostname, c.faults) == ("h" * MAX_TEXT, [])
-    assert len(told) < 5000
+    one, many = found["long"], found["many"]
+    assert (one.hostname, one.version, one.labels["zone"], one.state) == (cut, cut, "eu", "")
+    assert (many.faults, len(many.labels)) == (["sick", cut], MAX_WORDS)
+    assert (len(many.away), len(many.away[0].reason)) == (MAX_WORDS, MAX_TEXT)
+    assert (found["h"].hostname, found["h"].faults) == ("h" * MAX_TEXT, [])
 
 
 async def test_a_look_that_takes_too_long_is_given_up(valkey: Valkey, monkeypatch: Patch) -> None:

@@ -27,15 +27,13 @@ def often(monkeypatch: Patch) -> None:
 
 async def told(reader: Reader, hostname: str, is_so: Callable[[Record], object]) -> Record:
     """Wait until a process has told something; Redis may come back meanwhile."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        found: list[Record] = []
-        with contextlib.suppress(OSError, redis.RedisError):
-            found = [one for one in (await reader.read()).records if one.hostname == hostname]
-            if found and is_so(found[0]):
-                return found[0]
-        assert time.monotonic() < deadline, found
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(OSError, redis.RedisError):
+                for one in (await reader.read()).records:
+                    if one.hostname == hostname and is_so(one):
+                        return one
+            await asyncio.sleep(0.005)
 
 
 async def test_a_stop_is_told_at_once_and_at_its_end(valkey: Valkey, monkeypatch: Patch) -> None:
