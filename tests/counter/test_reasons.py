@@ -1,4 +1,7 @@
-"""Why the counter is off: what the log and ``/readyz`` say, and what they must not."""
+"""Why the counter is off: what the log and ``/readyz`` say, and what they must not.
+
+One reason is what sentinels and the nodes of a cluster tell in place of an address.
+"""
 
 import asyncio
 import json

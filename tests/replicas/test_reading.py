@@ -120,7 +120,7 @@ async def test_what_others_write_is_read_as_far_as_it_goes_and_cut_however_long_
     async with reader_of(valkey) as reader:
         shown = await reader.read(["5m"])
         told = await events.figures(shown, {}, ())
-    assert len(told) < 6000
+    assert len(told) < 5000
     assert b"Infinity" not in told
     assert len(shown.moments["5m"][0][1]) <= MAX_WORDS
     found, cut = {one.id: one for one in shown.records}, "x" * (MAX_TEXT - 1) + "…"
