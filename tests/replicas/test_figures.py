@@ -54,7 +54,9 @@ async def test_without_scripts_figures_go_with_a_visit(valkey: Valkey, monkeypat
     ]
 
 
-async def test_a_sign_is_one_command_more_once_a_second(valkey: Valkey, monkeypatch: Patch) -> None:
+async def test_a_sign_is_one_command_more_once_a_second_and_whole_where_redis_has_lost_the_script(
+    valkey: Valkey, monkeypatch: Patch, caplog: Caplog
+) -> None:
     clock = SimpleNamespace(now=1000.5, time=lambda: clock.now, monotonic=time.monotonic)
     monkeypatch.setattr(figures, "time", clock)
     async with replica(valkey.url) as visits:
@@ -63,25 +65,18 @@ async def test_a_sign_is_one_command_more_once_a_second(valkey: Valkey, monkeypa
             for seconds in (0, 0, 0, 1, 0, -3, 0):  # it is set back, too
                 clock.now += seconds
                 assert await visits.count()
+            valkey.client.flushall()
+            valkey.client.script_flush()
+            clock.now += 1
+            assert [await visits.count(), await visits.count()] == [1, 2]
             sent = [one for one in sent_by_clients(valkey, monitor) if one[0].startswith("EVAL")]
-    signs = [one[0] for one in sent if "{counter}:processes" in one]
-    assert signs == ["EVAL", "EVALSHA", "EVALSHA"], "in full at first, so that it takes one try"
-    assert len(sent) - len(signs) == 7
-
-
-async def test_a_redis_that_has_lost_the_script_gets_it_again_with_the_next_visit(
-    valkey: Valkey, monkeypatch: Patch, caplog: Caplog
-) -> None:
-    monkeypatch.setattr(figures, "SIGN_EVERY", math.inf)
-    async with replica(valkey.url) as visits:
-        assert await visits.count() == 1
-        valkey.client.flushall()
-        valkey.client.script_flush()
-        visits._link._beside._second = -1.0  # another one has begun
-        assert [await visits.count(), await visits.count()] == [1, 2]
         with reading(visits) as reader:
             (one,) = (await reader.read()).replicas
-        assert (one.hostname, one.visits) == ("web-1", 3)
+        assert (one.hostname, one.visits) == ("web-1", 9)
+    signs = [one[0] for one in sent if "{counter}:processes" in one]
+    # In full at first, so that it takes one try, and with the next visit once it was unknown.
+    assert signs == ["EVAL", "EVALSHA", "EVALSHA", "EVALSHA", "EVAL"]
+    assert len(sent) - len(signs) == 7 + 3
     assert not caplog.records
 
 
