@@ -36,10 +36,13 @@ async def told(reader: Reader, hostname: str, is_so: Callable[[Record], object])
             await asyncio.sleep(0.005)
 
 
-async def test_a_stop_is_told_at_once_and_at_its_end(valkey: Valkey, monkeypatch: Patch) -> None:
+async def test_a_stop_is_told_at_once_and_at_its_end_by_who_is_known(
+    valkey: Valkey, monkeypatch: Patch
+) -> None:
     monkeypatch.setattr("replicas.telling.SIGN_EVERY", 10 * PATIENCE)  # not by the next look
     monkeypatch.setattr("replicas.telling.GOODBYE_TIMEOUT", PATIENCE)
-    async with replica(valkey.url) as other:
+    async with replica(valkey.url) as other, telling(other, is_draining=lambda: True):
+        await other.start(PATIENCE)  # it counts no visit, so nobody knows it
         with reading(other) as reader:
             is_draining: list[str] = []
             async with (
@@ -55,15 +58,7 @@ async def test_a_stop_is_told_at_once_and_at_its_end(valkey: Valkey, monkeypatch
             (record,) = (await reader.read()).records
             assert (record.state, record.visits) == ("gone", 2)
     await eventually(lambda: len(valkey.client.client_list()) == 1)
-
-
-async def test_a_process_that_nobody_knows_says_nothing(valkey: Valkey) -> None:
-    async with replica(valkey.url) as visits:
-        await visits.start(PATIENCE)
-        async with telling(visits, is_draining=lambda: True):
-            begun = time.monotonic()
-        assert time.monotonic() - begun < PATIENCE
-    assert not valkey.client.exists("{counter}:processes")
+    assert valkey.client.zrange("{counter}:processes", 0, -1) == [visits.process_id.encode()]
 
 
 async def test_a_goodbye_waits_for_a_redis_that_hangs_no_longer_than_it_may(valkey: Valkey) -> None:
