@@ -5,7 +5,7 @@ import contextlib
 import gc
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -256,10 +256,18 @@ def test_what_was_shown_is_kept_of_two_looks_processes(monkeypatch: Patch) -> No
     assert sorted(counted._visits) == ["b", "c", "d", "e"]
 
 
-async def test_a_look_at_many_is_in_pieces(valkey: Valkey, request: pytest.FixtureRequest) -> None:
+@pytest.fixture
+def no_garbage_collected() -> Iterator[None]:
+    """The server collects garbage less often than a test."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_garbage_collected")
+async def test_a_look_at_many_is_in_pieces(valkey: Valkey, monkeypatch: Patch) -> None:
     """Each is a small part of it; by the CPU's time, so that busy neighbours do not matter."""
-    gc.disable()  # the server collects garbage less often than a test
-    request.addfinalizer(gc.enable)
+    monkeypatch.setattr(link, "TIMEOUT", PATIENCE)
     now, turns = time.time(), list[float]()
     away = " ".join(f"{now - i:.3f} {now - i + 2:.3f} no%20answer" for i in range(900, 100, -100))
     write(valkey, *map(str, range(1000)), version="1.0", away=away, started=f"{now - 1000:.3f}")
