@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import re
+from collections.abc import Callable
 from unittest.mock import Mock
 
 import pytest
@@ -203,16 +204,20 @@ class Taken(bytearray):
 
 
 @pytest.fixture
-def taken(monkeypatch: Patch, caplog: Caplog) -> Taken:
+def take(monkeypatch: Patch, caplog: Caplog) -> Callable[[], Taken]:
     """Have text logs written there, and nowhere else: pytest takes records as the test begins."""
-    caplog.set_level(logging.DEBUG, access_log.name)
-    taken = Taken()
-    handler = logs._TextHandler(taken)  # type: ignore[arg-type]
-    handler.addFilter(logs._escape)
-    handler.setFormatter(logs._TextFormatter())
-    monkeypatch.setattr(logging.root, "handlers", [handler])
-    monkeypatch.setattr(logs.time, "time", lambda: 1_700_000_000.5)  # type: ignore[attr-defined]
-    return taken
+
+    def take() -> Taken:
+        caplog.set_level(logging.DEBUG, access_log.name)
+        taken = Taken()
+        handler = logs._TextHandler(taken)  # type: ignore[arg-type]
+        handler.addFilter(logs._escape)
+        handler.setFormatter(logs._TextFormatter())
+        monkeypatch.setattr(logging.root, "handlers", [handler])
+        monkeypatch.setattr(logs.time, "time", lambda: 1_700_000_000.5)  # type: ignore[attr-defined]
+        return taken
+
+    return take
 
 
 def log_answered(uri: str = "/", status: int = 200) -> None:
@@ -230,8 +235,9 @@ def log_answered(uri: str = "/", status: int = 200) -> None:
     [("/", 399, b"I"), ("/\x85\u2028[I", 400, b"W"), ("/%s%d%(a)s", 499, b"W"), ("/", 500, b"E")],
 )
 def test_the_line_of_a_request_is_what_its_record_would_become(
-    uri: str, status: int, level: bytes, taken: Taken
+    uri: str, status: int, level: bytes, take: Callable[[], Taken]
 ) -> None:
+    taken = take()
     log_answered(uri, status)
     logging.root.addHandler(logging.NullHandler())
     log_answered(uri, status)
@@ -243,8 +249,9 @@ def test_the_line_of_a_request_is_what_its_record_would_become(
 
 @pytest.mark.parametrize("whose", ["root", "access", "parent", "access filter", "handler filter"])
 def test_whoever_else_wants_the_records_of_requests_gets_them(
-    whose: str, monkeypatch: Patch, taken: Taken
+    whose: str, monkeypatch: Patch, take: Callable[[], Taken]
 ) -> None:
+    taken = take()
     records: list[logging.LogRecord] = []
     own, parent, handler = logging.root.handlers[0], logging.Logger("tornado"), logging.Handler()
     for logger in (access_log, own):
@@ -264,7 +271,8 @@ def test_whoever_else_wants_the_records_of_requests_gets_them(
     assert taken.count(b"\n") == 1
 
 
-def test_a_handler_that_is_for_graver_lines_writes_no_request(taken: Taken) -> None:
+def test_a_handler_that_is_for_graver_lines_writes_no_request(take: Callable[[], Taken]) -> None:
+    taken = take()
     logging.root.handlers[0].setLevel(logging.ERROR)
     log_answered()
     assert not taken

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import itertools
 import os
 import re
 import resource
@@ -36,8 +35,8 @@ FEWER = 48 * 1024
 #: A path as long as a line shows, so that few requests fill what may wait.
 LONG = "/?" + "x" * 480
 
-BROKEN = ["full device", "pipe without reader", "socket without peer", "closed terminal"]
-STALLED = ["pipe", "stopped terminal", "pipe that does not block", "fifo", "socket"]
+BROKEN = ["pipe without reader", "full device", "socket without peer", "closed terminal"]
+STALLED = ["pipe", "stopped terminal", "pipe that does not block", "socket"]
 
 
 def slow(*values: object) -> object:
@@ -50,28 +49,24 @@ Make = Callable[[str], tuple[int, int]]
 
 
 @pytest.fixture
-def sink(tmp_path: Path) -> Iterator[Make]:
+def sink() -> Iterator[Make]:
     """Make a standard error, and close both its ends in the end."""
     opened = set[int]()
 
     def make(kind: str) -> tuple[int, int]:
         if kind == "full device":
-            reading, writing = -1, os.open("/dev/full", os.O_WRONLY)
+            reading, writing = os.open("/dev/null", os.O_RDONLY), os.open("/dev/full", os.O_WRONLY)
         elif "socket" in kind:  # as systemd's journal gives one
             reading, writing = (one.detach() for one in socket.socketpair())
         elif "terminal" in kind:
             reading, writing = os.openpty()
             tty.setraw(writing)
             termios.tcflow(writing, termios.TCOOFF)  # as with Ctrl-S
-        elif kind == "fifo":
-            os.mkfifo(tmp_path / "fifo")
-            reading = os.open(tmp_path / "fifo", os.O_RDWR)  # neither end waits for the other
-            writing = os.open(tmp_path / "fifo", os.O_WRONLY)
         else:
             reading, writing = os.pipe()
             # As another program that shares it may have set it.
             os.set_blocking(writing, kind != "pipe that does not block")
-        if kind in BROKEN[1:]:
+        if kind in BROKEN:
             os.close(reading)
             reading = -1
         opened.update({reading, writing} - {-1})
@@ -98,24 +93,21 @@ def fill(writing: int) -> None:
 
 
 def dropped(server: Program) -> int:
-    match = re.search(
-        r"(?m)^friendlyhello_log_lines_dropped_total (\S+)$", server.get("/metrics")[1]
-    )
-    assert match
-    return int(float(match[1]))
+    name = "friendlyhello_log_lines_dropped_total"
+    [number] = re.findall(rf"(?m)^{name} (\S+)$", server.get("/metrics")[1])
+    return int(float(number))
 
 
 def visit_until_lines_are_dropped(server: Program, connect: Connect) -> int:
     """Ask for pages until lines are dropped; return how many there were."""
     connection = connect(server)
-    for number in itertools.count(1):
+    for number in range(1, 100 * FEWER // len(LONG)):
         connection.request("GET", f"{LONG}&{number}&")
         answer = connection.getresponse()
         assert (answer.status, bool(answer.read())) == (200, True)
-        if number % 50 == 0 and dropped(server):
+        if number % 50 == 0 and dropped(server):  # the metrics are those of a moment ago
             return number
-        assert number * len(LONG) < 100 * FEWER  # the metrics are those of a moment ago
-    raise AssertionError
+    raise AssertionError("no line was dropped")
 
 
 def numbers_in(log: bytes | bytearray, log_format: str = "text") -> list[int]:
@@ -126,29 +118,18 @@ def numbers_in(log: bytes | bytearray, log_format: str = "text") -> list[int]:
 
 @pytest.mark.parametrize(
     ("kind", "processes"),
-    [(BROKEN[1], 2), *(slow(kind, processes) for kind in BROKEN for processes in (1, 2))],
+    [(BROKEN[0], 2), ("pipe", 1), *(slow(kind, 1) for kind in (*BROKEN, *STALLED[1:]))],
 )
-def test_broken_one_costs_no_page_and_no_core(
-    kind: str, processes: int, sink: Make, program: Start
+def test_one_that_breaks_or_stalls_costs_no_page_no_core_and_no_stop(
+    kind: str, processes: int, sink: Make, small: Start, connect: Connect
 ) -> None:
-    server = program(NOWHERE, f"--processes={processes}", stderr=sink(kind)[0])
+    server = small(f"--processes={processes}", stderr=sink(kind)[0])
     serving = [server.process.pid, *children(server.process.pid)]
-    assert [server.get()[0] for _ in range(5)] == [200] * 5
-    assert server.get("/healthz")[0] == 200
-    wait_until(lambda: dropped(server) >= 5)
-    before, begun = sum(map(used, serving)), time.monotonic()
-    wait_until(lambda: time.monotonic() > begun + 1)
-    assert sum(map(used, serving)) - before < 0.5
-    assert seconds_to_stop(server) < SOON
-
-
-@pytest.mark.parametrize("kind", ["pipe", *map(slow, STALLED[1:])])
-def test_stalled_one_costs_no_page_and_no_stop(
-    kind: str, sink: Make, small: Start, connect: Connect
-) -> None:
-    server = small(stderr=sink(kind)[0])
     visit_until_lines_are_dropped(server, connect)
     assert server.get("/healthz")[0] == 200
+    before = sum(map(used, serving))
+    time.sleep(1)  # in which it may be busy
+    assert sum(map(used, serving)) - before < 0.5
     assert seconds_to_stop(server) < SOON
 
 
@@ -217,13 +198,13 @@ def test_what_waits_for_a_slow_reader_is_written_and_no_line_is_lost_at_full_loa
     for number in range(made):
         server.get(f"{path}{clients * each + number}&")
     # A process of its own, as the clients keep the interpreter busy.
-    log, copy = tmp_path / "log", os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    log = tmp_path / "log"
     with (
+        log.open("wb") as copy,
         subprocess.Popen(["cat"], stdin=reading, stdout=copy) as cat,
         contextlib.ExitStack() as stack,
     ):
         stack.callback(cat.kill)
-        os.close(copy)
         with ThreadPoolExecutor(clients) as all_clients:
             assert [*all_clients.map(ask, range(clients))] == [each] * clients
         assert dropped(server) == 0
@@ -295,7 +276,7 @@ REFUSED = [
         ("pipe", *REFUSED[0]),
         *(slow(kind, *one) for kind in ("pipe", *BROKEN[:2]) for one in REFUSED),
         # With a pipe that stalls it waits, as programs of a command line do.
-        (BROKEN[1], ["check.py", "ftp://h"], 2),
+        (BROKEN[0], ["check.py", "ftp://h"], 2),
     ],
 )
 def test_program_that_ends_with_a_message_does_so(
@@ -321,11 +302,12 @@ def test_traceback_and_what_was_logged_before_it_are_written_in_their_order() ->
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
     )
-    assert (done.returncode, done.stdout) == (1, "")
-    lines = done.stderr.splitlines()
-    assert "before" in lines[0]
-    assert lines[1] == "Traceback (most recent call last):"
-    assert lines[-1] == "ZeroDivisionError: division by zero"
+    first, begin, *_, last = done.stderr.splitlines()
+    assert first.endswith("] before")
+    assert (begin, last) == (
+        "Traceback (most recent call last):",
+        "ZeroDivisionError: division by zero",
+    )
 
 
 def test_worker_that_fails_says_why_before_its_parent_tells_its_end(
