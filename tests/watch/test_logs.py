@@ -96,9 +96,7 @@ def requests_logged(server: Site, log_format: str) -> list[str]:
 
 
 @pytest.mark.parametrize("log_format", FORMATS)
-def test_no_byte_that_a_client_sends_breaks_a_line_and_each_request_has_one(
-    log_format: str, serve: Serve, valkey: Valkey
-) -> None:
+def test_no_byte_breaks_a_line(log_format: str, serve: Serve, valkey: Valkey) -> None:
     server = serve(f"--log-format={log_format}", "--log-level=debug")
     host = b"Host: a\r\nConnection: close\r\n"
     for start, header in WELL_FORMED:
@@ -234,7 +232,7 @@ def log_answered(uri: str = "/", status: int = 200) -> None:
     ("uri", "status", "level"),
     [("/", 399, b"I"), ("/\x85\u2028[I", 400, b"W"), ("/%s%d%(a)s", 499, b"W"), ("/", 500, b"E")],
 )
-def test_the_line_of_a_request_is_what_its_record_would_become(
+def test_a_line_is_what_its_record_would_become(
     uri: str, status: int, level: bytes, take: Callable[[], Taken]
 ) -> None:
     taken = take()
@@ -242,15 +240,13 @@ def test_the_line_of_a_request_is_what_its_record_would_become(
     logging.root.addHandler(logging.NullHandler())
     log_answered(uri, status)
     line, same, rest = taken.split(b"\n")
-    assert (line, rest) == (same, b"")
+    assert [same, rest] == [line, b""]
     assert line.startswith(b"[" + level)
     assert b"%d GET" % status in line
 
 
 @pytest.mark.parametrize("whose", ["root", "access", "parent", "access filter", "handler filter"])
-def test_whoever_else_wants_the_records_of_requests_gets_them(
-    whose: str, monkeypatch: Patch, take: Callable[[], Taken]
-) -> None:
+def test_others_get_the_records(whose: str, monkeypatch: Patch, take: Callable[[], Taken]) -> None:
     taken = take()
     records: list[logging.LogRecord] = []
     own, parent, handler = logging.root.handlers[0], logging.Logger("tornado"), logging.Handler()
@@ -279,9 +275,7 @@ def test_a_handler_that_is_for_graver_lines_writes_no_request(take: Callable[[],
 
 
 @pytest.mark.parametrize("log_format", FORMATS)
-def test_a_line_has_a_thousand_characters_of_what_a_client_sent(
-    log_format: str, served: Serve
-) -> None:
+def test_what_a_client_sent_is_cut(log_format: str, served: Serve) -> None:
     server = served(NOWHERE, f"--log-format={log_format}")
     for path in (b"/" + b"x" * 16_000, b"/" + b"\x85" * 16_000, b"/live?last=" + b"\x85" * 16_000):
         talk(server, b"GET " + path + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")

@@ -133,9 +133,7 @@ def test_one_that_breaks_or_stalls_costs_no_page_no_core_and_no_stop(
     assert seconds_to_stop(server) < SOON
 
 
-def test_one_that_stalls_from_the_start_keeps_no_worker_from_being_replaced(
-    sink: Make, program: Start
-) -> None:
+def test_workers_are_replaced_though_it_stalls(sink: Make, program: Start) -> None:
     """And what waits as workers are forked is written once."""
     writing, reading = sink("pipe")
     fill(writing)
@@ -155,7 +153,7 @@ def test_one_that_stalls_from_the_start_keeps_no_worker_from_being_replaced(
 
 
 @pytest.mark.parametrize("log_format", ["text", slow("json")])
-def test_the_log_says_how_many_lines_were_dropped_when_there_is_room_again(
+def test_the_log_says_how_many_lines_were_dropped(
     log_format: str, small: Start, connect: Connect
 ) -> None:
     server = small(f"--log-format={log_format}")
@@ -178,7 +176,7 @@ def test_the_log_says_how_many_lines_were_dropped_when_there_is_room_again(
     ("kind", "processes", "length"),
     [("pipe", 2, 480), *(slow(kind, 1, 0) for kind in ("pipe", STALLED[2], "socket"))],
 )
-def test_what_waits_for_a_slow_reader_is_written_and_no_line_is_lost_at_full_load(
+def test_at_full_load_a_slow_reader_gets_each_line(
     kind: str, processes: int, length: int, sink: Make, program: Start, tmp_path: Path
 ) -> None:
     writing, reading = sink(kind)
@@ -218,9 +216,7 @@ def test_what_waits_for_a_slow_reader_is_written_and_no_line_is_lost_at_full_loa
         assert own == sorted(own)
 
 
-def test_second_signal_stops_at_once_all_the_same(
-    sink: Make, program: Start, connect: Connect
-) -> None:
+def test_a_second_signal_stops_at_once(sink: Make, program: Start, connect: Connect) -> None:
     writing, _ = sink("pipe")
     fill(writing)
     server = program(NOWHERE, "--grace=60", stderr=writing)
@@ -233,9 +229,7 @@ def test_second_signal_stops_at_once_all_the_same(
     assert seconds_to_stop(server, signal.SIGINT, 128 + signal.SIGINT) < SOON
 
 
-def test_line_that_was_begun_when_a_disk_got_full_is_finished_before_the_next(
-    program: Start, tmp_path: Path
-) -> None:
+def test_a_line_that_a_full_disk_cut_is_finished(program: Start, tmp_path: Path) -> None:
     log = tmp_path / "log"
     writing = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     server = program(NOWHERE, stderr=writing)
@@ -279,7 +273,7 @@ REFUSED = [
         (BROKEN[0], ["check.py", "ftp://h"], 2),
     ],
 )
-def test_program_that_ends_with_a_message_does_so(
+def test_a_program_that_ends_with_a_message_does_so(
     kind: str, arguments: list[str], status: int, sink: Make
 ) -> None:
     writing, reading = sink(kind)
@@ -310,9 +304,7 @@ def test_traceback_and_what_was_logged_before_it_are_written_in_their_order() ->
     )
 
 
-def test_worker_that_fails_says_why_before_its_parent_tells_its_end(
-    program: Start, tmp_path: Path
-) -> None:
+def test_a_worker_that_fails_says_why(program: Start, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import asyncio\nasyncio.Runner = None\n")
     server = program(NOWHERE, "--processes=2", PYTHONPATH=str(tmp_path))
     server.wait_for(
@@ -320,9 +312,7 @@ def test_worker_that_fails_says_why_before_its_parent_tells_its_end(
     )
 
 
-def test_an_embedded_valkey_that_ends_is_started_again_though_nobody_reads(
-    program: Start, sink: Make, folder: Path
-) -> None:
+def test_valkey_is_started_again_though_it_stalls(program: Start, sink: Make, folder: Path) -> None:
     writing, _ = sink("pipe")
     server = program(f"--redis-url=embedded:{folder}/data", stderr=writing)
     wait_until(lambda: server.visits() is not None)
@@ -335,9 +325,7 @@ def test_an_embedded_valkey_that_ends_is_started_again_though_nobody_reads(
     wait_until(lambda: not processes_in(folder / "data"))
 
 
-def test_a_thread_that_a_busy_machine_holds_up_is_waited_for(
-    sink: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thread_that_is_late_is_waited_for(sink: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextlib.contextmanager
     def late(self: StandardError) -> Iterator[None]:
         time.sleep(5 * standard_error.PATIENCE)
