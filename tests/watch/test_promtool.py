@@ -2,16 +2,13 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support import ROOT
-from tests.support.program import Program
+from tests.support.program import Start
 from tests.support.valkey import Valkey
-
-Start = Callable[..., Program]
 
 ALERTS = ROOT / "deploy/alerts.yaml"
 
@@ -35,11 +32,8 @@ def test_metrics_are_clean(redis: str, program: Start, valkey: Valkey) -> None:
     promtool("check", "metrics", given=server.get("/metrics")[1])
 
 
-def test_rules_are_rules() -> None:
+def test_alerts_are_rules_that_fire_when_they_should_and_else_not(tmp_path: Path) -> None:
     assert "4 rules found" in promtool("check", "rules", str(ALERTS))
-
-
-def test_alerts_fire_when_they_should_and_else_not(tmp_path: Path) -> None:
     cases = ROOT / "tests/watch/alerts.yaml"
     (tmp_path / "cases.yaml").write_text(cases.read_text().replace("ALERTS", str(ALERTS)))
     promtool("test", "rules", str(tmp_path / "cases.yaml"))
