@@ -22,7 +22,7 @@ from tests.support import Patch
 from tests.support.driven import driven
 from tests.support.embedded import keeper_of, part_of, valkey_of
 from tests.support.exact import assert_exact, numbers
-from tests.support.processes import SOON, is_running, processes_in
+from tests.support.processes import SOON, children, is_running, processes_in
 from tests.support.program import Start
 from tests.support.waiting import wait_until
 
@@ -46,8 +46,13 @@ def starts(data: Path) -> list[float]:
     return [datetime.strptime(line, "%d %b %Y %H:%M:%S.%f").timestamp() for line in lines]
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_numbers_go_on_within_2_s_of_kill_9(processes: int, counting: Start, data: Path) -> None:
+@pytest.mark.parametrize(
+    ("processes", "signum"),
+    [pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow), (2, signal.SIGKILL)],
+)
+def test_numbers_go_on_within_2_s_of_kill_9(
+    processes: int, signum: int, counting: Start, data: Path
+) -> None:
     server = counting(f"--redis-url=embedded:{data}", f"--processes={processes}")
     with driven(server) as load:
         for _ in range(2):
@@ -56,9 +61,10 @@ def test_numbers_go_on_within_2_s_of_kill_9(processes: int, counting: Start, dat
             load.wait_counted(moment)
     with redis.Redis(unix_socket_path=str(data / "run" / "valkey.sock")) as client:
         assert_exact(client, [server], numbers(load))
-    server.signal()
-    assert server.wait() == 0
-    wait_until(lambda: not processes_in(data))
+    workers = children(server.process.pid)
+    server.signal(signum)
+    assert server.wait() == (0 if signum == signal.SIGTERM else -signum)
+    wait_until(lambda: not processes_in(data) and not any(map(is_running, workers)))
 
 
 @pytest.mark.usefixtures("hasty")
@@ -84,33 +90,31 @@ def test_one_that_does_not_stay_up_is_tried_ever_more_seldom(keep: Keep, data: P
     assert told[0].count(b"Valkey is back") == 1
 
 
-@pytest.mark.usefixtures("resting")
 @pytest.mark.parametrize(
-    ("signum", "deleted"),
-    [(signal.SIGTERM, False), (signal.SIGKILL, False), (signal.SIGTERM, True)],
+    ("signum", "trouble"),
+    [
+        (signal.SIGTERM, "damage"),
+        (signal.SIGKILL, "damage"),
+        (signal.SIGTERM, "is gone; restart the server"),
+        (signal.SIGTERM, "ended by SIGKILL"),  # and its start is under way
+    ],
 )
-def test_signal_between_two_tries_ends_all_though_the_folder_was_deleted(
-    signum: signal.Signals, deleted: bool, keep: Keep, data: Path
+def test_signal_while_it_is_started_again_ends_all(
+    signum: signal.Signals, trouble: str, keep: Keep, data: Path, monkeypatch: Patch
 ) -> None:
+    for name in ("SECOND_TRY", "LONGEST"):  # which is a long time off
+        monkeypatch.setattr(embedded.keeper, name, 3600)
     server = keep()
     assert server.visits() == 1
     valkey = valkey_of(data)
-    if deleted:
-        shutil.rmtree(data)
-    else:
+    if trouble == "damage":
         damage(part_of(data, ".base.rdb"))
+        trouble = "Valkey did not start: "
+    elif "gone" in trouble:
+        shutil.rmtree(data)
     os.kill(valkey, signal.SIGKILL)
-    why = b".* is gone; restart the server" if deleted else b".*"
-    server.wait_for(b"Valkey did not start: " + why + AGAIN)
+    server.wait_for(trouble.encode() + b".*" + AGAIN)
     assert server.end(signum) < SOON
-    server.wait_gone()
-
-
-def test_signal_while_it_is_started_again_ends_all(keep: Keep, data: Path) -> None:
-    server = keep()
-    os.kill(valkey_of(data), signal.SIGKILL)
-    server.wait_for(AGAIN)
-    server.end()
     server.wait_gone()
 
 
@@ -128,7 +132,7 @@ def test_valkey_ends_with_the_server_when_the_keeper_was_killed(keep: Keep, data
 @pytest.mark.parametrize(
     ("signum", "hangs"), [(signal.SIGTERM, True), (signal.SIGKILL, True), (signal.SIGKILL, False)]
 )
-def test_no_end_of_the_server_or_its_group_leaves_a_process_though_valkey_hangs(
+def test_no_end_leaves_a_process_though_valkey_hangs(
     signum: signal.Signals, hangs: bool, keep: Keep, data: Path
 ) -> None:
     server = keep()
@@ -178,16 +182,12 @@ def test_what_a_killed_valkey_was_writing_is_removed_alone(keep: Keep, data: Pat
     (data / "appendonlydir" / "temp-appendonly.aof.manifest").touch()
     with redis.Redis(unix_socket_path=str(data / "run" / "valkey.sock")) as client:
         for begin, written in (
-            (client.bgrewriteaof, r"temp-rewriteaof-\d+\.aof"),
-            (client.bgsave, r"temp-\d+\.rdb"),
+            (client.bgrewriteaof, "temp-rewriteaof-[0-9]*.aof"),
+            (client.bgsave, "temp-[0-9]*.rdb"),
         ):
             client.config_set("rdb-key-save-delay", 60_000_000)  # microseconds
             begin()
-            wait_until(
-                lambda written=written: any(
-                    re.fullmatch(written, one.name) for one in data.iterdir()
-                )
-            )
+            wait_until(lambda written=written: [*data.glob(written)])
             killed = valkey_of(data)
             os.kill(killed, signal.SIGKILL)
             wait_until(lambda killed=killed: valkey_of(data) != killed and server.visits())
@@ -234,11 +234,11 @@ def test_valkey_that_ends_at_once_is_one_line(data: Path, folder: Path, monkeypa
 
 
 def test_number_of_one_long_gone_harms_no_other(keep: Keep, data: Path) -> None:
+    (data / "run").mkdir(parents=True, mode=0o755)
+    (data / "valkey.log").write_bytes(b"old\n" * (embedded.keeper.LONG_LOG // 4 + 1))
     with subprocess.Popen(["sleep", "3600"], start_new_session=True) as bystander:
-        (data / "run").mkdir(parents=True, mode=0o755)
         for name in ("valkey.lock", "valkey.pid"):
             (data / "run" / name).write_text(str(bystander.pid))
-        (data / "valkey.log").write_bytes(b"old\n" * (embedded.keeper.LONG_LOG // 4 + 1))
         assert keep().visits() == 1
         assert is_running(bystander.pid)
         bystander.kill()

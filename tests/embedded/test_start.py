@@ -9,9 +9,7 @@ import signal
 import socket
 import stat
 import sys
-import time
 from collections.abc import Callable
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -20,61 +18,38 @@ import redis
 from config.redis_url import embedded_folder
 from embedded import running
 from embedded.folder import prepare, socket_folder
-from process.signals import SAME_SIGNAL
 from tests.embedded.conftest import Keep, refused
 from tests.support import Patch, here
-from tests.support.before import run_before
 from tests.support.counting import counting
 from tests.support.embedded import keeper_of, valkey_of
+from tests.support.page import number_on
 from tests.support.processes import is_running, processes_in
-from tests.support.program import Program, Start, run_to_end, seen
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.program import Connect, Start, read, run_to_end, seen
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
-#: A server, and visitors of its page.
-Hung = tuple[Program, list[HTTPConnection]]
 
-
-@pytest.fixture
-def hung(counting: Start, connect: Callable, data: Path, tmp_path: Path) -> Hung:
-    """A server that has read visits for which its Valkey, which hangs, has no number yet."""
-    hasty = run_before(tmp_path, "from embedded import leftover\nleftover.STOP /= 10")
+def test_ctrl_c_finishes_visits_and_keeps_the_data(
+    counting: Start, connect: Connect, data: Path, keep: Keep
+) -> None:
     # No test waits that long: it is only never the reason for an end.
-    patient = ("--redis-timeout=60", "--grace=60")
-    server = counting(f"--redis-url=embedded:{data}", *patient, **hasty)
+    server = counting(f"--redis-url=embedded:{data}", "--redis-timeout=60", "--grace=60")
     visitors, bystander = [connect(server) for _ in range(5)], connect(server)
-    os.kill(valkey_of(data), signal.SIGSTOP)
+    valkey = valkey_of(data)
+    os.kill(valkey, signal.SIGSTOP)
     for visitor in visitors:
         visitor.request("GET", "/")
     seen(bystander)
-    return server, visitors
-
-
-def test_ctrl_c_finishes_visits_and_keeps_the_data(hung: Hung, data: Path, keep: Keep) -> None:
-    server, visitors = hung
-    valkey = valkey_of(data)
     os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does
     server.wait_for(b"stopping")
     os.kill(valkey, signal.SIGCONT)
-    pages = [visitor.getresponse().read().decode() for visitor in visitors]
-    numbers = sorted(page.rpartition("<b>Visits:</b> ")[2] for page in pages)
-    assert numbers == ["1", "2", "3", "4", "5"]
+    assert sorted(number_on(read(one)[1].encode()) or 0 for one in visitors) == [1, 2, 3, 4, 5]
     assert server.wait() == 0
     assert not is_running(valkey)  # stopped with the server, not some time later
     assert b"Traceback" not in server.log
     assert b"SIGINT" not in (data / "valkey.log").read_bytes()  # that was for the server
     assert keep().visits() == 6
-
-
-def test_second_signal_leaves_no_process(hung: Hung, data: Path) -> None:
-    server, _ = hung
-    server.signal()
-    server.wait_for(b"stopping")
-    time.sleep(SAME_SIGNAL)  # else it would be the same
-    server.signal()
-    server.process.wait(PATIENCE)  # and not for the visit
-    wait_until(lambda: not processes_in(data))
 
 
 def test_counts_in_a_folder_that_is_made_on_a_socket_only_and_appends_to_a_file(data: Path) -> None:
@@ -88,18 +63,6 @@ def test_counts_in_a_folder_that_is_made_on_a_socket_only_and_appends_to_a_file(
     assert [config[name] for name in names] == ["yes", "always", "0", "0"]
     files = {path.suffix: path for path in (made / "appendonlydir").iterdir()}
     assert b"counter" in files[".aof"].read_bytes()
-
-
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_counts_on_after_any_end(signum: signal.Signals, keep: Keep, data: Path) -> None:
-    for numbers in ([1, 2], [3, 4]):  # at once: one that was killed has a Valkey that is leaving
-        server = keep()
-        assert [server.visits(), server.visits()] == numbers
-        valkey = valkey_of(data)
-        assert valkey in processes_in(data)
-        server.end(signum)
-        assert signum == signal.SIGKILL or not is_running(valkey)
-    server.wait_gone()
 
 
 @pytest.mark.usefixtures("hasty")
@@ -226,7 +189,7 @@ def test_path_of_the_socket_may_be_short_one_way_only(folder: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("runtime", ["", "missing"])
-async def test_without_a_runtime_folder_it_is_in_the_one_for_what_is_temporary(
+async def test_without_a_runtime_folder_it_is_in_the_temporary_one(
     runtime: str, folder: Path, monkeypatch: Patch
 ) -> None:
     deep = folder / ("d" * 60) / ("é" * 30)  # each é is two bytes, and a path has 107 at most
@@ -258,7 +221,7 @@ def no_socket_in(folder: Path, monkeypatch: Patch) -> Callable[[str], None]:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_in_a_folder_without_sockets_it_is_in_a_private_one_that_is_removed(
+def test_where_it_cannot_be_it_is_in_a_private_folder(
     signum: signal.Signals, keep: Keep, data: Path, no_socket_in: Callable[[str], None]
 ) -> None:
     no_socket_in("data/run")
@@ -274,7 +237,7 @@ def test_in_a_folder_without_sockets_it_is_in_a_private_one_that_is_removed(
     assert [*data.parent.iterdir()] == [data]
 
 
-def test_where_no_socket_or_no_process_can_be_it_says_why_and_leaves_no_folder(
+def test_where_none_can_be_it_says_why_and_leaves_no_folder(
     data: Path, no_socket_in: Callable[[str], None], monkeypatch: Patch
 ) -> None:
     no_socket_in("data/run")
