@@ -12,6 +12,7 @@ import pytest
 from config import Settings
 from process import healthcheck
 from process.healthcheck import what_is_wrong
+from tests.support import Patch
 from tests.support.here import refused, run_here
 from tests.support.ports import held_port
 from tests.support.program import NOWHERE, Start, run_to_end
@@ -40,12 +41,11 @@ def answering(
         ThreadPoolExecutor(1) as pool,
     ):
         listening.settimeout(PATIENCE)
-        served = pool.submit(serve)
-        yield listening.getsockname()[1], served.result
+        yield listening.getsockname()[1], pool.submit(serve).result
 
 
 def test_it_tells_whether_the_server_answers_and_imports_none(
-    program: Start, monkeypatch: pytest.MonkeyPatch
+    program: Start, monkeypatch: Patch
 ) -> None:
     server = program(NOWHERE)
     result = run_to_end("--healthcheck", PORT=str(server.port), PYTHONPROFILEIMPORTTIME="1")
@@ -53,17 +53,14 @@ def test_it_tells_whether_the_server_answers_and_imports_none(
     lines = result.stderr.splitlines()
     assert all(line.startswith("import time:") for line in lines)
     imported = {line.rpartition("|")[2].strip() for line in lines}
-    assert "config" in imported
-    assert not imported & {"redis", "tornado.web", "uvloop"}
+    assert imported & {"config", "redis", "tornado.web", "uvloop"} == {"config"}
     monkeypatch.setattr(healthcheck, "TIMEOUT", 0.1)
     server.signal(signal.SIGSTOP)
     try:
         line = refused(run_here("--healthcheck", "--address=127.0.0.1", PORT=str(server.port)), 1)
     finally:
         server.signal(signal.SIGCONT)
-    assert f"port {server.port}" in line
-    assert "timed out" in line
-    server.stop()
+    assert line == f"no answer from 127.0.0.1 port {server.port}: timed out"
 
 
 @pytest.mark.parametrize(
@@ -73,17 +70,13 @@ def test_it_asks_where_its_settings_say(address: str | None, at: str) -> None:
     with answering(HEALTHY, at) as (port, request):
         assert what_is_wrong(Settings(address=address, port=port)) is None
         assert request().startswith(b"GET /healthz HTTP/1.1\r\n")
-    with held_port() as deaf:
-        port = deaf.getsockname()[1]
-        assert f"port {port}" in str(what_is_wrong(Settings(address=address, port=port)))
 
 
-def test_it_sends_no_zone_of_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_sends_no_zone_of_an_address(monkeypatch: Patch) -> None:
     """It is this machine's alone (RFC 6874, 4)."""
     # As in Python 3.11.2; later ones take it out by themselves.
     monkeypatch.setattr(http.client, "_strip_ipv6_iface", lambda name: name, raising=False)
-    connect = socket.create_connection
-    asked = []
+    connect, asked = socket.create_connection, []
 
     def to_loopback(place: tuple[str, int], *args: object) -> socket.socket:
         asked.append(place)
@@ -97,14 +90,13 @@ def test_it_sends_no_zone_of_an_address(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_without_a_server_or_with_something_else_it_is_one_line_and_status_1() -> None:
+    def said(port: int) -> str:
+        return refused(run_here("--healthcheck", "--address=127.0.0.1", f"--port={port}"), 1)
+
     with held_port() as deaf:
         port = deaf.getsockname()[1]
-        line = refused(run_here("--healthcheck", "--address=127.0.0.1", f"--port={port}"), 1)
-    assert f"127.0.0.1 port {port}" in line
-    for answer, said in (
-        (b"-ERR unknown command\r\n", "-ERR unknown command"),
-        (HEALTHY.replace(b"200 OK", b"404 Not Found"), "answered 404"),
-    ):
-        with answering(answer) as (port, _):
-            flags = ("--healthcheck", "--address=127.0.0.1", f"--port={port}")
-            assert said in refused(run_here(*flags), 1)
+        assert f"127.0.0.1 port {port}" in said(port)
+    with answering(b"-ERR unknown command\r\n") as (port, _):
+        assert "-ERR unknown command" in said(port)
+    with answering(HEALTHY.replace(b"200 OK", b"404 Not Found")) as (port, _):
+        assert "answered 404" in said(port)
