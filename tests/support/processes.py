@@ -16,9 +16,10 @@ def is_running(pid: int) -> bool:
     return _stat(pid)[:1] not in ([], ["Z"])
 
 
-def children(pid: int) -> set[int]:
-    parent = [str(pid)]
-    return {one for one in _every() if (stat := _stat(one))[1:2] == parent and stat[0] != "Z"}
+def children(pid: int, *, ended: bool = False) -> set[int]:
+    """The children of a process: those that run, or those that have ended and wait to be reaped."""
+    found = ((one, _stat(one)[:2]) for one in _every())
+    return {one for one, stat in found if stat[1:] == [str(pid)] and (stat[0] == "Z") == ended}
 
 
 def command(pid: int) -> bytes:
