@@ -54,7 +54,7 @@ NO_ENDS = {
     "a command that is cut, and the rest of another": INCR[:-3] + INCR + INCR[:-3],
     "a wrong length": INCR.replace(b"$7", b"$7777") + INCR,
     "damage in a transaction": OPEN[:-60] + ZEROS + INCR + command("EXEC"),
-    "a transaction in another": OPEN + TRANSACTION,
+    "a transaction in another": OPEN + OPEN,
     "an open transaction, zeros and a command": OPEN + ZEROS + INCR,
     "an end without a begin": command("EXEC") + INCR,
 }

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import struct
@@ -15,6 +16,7 @@ from config import Settings
 from process import inherited_sockets, notify, systemd
 from server import listen
 from tests.process.test_init import PROCESS_1
+from tests.support import Caplog, Patch
 from tests.support.before import run_before
 from tests.support.here import refused
 from tests.support.processes import children
@@ -41,132 +43,115 @@ def with_socket(listen_pid: str = "") -> tuple[str, ...]:
     return (sys.executable, "-c", OPEN_AND_RUN, listen_pid, sys.executable)
 
 
-class Manager:
-    def __init__(self, place: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._socket.bind(place.replace("@", "\0", 1))
-        self._socket.settimeout(PATIENCE)
-        self.place = place
-
-    def told(self) -> tuple[str, int]:
-        """Return the next message, and the process that sent it (unix(7), SCM_CREDENTIALS)."""
-        room = socket.CMSG_SPACE(struct.calcsize("3i"))
-        data, [(_, _, credentials)], *_ = self._socket.recvmsg(4096, room)
-        return data.decode(), struct.unpack("3i", credentials)[0]
-
-    def is_told_more(self) -> bool:
-        self._socket.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            return bool(self._socket.recv(4096))
-        return False
-
-    def close(self) -> None:
-        self._socket.close()
+@pytest.fixture(params=[""])
+def manager(
+    request: pytest.FixtureRequest, folder: Path, monkeypatch: Patch
+) -> Iterator[socket.socket]:
+    """What programs send their messages to; with ``@``, by an abstract name (unix(7))."""
+    place = f"{request.param}{folder}/notify"
+    monkeypatch.setenv("NOTIFY_SOCKET", place)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        one.bind(place.replace("@", "\0", 1))
+        one.settimeout(PATIENCE)
+        yield one
 
 
-@pytest.fixture(params=["a path"])
-def manager(request: pytest.FixtureRequest, folder: Path) -> Iterator[Manager]:
-    is_path = request.param == "a path"
-    manager = Manager(f"{folder}/notify" if is_path else f"@{folder}/notify")
-    yield manager
-    manager.close()
+def told(manager: socket.socket) -> tuple[str, int]:
+    """Return the next message, and the process that sent it (unix(7), SCM_CREDENTIALS)."""
+    room = socket.CMSG_SPACE(struct.calcsize("3i"))
+    data, [(_, _, credentials)], *_ = manager.recvmsg(4096, room)
+    return data.decode(), struct.unpack("3i", credentials)[0]
 
 
-@pytest.mark.parametrize(
-    ("manager", "processes"), [("a path", 1), ("an abstract name", 2)], indirect=["manager"]
-)
+def is_told_more(manager: socket.socket) -> bool:
+    return bool(select.select([manager], [], [], 0)[0])
+
+
+@pytest.mark.parametrize(("manager", "processes"), [("", 1), ("@", 2)], indirect=["manager"])
 def test_it_is_ready_when_it_listens_and_says_that_it_stops(
-    program: Start, manager: Manager, processes: int
+    program: Start, manager: socket.socket, processes: int
 ) -> None:
-    server = program(
-        *(NOWHERE, f"--processes={processes}", "--drain-delay=1"),
-        wait=False,
-        NOTIFY_SOCKET=manager.place,
-    )
-    assert manager.told() == ("READY=1", server.process.pid)
+    server = program(NOWHERE, f"--processes={processes}", "--drain-delay=1", wait=False)
+    assert told(manager) == ("READY=1", server.process.pid)
     server.port = int(server.wait_for(rb"listening on http://\S+:(\d+)/")[1])
     server.url = f"http://127.0.0.1:{server.port}"
     assert server.get("/healthz")[0] == 200
     server.signal()
-    assert manager.told() == ("STOPPING=1", server.process.pid), "before it has drained"
+    assert told(manager) == ("STOPPING=1", server.process.pid), "before it has drained"
     assert server.process.poll() is None
     assert server.wait() == 0
-    assert not manager.is_told_more()
+    assert not is_told_more(manager)
 
 
-def test_it_is_not_ready_when_it_cannot_start(manager: Manager, tmp_path: Path) -> None:
+def test_it_is_not_ready_when_it_cannot_start(manager: socket.socket, tmp_path: Path) -> None:
     missing = f"--tls-cert={tmp_path}/none", f"--tls-key={tmp_path}/none"
-    refused(run_to_end("--port=0", *missing, NOTIFY_SOCKET=manager.place), 1)
-    assert not manager.is_told_more()
+    refused(run_to_end("--port=0", *missing), 1)
+    assert not is_told_more(manager)
 
 
-def test_who_asks_for_no_messages_gets_none_and_one_that_cannot_be_sent_is_a_line_in_the_log(
-    manager: Manager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    notify("READY=1")
-    assert not caplog.messages
+@pytest.mark.usefixtures("manager")
+def test_a_message_that_cannot_be_sent_is_logged(monkeypatch: Patch, caplog: Caplog) -> None:
+    monkeypatch.setattr(systemd, "PATIENCE", 0.01)
+    while not caplog.messages:  # the manager reads nothing
+        notify("READY=1")
+    assert caplog.messages == ["cannot send READY=1 to NOTIFY_SOCKET: timed out"]
     for place in ("/nowhere/notify", "@nobody-reads-this", "/" + "x" * 200):
+        caplog.clear()
         monkeypatch.setenv("NOTIFY_SOCKET", place)
         notify("READY=1")
         (line,) = caplog.messages
         assert line.startswith("cannot send READY=1 to NOTIFY_SOCKET: ")
-        caplog.clear()
-    # A manager that reads nothing does not hold it up.
-    monkeypatch.setenv("NOTIFY_SOCKET", manager.place)
-    monkeypatch.setattr(systemd, "PATIENCE", 0.01)
-    while not caplog.messages:
-        notify("READY=1")
-    assert caplog.messages == ["cannot send READY=1 to NOTIFY_SOCKET: timed out"]
+    caplog.clear()
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    notify("READY=1")
+    assert not caplog.messages
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_it_serves_on_a_socket_that_was_opened_for_it_and_one_that_hangs_keeps_nobody(
-    program: Start, valkey: Valkey, processes: int
-) -> None:
-    flags = (f"--redis-url={valkey.url}", f"--processes={processes}")
-    server = program(*flags, python=with_socket())
+def test_it_serves_on_a_socket_that_was_opened_for_it(program: Start, valkey: Valkey) -> None:
+    server = program(f"--redis-url={valkey.url}", "--processes=2", python=with_socket())
     assert b"listening on http://127.0.0.1:%d/\n" % server.port in server.log
-    server.wait_for(b"(?s)" + b".*".join([b"counter on"] * processes))
+    server.wait_for(b"(?s)counter on.*counter on")
     assert [server.visits() for _ in range(9)] == [*range(1, 10)]
-    if processes > 1:
-        hung = min(children(server.process.pid))
-        os.kill(hung, signal.SIGSTOP)
-        try:
-            assert [server.get("/healthz")[0] for _ in range(10)] == [200] * 10
-        finally:
-            os.kill(hung, signal.SIGCONT)
+    hung = min(children(server.process.pid))  # which keeps nobody
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        assert [server.get("/healthz")[0] for _ in range(10)] == [200] * 10
+    finally:
+        os.kill(hung, signal.SIGCONT)
     server.stop()
 
 
 @pytest.fixture
-def hand_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def hand_over(monkeypatch: Patch) -> Iterator[Callable[..., None]]:
     """Make sockets those that this process inherits, under numbers that nobody else has."""
-    first, last = 900, 900
+    first = 900
+    monkeypatch.setattr(systemd, "FIRST", first)
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
 
     def hand_over(*opened: socket.socket) -> None:
-        nonlocal last
-        for one in opened:
-            os.dup2(one.fileno(), last)
-            one.close()
-            last += 1
-        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
         monkeypatch.setenv("LISTEN_FDS", str(len(opened)))
+        for descriptor, one in enumerate(opened, first):
+            os.dup2(one.fileno(), descriptor)
+            one.close()
 
-    monkeypatch.setattr(systemd, "FIRST", first)
     yield hand_over
-    for descriptor in range(first, last):
+    for descriptor in (first, first + 1):
         with contextlib.suppress(OSError):  # whoever took it has closed it
             os.close(descriptor)
 
 
-def test_it_listens_on_all_that_were_opened_hands_none_on_and_the_admin_port_is_none_of_them(
-    hand_over: Callable[..., None],
+def test_it_listens_on_all_that_were_opened_for_it_alone(
+    hand_over: Callable[..., None], monkeypatch: Patch
 ) -> None:
     opened = [socket.create_server((host, 0)) for host in ("127.0.0.1", "127.0.0.2")]
     places = [one.getsockname() for one in opened]
     hand_over(*opened)
+    with monkeypatch.context() as others:
+        others.setenv("LISTEN_PID", str(os.getppid()))
+        assert inherited_sockets() == []
+        others.delenv("LISTEN_PID")
+        assert inherited_sockets() == []
     settings = Settings(port=1, address="192.0.2.1", admin_port=0)
     ((admin,),) = listen(settings, admin=True)
     of_one, of_other = listen(settings, processes=2)
@@ -178,50 +163,25 @@ def test_it_listens_on_all_that_were_opened_hands_none_on_and_the_admin_port_is_
         one.close()
 
 
-def test_those_of_another_process_are_left_alone(
-    hand_over: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hand_over(socket.create_server(("127.0.0.1", 0)))
-    monkeypatch.setenv("LISTEN_PID", str(os.getppid()))
-    assert inherited_sockets() == []
-    monkeypatch.delenv("LISTEN_PID")
-    assert inherited_sockets() == []
-
-
-NONE = "LISTEN_FDS: descriptor 900 is no listening TCP socket"
-
-
-@pytest.mark.parametrize(
-    ("family", "kind", "number", "why"),
-    [
-        (socket.AF_UNIX, socket.SOCK_STREAM, "1", NONE),
-        (socket.AF_INET, socket.SOCK_STREAM, "1", NONE),
-        (socket.AF_INET, socket.SOCK_DGRAM, "1", NONE),
-        (None, None, "1", f"{NONE}: Bad file descriptor"),
-        *((None, None, one, f"LISTEN_FDS={one}: allowed is a number") for one in ("²", "", "-1")),
-    ],
-)
 def test_what_is_no_listening_tcp_socket_is_refused(
-    hand_over: Callable[..., None],
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    family: socket.AddressFamily | None,
-    kind: socket.SocketKind,
-    number: str,
-    why: str,
+    hand_over: Callable[..., None], monkeypatch: Patch
 ) -> None:
-    if family:
-        one = socket.socket(family, kind)
-        one.bind(f"{folder}/page" if family == socket.AF_UNIX else ("127.0.0.1", 0))
-        if family == socket.AF_UNIX:
-            one.listen()
+    def why() -> str:
+        with pytest.raises(RuntimeError) as error:
+            inherited_sockets()
+        return str(error.value)
+
+    none = "LISTEN_FDS: descriptor 900 is no listening TCP socket"
+    local = socket.socket(socket.AF_UNIX)
+    local.bind("")  # by a name that the system makes
+    local.listen()
+    for one in (local, socket.socket(), socket.socket(type=socket.SOCK_DGRAM)):
         hand_over(one)
-    else:
-        hand_over()
-    monkeypatch.setenv("LISTEN_FDS", number)
-    with pytest.raises(RuntimeError) as error:
-        inherited_sockets()
-    assert str(error.value) == why
+        assert why() == none
+    assert why() == f"{none}: Bad file descriptor"  # as the last one was closed
+    for number in ("²", "", "-1"):
+        monkeypatch.setenv("LISTEN_FDS", number)
+        assert why() == f"LISTEN_FDS={number}: allowed is a number"
 
 
 def test_process_1_hands_its_sockets_to_the_server(program: Start, tmp_path: Path) -> None:
