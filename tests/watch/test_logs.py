@@ -5,15 +5,13 @@ import itertools
 import json
 import logging
 import re
-from collections.abc import Callable
 from unittest.mock import Mock
 
 import pytest
-from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.log import LogFormatter, access_log
-from tornado.web import Application, RequestHandler
+from tornado.web import HTTPError
 
-from tests.support import Caplog, Patch
+from tests.support import Patch
 from tests.support.here import Serve
 from tests.support.program import NOWHERE, Site, Start
 from tests.support.raw_http import open_to, read_to_end
@@ -192,67 +190,32 @@ def test_text_is_what_tornado_would_write() -> None:
     assert len(texts) == 3 * 4 * 3 * 2  # two of the times are in the same second
 
 
-class Taken(bytearray):
-    """What stands in for standard error."""
+def test_a_line_is_what_its_record_would_become(served: Serve, monkeypatch: Patch) -> None:
+    monkeypatch.setattr("handlers.live._page", Mock(side_effect=HTTPError(500)))
+    server = served(NOWHERE)
 
-    write = bytearray.extend
+    def ask() -> None:
+        for path in (b"/", b"/\x85\xe2\x80\xa8[I", b"/%s%d%(name)s", b"/live?last=x", b"/live"):
+            talk(server, b"GET " + path + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 
-    def finish(self) -> None:
-        """Be asked for it as a process that is forked meanwhile ends."""
-
-
-@pytest.fixture
-def take(monkeypatch: Patch, caplog: Caplog) -> Callable[[], Taken]:
-    """Have text logs written there, and nowhere else: pytest takes records as the test begins."""
-
-    def take() -> Taken:
-        caplog.set_level(logging.DEBUG, access_log.name)
-        taken = Taken()
-        handler = logs._TextHandler(taken)  # type: ignore[arg-type]
-        handler.addFilter(logs._escape)
-        handler.setFormatter(logs._TextFormatter())
-        monkeypatch.setattr(logging.root, "handlers", [handler])
-        monkeypatch.setattr(logs.time, "time", lambda: 1_700_000_000.5)  # type: ignore[attr-defined]
-        return taken
-
-    return take
-
-
-def log_answered(uri: str = "/", status: int = 200) -> None:
-    line, whose = RequestStartLine("GET", uri, "HTTP/1.1"), {"context.remote_ip": "127.0.0.1"}
-    request = HTTPServerRequest(
-        start_line=line, headers=HTTPHeaders({"Host": "a"}), connection=Mock(**whose)
-    )
-    handler = RequestHandler(Application(), request)
-    handler.set_status(status)
-    logs.log_request(handler)
-
-
-@pytest.mark.parametrize(
-    ("uri", "status", "level"),
-    [("/", 399, b"I"), ("/\x85\u2028[I", 400, b"W"), ("/%s%d%(a)s", 499, b"W"), ("/", 500, b"E")],
-)
-def test_a_line_is_what_its_record_would_become(
-    uri: str, status: int, level: bytes, take: Callable[[], Taken]
-) -> None:
-    taken = take()
-    log_answered(uri, status)
-    logging.root.addHandler(logging.NullHandler())
-    log_answered(uri, status)
-    line, same, rest = taken.split(b"\n")
-    assert [same, rest] == [line, b""]
-    assert line.startswith(b"[" + level)
-    assert b"%d GET" % status in line
+    ask()
+    logging.root.addHandler(logging.NullHandler())  # so that there are records
+    ask()
+    lines = requests_logged(server, "text")
+    said = [re.sub(r" \d{6} \d\d:\d\d:\d\d | [\d.]+ms$", " ", line) for line in lines]
+    assert said[:5] == said[5:]
+    assert [line[:3] + line.split()[2] for line in said[:5]] == [
+        *("[I 200", "[W 404", "[W 404", "[W 400", "[E 500"),
+    ]
 
 
 @pytest.mark.parametrize("whose", ["root", "access", "parent", "access filter", "handler filter"])
-def test_others_get_the_records(whose: str, monkeypatch: Patch, take: Callable[[], Taken]) -> None:
-    taken = take()
+def test_others_get_the_records(whose: str, served: Serve, monkeypatch: Patch) -> None:
+    server = served(NOWHERE)
     records: list[logging.LogRecord] = []
     own, parent, handler = logging.root.handlers[0], logging.Logger("tornado"), logging.Handler()
-    for logger in (access_log, own):
-        monkeypatch.setattr(logger, "filters", [*logger.filters])
-    monkeypatch.setattr(access_log, "handlers", [])
+    for name in ("filters", "handlers"):
+        monkeypatch.setattr(access_log, name, [])
     parent.parent = logging.root
     handler.emit = records.append  # type: ignore[method-assign,assignment]
     if "filter" in whose:
@@ -262,16 +225,16 @@ def test_others_get_the_records(whose: str, monkeypatch: Patch, take: Callable[[
         {"root": logging.root, "access": access_log, "parent": parent}[whose].addHandler(handler)
     if whose == "parent":
         monkeypatch.setattr(access_log, "parent", parent)
-    log_answered("/a")
-    assert [vars(record)["path"] for record in records] == ["/a"]
-    assert taken.count(b"\n") == 1
+    server.get("/a")
+    assert len(requests_logged(server, "text")) == 1
+    assert [vars(one)["path"] for one in records if one.name == access_log.name] == ["/a"]
 
 
-def test_a_handler_that_is_for_graver_lines_writes_no_request(take: Callable[[], Taken]) -> None:
-    taken = take()
+def test_a_handler_that_is_for_graver_lines_writes_no_request(served: Serve) -> None:
+    server = served(NOWHERE)
     logging.root.handlers[0].setLevel(logging.ERROR)
-    log_answered()
-    assert not taken
+    server.get()
+    assert requests_logged(server, "text") == []
 
 
 @pytest.mark.parametrize("log_format", FORMATS)
