@@ -26,6 +26,7 @@ from tests.support.before import run_before
 from tests.support.here import Serve
 from tests.support.processes import children
 from tests.support.program import NOWHERE, Connect, Site, Start, ask
+from tests.support.program import read as read_answer
 from tests.support.raw_http import open_to
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
@@ -115,18 +116,14 @@ def test_labels_are_bounded_whatever_is_asked_for(serve: Serve, connect: Connect
     for _ in range(300):
         word = "".join(letters.choices('abc/.%2"{}\\', k=letters.randint(1, 30)))
         method = "".join(letters.choices("ABCGET", k=letters.randint(1, 20)))
-        client.request(letters.choice([method, "GET", "POST"]), "/" + word)
-        client.getresponse().read()
+        client.request(letters.choice([method, "GET", "POST"]), f"/{word}")
+        read_answer(client)
     samples = scrape(server)
     rules = make_app().wildcard_router.rules
     allowed: dict[str, set[str]] = {
         "route": {*route_names(rules).values(), "other"},  # type: ignore[arg-type]
-        "method": set(METHODS),
-        "code": set(CODES),
-        "reason": set(REASONS),
-        "version": {""},
-        "program_version": {VERSION},
-        "kind": set(FAULTS),
+        **{"method": {*METHODS}, "code": {*CODES}, "reason": {*REASONS}, "kind": {*FAULTS}},
+        **{"version": {""}, "program_version": {VERSION}},
     }
     for name, labels in samples:
         assert all(label == "le" or text in allowed[label] for label, text in labels), name
@@ -239,21 +236,18 @@ def test_what_processes_tell_is_summed_and_a_new_process_has_no_gauges() -> None
     for take in (lambda: metrics.take(0), lambda: metrics.take(1), metrics.lead):
         take()
         metrics.log_lines_dropped(2)
-    assert metrics.sums().log_lines_dropped == 6  # those of the parent, too
-    assert metrics.sums().pids == [os.getpid()] * 2  # the parent serves nothing
-    assert metrics.sums().redis_up == 0
+    sums = metrics.sums()
+    assert sums.log_lines_dropped == 6  # those of the parent, too
+    assert sums.pids == [os.getpid()] * 2  # the parent serves nothing
+    assert sums.redis_up == 0
 
-    metrics.take(0)
     watchers = 3
+    metrics.take(0)
     metrics.gauge("live_watchers", lambda: watchers)
-    metrics.take(1)  # as another process does, which has none
-    watchers = 4
-    assert value(read(metrics), "live_watchers") == 4  # of slot 0, nothing had been looked at
-    metrics.take(0)
-    assert value(read(metrics), "live_watchers") == 8
-    watchers = 0
-    metrics.take(0)
-    assert value(read(metrics), "live_watchers") == 4
+    for now, slot, told in ((4, 1, 4), (4, 0, 8), (0, 0, 4)):
+        watchers = now
+        metrics.take(slot)  # as another process does, which looks at its own alone
+        assert metrics.sums().live_watchers == told
 
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
