@@ -100,7 +100,7 @@ def test_one_that_does_not_stay_up_is_tried_ever_more_seldom(keep: Keep, data: P
     ],
 )
 def test_signal_while_it_is_started_again_ends_all(
-    signum: signal.Signals, trouble: str, keep: Keep, data: Path, monkeypatch: Patch
+    signum: int, trouble: str, keep: Keep, data: Path, monkeypatch: Patch
 ) -> None:
     for name in ("SECOND_TRY", "LONGEST"):  # which is a long time off
         monkeypatch.setattr(embedded.keeper, name, 3600)
@@ -118,27 +118,25 @@ def test_signal_while_it_is_started_again_ends_all(
     server.wait_gone()
 
 
-def test_valkey_ends_with_the_server_when_the_keeper_was_killed(keep: Keep, data: Path) -> None:
-    server = keep()
-    assert server.visits() == 1
-    os.kill(keeper_of(data), signal.SIGKILL)
-    wait_until(lambda: processes_in(data) == {valkey_of(data)})
-    assert server.visits() == 2
-    assert server.end() < SOON
-    server.wait_gone()  # Valkey lets go of the folder before its end
-
-
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize(
-    ("signum", "hangs"), [(signal.SIGTERM, True), (signal.SIGKILL, True), (signal.SIGKILL, False)]
+    ("signum", "trouble"),
+    [
+        (signal.SIGTERM, "Valkey hangs"),
+        (signal.SIGKILL, "Valkey hangs"),
+        (signal.SIGKILL, ""),
+        (signal.SIGTERM, "keeper was killed"),
+    ],
 )
-def test_no_end_leaves_a_process_though_valkey_hangs(
-    signum: signal.Signals, hangs: bool, keep: Keep, data: Path
-) -> None:
+def test_no_end_leaves_a_process(signum: int, trouble: str, keep: Keep, data: Path) -> None:
     server = keep()
-    if hangs:
+    if trouble == "Valkey hangs":
         os.kill(valkey_of(data), signal.SIGSTOP)
-    server.end(signum, group=not hangs)
+    elif trouble:
+        os.kill(keeper_of(data), signal.SIGKILL)
+        wait_until(lambda: processes_in(data) == {valkey_of(data)})
+        assert server.visits() == 1
+    assert server.end(signum, group=not trouble) < SOON
     server.wait_gone()
 
 

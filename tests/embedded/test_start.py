@@ -29,10 +29,10 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
+NoSocketIn = Callable[[str], None]
 
-def test_ctrl_c_finishes_visits_and_keeps_the_data(
-    counting: Start, connect: Connect, data: Path, keep: Keep
-) -> None:
+
+def test_ctrl_c_finishes_visits(counting: Start, connect: Connect, data: Path, keep: Keep) -> None:
     # No test waits that long: it is only never the reason for an end.
     server = counting(f"--redis-url=embedded:{data}", "--redis-timeout=60", "--grace=60")
     visitors, bystander = [connect(server) for _ in range(5)], connect(server)
@@ -189,7 +189,7 @@ def test_path_of_the_socket_may_be_short_one_way_only(folder: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("runtime", ["", "missing"])
-async def test_without_a_runtime_folder_it_is_in_the_temporary_one(
+async def test_without_runtime_folder_it_is_elsewhere(
     runtime: str, folder: Path, monkeypatch: Patch
 ) -> None:
     deep = folder / ("d" * 60) / ("é" * 30)  # each é is two bytes, and a path has 107 at most
@@ -204,7 +204,7 @@ async def test_without_a_runtime_folder_it_is_in_the_temporary_one(
 
 
 @pytest.fixture
-def no_socket_in(folder: Path, monkeypatch: Patch) -> Callable[[str], None]:
+def no_socket_in(folder: Path, monkeypatch: Patch) -> NoSocketIn:
     """Let no socket be where a path has a text, as on vfat; the runtime folder is the test's."""
 
     def no_socket_in(text: str) -> None:
@@ -221,8 +221,8 @@ def no_socket_in(folder: Path, monkeypatch: Patch) -> Callable[[str], None]:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_where_it_cannot_be_it_is_in_a_private_folder(
-    signum: signal.Signals, keep: Keep, data: Path, no_socket_in: Callable[[str], None]
+def test_without_sockets_in_dir_it_is_elsewhere(
+    signum: int, keep: Keep, data: Path, no_socket_in: NoSocketIn
 ) -> None:
     no_socket_in("data/run")
     server = keep()
@@ -237,8 +237,8 @@ def test_where_it_cannot_be_it_is_in_a_private_folder(
     assert [*data.parent.iterdir()] == [data]
 
 
-def test_where_none_can_be_it_says_why_and_leaves_no_folder(
-    data: Path, no_socket_in: Callable[[str], None], monkeypatch: Patch
+def test_where_none_can_be_it_says_why(
+    data: Path, no_socket_in: NoSocketIn, monkeypatch: Patch
 ) -> None:
     no_socket_in("data/run")
 

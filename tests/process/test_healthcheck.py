@@ -44,9 +44,7 @@ def answering(
         yield listening.getsockname()[1], pool.submit(serve).result
 
 
-def test_it_tells_whether_the_server_answers_and_imports_none(
-    program: Start, monkeypatch: Patch
-) -> None:
+def test_it_tells_whether_the_server_answers(program: Start, monkeypatch: Patch) -> None:
     server = program(NOWHERE)
     result = run_to_end("--healthcheck", PORT=str(server.port), PYTHONPROFILEIMPORTTIME="1")
     assert (result.returncode, result.stdout) == (0, "")

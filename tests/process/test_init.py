@@ -94,7 +94,7 @@ SIGNALS = [
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
-def test_process_1_drains_and_is_gone_within_a_second(signum: signal.Signals, first: Start) -> None:
+def test_process_1_drains_and_is_gone_within_a_second(signum: int, first: Start) -> None:
     one = first()
     assert one.visits() == 1
     assert seconds_to_stop(one, signum) < SOON
@@ -113,7 +113,7 @@ def test_a_second_signal_stops_at_once(first: Start, connect: Connect, valkey: V
     assert seconds_to_stop(one, signal.SIGTERM, 128 + signal.SIGTERM) < SOON
 
 
-def test_process_1_serves_by_itself_where_it_may_not_fork(
+def test_process_1_serves_where_it_may_not_fork(
     program: Start, valkey: Valkey, tmp_path: Path
 ) -> None:
     refuse = "\ndef fork():\n    raise BlockingIOError(11, 'no')\nos.fork = fork\n"
@@ -125,9 +125,7 @@ def test_process_1_serves_by_itself_where_it_may_not_fork(
 
 @pytest.mark.parametrize("signum", SIGNALS)
 @pytest.mark.parametrize("module", ["config", "handlers"])  # before its fork, and after it
-def test_a_signal_while_modules_are_imported_ends_process_1(
-    module: str, signum: signal.Signals, tmp_path: Path
-) -> None:
+def test_a_signal_during_imports_ends_process_1(module: str, signum: int, tmp_path: Path) -> None:
     importing = tmp_path / "importing"
     slow = f"""
 import sys, time, pathlib

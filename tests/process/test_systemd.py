@@ -24,6 +24,9 @@ from tests.support.program import NOWHERE, Start, run_to_end
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
+#: Hands sockets over to this process.
+HandOver = Callable[..., None]
+
 #: Opens a socket as a service manager does, and becomes the program to which it is handed.
 OPEN_AND_RUN = """
 import os, socket, sys
@@ -123,7 +126,7 @@ def test_it_serves_on_a_socket_that_was_opened_for_it(program: Start, valkey: Va
 
 
 @pytest.fixture
-def hand_over(monkeypatch: Patch) -> Iterator[Callable[..., None]]:
+def hand_over(monkeypatch: Patch) -> Iterator[HandOver]:
     """Make sockets those that this process inherits, under numbers that nobody else has."""
     first = 900
     monkeypatch.setattr(systemd, "FIRST", first)
@@ -141,9 +144,7 @@ def hand_over(monkeypatch: Patch) -> Iterator[Callable[..., None]]:
             os.close(descriptor)
 
 
-def test_it_listens_on_all_that_were_opened_for_it_alone(
-    hand_over: Callable[..., None], monkeypatch: Patch
-) -> None:
+def test_it_listens_on_all_that_are_its_own(hand_over: HandOver, monkeypatch: Patch) -> None:
     opened = [socket.create_server((host, 0)) for host in ("127.0.0.1", "127.0.0.2")]
     places = [one.getsockname() for one in opened]
     hand_over(*opened)
@@ -163,9 +164,7 @@ def test_it_listens_on_all_that_were_opened_for_it_alone(
         one.close()
 
 
-def test_what_is_no_listening_tcp_socket_is_refused(
-    hand_over: Callable[..., None], monkeypatch: Patch
-) -> None:
+def test_what_is_no_listening_socket_is_refused(hand_over: HandOver, monkeypatch: Patch) -> None:
     def why() -> str:
         with pytest.raises(RuntimeError) as error:
             inherited_sockets()

@@ -124,9 +124,7 @@ def agreed(server: Site, version: ssl.TLSVersion, ciphers: str) -> str | None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # for TLS 1.1
-def test_pages_are_served_over_sound_tls_alone(
-    files: Files, served: Serve, connect: Connect
-) -> None:
+def test_only_sound_tls_is_served(files: Files, served: Serve, connect: Connect) -> None:
     server = served(NOWHERE, *files.flags)
     server.wait_for(b"listening on https://")
     connection = connect(server)
@@ -150,9 +148,7 @@ def test_pages_are_served_over_sound_tls_alone(
     assert b"Fatal" not in server.log
 
 
-def test_clients_must_show_a_certificate_of_the_authority(
-    files: Files, served: Serve, connect: Connect
-) -> None:
+def test_clients_must_show_a_certificate(files: Files, served: Serve, connect: Connect) -> None:
     flags = (*files.flags, f"--tls-client-ca={files.ca}")
     server = served(NOWHERE, *flags)
     ours, stranger = (trusting(one.issue_cert("client.example")) for one in (authority, strangers))
@@ -263,9 +259,7 @@ def test_an_authority_of_the_past_is_refused(files: Files, monkeypatch: Patch) -
         Certificate(dataclasses.replace(files.settings, tls_client_ca=str(files.ca)))
 
 
-def test_every_worker_takes_a_new_pair_and_open_connections_stay(
-    files: Files, program: Start, connect: Connect
-) -> None:
+def test_every_worker_takes_a_new_pair(files: Files, program: Start, connect: Connect) -> None:
     server = program(NOWHERE, *files.flags, "--processes=2", "--admin-port=0")
     admin = int(server.wait_for(rb"admin port at http://127\.0\.0\.1:(\d+)/")[1])
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", admin)) as plain:
@@ -313,7 +307,7 @@ async def looks(certificate: Certificate, number: int) -> None:
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("what", BAD)
-async def test_files_that_cannot_be_used_are_one_line_and_change_nothing(
+async def test_bad_files_are_one_line_and_change_nothing(
     what: str, files: Files, caplog: Caplog
 ) -> None:
     spoil, which, why = BAD[what]

@@ -57,9 +57,7 @@ def in_flight(server: Program, connect: Connect, valkey: Valkey) -> list[HTTPCon
     return visitors
 
 
-def test_workers_count_together_and_none_outlives_the_parent(
-    program: Start, valkey: Valkey
-) -> None:
+def test_workers_count_together_and_end_with_the_parent(program: Start, valkey: Valkey) -> None:
     server = program(f"--redis-url={valkey.url}", "--access-log=false", PROCESSES="2")
     workers = workers_of(server, 2)
     with ThreadPoolExecutor(20) as visitors:
@@ -87,9 +85,7 @@ def sockets_of(pid: int) -> int:
     return found
 
 
-def test_connections_are_spread_over_the_workers(
-    program: Start, connect: Connect, valkey: Valkey
-) -> None:
+def test_connections_are_spread(program: Start, connect: Connect, valkey: Valkey) -> None:
     server = program(f"--redis-url={valkey.url}", "--processes=2")
     workers = workers_of(server, 2)
 
@@ -110,9 +106,7 @@ def test_connections_are_spread_over_the_workers(
     assert not any(map(is_running, workers))
 
 
-def test_a_worker_that_died_is_replaced_when_it_may_be(
-    program: Start, valkey: Valkey, tmp_path: Path
-) -> None:
+def test_a_worker_that_died_is_replaced(program: Start, valkey: Valkey, tmp_path: Path) -> None:
     none = tmp_path / "none"
     env = refusing(tmp_path, f"pathlib.Path({str(none)!r}).exists()")
     server = program(f"--redis-url={valkey.url}", "--processes=2", **env)

@@ -191,7 +191,7 @@ def resident(pid: int) -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-def test_any_worker_tells_of_all_and_one_that_dies_takes_no_counts(
+def test_any_worker_tells_of_all(
     program: Start, connect: Connect, valkey: Valkey, tmp_path: Path
 ) -> None:
     soon = "import handlers.metrics, watch.metrics as w; handlers.metrics.TEXT_SECONDS = 0"

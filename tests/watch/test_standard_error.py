@@ -119,7 +119,7 @@ def numbers_in(log: bytes | bytearray, log_format: str = "text") -> list[int]:
     ("kind", "processes"),
     [(BROKEN[0], 2), ("pipe", 1), *(slow(kind, 1) for kind in (*BROKEN, *STALLED[1:]))],
 )
-def test_one_that_breaks_or_stalls_costs_no_page_no_core_and_no_stop(
+def test_one_that_breaks_or_stalls_costs_nothing(
     kind: str, processes: int, sink: Make, small: Start, connect: Connect
 ) -> None:
     server = small(f"--processes={processes}", stderr=sink(kind)[0])
@@ -152,9 +152,7 @@ def test_workers_are_replaced_though_it_stalls(sink: Make, program: Start) -> No
 
 
 @pytest.mark.parametrize("log_format", ["text", slow("json")])
-def test_the_log_says_how_many_lines_were_dropped(
-    log_format: str, small: Start, connect: Connect
-) -> None:
+def test_the_log_tells_of_dropped_lines(log_format: str, small: Start, connect: Connect) -> None:
     server = small(f"--log-format={log_format}")
     made = visit_until_lines_are_dropped(server, connect)
     note = server.wait_for(
@@ -268,7 +266,7 @@ FAILS = (["-c", "import watch; watch.configure_logs('text'); raise ValueError"],
         (BROKEN[0], ["check.py", "ftp://h"], 2),
     ],
 )
-def test_a_program_that_ends_with_a_message_does_so(
+def test_a_message_is_no_reason_to_stay(
     kind: str, arguments: list[str], status: int, sink: Make
 ) -> None:
     writing, _ = sink(kind)
