@@ -40,6 +40,7 @@ def refusing(folder: Path, when: str) -> dict[str, str]:
 import itertools, os, pathlib
 def fork(real=os.fork, forks=itertools.count()):
     if {when}:
+        os.write(2, b"refused\\n")
         raise BlockingIOError(11, {NO_MORE!r})
     return real()
 os.fork = fork
@@ -115,6 +116,7 @@ def test_a_worker_that_died_is_replaced(program: Start, valkey: Valkey, tmp_path
     os.kill(victim, signal.SIGKILL)
     server.wait_for(b"worker %d ended with status -9, starting another" % victim)
     server.wait_for(f"cannot start a worker, trying again: {NO_MORE}".encode())
+    server.wait_for(b"(?s)(refused.*){2}")
     assert wait_until(server.visits) == 1  # also where a busy machine is late to count
     none.unlink()
     counting(server, 3)

