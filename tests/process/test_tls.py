@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import datetime
 import http.client
 import logging
@@ -23,7 +22,7 @@ import trustme
 
 import config
 import process.tls
-from config import SettingError, Settings
+from config import SettingError
 from process import Certificate, healthcheck
 from tests.conftest import all_closed
 from tests.support import Caplog, Patch
@@ -62,9 +61,8 @@ class Files:
     def flags(self) -> tuple[str, str]:
         return f"--tls-cert={self.cert}", f"--tls-key={self.key}"
 
-    @property
-    def settings(self) -> Settings:
-        return Settings(tls_cert=str(self.cert), tls_key=str(self.key))
+    def certificate(self, *flags: str) -> Certificate:
+        return Certificate(config.load([*self.flags, *flags], {}))
 
 
 def link(path: Path, target: str) -> None:
@@ -103,8 +101,7 @@ def connect() -> Iterator[Connect]:
 
 def serial(connection: http.client.HTTPSConnection) -> object:
     """Which certificate the server has shown on a connection."""
-    certificate = connection.sock.getpeercert()  # type: ignore[attr-defined]
-    return certificate["serialNumber"]
+    return connection.sock.getpeercert()["serialNumber"]  # type: ignore[attr-defined]
 
 
 def agreed(server: Site, version: ssl.TLSVersion, ciphers: str) -> str | None:
@@ -255,8 +252,9 @@ if os.geteuid():  # root may read every file
 
 def test_an_authority_of_the_past_is_refused(files: Files, monkeypatch: Patch) -> None:
     monkeypatch.setattr("process.tls.time", Mock(time=lambda: 1e11))  # trustme's end before
-    with pytest.raises(SettingError, match=f"--tls-client-ca={files.ca}: {NO_AUTHORITY}"):
-        Certificate(dataclasses.replace(files.settings, tls_client_ca=str(files.ca)))
+    flag = f"--tls-client-ca={files.ca}"
+    with pytest.raises(SettingError, match=f"{flag}: {NO_AUTHORITY}"):
+        files.certificate(flag)
 
 
 def test_every_worker_takes_a_new_pair(files: Files, program: Start, connect: Connect) -> None:
@@ -284,18 +282,18 @@ def test_every_worker_takes_a_new_pair(files: Files, program: Start, connect: Co
 async def following(certificate: Certificate) -> AsyncIterator[list[ssl.SSLContext]]:
     """Follow the files, and yield the contexts that it has given since."""
     used: list[ssl.SSLContext] = []
-    task = asyncio.create_task(certificate.follow(used.append))
-    try:
-        yield used
-        assert not task.done()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    with patch.object(process.tls, "LOOK_EVERY", 0.01):
+        task = asyncio.create_task(certificate.follow(used.append))
+        try:
+            yield used
+            assert not task.done()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.fixture
-def soon(monkeypatch: Patch, caplog: Caplog) -> None:
-    monkeypatch.setattr(process.tls, "LOOK_EVERY", 0.01)
+@pytest.fixture(autouse=True)
+def _all_is_logged(caplog: Caplog) -> None:
     caplog.set_level(logging.INFO, "friendlyhello.tls")
 
 
@@ -305,7 +303,6 @@ async def looks(certificate: Certificate, number: int) -> None:
         await eventually(lambda: look.call_count > number)
 
 
-@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("what", BAD)
 async def test_bad_files_are_one_line_and_change_nothing(
     what: str, files: Files, caplog: Caplog
@@ -314,15 +311,15 @@ async def test_bad_files_are_one_line_and_change_nothing(
     path = {"cert": files.cert, "key": files.key, "client-ca": files.ca}[which]
     # Newer versions of OpenSSL say more.
     line = f"--tls-{which}={path}: {why.format(cert=files.cert)}"
-    settings = dataclasses.replace(files.settings, tls_client_ca=str(files.ca))
-    certificate = Certificate(settings)
+    flag = f"--tls-client-ca={files.ca}"
+    certificate = files.certificate(flag)
     before = certificate.context
     async with following(certificate) as used:
         await looks(certificate, 1)
         assert (used, caplog.messages) == ([], []), "what has not changed is not read again"
         spoil(files)
         with pytest.raises(SettingError) as error:
-            Certificate(settings)
+            files.certificate(flag)
         assert str(error.value).startswith(line)
         await eventually(lambda: caplog.messages)
         await looks(certificate, 5)
@@ -337,7 +334,6 @@ async def test_bad_files_are_one_line_and_change_nothing(
         assert re.fullmatch("TLS files read again, certificate valid until .* GMT", again)
 
 
-@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(
     "links",
     [{"tls.crt": "..2/tls.crt", "tls.key": "..2/tls.key"}, {"..data": "..2"}],
@@ -353,7 +349,7 @@ async def test_links_that_are_changed_one_by_one_are_no_bad_pair(
     link(files.folder / "..data", "..1")
     for path in (files.cert, files.key):
         link(path, f"..data/{path.name}")
-    certificate = Certificate(files.settings)
+    certificate = files.certificate()
     async with following(certificate) as used:
         await looks(certificate, 1)
         for name, target in links.items():
@@ -363,9 +359,8 @@ async def test_links_that_are_changed_one_by_one_are_no_bad_pair(
         assert len(caplog.messages) == len(used) == 1
 
 
-@pytest.mark.usefixtures("soon")
 async def test_a_pair_that_is_valid_later_is_taken_then(files: Files, caplog: Caplog) -> None:
-    certificate = Certificate(files.settings)
+    certificate = files.certificate()
     async with following(certificate) as used:
         begin = Date.fromtimestamp(int(time.time()) + 2, datetime.UTC)
         files.put(authority.issue_cert("a", not_before=begin, not_after=Date(2999, 1, 1)))
