@@ -1,22 +1,31 @@
-"""``--processes``: workers that share the port, count together and end together."""
+"""``--processes``: workers that share the port, count together and end together.
+
+And what is done where the system allows no process, or no thread.
+"""
 
 import contextlib
 import os
+import select
 import signal
+import socket
+import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from process import usable_cores
 from process.signals import SAME_SIGNAL
+from process.standard_error import MOST_WAITING, StandardError
+from tests.support import Patch
 from tests.support.before import run_before
 from tests.support.processes import SOON, children, is_running, seconds_to_stop
 from tests.support.program import NOWHERE, Connect, Program, Start, ask, read, run_to_end
 from tests.support.valkey import Valkey
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 
 def workers_of(server: Program, number: int) -> set[int]:
@@ -46,16 +55,6 @@ def fork(real=os.fork, forks=itertools.count()):
 os.fork = fork
 """
     return run_before(folder, code)
-
-
-def in_flight(server: Program, connect: Connect, valkey: Valkey) -> list[HTTPConnection]:
-    """Visits that wait for a Valkey that hangs: at least one for each of two workers."""
-    visitors = [connect(server) for _ in range(20)]
-    assert [ask(visitor)[0] for visitor in visitors] == [200] * 20
-    valkey.hang()
-    for visitor in visitors:
-        visitor.request("GET", "/")
-    return visitors
 
 
 def test_workers_count_together_and_end_with_the_parent(program: Start, valkey: Valkey) -> None:
@@ -167,7 +166,11 @@ def test_a_signal_drains_every_worker_and_a_second_one_ends_them(
     patient = ("--redis-timeout=60", "--grace=60")
     server = program(f"--redis-url={valkey.url}", "--processes=2", *patient)
     workers = workers_of(server, 2)
-    visitors = in_flight(server, connect, valkey)
+    visitors = [connect(server) for _ in range(20)]  # at least one for each of the workers
+    assert [ask(visitor)[0] for visitor in visitors] == [200] * 20
+    valkey.hang()
+    for visitor in visitors:
+        visitor.request("GET", "/")
     for signum in signums:
         for pid in workers if of == "each" else ():
             os.kill(pid, signum)
@@ -184,3 +187,49 @@ def test_a_signal_drains_every_worker_and_a_second_one_ends_them(
         assert server.wait() == 0
     assert b"Traceback" not in server.log
     assert not any(map(is_running, workers))
+
+
+#: The limit is no limit to root, so it is another user by then, who may still read our files.
+ORDINARY = ("setpriv", "--ruid=54321", "--bounding-set=-sys_resource,-sys_admin")
+
+ALONE = (*(ORDINARY if os.getuid() == 0 else ()), "prlimit", "--nproc=1", sys.executable)
+
+
+def test_an_error_is_told_without_a_thread(program: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = program(f"--port={port}", "--address=127.0.0.1", wait=False, python=ALONE)
+        assert server.wait() == 1
+    said = f"server.py: cannot listen on port {port} of 127.0.0.1: Address already in use\n"
+    assert server.log.decode() == said
+
+
+def test_it_serves_and_logs_without_a_thread(program: Start, valkey: Valkey) -> None:
+    server = program(f"--redis-url={valkey.url}", python=ALONE)
+    server.wait_for(b"counter on")
+    assert [server.visits() for _ in range(3)] == [1, 2, 3]
+    server.wait_for(b"(?s)(200 GET / .*){3}")
+    assert seconds_to_stop(server) < SOON
+    assert b"stopping" in server.log
+
+
+def test_without_a_thread_no_line_waits_and_what_was_dropped_is_told(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no thread")))
+    reading, writing = os.pipe()
+    error = StandardError(writing)
+    missing: list[int] = []
+    error.on_dropped = missing.append
+    lines = [b"%04095d\n" % number for number in range(MOST_WAITING // 4096 + 1000)]
+    begun = time.monotonic()
+    for line in lines:
+        error.write(line)
+    assert time.monotonic() - begun < PATIENCE
+    found = b""
+    while select.select([reading], [], [], 0)[0]:
+        found += os.read(reading, 65536)
+        error.finish()
+    assert sum(missing) > 0
+    kept = b"".join(lines[: len(lines) - sum(missing)])
+    assert found == kept + b"%d lines were dropped\n" % sum(missing)
+    for one in (reading, writing):
+        os.close(one)
