@@ -14,13 +14,12 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-import redis
 
 import embedded.keeper
 from tests.embedded.conftest import Keep, refused
 from tests.support import Patch
 from tests.support.driven import driven
-from tests.support.embedded import keeper_of, part_of, valkey_of
+from tests.support.embedded import client_of, keeper_of, part_of, valkey_of
 from tests.support.exact import assert_exact, numbers
 from tests.support.processes import SOON, children, is_running, processes_in
 from tests.support.program import Start
@@ -59,7 +58,7 @@ def test_numbers_go_on_within_2_s_of_kill_9(
             moment = load.now
             os.kill(valkey_of(data), signal.SIGKILL)
             load.wait_counted(moment)
-    with redis.Redis(unix_socket_path=str(data / "run" / "valkey.sock")) as client:
+    with client_of(data) as client:
         assert_exact(client, [server], numbers(load))
     workers = children(server.process.pid)
     server.signal(signum)
@@ -178,12 +177,12 @@ def test_what_a_killed_valkey_was_writing_is_removed(keep: Keep, data: Path) -> 
         file.write(b"*2\r\n$4\r\nINCR\r\n$7\r\ncoun")  # as on a disk that had no room for all of it
     os.kill(valkey_of(data), signal.SIGKILL)
     server.wait_for(b"and are cut off; the file as it was: ")
-    assert server.wait_visit() == 2
+    assert wait_until(server.visits) == 2
     mine = {data / name for name in ("temp-mine.rdb", "temp-rewriteaof-.aof", "temp")}
     for one in (*mine, data / "temp-77.12.rdb"):  # of a replica that was being made
         one.touch()
     (data / "appendonlydir" / "temp-appendonly.aof.manifest").touch()
-    with redis.Redis(unix_socket_path=str(data / "run" / "valkey.sock")) as client:
+    with client_of(data) as client:
         for begin, written in (
             (client.bgrewriteaof, "temp-rewriteaof-[0-9]*.aof"),
             (client.bgsave, "temp-[0-9]*.rdb"),
@@ -210,7 +209,7 @@ def test_full_disk_is_said_and_counts_again_when_there_is_room(keep: Keep, data:
     assert server.visits() is None  # and not a number that is nowhere on the disk
     server.wait_for(rb"No space left on device; make room on its disk" + AGAIN)
     aside.rename(commands)
-    assert server.wait_visit() == 3
+    assert wait_until(server.visits) == 3
 
 
 def test_no_start_where_nothing_can_be_written(keep: Keep, data: Path) -> None:

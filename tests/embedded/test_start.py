@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import redis
 
 from config.redis_url import embedded_folder
 from embedded import running
@@ -21,7 +20,7 @@ from embedded.folder import prepare, socket_folder
 from tests.embedded.conftest import Keep, refused
 from tests.support import Patch, here
 from tests.support.counting import counting
-from tests.support.embedded import keeper_of, valkey_of
+from tests.support.embedded import client_of, keeper_of, valkey_of
 from tests.support.page import number_on
 from tests.support.processes import is_running, processes_in
 from tests.support.program import Connect, Start, read, run_to_end, seen
@@ -54,7 +53,7 @@ def test_ctrl_c_finishes_visits(counting: Start, connect: Connect, data: Path, k
 
 def test_counts_in_a_folder_that_is_made_on_a_socket_only_and_appends_to_a_file(data: Path) -> None:
     made = data / "made" / "too"
-    with running(str(made)), redis.Redis(unix_socket_path=str(made / "run/valkey.sock")) as client:
+    with running(str(made)), client_of(made) as client:
         client.incr("counter")
         config = client.config_get("append*", "*port")
     written = {one.name: one.stat().st_mode & 0o077 for one in (made, *made.iterdir())}

@@ -28,6 +28,10 @@ def keeper_of(data: Path) -> int:
     return keeper
 
 
+def client_of(data: Path) -> redis.Redis:
+    return redis.Redis(unix_socket_path=str(data / "run" / "valkey.sock"))
+
+
 def part_of(data: Path, ending: str) -> Path:
     """Return the one file of the data whose name has an ending, as ``.base.rdb``."""
     (part,) = (data / "appendonlydir").glob(f"*{ending}")
@@ -63,13 +67,9 @@ class Keeping(Logging):
 
     def visits(self) -> int | None:
         """Count a visit, and return its number; None where there is no Valkey."""
-        with redis.Redis(unix_socket_path=str(self.data / "run" / "valkey.sock")) as client:
-            with contextlib.suppress(redis.RedisError):
-                return int(client.incr("counter"))  # type: ignore[arg-type]
-            return None
-
-    def wait_visit(self) -> int:
-        return wait_until(self.visits)
+        with client_of(self.data) as client, contextlib.suppress(redis.RedisError):
+            return int(client.incr("counter"))  # type: ignore[arg-type]
+        return None
 
     def end(self, signum: int = signal.SIGTERM, *, group: bool = False) -> float:
         """End it by a signal, wait for its end, and return how long that took."""
