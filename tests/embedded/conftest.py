@@ -25,7 +25,7 @@ def data(folder: Path) -> Path:
 @pytest.fixture
 def keep(data: Path) -> Iterator[Keep]:
     """Start a process that keeps a Valkey in that folder, and end it after the test."""
-    yield from all_closed(functools.partial(Keeping, data))
+    yield from all_closed(functools.partial(Keeping, data=data))
     wait_until(lambda: not processes_in(data))
 
 

@@ -6,7 +6,6 @@ Nobody else can write to DIR, and its Valkey's socket is where one can be.
 import errno
 import os
 import signal
-import socket
 import stat
 import sys
 from collections.abc import Callable
@@ -27,8 +26,6 @@ from tests.support.program import Connect, Start, read, run_to_end, seen
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
-
-NoSocketIn = Callable[[str], None]
 
 
 def test_ctrl_c_finishes_visits(counting: Start, connect: Connect, data: Path, keep: Keep) -> None:
@@ -187,66 +184,55 @@ def test_path_of_the_socket_may_be_short_one_way_only(folder: Path, monkeypatch:
         assert elsewhere is None  # as the absolute one is short
 
 
-@pytest.mark.parametrize("runtime", ["", "missing"])
-async def test_without_runtime_folder_it_is_elsewhere(
-    runtime: str, folder: Path, monkeypatch: Patch
-) -> None:
-    deep = folder / ("d" * 60) / ("é" * 30)  # each é is two bytes, and a path has 107 at most
-    monkeypatch.setenv("XDG_RUNTIME_DIR", runtime and str(folder / runtime))
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    with running(str(deep)) as url:
-        (private,) = set(os.listdir(folder)) - {"d" * 60}
-        assert private in url
-        async with counting(url) as visits:
-            assert await visits.count() == 1
-    assert os.listdir(folder) == ["d" * 60]
-
-
 @pytest.fixture
-def no_socket_in(folder: Path, monkeypatch: Patch) -> NoSocketIn:
-    """Let no socket be where a path has a text, as on vfat; the runtime folder is the test's."""
-
-    def no_socket_in(text: str) -> None:
-        def bind(one: socket.socket, address: str, bind: Callable = socket.socket.bind) -> None:
-            if text in address:
-                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-            bind(one, address)
-
-        monkeypatch.setattr(socket.socket, "bind", bind)
-
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    return no_socket_in
+def deep(folder: Path, monkeypatch: Patch) -> Path:
+    """A folder that takes no socket: each é is two bytes, and a path has 107 at most."""
+    for name in ("runtime", "temporary"):
+        (folder / name).mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder / "runtime"))
+    monkeypatch.setattr("tempfile.tempdir", str(folder / "temporary"))
+    return folder / ("d" * 60) / ("é" * 30)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_without_sockets_in_dir_it_is_elsewhere(
-    signum: int, keep: Keep, data: Path, no_socket_in: NoSocketIn
+@pytest.mark.parametrize(
+    ("runtime", "place", "signum"),
+    [
+        ("runtime", "runtime", signal.SIGTERM),
+        ("missing", "temporary", signal.SIGKILL),
+        (None, "temporary", signal.SIGKILL),
+    ],
+)
+def test_where_no_socket_can_be_it_is_in_a_private_folder(
+    runtime: str | None, place: str, signum: int, keep: Keep, deep: Path, monkeypatch: Patch
 ) -> None:
-    no_socket_in("data/run")
-    server = keep()
-    (private,) = data.parent.glob("friendlyhello-*")
+    folder = deep.parents[1]
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder / runtime) if runtime else "")
+    server = keep(data=deep)
+    (private,) = (folder / place).glob("friendlyhello-*")
     assert mode_of(private) == 0o700
     assert (private / "valkey.sock").is_socket()
     assert f"the socket is in {private}, as it cannot be in DIR".encode() in server.log
-    os.kill(valkey_of(data), signal.SIGKILL)
+    os.kill(valkey_of(deep), signal.SIGKILL)
     server.wait_for(b"Valkey ended by SIGKILL; starting it again")
     server.end(signum)
     server.wait_gone()
-    assert [*data.parent.iterdir()] == [data]
+    assert not [*folder.glob("*/friendlyhello-*")]
 
 
-def test_where_none_can_be_it_says_why(
-    data: Path, no_socket_in: NoSocketIn, monkeypatch: Patch
-) -> None:
-    no_socket_in("data/run")
+async def test_no_private_folder_is_left(deep: Path, monkeypatch: Patch) -> None:
+    runtime = deep.parents[1] / "runtime"
+    with running(str(deep)) as url:
+        assert f"{runtime}/friendlyhello-" in url
+        async with counting(url) as visits:
+            assert await visits.count() == 1
 
     def fork() -> int:
-        assert list(data.parent.glob("friendlyhello-*"))
+        assert os.listdir(runtime)
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(os, "fork", fork)
-    assert refused(data) == f"embedded:{data}: {os.strerror(errno.EAGAIN)}"
-    no_socket_in("")
-    assert refused(data) == f"embedded:{data}: {os.strerror(errno.EOPNOTSUPP)}"
-    assert [*data.parent.iterdir()] == [data]
+    assert refused(deep) == f"embedded:{deep}: {os.strerror(errno.EAGAIN)}"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    assert refused(deep) == f"embedded:{deep}: AF_UNIX path too long"
+    assert not [one for one in (*os.listdir(deep), *os.listdir(runtime)) if "hello" in one]
