@@ -298,7 +298,7 @@ async def test_streams_end_at_once_though_one_does_not_read(valkey: Valkey) -> N
 
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("hangs", [False, True])
-async def test_events_tell_of_redis(
+async def test_events_tell_that_redis_is_away_or_hangs_and_is_back(
     valkey: Valkey, monkeypatch: Patch, caplog: Caplog, hangs: bool
 ) -> None:
     async with serving(valkey) as served:

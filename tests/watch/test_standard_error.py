@@ -266,9 +266,7 @@ FAILS = (["-c", "import watch; watch.configure_logs('text'); raise ValueError"],
         (BROKEN[0], ["check.py", "ftp://h"], 2),
     ],
 )
-def test_a_message_is_no_reason_to_stay(
-    kind: str, arguments: list[str], status: int, sink: Make
-) -> None:
+def test_no_message_holds_it_up(kind: str, arguments: list[str], status: int, sink: Make) -> None:
     writing, _ = sink(kind)
     if kind not in BROKEN:
         fill(writing)
