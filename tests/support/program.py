@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import re
@@ -132,31 +131,32 @@ class Program(Site):
 
         :arg stderr: a descriptor for the log, which is then not read here.
         """
-        with contextlib.ExitStack() as stack:
-            port = 0
-            if stderr != subprocess.PIPE:
-                port = stack.enter_context(held_port()).getsockname()[1]
+        holding = contextlib.nullcontext() if stderr == subprocess.PIPE else held_port()
+        with holding as held:
+            self.port = held.getsockname()[1] if held else 0
             self.process = subprocess.Popen(
-                [*python, str(script), f"--port={port}", *flags],
+                [*python, str(script), f"--port={self.port}", *flags],
                 cwd=cwd,
                 env=environment(**env),
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
             )
-            if wait:
-                try:
-                    if port:
-                        wait_until(functools.partial(_listens, port))
-                    scheme = b"http"
-                    if not port:
-                        line = self.wait_for(rb"listening on (https?)://\S+:(\d+)/")
-                        scheme, port = line[1], int(line[2])
-                    self.port = port
-                except BaseException:
-                    self.close()  # else nobody would
-                    raise
-                self.url = f"{scheme.decode()}://127.0.0.1:{self.port}"
+            try:
+                if wait:
+                    self._wait_until_it_listens()
+            except BaseException:
+                self.close()  # else nobody would
+                raise
+
+    def _wait_until_it_listens(self) -> None:
+        scheme = b"http"
+        if self.port:
+            wait_until(lambda: not refuses(self))
+        else:
+            line = self.wait_for(rb"listening on (https?)://\S+:(\d+)/")
+            scheme, self.port = line[1], int(line[2])
+        self.url = f"{scheme.decode()}://127.0.0.1:{self.port}"
 
     def _reads_more(self, seconds: float) -> bool:
         return self.process.stderr is not None and self._read(self.process.stderr.fileno(), seconds)
@@ -215,11 +215,6 @@ def refuses(site: Site) -> bool:
     except ConnectionResetError:
         pass  # the port was closed while this one waited to be accepted
     return False
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def run_to_end(*flags: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -106,10 +106,12 @@ async def serving(
             one.writer.close()
 
 
-@pytest.fixture
-def hurried(monkeypatch: Patch) -> None:
-    """Let a second be a tenth, where it is not the promise."""
-    monkeypatch.setattr(broadcast, "EVERY", broadcast.EVERY / 10)
+@pytest.fixture(autouse=True)
+def second(monkeypatch: Patch) -> float:
+    """Let a second be a tenth, and return what it is where it is the promise."""
+    real = broadcast.EVERY
+    monkeypatch.setattr(broadcast, "EVERY", real / 10)
+    return real
 
 
 async def fill(watcher: Any) -> int:
@@ -129,7 +131,10 @@ def shown(history: dict[str, Any]) -> dict[str, int]:
 @pytest.mark.parametrize(
     "last", ["5m", *(pytest.param(one, marks=pytest.mark.slow) for one in HISTORIES if one != "5m")]
 )
-async def test_all_is_told_and_then_what_is_new_each_second(valkey: Valkey, last: str) -> None:
+async def test_all_is_told_and_then_what_is_new_each_second(
+    valkey: Valkey, last: str, second: float, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(broadcast, "EVERY", second)
     async with serving(valkey) as served, replica(valkey.url, "web-2", version="1.1") as other:
         await asyncio.gather(*(served.get("/") for _ in range(3)))
         await asyncio.gather(*(other.count() for _ in range(5)))
@@ -171,7 +176,6 @@ async def test_all_is_told_and_then_what_is_new_each_second(valkey: Valkey, last
         assert (await later.event())["total"] == 11
 
 
-@pytest.mark.usefixtures("hurried")
 async def test_marks_are_told_when_they_change(valkey: Valkey, monkeypatch: Patch) -> None:
     monkeypatch.setattr("replicas.telling.GOODBYE_TIMEOUT", PATIENCE)
     async with serving(valkey) as served:
@@ -210,7 +214,6 @@ async def test_head_begins_no_stream_and_another_last_is_refused(valkey: Valkey)
         assert (await served.get("/live/events", method="DELETE")).code == 405
 
 
-@pytest.mark.usefixtures("hurried")
 async def test_redis_is_asked_once_a_second_for_all_and_not_for_nobody(valkey: Valkey) -> None:
     def looks() -> int:
         return valkey.commands("zrevrange")
@@ -257,7 +260,6 @@ async def test_a_thousand_watch_while_pages_are_served(valkey: Valkey, program: 
     assert b"not finished" not in server.log
 
 
-@pytest.mark.usefixtures("hurried")
 async def test_who_does_not_read_takes_no_memory_and_is_dropped_in_time(valkey: Valkey) -> None:
     async with serving(valkey, send_buffer=4096, idle_connection_timeout=1.0) as served:
         with socket.socket() as stuck:
@@ -296,7 +298,6 @@ async def test_streams_end_at_once_though_one_does_not_read(valkey: Valkey) -> N
         await within(1, draining)
 
 
-@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("hangs", [False, True])
 async def test_events_tell_that_redis_is_away_or_hangs_and_is_back(
     valkey: Valkey, monkeypatch: Patch, caplog: Caplog, hangs: bool
@@ -321,7 +322,6 @@ async def test_events_tell_that_redis_is_away_or_hangs_and_is_back(
         assert event["total"] == 1
 
 
-@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("command", ["zrevrange", "hmget", "hgetall", "get", "time"])
 async def test_what_may_not_be_read_is_told(valkey: Valkey, caplog: Caplog, command: str) -> None:
     has_figures = command not in ("get", "time")  # without the counter or the time there are none
