@@ -209,8 +209,7 @@ def test_it_is_ready_when_it_listens_and_says_that_it_stops(
 ) -> None:
     server = program(NOWHERE, f"--processes={processes}", "--drain-delay=1", wait=False)
     assert told(manager) == ("READY=1", server.process.pid)
-    server.port = int(server.wait_for(rb"listening on http://\S+:(\d+)/")[1])
-    server.url = f"http://127.0.0.1:{server.port}"
+    server.wait_until_it_listens()
     assert server.get("/healthz")[0] == 200
     server.signal()
     assert told(manager) == ("STOPPING=1", server.process.pid), "before it has drained"

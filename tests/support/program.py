@@ -144,12 +144,12 @@ class Program(Site):
             )
             try:
                 if wait:
-                    self._wait_until_it_listens()
+                    self.wait_until_it_listens()
             except BaseException:
                 self.close()  # else nobody would
                 raise
 
-    def _wait_until_it_listens(self) -> None:
+    def wait_until_it_listens(self) -> None:
         scheme = b"http"
         if self.port:
             wait_until(lambda: not refuses(self))

@@ -14,7 +14,7 @@ from tornado.web import HTTPError
 from tests.support import Patch
 from tests.support.here import Serve
 from tests.support.program import NOWHERE, Site, Start
-from tests.support.raw_http import open_to, read_to_end
+from tests.support.raw_http import talk
 from tests.support.valkey import Valkey
 from watch import logs
 
@@ -34,7 +34,6 @@ WELL_FORMED = [
     (b"GET /healthz", b"User-Agent: \xff\x85\x80\r\nReferer: " + UNICODE + b"\r\n"),
     (b"GET /healthz", b"X-Forwarded-For: 1\xff\r\nX-Real-Ip: \x85[I\r\n"),
     (b"BREW /", b""),
-    (b"HEAD /\x85", b""),
 ]
 
 MALFORMED = [
@@ -56,12 +55,6 @@ BODIES = [
     (b"multipart/form-data; boundary=\x85", b"--\x85\r\nX\xff: \x1b\n\r\n\r\n--\x85--"),
     (b"multipart/form-data", b"\xe2\x80\xa8"),
 ]
-
-
-def talk(server: Site, request: bytes) -> bytes:
-    with open_to(server) as client:
-        client.sendall(request)
-        return read_to_end(client)
 
 
 def whole_lines(log: bytes, log_format: str) -> list[str]:
@@ -99,12 +92,12 @@ def test_no_byte_breaks_a_line(log_format: str, serve: Serve, valkey: Valkey) ->
     host = b"Host: a\r\nConnection: close\r\n"
     for start, header in WELL_FORMED:
         request = start + b" HTTP/1.1\r\n" + host + header + b"\r\n"
-        assert talk(server, request).startswith(b"HTTP/1.1 "), request
+        assert len(talk(server, request)) == 1, request
     for form, body in BODIES:
         head = b"POST / HTTP/1.1\r\n%sContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
-        assert talk(server, head % (host, form, len(body)) + body).startswith(b"HTTP/1.1 ")
+        assert len(talk(server, head % (host, form, len(body)) + body)) == 1, form
     for request in MALFORMED:
-        assert b"200 OK" not in talk(server, request), request
+        assert 200 not in [answer.status for answer in talk(server, request)], request
     assert len(requests_logged(server, log_format)) == len(WELL_FORMED) + len(BODIES)
     # Besides those: listening, perhaps counter off, counter on, stopping, and one for each at most.
     most = 4 + len(WELL_FORMED) + 2 * len(BODIES) + len(MALFORMED)

@@ -27,7 +27,7 @@ from tests.support.here import Serve
 from tests.support.processes import children
 from tests.support.program import NOWHERE, Connect, Site, Start, ask
 from tests.support.program import read as read_answer
-from tests.support.raw_http import open_to
+from tests.support.raw_http import talk
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 from watch.exposition import Exposition
@@ -73,9 +73,8 @@ def requests_in(samples: Samples) -> dict[tuple[str, str, str], float]:
 
 def test_visits_and_requests_are_counted(serve: Serve) -> None:
     server = serve()
-    with open_to(server) as client:  # what the HTTP server refuses is no request
-        client.sendall(b"nonsense\r\n\r\n")
-        assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
+    [refusal] = talk(server, b"nonsense\r\n\r\n")  # what the HTTP server refuses is no request
+    assert refusal.status == 400
     for _ in range(3):
         server.visits()
     for path, method in (("/", "HEAD"), ("/", "POST"), ("/healthz", "GET"), ("/nothing", "GET")):
