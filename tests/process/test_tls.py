@@ -217,10 +217,6 @@ def _mismatch(files: Files, key_type: trustme.KeyType) -> None:
     files.key.write_bytes(pair.private_key_pem.bytes())
 
 
-def _cut(path: Path, length: int) -> None:
-    path.write_text(path.read_text()[:length])
-
-
 NO_CERTIFICATE, NO_KEY = "no certificate in PEM form", "no private key in PEM form"
 ENCRYPTED = "encrypted; it has to be readable without a password"
 ANOTHER = "not the key of --tls-cert={cert}"
@@ -230,10 +226,10 @@ NO_AUTHORITY = "no certificate of an authority that is valid now"
 #: What is done to the files, of which it is said, and what.
 BAD: dict[str, tuple[Callable[[Files], object], str, str]] = {
     "no key": (lambda f: f.key.unlink(), "key", NO_FILE),
-    "empty certificate": (lambda f: f.cert.write_text(""), "cert", NO_CERTIFICATE),
-    "half a certificate": (lambda f: _cut(f.cert, 300), "cert", NO_CERTIFICATE),
+    "empty certificate": (lambda f: os.truncate(f.cert, 0), "cert", NO_CERTIFICATE),
+    "half a certificate": (lambda f: os.truncate(f.cert, 300), "cert", NO_CERTIFICATE),
     "junk key": (lambda f: f.key.write_text("é"), "key", NO_KEY),
-    "half a key": (lambda f: _cut(f.key, 100), "key", NO_KEY),
+    "half a key": (lambda f: os.truncate(f.key, 100), "key", NO_KEY),
     "encrypted key": (_encrypt, "key", ENCRYPTED),
     "weak key": (_weaken, "cert", "ee key too small"),
     "expired": (lambda f: _put(f, 2020), "cert", "certificate has expired"),
