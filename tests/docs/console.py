@@ -1,6 +1,8 @@
 """What a page shows of a terminal: commands, and what each prints."""
 
+import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from tests.docs.test_docs import tokens
@@ -19,18 +21,10 @@ class Shown(NamedTuple):
 
 def blocks(page: str) -> Iterator[list[Shown]]:
     """Yield the commands of each console block of a page."""
-    every, section = tokens(page), ""
-    for at, token in enumerate(every):
+    section, command = "", re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.M)
+    for token, inner in pairwise(tokens(page)):
         if token.type == "heading_open" and not token.level:  # not one in a quotation
-            section = every[at + 1].content
+            section = inner.content
         elif token.type == "fence" and token.info == "console":
-            yield [*_commands(section, token.content)]
-
-
-def _commands(section: str, block: str) -> Iterator[Shown]:
-    for part in f"\n{block}".split("\n$ ")[1:]:
-        lines = part.splitlines()
-        length = 1
-        while lines[length - 1].endswith("\\"):
-            length += 1
-        yield Shown(section, "\n".join(lines[:length]), "\n".join(lines[length:]))
+            found = command.findall(token.content)
+            yield [Shown(section, typed, output.rstrip("\n")) for typed, output in found]

@@ -1,9 +1,9 @@
-"""The documentation: it says what the program does, and its links lead somewhere."""
+"""The documentation: what it names exists, and its links lead somewhere."""
 
 import functools
 import re
-import unicodedata
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -12,10 +12,9 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from audit.options import new_parser
 from tests.support import ROOT
-from tests.support.here import Serve, run_here
-from tests.support.program import NOWHERE
-from tests.support.raw_http import talk
+from tests.support.here import run_here
 from watch import Metrics
 from watch.exposition import FORMS, Exposition
 
@@ -37,11 +36,21 @@ def pages(folder: Path = ROOT) -> Iterator[str]:
 
 
 PAGES = list(pages())
+of_each_page = pytest.mark.parametrize("page", PAGES)
+
+
+@functools.cache
+def read(file: str) -> str:
+    return (ROOT / file).read_text("utf-8")
+
+
+def text(page: str) -> str:
+    return " ".join(read(page).split())
 
 
 @functools.cache
 def tokens(page: str) -> list[Token]:
-    return MarkdownIt("commonmark").enable("table").parse((ROOT / page).read_text("utf-8"))
+    return MarkdownIt("commonmark").enable("table").parse(read(page))
 
 
 def inline(page: str) -> Iterator[Token]:
@@ -56,49 +65,27 @@ def targets(page: str) -> set[str]:
 
 
 def headings(page: str) -> list[tuple[str, Token]]:
-    every = tokens(page)
-    return [
-        (token.tag, every[at + 1]) for at, token in enumerate(every) if token.type == "heading_open"
-    ]
-
-
-def slug(heading: str) -> str:
-    """A heading's anchor, as GitHub makes it: letters, digits, hyphens, in any language."""
-    kept = (c for c in heading.lower() if c in " -" or _is_of_a_word(c))
-    return "".join(kept).replace(" ", "-")
-
-
-def _is_of_a_word(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category[0] in "LM" or category in ("Nd", "Pc")
+    every = pairwise(tokens(page))
+    return [(token.tag, inner) for token, inner in every if token.type == "heading_open"]
 
 
 @functools.cache
 def anchors(page: str) -> set[str]:
-    """The anchors of a page; the second of two that are alike ends with ``-1``."""
-    found: dict[str, int] = {}
-    names = set()
-    for _, heading in headings(page):
-        text = "".join(token.content for token in heading.children or [])
-        name = slug(text)
-        again = found.get(name, 0)
-        found[name] = again + 1
-        names.add(f"{name}-{again}" if again else name)
-    return names
+    """The anchors of a page's headings, as GitHub makes them, but for a second of the same name."""
+    texts = ["".join(one.content for one in inner.children or []) for _, inner in headings(page)]
+    return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in texts}
 
 
-def tables(page: str) -> Iterator[Table]:
-    table: Table = []
-    for token in tokens(page):
+def tables(page: str) -> list[Table]:
+    found: list[Table] = []
+    for token, inner in pairwise(tokens(page)):
         if token.type == "table_open":
-            table = []
+            found.append([])
         elif token.type == "tr_open":
-            table.append([])
-        elif token.type == "inline" and table and token.level >= 4:
-            table[-1].append(token.content)
-        elif token.type == "table_close":
-            yield table
-            table = []
+            found[-1].append([])
+        elif token.type in ("th_open", "td_open"):
+            found[-1][-1].append(inner.content)
+    return found
 
 
 def rows(page: str, *heads: str) -> list[list[str]]:
@@ -111,31 +98,17 @@ def fences(page: str) -> list[tuple[str, str]]:
     return [(token.info, token.content) for token in tokens(page) if token.type == "fence"]
 
 
-def code(page: str) -> Iterator[str]:
+def quoted(page: str) -> list[str]:
+    """What stands between backticks."""
+    return [token.content for token in inline(page) if token.type == "code_inline"]
+
+
+def code(page: str) -> list[str]:
     """All code of a page: blocks, and what stands between backticks."""
-    yield from (content for _, content in fences(page))
-    yield from (token.content for token in inline(page) if token.type == "code_inline")
+    return [*(content for _, content in fences(page)), *quoted(page)]
 
 
-@pytest.mark.parametrize(
-    ("heading", "anchor"),
-    [
-        ("Two commands", "two-commands"),
-        ("What to know, first?", "what-to-know-first"),
-        ("/static/{file}", "staticfile"),
-        ("--redis-url, in short", "--redis-url-in-short"),
-        ("Tornado's own", "tornados-own"),
-        ("a — b", "a--b"),
-        ("snake_case", "snake_case"),
-        ("它保证什么？", "它保证什么"),
-        ("Café 2", "café-2"),
-    ],
-)
-def test_an_anchor_is_what_github_makes_of_a_heading(heading: str, anchor: str) -> None:
-    assert slug(heading) == anchor
-
-
-@pytest.mark.parametrize("page", PAGES)
+@of_each_page
 def test_every_link_and_anchor_leads_somewhere(page: str) -> None:
     for target in targets(page):
         url = urlsplit(target)
@@ -150,10 +123,10 @@ def test_every_link_and_anchor_leads_somewhere(page: str) -> None:
             assert unquote(url.fragment) in anchors(there), f"{target}: there is no such heading"
 
 
-@pytest.mark.parametrize("page", PAGES)
+@of_each_page
 def test_every_file_that_is_named_exists(page: str) -> None:
-    made = re.findall(r"^/(.+?)/?$", (ROOT / ".gitignore").read_text(), re.M)
-    for name in {word for text in code(page) for word in text.split()}:
+    made = re.findall(r"^/(.+?)/?$", read(".gitignore"), re.M)
+    for name in {word for one in code(page) for word in one.split()}:
         is_path = re.fullmatch(r"(\.?\w[\w.-]*/)+[\w.-]*", name)
         if not is_path or name.startswith(tuple(made)):  # by a tool, or by the user
             continue
@@ -164,97 +137,86 @@ def test_every_file_that_is_named_exists(page: str) -> None:
 
 def test_both_front_pages_are_short_and_alike_and_each_links_to_the_other() -> None:
     english, chinese = "README.md", "README.zh-CN.md"
-    assert len((ROOT / english).read_text("utf-8").splitlines()) <= 150, "two screens"
+    assert len(read(english).splitlines()) <= 150, "two screens"
     assert [level for level, _ in headings(chinese)] == [level for level, _ in headings(english)]
     assert fences(chinese) == fences(english)
-    assert chinese in targets(english)
-    assert english in targets(chinese)
+    assert targets(english) ^ targets(chinese) == {english, chinese}
 
 
-def settings_of_help() -> dict[str, tuple[str, str]]:
-    """Each flag of ``--help``: its environment variable and its default, ``none`` without."""
-    text = run_here("--help").stdout
-    found: dict[str, str] = {}
-    for flag, words in re.findall(r"^ {2}(--[\w-]+|) +(.+)$", text, re.M):
-        name = flag or [*found][-1]
-        found[name] = f"{found.get(name, '')} {words}"
-    (number,) = re.findall(r"Each flag but\s+the last (\w+) has an environment variable", text)
-    without = [*found][-{"two": 2, "three": 3, "four": 4}[number] :]
-    settings = {}
-    for flag, words in found.items():
-        variable = flag.strip("-").replace("-", "_").upper()
-        default = re.search(r"\(default (\S+)\)", words)
-        settings[flag] = (
-            "none" if flag in without else f"`{variable}`",
-            f"`{default[1]}`" if default else "none",
-        )
-    return settings
-
-
-def test_the_settings_are_those_of_help_with_their_variables_and_defaults() -> None:
-    described = rows("docs/settings.md", "flag", "variable", "default")
-    assert len(described) == len({flag for flag, *_ in described})
-    assert {
-        flag.strip("`"): (variable, default) for flag, variable, default, *_ in described
-    } == settings_of_help()
-
-
-def test_the_paths_are_those_of_the_description_of_the_api() -> None:
-    codes = [
-        token.content
-        for level, heading in headings("docs/paths.md")
-        for token in heading.children or []
-        if level == "h2" and token.type == "code_inline"
-    ]
-    described = yaml.safe_load((ROOT / "openapi.yaml").read_text())["paths"]
-    assert sorted(codes) == sorted(described)
-
-
-@pytest.mark.parametrize("page", PAGES)
+@of_each_page
 def test_every_target_of_make_that_is_named_exists(page: str) -> None:
-    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = {
-        target
-        for text in code(page)
-        for words in re.findall(r"\bmake((?: [a-z-]+\b(?!=))+)", text)
-        for target in words.split()
-    }
-    assert named <= known
-
-
-def test_the_check_of_haproxy_is_answered_and_its_bare_one_is_not_as_it_says(
-    served: Serve,
-) -> None:
-    (line,) = re.findall("^http-check send (.+)$", (ROOT / "docs/deploy.md").read_text(), re.M)
-    words = line.split()
-    asked = dict(zip(words[::2], words[1::2], strict=False)) | {"hdr": " ".join(words[-2:])}
-    server = served(NOWHERE)
-    request = f"{asked['meth']} {asked['uri']} {asked['ver']}\r\n{asked['hdr'].replace(' ', ': ')}"
-    for first, status in ((request, 200), ("OPTIONS / HTTP/1.0", 405)):
-        (answer,) = talk(server, f"{first}\r\nConnection: close\r\n\r\n".encode())
-        assert answer.status == status
+    known = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.M))
+    calls = re.findall(r"\bmake((?: [a-z-]+\b(?!=))+)", "\n".join(code(page)))
+    assert set(" ".join(calls).split()) <= known
 
 
 @functools.cache
 def metrics() -> dict[str, str]:
     """The type of each metric of ours, by its name."""
-    text = Exposition(Metrics()).written(next(iter(FORMS))).decode()
-    return dict(re.findall(r"^# TYPE (friendlyhello_\w+) (\w+)$", text, re.M))
+    scrape = Exposition(Metrics()).written(next(iter(FORMS))).decode()
+    return dict(re.findall(r"^# TYPE (friendlyhello_\w+) (\w+)$", scrape, re.M))
 
 
-def test_the_metrics_are_those_of_a_scrape_with_their_types() -> None:
-    described = rows("docs/watching.md", "metric", "type")
-    assert {name.strip("`"): kind for name, kind, *_ in described} == metrics()
-
-
-@pytest.mark.parametrize("page", PAGES)
+@of_each_page
 def test_every_metric_that_is_named_exists(page: str) -> None:
     known = set(metrics())
     for name, kind in metrics().items():
         if kind == "histogram":
             known |= {f"{name}_{part}" for part in ("bucket", "count", "sum")}
     # Docker names a stack's services so.
-    stack = yaml.safe_load((ROOT / "deploy/stack.yaml").read_text())["services"]
-    known |= {f"friendlyhello_{service}" for service in stack}
-    named = set(re.findall(r"\bfriendlyhello_[a-z]\w*", (ROOT / page).read_text("utf-8")))
-    assert named <= known
+    known |= {
+        f"friendlyhello_{one}" for one in yaml.safe_load(read("deploy/stack.yaml"))["services"]
+    }
+    assert set(re.findall(r"\bfriendlyhello_[a-z]\w*", read(page))) <= known
+
+
+@functools.cache
+def flags(script: str) -> dict[str, str]:
+    """The flags of ``server.py`` or ``check.py``, with the defaults, as its help says them."""
+    text = run_here("--help").stdout if script == "server.py" else new_parser().format_help()
+    found = [" ".join(one.split()) for one in re.split(r"^ {2}(?=--)", text, flags=re.M)[1:]]
+    defaults = [re.search(r"\(default ([^\s)]+)", one) for one in found]
+    return {
+        one.split()[0]: default[1] if default else ""
+        for one, default in zip(found, defaults, strict=True)
+    }
+
+
+#: Flags of other programs that the pages name alone, and another spelling of one of ours.
+OTHERS = {
+    *("--init", "--ulimit", "--volumes", "--cpuset-cpus", "--cpus", "--network"),  # docker
+    "--sysctl",
+    *("--appendonly", "--appendfsync"),  # redis-server
+    *("--url", "--randomly-seed", "--tests"),  # schemathesis, pytest, the mutants
+    "--redis_url",
+}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
+def test_every_flag_that_is_named_exists(page: str) -> None:
+    """The flags that stand alone between backticks, and those of commands of ours."""
+    named = {flag for one in quoted(page) for flag in re.findall(r"^(--[\w-]+)", one)}
+    commands = " ".join(content for _, content in fences(page)).replace("\\\n", " ")
+    for line in re.findall(r"(?:server|check)\.py .*", commands):
+        named |= set(re.findall(r" (--[\w-]+)", line))
+    assert named <= {*flags("server.py"), *flags("check.py"), *OTHERS}
+
+
+#: Objects that Kustomize, Flagger, and cert-manager or a person make.
+MADE = {
+    *("deployment/web-canary", "service/web-canary", "configmap/dashboard", "secret/web-tls"),
+    *("deployment/web-primary",),
+}
+
+
+@pytest.mark.parametrize("page", ["docs/deploy.md", "docs/watching.md"])
+def test_every_object_of_kubernetes_that_is_named_exists(page: str) -> None:
+    known = MADE | {
+        f"{one['kind'].lower()}/{one['metadata']['name']}"
+        for file in (ROOT / "deploy/kubernetes").rglob("*.yaml")
+        for one in yaml.safe_load_all(file.read_text())
+        if "name" in one.get("metadata", {})
+    }
+    kinds = {one.partition("/")[0] for one in known}
+    words = {word for one in code(page) for word in re.findall(r"[a-z]+/[a-z][a-z-]*", one)}
+    assert {word for word in words if word.partition("/")[0] in kinds} <= known

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,9 @@ VARIES = re.compile(
     r")[^\"<,} ]*"
 )
 
+#: What a line of the log begins with.
+LOG = r"\[[A-Z]\] "
+
 #: Makes a script of the commands: one server at a time, which counts when it has a Redis.
 SHELL = """
 set -u
@@ -64,42 +67,28 @@ def is_server(shown: Shown) -> bool:
     return "server.py" in shown.command and not shown.output.startswith("server.py:")
 
 
-def server_of(block: Sequence[Shown]) -> str:
-    """Return what serves a block; "" when it starts a server itself, or needs none."""
+def name_of(block: list[Shown]) -> str:
+    """Return what serves a block; its section when it starts a server itself, or needs none."""
     text = "".join(one.command + one.output for one in block)
     if any(is_server(one) for one in block) or "curl" not in text:
-        return ""
+        return block[0].section
     if "cannot connect to Redis" in text or '"redis": "down"' in text:
         return AWAY
     return LABELLED if block[0].section == "Version label" else NORMAL
 
 
-def examples(page: str) -> dict[str, list[list[Shown]]]:
-    """Return the blocks of a page by what serves them; those that start servers by section."""
-    found: dict[str, list[list[Shown]]] = {}
+EXAMPLES: dict[tuple[str, str], list[Shown]] = {}
+for page in ("docs/settings.md", "docs/paths.md"):
     for block in blocks(page):
         if not any(LEFT_OUT.search(one.command) for one in block):
-            found.setdefault(server_of(block) or block[0].section, []).append(block)
-    return found
+            EXAMPLES.setdefault((page, name_of(block)), []).extend(block)
 
 
-EXAMPLES = {
-    (page, name): those
-    for page in ("docs/settings.md", "docs/paths.md")
-    for name, those in examples(page).items()
-}
-
-
-def script(server: str, those: Sequence[Sequence[Shown]], ports: Sequence[int]) -> str:
-    lines = [SHELL]
-    if server.startswith("server.py"):
-        lines.append(f"serve python {server}")
-    for shown in (one for block in those for one in block):
-        command = shown.command
-        if is_server(shown):
-            lines.append(f"serve {command.removesuffix('&')}")
-        else:
-            lines.append(f"{{ {command}\n}} 2>&1")
+def script(server: str, those: list[Shown], ports: list[int]) -> str:
+    lines = [SHELL, f"serve python {server}" if server.startswith("server.py") else ""]
+    for shown in those:
+        serve = f"serve {shown.command.removesuffix('&')}"
+        lines.append(serve if is_server(shown) else f"{{ {shown.command}\n}} 2>&1")
         lines.append(f"echo; echo {END}")
     text = "\n".join(lines)
     for named, port in zip(PORTS, ports, strict=True):
@@ -110,7 +99,7 @@ def script(server: str, those: Sequence[Sequence[Shown]], ports: Sequence[int]) 
     )
 
 
-def lines_of(text: str, ports: Sequence[int] = ()) -> list[str]:
+def lines_of(text: str, ports: Iterable[int] = ()) -> list[str]:
     """Return the lines of a text without what is another each time."""
     for port, named in zip(ports, PORTS, strict=False):
         text = text.replace(str(port), named)
@@ -121,14 +110,10 @@ def lines_of(text: str, ports: Sequence[int] = ()) -> list[str]:
     return [line for line in found if line not in ("", "…")]
 
 
-def missing(shown: Sequence[str], printed: Sequence[str]) -> str | None:
-    """Return the first line of what is shown that was not printed, in this order."""
+def assert_in_order(shown: list[str], printed: list[str]) -> None:
     rest = iter(printed)
-    return next((line for line in shown if line not in rest), None)
-
-
-def is_log(line: str) -> bool:
-    return re.match(r"\[[A-Z]\] ", line) is not None
+    absent = [line for line in shown if line not in rest]
+    assert not absent, f"{absent[0]}\nis not in\n" + "\n".join(printed)
 
 
 @pytest.fixture
@@ -142,12 +127,6 @@ def certificates(folder: Path) -> None:
     other.issue_cert("localhost").private_key_pem.write_to_path(str(folder / "other.key"))
 
 
-@pytest.fixture
-def ports() -> Iterator[list[int]]:
-    with contextlib.ExitStack() as held:
-        yield [held.enter_context(held_port()).getsockname()[1] for _ in PORTS]
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(
     not all(map(shutil.which, ("curl", "openssl"))),
@@ -155,30 +134,27 @@ def ports() -> Iterator[list[int]]:
 )
 @pytest.mark.usefixtures("certificates")
 @pytest.mark.parametrize(("page", "name"), EXAMPLES)
-def test_the_commands_of_a_page_print_what_it_shows(
-    page: str, name: str, folder: Path, ports: list[int]
-) -> None:
+def test_the_commands_of_a_page_print_what_it_shows(page: str, name: str, folder: Path) -> None:
     those = EXAMPLES[page, name]
-    done = subprocess.run(
-        ["bash", "-c", script(name, those, ports)],
-        cwd=folder,
-        env=environment(no_proxy="*", NO_PROXY="*"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-    )
+    with contextlib.ExitStack() as held:
+        ports = [held.enter_context(held_port()).getsockname()[1] for _ in PORTS]
+        done = subprocess.run(
+            ["bash", "-c", script(name, those, ports)],
+            cwd=folder,
+            env=environment(no_proxy="*", NO_PROXY="*"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
     *outputs, _ = done.stdout.split(END)
-    every = [one for block in those for one in block]
-    assert len(outputs) == len(every), done.stdout
-    log = lines_of((folder / "log").read_text(), ports) if (folder / "log").exists() else []
-    for shown, output in zip(every, outputs, strict=True):
+    assert len(outputs) == len(those), done.stdout
+    logged: list[str] = []
+    for shown, output in zip(those, outputs, strict=True):
         told, printed = lines_of(shown.output), lines_of(output, ports)
         if "check.py" in shown.command:
-            told, printed = (
-                [re.sub(r"[\d.]+", "~", one) for one in those] for those in (told, printed)
-            )
-        absent = missing([line for line in told if not is_log(line)], printed)
-        assert absent is None, f"{shown.command}\n{absent}\nis not in\n" + "\n".join(printed)
-    told = [line for one in every for line in lines_of(one.output) if is_log(line)]
-    assert missing(told, log) is None, "\n".join(log)
+            told, printed = ([re.sub(r"[\d.]+", "~", x) for x in one] for one in (told, printed))
+        logged += (line for line in told if re.match(LOG, line))
+        assert_in_order([line for line in told if not re.match(LOG, line)], printed)
+    if logged:
+        assert_in_order(logged, lines_of((folder / "log").read_text(), ports))

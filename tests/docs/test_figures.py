@@ -1,6 +1,7 @@
 """The figures that the pages state are those of the code.
 
-Where one changes, the page has to say the new one: here is of what, in a sentence of the page.
+Where one changes, the page has to say the new one: here is of what, in a sentence of the page, or
+in the first two cells of a row.
 """
 
 import math
@@ -13,23 +14,23 @@ from tornado.web import StaticFileHandler
 
 import limits
 import server as program
-from config import Settings, wait
+from config import SettingError, load, wait
 from config.checks import MAX_LABELS
-from counter import batches, connector, delivery, link, lookout, opening, outage, probing, resolver
+from counter import batches, connector, delivery, lookout, opening, outage, probing, resolver
 from embedded import journal, keeper, leftover
-from handlers.faults import MOST_CORES
+from handlers import accept
+from handlers import metrics as exposed
+from handlers.faults import MOST_CORES, FaultsHandler
 from http1 import acceptor, body, busy_poll, head, outbox, server, stream
+from http1 import turns as of_requests
 from process import memory, signals, standard_error, tls, workers
-from replicas import figures, keys, known, marks, records, states, telling, turns
+from replicas import figures, keys, known, marks, records, states, telling
 from replicas import link as reading
-from tests import mutants
-from tests.docs.test_docs import rows
-from tests.support import ROOT, patient_loops
-from watch import broadcast, events
+from tests.docs.test_docs import read, rows, tables, text
+from watch import broadcast, events, logs
 from watch.metrics import SHARE_EVERY
 
 TIMES = {
-    0.0005: "half a millisecond",
     0.1: "a tenth of a second",
     0.25: "a quarter of a second",
     0.5: "half a second",
@@ -41,17 +42,8 @@ TIMES = {
     60: "a minute",
     3600: "an hour",
 }
-
-NUMBERS: dict[int, str] = {
-    1: "one",
-    2: "two",
-    3: "three",
-    4: "four",
-    5: "five",
-    8: "eight",
-    10: "ten",
-    20: "twenty",
-}
+NUMBERS = dict(enumerate(("one", "two", "three", "four", "five"), 1))
+NUMBERS |= {8: "eight", 10: "ten", 20: "twenty"}
 
 
 def time(seconds: float) -> str:
@@ -76,15 +68,6 @@ def steps(history: keys.History) -> str:
     return f"{history.steps} steps of {each}"
 
 
-@cache
-def read(file: str) -> str:
-    return (ROOT / file).read_text("utf-8")
-
-
-def text(page: str) -> str:
-    return " ".join(read(page).split())
-
-
 def found(file: str, pattern: str) -> str:
     match = re.search(pattern, read(file), re.M)
     assert match, f"{file} has no {pattern}"
@@ -102,15 +85,6 @@ def made(pattern: str) -> str:
     return found("Makefile", pattern)
 
 
-def of_bench(name: str) -> str:
-    """A constant of the benchmark, which takes packages of its own to import."""
-    return " and ".join(found("bench/run.py", rf"^{name} = (.+)$").strip("()").rsplit(", ", 1))
-
-
-def argument(name: str) -> int:
-    return int(found(AUDIT, rf"--{name}=(\d+)"))
-
-
 def manifest(name: str) -> dict:
     return next(yaml.safe_load_all(read(f"deploy/{name}")))
 
@@ -120,66 +94,34 @@ def room(each: int) -> int:
     return ((int(found("compose.yaml", r"mem_limit: (\d+)m")) << 20) - limits.BASE) // each
 
 
-def checked_every(file: str, option: str) -> int:
-    """How often an image's health check runs, in the unit of the file."""
-    return int(found(file, rf" --{option}=(\d+)m?s "))
-
-
-AUDIT = "deploy/kubernetes/components/audit/job.yaml"
-DEFAULTS = Settings()
+HTTP = {name: float(str(value)) for name, value in limits.HTTP.items()}
+DEFAULTS = load([], {})
 STACK = manifest("stack.yaml")["services"]["web"]
 POD = manifest("kubernetes/web.yaml")["spec"]["template"]["spec"]
 SCALING = manifest("kubernetes/scaling.yaml")["spec"]
-ENVIRONMENT = {one["name"]: one.get("value") for one in POD["containers"][0]["env"]}
-DELAYS = {f"{one['DRAIN_DELAY']}" for one in (ENVIRONMENT, STACK["environment"])}
-GRACES = {f"{POD['terminationGracePeriodSeconds']}s", STACK["stop_grace_period"]}
-THREADS = resolver.MAX_LOOK_UPS + 2  # the main one, and the log's
-PYTHON = found("pyproject.toml", r'^requires-python = ">=(.+)"$')
-BASE_IMAGE = found("Dockerfile", "^ARG PYTHON_IMAGE=(.+)$")
-USER = found("Dockerfile", r"^USER (\d+)")
-TESTS_TAKE = made("real Valkey, in ([a-z ]+) *$")
-DOWN_AFTER = found(
-    "deploy/kubernetes/components/sentinel/sentinel.sh",
-    r"down-after-milliseconds friendlyhello (\d+)",
-)
-
-HOUR = time(round(sum(limits.STREAM_SECONDS) / 2))
-OF_THE_BUTTON = float(found("static/send.js", "^const EVERY = (.+);"))  # milliseconds
-LAST_VISITS = float(found("check.py", "^LAST_VISITS = (.+)$"))
-
-#: A share of the replicas, in percent, as the page says it.
-SHARES = {"10": "a tenth of the replicas", "50": "half of them"}
-ROLLED_OUT = re.findall(
-    r"setWeight: (\d+)", read("deploy/kubernetes/components/rollouts/rollout.yaml")
-)
+(DELAY,) = {
+    str(STACK["environment"]["DRAIN_DELAY"]),
+    *(one["value"] for one in POD["containers"][0]["env"] if one["name"] == "DRAIN_DELAY"),
+}
+(GRACE,) = {f"{POD['terminationGracePeriodSeconds']}s", STACK["stop_grace_period"]}
 
 #: Of each page what is stated, by words of the sentence in which it is, and the figure in it.
 FIGURES: dict[str, list[tuple[str, object]]] = {
     "README.md": [
-        ("Linux Python", f"{PYTHON} or newer"),
+        ("Linux Python", f"{found('pyproject.toml', '^requires-python = .>=([0-9.]+)')} or newer"),
         ("`--redis-timeout`", f"{DEFAULTS.redis_timeout:g} seconds"),
-        ("two cores", TESTS_TAKE),
+        ("two cores", made("real Valkey, in ([a-z ]+) *$")),
         ("port taken", made("PORT .= (.+)")),
     ],
-    "CONTRIBUTING.md": [
-        ("`make test`", TESTS_TAKE),
-        ("Linux Python", f"{made('needs Python ([0-9.]+)')} or newer"),
-    ],
     "SECURITY.md": [
-        ("image user", USER),
-    ],
-    "bench/README.md": [
-        ("connections without", of_bench("LEVELS")),
-        ("connections", f"{int(of_bench('MOST')):,}"),
-        ("One run", f"{made('its peers, in ([0-9]+) minutes')} minutes"),
+        ("image user", found("Dockerfile", r"^USER (\d+)")),
     ],
     "docs/guide.md": [
         (
             "adds base",
             f"{int(found('tests/container/test_image.py', r'^MOST_ADDED = (.+)$')) / 1e6:g} MB",
         ),
-        ("adds base", BASE_IMAGE),
-        ("pip", f"{PYTHON} or newer"),
+        ("adds base", found("Dockerfile", "^ARG PYTHON_IMAGE=(.+)$")),
     ],
     "docs/settings.md": [
         ("admin port connections", program.ADMIN_CONNECTIONS),
@@ -194,22 +136,34 @@ FIGURES: dict[str, list[tuple[str, object]]] = {
         ("`compose.yaml` room", room(limits.CONNECTION)),
         ("`compose.yaml` room TLS", room(limits.TLS_CONNECTION)),
         ("after many clients have gone", time(memory.LOOK_EVERY)),
-        ("default", f"{DEFAULTS.idle_timeout:g}"),
-        ("image", BASE_IMAGE.partition("-")[0].replace("python:", "Python ")),
         ("oldest supported Redis", figures.OLDEST),
+        # The table of limits.
+        ("request line headers together", size(int(HTTP["max_header_size"]))),
+        ("time for the headers first byte", f"{HTTP['header_timeout']:g} s"),
+        ("TLS handshake", f"{HTTP['header_timeout']:g} s"),
+        ("request's body `PUT /faults`", size(int(HTTP["max_body_size"]))),
+        ("request's body", f"`PUT /faults` {size(FaultsHandler.MAX_BODY_SIZE)}"),
+        ("time for the body", f"{HTTP['body_timeout']:g} s"),
+        ("reads nothing", f"{HTTP['write_timeout']:g} s"),
+        ("an idle connection", f"{DEFAULTS.idle_timeout:g} s"),
+        ("headers of a request", f"{head.MAX_FIELDS}, each with a name of {head.MAX_NAME} bytes"),
+        ("after a request that waits", size(acceptor.MAX_UNREAD)),
+        ("sent ahead", of_requests.AT_ONCE),
+        ("ranges `Accept-Language`", accept.MAX_RANGES),
+        ("line of the log", f"{logs.LONGEST:,} characters"),
+        ("writes `/metrics`", often(exposed.TEXT_SECONDS)),
+        ("open connections", f"{limits.RESERVE} file descriptors"),
+        ("streams `/live/events`", {2: "half"}[limits.STREAMS_SHARE]),
+        ("stream lives", "{:g} to {:g} minutes".format(*(x / 60 for x in limits.STREAM_SECONDS))),
+        ("wait to be accepted", f"{limits.BACKLOG:,}"),
+        ("visits that wait", f"{limits.WAITING_VISITS:,} in the queue"),
     ],
     "docs/counting.md": [
-        ("`--redis-timeout`", f"{DEFAULTS.redis_timeout:g} s"),
         ("looks for Redis", often(probing.PROBE_EVERY)),
         ("further reason", f"{number(outage.MAX_REASONS)} reasons"),
         ("another look-up", time(resolver.HANGS_AFTER)),
         ("another connection", time(connector.STUCK_AFTER)),
-        ("asks them again", often(probing.PROBE_EVERY)),
-        ("queue holds", f"{limits.WAITING_VISITS:,}"),
-        ("no visit comes", time(probing.PROBE_EVERY)),
-        ("visitor has gone", time(probing.PROBE_EVERY)),
         ("gives Redis", f"{lookout.HAND_ON_TIMEOUT:g} s"),
-        ("longer", f"{lookout.HAND_ON_TIMEOUT:g} s"),
         ("counter past", f"10^{math.log10(of_lua('counter/token.lua', 'EXACT')):g}"),
         ("script again", time(delivery.REFUSED_FOR)),
         ("refusal", number(probing.TRIES)),
@@ -217,25 +171,22 @@ FIGURES: dict[str, list[tuple[str, object]]] = {
         ("step versions", number(of_lua("replicas/figures.lua", "VERSIONS"))),
         *(("steps", steps(one)) for one in keys.HISTORIES.values()),
     ],
-    "docs/systemd.md": [
-        ("need", f"Python {PYTHON} or newer"),
-    ],
     "docs/paths.md": [
-        ("ends stream", HOUR),
+        ("ends stream", time(round(sum(limits.STREAM_SECONDS) / 2))),
         ("letters", f"1 to {found('handlers/base.py', r'{1,(.+)}')} letters"),
         ("Caches", f"{number(StaticFileHandler.CACHE_MAX_AGE / 86400 / 365)} years"),
         ("cores", MOST_CORES),
         ("memory", f"{wait.MOST_BYTES >> 30} GiB"),
-        ("eaders 431", f"{int(str(limits.HTTP['max_header_size'])) >> 10} kB"),
     ],
     "docs/watching.md": [
-        ("others", time(states.SILENT_AFTER)),
         ("another replica later", time(states.SILENT_AFTER)),
         ("event old", time(events.MAX_GAP)),
-        ("visits second", f"{number(1000 / OF_THE_BUTTON)} visits a second"),
+        (
+            "visits second",
+            f"{number(1000 / float(found('static/send.js', '^const EVERY = (.+);')))} visits",
+        ),
         ("up to old", time(SHARE_EVERY)),
         ("times a second", f"{1 / standard_error.PAUSE:g} times"),
-        ("ends stream", HOUR),
         ("newest last day", marks.MAX_MARKS),
         ("report", time(telling.GOODBYE_TIMEOUT)),
         ("characters text", records.MAX_TEXT),
@@ -248,10 +199,9 @@ FIGURES: dict[str, list[tuple[str, object]]] = {
         ),
         ("lines slow", size(standard_error.MOST_WAITING)),
         ("waits standard error", time(standard_error.PATIENCE)),
-        ("wait for Redis", number(limits.WAITING_VISITS)),
     ],
     "docs/audit.md": [
-        ("waits at most", time(LAST_VISITS)),
+        ("waits at most", time(float(found("check.py", "^LAST_VISITS = (.+)$")))),
         ("listens port", found("audit/hook.py", '"PORT", "(.+?)"')),
     ],
     "docs/names.md": [
@@ -259,12 +209,9 @@ FIGURES: dict[str, list[tuple[str, object]]] = {
         ("name of Redis", time(opening.LOOK_UP_EVERY)),
         ("answers in a row", number(opening.LOOK_UPS)),
         ("DNS has changed", time(opening.LOOK_UPS * opening.LOOK_UP_EVERY)),
-        ("same name", time(resolver.HANGS_AFTER)),
         ("these threads", resolver.MAX_LOOK_UPS),
-        ("at most threads", THREADS),
-        ("raise limit", THREADS),
+        ("at most threads", resolver.MAX_LOOK_UPS + 2),  # with the main one, and the log's
         ("limit", STACK["deploy"]["resources"]["limits"]["pids"]),
-        ("descriptors", limits.RESERVE),
         ("waiting for", time(server.LEAST_STALLED)),
         ("room", time(acceptor.QUIET)),
     ],
@@ -272,7 +219,6 @@ FIGURES: dict[str, list[tuple[str, object]]] = {
         ("log more than", size(keeper.LONG_LOG)),
         ("ends again", time(keeper.STEADY)),
         ("twice as long", f"{keeper.LONGEST:g} seconds"),
-        ("has run for", time(keeper.STEADY)),
         ("to end", time(leftover.STOP)),
         ("keeps last", number(journal.COPIES)),
     ],
@@ -280,8 +226,6 @@ FIGURES: dict[str, list[tuple[str, object]]] = {
         ("idle less than", f"{server.LEAST_IDLE:g} s"),
         ("looks again", f"{acceptor.LOOK_AGAIN:g} s"),
         ("`Host` bytes", head.MAX_HOST),
-        ("headers", f"{head.MAX_FIELDS} headers"),
-        ("name bytes", f"{head.MAX_NAME} bytes"),
         ("method bytes", f"{head.MAX_METHOD} bytes"),
         ("line trailer", size(body.MAX_LINE)),
         ("close_notify answer", f"{stream.TLS_CLOSE:g} s"),
@@ -291,59 +235,25 @@ FIGURES: dict[str, list[tuple[str, object]]] = {
         ("pass but", number(len(rows("tests/README.md", "test", "why")))),
     ],
     "docs/deploy.md": [
-        ("port 80 user", USER),
-        ("healthy after", f"{number(checked_every('Dockerfile', 'interval'))} seconds"),
-        (
-            "second",
-            f"{number(1000 / checked_every('docker-bake.hcl', 'start-interval'))} times a second",
-        ),
-        ("volume claim", f"{found('deploy/kubernetes/redis.yaml', r'storage: ([0-9]+)')} GiB"),
-        ("gets then all", ", then ".join(SHARES[one] for one in ROLLED_OUT)),
-        ("after its end", time(int(found(AUDIT, r"ttlSecondsAfterFinished: (.+)")))),
-        ("base Swarm stack", f"{min(DELAYS)} seconds"),
-        ("both set", f"{min(GRACES)[:-1]} seconds"),
+        ("base Swarm stack", f"{DELAY} seconds"),
+        ("both set", f"{GRACE[:-1]} seconds"),
         ("same signal", time(signals.SAME_SIGNAL)),
-        ("manifests", STACK["deploy"]["resources"]["limits"]["memory"].replace("M", " MB")),
         ("stack runs", f"{number(STACK['deploy']['replicas'])} replicas"),
         (
             "replicas",
             f"{number(SCALING['minReplicas'])} to {number(SCALING['maxReplicas'])} replicas",
         ),
-        ("port-forward", f"deployment/web {ENVIRONMENT['ADMIN_PORT']}"),
-        (
-            "weights",
-            " and ".join(
-                re.findall(r"weight: (\d+)", read("deploy/kubernetes/components/canary/route.yaml"))
-            ),
-        ),
-        ("visits count", number(argument("requests"))),
-        ("for up to", f"{number(argument('wait') // 60)} minutes"),
-        ("replica primary", time(int(DOWN_AFTER) / 1000)),
     ],
     "docs/design.md": [
-        ("last heads", head._parse_cached.cache_info().maxsize),
-        ("pieces", time(turns.TURN)),
-        ("look", number(known.AGAIN)),
         ("large batch", number(batches.GATHER_TURNS)),
-        ("addresses apart", time(opening.ATTEMPT_DELAY)),
-        ("at most", f"{1e6 * busy_poll.BUSY_POLL:g} µs"),
-        ("at most", f"{1e6 * link.BUSY_POLL:g} µs"),
-        ("writes second", f"{1 / standard_error.PAUSE:g} times"),
-    ],
-    "tests/README.md": [
-        ("clock moves", f"{1000 * patient_loops.TICK:g} ms"),
-        ("More error", f"one in {number(1 / mutants.MOST_SURVIVORS)}"),
-        ("two cores", TESTS_TAKE),
-    ],
-    "tests/faults/README.md": [
-        ("soak", f"{60 * float(made('SOAK .= (.+)')):g} seconds"),
     ],
 }
 
 
 @cache
 def sentences(page: str) -> list[str]:
-    return re.split(r"(?<=[.:;?!])\s|(?<=[.:;?!]\*\*)\s|\s\|\s|\s- ", text(page))
+    cells = [": ".join(row[:2]) for table in tables(page) for row in table]
+    return cells + re.split(r"(?<=[.:;?!])\s|(?<=[.:;?!]\*\*)\s|\s\|\s|\s- ", text(page))
 
 
 @pytest.mark.parametrize(
@@ -357,5 +267,27 @@ def test_the_figures_of_a_page_are_those_of_the_code(page: str, words: str, figu
     assert any(re.search(rf"(?i)(?<![\w.,]){stated}(?!\w)", one) for one in said), said
 
 
-def test_the_base_and_the_stack_are_alike_and_the_page_says_both_at_once() -> None:
-    assert len(DELAYS) == len(GRACES) == 1
+def test_a_record_is_kept_for_a_day_and_an_hour_at_most_as_the_page_says() -> None:
+    assert of_lua("replicas/figures.lua", "DAY") == keys.DAY
+    assert of_lua("counter/token.lua", "KEPT") == keys.DAY + 3600
+    assert "It expires 24 to 25 hours after the last sign" in text("docs/counting.md")
+
+
+def accepts(flag: str, value: str) -> bool:
+    try:
+        load([f"{flag}={value}", "--admin-port=0", "--faults"], {})
+    except SettingError:
+        return False
+    return True
+
+
+def test_a_setting_has_the_bounds_that_the_page_says() -> None:
+    bounds = re.compile(r"(?:rom ([\d.]+) to|p to) ([\d.]*\d)( s\b|\b)(?! letters)")
+    for flag, _, _, meaning in rows("docs/settings.md", "flag", "variable"):
+        flag = flag.strip("`")
+        for least, most, unit in bounds.findall(meaning.replace("an hour", "3600")):
+            assert accepts(flag, most + unit.strip()), flag
+            assert not accepts(flag, f"{float(most) + 1:g}{unit.strip()}"), flag
+            if least:
+                assert accepts(flag, least)
+                assert not accepts(flag, f"{float(least) - 0.0005:f}")

@@ -1,54 +1,37 @@
-"""The lists of the pages are complete: alerts, reasons, fields, options, files, components."""
+"""The lists of the pages are complete: settings, paths, metrics, fields, options, rooms, tricks."""
 
 import asyncio
 import inspect
 import json
 import re
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
 import pytest
 import tornado.web
 import yaml
 
-from audit.options import new_parser
-from counter import Reason
+from bench.tricks import BEGIN, END, TRICKS, table
+from config.table import variable_of
+from counter import KEY, Reason, process_key, tokens
+from handlers import COMMON_HEADERS, Faults
 from http1 import HTTPServer, RequestHandler
-from replicas import Record, Snapshot
+from replicas import Record, Snapshot, keys, records
 from replicas.marks import Kind
 from replicas.states import State
-from tests.docs.test_docs import PAGES, code, fences, inline, rows, settings_of_help
-from tests.docs.test_figures import text
+from tests.docs.test_docs import flags, headings, metrics, read, rows, text
+from tests.stores.machines import STORES
+from tests.stores.test_stores import WAYS
 from tests.support import ROOT
+from tests.support.here import run_here
+from tests.test_house import FILES, MODULES, PACKAGES, of_ours, room_of, tree_of
 from watch import FAULTS, events
+
+DESIGN = "docs/design.md"
 
 
 def first_cells(page: str, *heads: str) -> list[str]:
     return [code for row in rows(page, *heads) for code in re.findall(r"`([^`]+)`", row[0])]
-
-
-#: How long an alert's condition lasts before it fires, as the page says it.
-LASTS = {"30s": "for half a minute, ", "1m": "for a minute, ", "5m": "for five minutes, "}
-
-
-def test_each_alert_is_listed_with_its_time_and_named_in_the_section_that_it_leads_to() -> None:
-    said = {name.strip("`"): when for name, when in rows("docs/watching.md", "alert")}
-    sections = re.split("^### ", (ROOT / "docs/watching.md").read_text(), flags=re.M)
-    groups = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"]
-    rules = [rule for group in groups for rule in group["rules"]]
-    assert [rule["alert"] for rule in rules] == list(said)
-    for rule in rules:
-        if "for" in rule:
-            assert said[rule["alert"]].startswith(LASTS[rule["for"]]), rule["alert"]
-        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        assert page.endswith("/docs/watching.md")
-        [section] = [one for one in sections if one.lower().startswith(anchor.replace("-", " "))]
-        assert f"`{rule['alert']}`" in section
-
-
-def test_the_reasons_why_a_visit_got_no_number_are_those_of_the_counter() -> None:
-    assert sorted(first_cells("docs/watching.md", "`reason`")) == sorted(get_args(Reason))
 
 
 def fields_of_the_stream() -> set[str]:
@@ -67,34 +50,87 @@ def fields_of_the_stream() -> set[str]:
     return {*message, *replica, "reason"}
 
 
-def test_the_fields_of_the_stream_are_those_that_it_has() -> None:
-    described = first_cells("docs/watching.md", "field", "meaning")
-    assert set(described) == fields_of_the_stream()
+def components() -> list[str]:
+    return re.findall(r"^# +- components/(\w+)", read("deploy/kubernetes/kustomization.yaml"), re.M)
 
 
-@pytest.mark.parametrize("words", [FAULTS, get_args(Kind), get_args(State)])
-def test_the_page_names_each_fault_each_kind_of_mark_and_each_state(words: tuple[str, ...]) -> None:
-    for word in filter(None, words):
-        assert f"`{word}`" in text("docs/watching.md")
+def keys_of_redis() -> list[str]:
+    histories = map(keys.history_key, keys.HISTORIES)
+    return [process_key("ID"), tokens.spares_key(KEY), keys.NAMES, *histories]
 
 
-def options() -> dict[str, str]:
-    """The options of check.py, each with its default as its help says it."""
-    found = re.split(r"^ {2}(?=--)", new_parser().format_help(), flags=re.M)[1:]
-    helps = [" ".join(one.split()) for one in found]
-    return {
-        one.split()[0]: default[1] if (default := re.search(r"\(default ([\d,]+)", one)) else ""
-        for one in helps
+def of_a_handler() -> set[str]:
+    """What our handlers have besides, but for a switch that the text describes."""
+    own = {name for name in vars(RequestHandler) if name[0] != "_"}
+    return {name for name in own if not hasattr(tornado.web.RequestHandler, name)} - {"EAGER_START"}
+
+
+#: Of each table, by its page and first heads, what its first column names.
+LISTS: dict[tuple[str, ...], Callable[[], Iterable[str]]] = {
+    ("docs/watching.md", "`reason`"): lambda: get_args(Reason),
+    ("docs/watching.md", "field", "meaning"): fields_of_the_stream,
+    ("docs/paths.md", "header", "value"): lambda: (
+        *COMMON_HEADERS,
+        "X-Request-ID",
+        "X-App-Version",
+    ),
+    ("docs/counting.md", "key", "what it holds"): keys_of_redis,
+    ("docs/counting.md", "field of a process"): lambda: ("token", *records.FIELDS),
+    ("docs/http-server.md", ""): of_a_handler,
+    ("docs/deploy.md", "component"): components,
+}
+
+
+@pytest.mark.parametrize("where", LISTS, ids=" ".join)
+def test_the_first_column_of_a_table_names_all_that_there_is(where: tuple[str, ...]) -> None:
+    assert sorted(first_cells(*where)) == sorted(LISTS[where]())
+
+
+def second_cells(page: str, *heads: str) -> dict[str, str]:
+    described = rows(page, *heads)
+    found = {row[0].strip("`"): row[1].strip("`") for row in described}
+    assert len(found) == len(described)
+    return found
+
+
+def test_the_metrics_and_the_faults_are_listed_with_their_types_and_what_is_no_fault() -> None:
+    assert second_cells("docs/watching.md", "metric", "type") == metrics()
+    as_text = {"True": "true", "0.0": "0", "0": '"0"'}
+    well = {name: as_text[str(value)] for name, value in Faults().as_json().items()}
+    assert second_cells("docs/paths.md", "field") == well | {"exit": "none", "for": "none"}
+
+
+def test_the_settings_are_those_of_help_with_their_variables_and_defaults() -> None:
+    described = {flag: cells for flag, *cells, _ in rows("docs/settings.md", "flag", "variable")}
+    assert len(described) == len(rows("docs/settings.md", "flag", "variable"))
+    helped = flags("server.py")
+    without = [*helped][-3:]
+    assert "the last three has an environment variable" in run_here("--help").stdout
+    assert described == {
+        f"`{flag}`": [
+            "none" if flag in without else f"`{variable_of(flag[2:].replace('-', '_'))}`",
+            f"`{default}`" if default else "none",
+        ]
+        for flag, default in helped.items()
     }
 
 
 def test_the_options_of_the_audit_are_those_of_its_help_with_their_defaults() -> None:
-    described = rows("docs/audit.md", "option", "default")
-    flags = [flag for row in described for flag in re.findall(r"`(--[\w-]+)", row[0])]
-    assert sorted(flags) == sorted(options())
-    for flag, default in options().items():
-        [row] = [row for row in described if f"`{flag}" in row[0]]
-        assert not default or row[1].startswith(default), flag
+    described = [
+        (flag, default)
+        for option, default, _ in rows("docs/audit.md", "option", "default")
+        for flag in re.findall(r"`(--[\w-]+)", option)
+    ]
+    helped = flags("check.py")
+    assert sorted(flag for flag, _ in described) == sorted(helped)
+    for flag, default in described:
+        assert default.startswith(helped[flag]), flag
+
+
+def test_the_paths_are_those_of_the_description_of_the_api() -> None:
+    found = [inner.children or [] for level, inner in headings("docs/paths.md") if level == "h2"]
+    codes = [one.content for those in found for one in those if one.type == "code_inline"]
+    assert sorted(codes) == sorted(yaml.safe_load(read("openapi.yaml"))["paths"])
 
 
 def test_the_options_of_the_http_server_are_those_that_it_takes() -> None:
@@ -102,101 +138,97 @@ def test_the_options_of_the_http_server_are_those_that_it_takes() -> None:
     takes = inspect.signature(HTTPServer.initialize).parameters.values()
     own = {f"{one.name}=" for one in takes if one.kind is inspect.Parameter.KEYWORD_ONLY}
     assert {one for one in described if one.endswith("=")} == own
-    code = Path(inspect.getfile(HTTPServer)).read_text()
-    for name in (one.partition("(")[0] for one in described if not one.endswith("=")):
-        assert re.search(rf"(def |self\.){name}\b", code), name
+    server = HTTPServer(lambda request: None)
+    assert all(hasattr(server, one.partition("(")[0]) for one in described - own)
 
 
-def test_what_a_handler_has_besides_is_described() -> None:
-    own = {name for name in vars(RequestHandler) if name[0] != "_"}
-    added = {name for name in own if not hasattr(tornado.web.RequestHandler, name)}
-    described = first_cells("docs/http-server.md", "")
-    assert {*described, "EAGER_START"} == added
-    assert "`EAGER_START = True`" in text("docs/http-server.md")
+#: How long an alert's condition lasts before it fires, as the page says it.
+LASTS = {"30s": "for half a minute, ", "1m": "for a minute, ", "5m": "for five minutes, "}
 
 
-def files(folder: str, pattern: str) -> set[str]:
-    return {file.name for file in (ROOT / folder).glob(pattern)}
+def test_each_alert_is_listed_with_its_time_and_named_in_the_section_that_it_leads_to() -> None:
+    said = second_cells("docs/watching.md", "alert")
+    sections = re.split("^### ", read("docs/watching.md"), flags=re.M)
+    groups = yaml.safe_load(read("deploy/alerts.yaml"))["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert [rule["alert"] for rule in rules] == list(said)
+    for rule in rules:
+        assert said[rule["alert"]].startswith(LASTS[rule["for"]] if "for" in rule else "")
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert page.endswith("/docs/watching.md")
+        [section] = [one for one in sections if one.lower().startswith(anchor.replace("-", " "))]
+        assert f"`{rule['alert']}`" in section
 
 
-@pytest.mark.parametrize(
-    ("page", "folder"),
-    [
-        ("tests/faults/README.md", "tests/faults"),
-        ("tests/README.md", "tests/container"),
-        ("tests/README.md", "tests/browser"),
-    ],
-)
-def test_the_files_of_a_suite_are_listed(page: str, folder: str) -> None:
-    table = "what goes wrong" if "faults" in page else "what it tests"
-    assert files(folder, "test_*.py") <= set(first_cells(page, "file", table))
+def test_the_page_names_each_fault_each_kind_of_mark_and_each_state() -> None:
+    for word in filter(None, (*FAULTS, *get_args(Kind), *get_args(State))):
+        assert f"`{word}`" in text("docs/watching.md")
 
 
-def test_the_rooms_of_the_tests_are_listed() -> None:
-    listed = {name.strip("/") for name in first_cells("tests/README.md", "folder or file")}
-    folders = {file.parent.name for file in (ROOT / "tests").glob("*/*.py")}
-    alone = files("tests", "*.py") - {"__init__.py", "conftest.py"}
-    assert folders | alone <= listed
+def test_the_stores_and_the_ways_to_them_are_those_of_their_suite() -> None:
+    found = {name: cells for name, *cells in rows("docs/settings.md", "", *WAYS)}
+    assert list(found) == list(STORES)
+    for cells in found.values():
+        assert [cell.partition(";")[0] for cell in cells] == [counts for _, counts in WAYS.values()]
 
 
-def test_the_components_are_those_of_the_manifests_in_their_order() -> None:
-    listed = re.findall(
-        r"^# +- components/(\w+)", (ROOT / "deploy/kubernetes/kustomization.yaml").read_text(), re.M
-    )
-    described = [row[0] for row in rows("docs/deploy.md", "component", "what it adds")]
-    assert [re.findall(r"`(\w+)`", one)[0] for one in described] == listed
+def test_the_rooms_and_the_files_of_the_tests_are_listed() -> None:
+    tests = ROOT / "tests"
+    listed = {one.strip("/") for one in first_cells("tests/README.md", "folder or file")}
+    alone = {file.name for file in tests.glob("*.py")} - {"__init__.py", "conftest.py"}
+    assert alone | {file.parent.name for file in tests.glob("*/*.py")} <= listed
+    suites = {
+        *first_cells("tests/README.md", "file"),
+        *first_cells("tests/faults/README.md", "file"),
+    }
+    for room in ("faults", "container", "browser"):
+        assert {file.name for file in (tests / room).glob("test_*.py")} <= suites
 
 
-#: Flags of other programs that the pages name alone, and another spelling of one of ours.
-OTHERS = {
-    *("--init", "--ulimit", "--volumes", "--cpuset-cpus", "--cpus", "--network"),  # docker
-    "--sysctl",
-    *("--appendonly", "--appendfsync"),  # redis-server
-    *("--url", "--randomly-seed", "--tests"),  # schemathesis, pytest, the mutants
-    "--redis_url",
-}
+def test_the_rooms_of_the_program_are_described_with_modules_that_they_have() -> None:
+    """And a contributor is told how to test each."""
+    described = set()
+    for room, what in rows(DESIGN, "room", "what is in it"):
+        names = re.findall(r"`(\w+)(?:/|\.py)`", room)
+        described |= set(names)
+        for module in re.findall(r"`(\w+(?:\.lua)?)`", what):
+            file = ROOT / names[-1] / (module if "." in module else f"{module}.py")
+            assert file.exists(), f"{room}: there is no {module}"
+    assert described == {*PACKAGES, *MODULES, "bench", "templates", "static", "deploy", "tests"}
+    changed = " ".join(where for _, where, _ in rows("CONTRIBUTING.md", "you change"))
+    assert set(PACKAGES) <= set(re.findall(r"`(\w+)/`", changed))
 
 
-@cache
-def flags_that_are() -> set[str]:
-    return {*settings_of_help(), *options(), *OTHERS}
+def test_the_imports_of_each_room_are_those_of_its_code() -> None:
+    imports: dict[str, set[str]] = {name: set() for name in (*PACKAGES, *MODULES)}
+    for file in FILES:
+        room = file.stem if file.parent == ROOT else file.parent.name
+        imports[room] |= {room_of(one) for one in of_ours(tree_of(file))} - {room}
+    described: dict[str, set[str]] = {}
+    for rooms, imported in rows(DESIGN, "room", "it imports"):
+        named = set(re.findall(r"`(\w+)`", imported))
+        if imported.startswith("every room but"):
+            named = set(imports) - named - {"server", "check"}
+        described |= dict.fromkeys(re.findall(r"`(\w+)`", rooms), named)
+    assert described == imports
 
 
-def flags_of(page: str) -> set[str]:
-    """The flags that stand alone between backticks, and those of commands of ours."""
-    alone = [token.content for token in inline(page) if token.type == "code_inline"]
-    named = {flag for one in alone for flag in re.findall(r"^(--[\w-]+)", one)}
-    commands = " ".join(content for _, content in fences(page)).replace("\\\n", " ")
-    for line in re.findall(r"(?:server|check)\.py .*", commands):
-        named |= set(re.findall(r" (--[\w-]+)", line))
-    return named
+def test_what_the_program_runs_with_is_listed() -> None:
+    lines = read("requirements.in").splitlines()
+    packages = [re.split(r"[ ;]", line)[0] for line in lines if not line.startswith("#")]
+    assert [package for package, _ in rows(DESIGN, "package")] == packages
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
-def test_every_flag_that_is_named_exists(page: str) -> None:
-    assert flags_of(page) <= flags_that_are()
-
-
-#: Objects that Kustomize, Flagger, and cert-manager or a person make.
-MADE = {
-    *("deployment/web-canary", "service/web-canary", "configmap/dashboard", "secret/web-tls"),
-    *("deployment/web-primary",),
-}
-
-
-def objects() -> set[str]:
-    """The kind and name of each object of the manifests."""
-    found = set()
-    for file in (ROOT / "deploy/kubernetes").rglob("*.yaml"):
-        for one in yaml.safe_load_all(file.read_text()):
-            if "name" in one.get("metadata", {}):
-                found.add(f"{one['kind'].lower()}/{one['metadata']['name']}")
-    return found
-
-
-@pytest.mark.parametrize("page", ["docs/deploy.md", "docs/watching.md"])
-def test_every_object_of_kubernetes_that_is_named_exists(page: str) -> None:
-    known = objects() | MADE
-    kinds = {one.partition("/")[0] for one in known}
-    words = {word for one in code(page) for word in re.findall(r"[a-z]+/[a-z][a-z-]*", one)}
-    assert {word for word in words if word.partition("/")[0] in kinds} <= known
+def test_the_table_of_tricks_is_what_measures_them_writes_and_each_is_where_it_says() -> None:
+    written = read(DESIGN).partition(BEGIN)[2].partition(END)[0]
+    worth = {
+        trick.name: int(found[1]) / 100
+        for trick in TRICKS
+        if (found := re.search(rf"\| {re.escape(trick.skipped)} \|.*\| (-?\d+) % of ", written))
+    }
+    assert worth.keys() == {trick.name for trick in TRICKS}
+    assert table(worth) == written
+    for *_, where in rows(DESIGN, "what is skipped"):
+        *names, file = re.findall(r"`([^`]+)`", where)
+        for name in names:
+            assert re.search(rf"(class|def) {name.rpartition('.')[2]}\b", read(file)), name
