@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -106,14 +105,12 @@ REFUSED: dict[tuple[str, str], list[str]] = {
         *(f"node={value}" for value in ("x" * 129, "x\ny", "\x1b[1m", "\udce9" * 33)),
     ],
     ("trusted-proxies", "10.0.0.0/8,fd00::/8"): [
-        *("10.0.0.1/8", "10.0.0.0/33", "10.0.0/8", "fd00::/129", "fd00::1/8", "*", "localhost"),
-        *("10.0.0.0/255.0.0.0", "10.0.0.0/", "fe80::%1/64", "::ffff:10.0.0.0/104", "010.0.0.0"),
-        *("10.0.0.0/8,", ",", "10.0.0.0/8;fd00::/8", "10.0.0.0/8 fd00::/8", "1/8", "10.0.0.0/٨"),
+        *("10.0.0.1/8", "10.0.0.0/33", "fd00::/129", "localhost", "10.0.0.0/255.0.0.0", "1/8"),
+        *("fe80::%1/64", "::ffff:10.0.0.0/104", "010.0.0.0", "10.0.0.0/8,", "10.0.0.0/٨"),
     ],
     ("path-prefix", "a path such as /hello"): [
-        *("hello", "//", "/hello//", "//hello", "/a//b", "/a b", "/h?x", "/h#x", "/%20"),
-        *("/h\u00e9llo", "/.", "/..", "/a/../b", "/a/./", "/a/..", "http://h/hello"),
-        *("/a$", "/(a)", "/a:b", "/a+b", "/" + "x" * 128, "/hello\n", "/a\\b"),
+        *("hello", "//", "/hello//", "/a//b", "/a b", "/h\u00e9llo", "/.", "/..", "/a/./", "/a/.."),
+        *("/a$", "/a:b", "/" + "x" * 128, "/hello\n", "http://h/hello"),
     ],
     ("address", "IP address"): ["a b", "-x", "1.2.3.4/8", "http://h", "a..b", "1.2.3.4:80"],
     ("redis-wait", "0 to 1000"): ["-1", "one", "1001"],
@@ -127,20 +124,16 @@ REFUSED: dict[tuple[str, str], list[str]] = {
         *("redis+cluster://", "redis+cluster://h:0", "unix+cluster://h", "redis://h?db"),
     ],
     ("redis-url", "'?'"): [
-        *("redis://h?socket_timeout=9", "redis://h?retry_on_timeout=true"),
-        *("redis://h?ssl_ca_certs=ca.pem", "redis+cluster://h?ssl_ca_certs=ca.pem"),
+        "redis://h?retry_on_timeout=true",
+        "redis+cluster://h?ssl_ca_certs=ca.pem",
     ],
     ("redis-url", "ssl_cert_reqs"): ["rediss://h?ssl_cert_reqs=maybe"],
     ("redis-url", "true or false"): ["rediss://h?ssl_check_hostname=maybe"],
-    ("fault-rate", "a number from 0 to 1"): [
-        *("-0.1", "1.1", "2", "x", "nan", "1e-3", "0,5", ".", "01"),
-    ],
+    ("fault-rate", "a number from 0 to 1"): ["-0.1", "1.1", "x", "1e-3", "0,5", ".", "01"],
     ("fault-wait", "0, a time up to 10s such as 200ms or 1.5s, or a range such as 100ms-2s"): [
         *("1", "2s-1s", "-1s", "1s-", "1s-2s-3s", "11s", "10001ms", "0-1s", "1 s", "s"),
     ],
-    ("start-wait", "a time up to an hour, such as 500ms, 20s or 2m"): [
-        *("x", "-1s", "1h", "3601", "61m", "1s-2s", "1e3"),
-    ],
+    ("start-wait", "a time up to an hour, such as 500ms, 20s or 2m"): ["-1s", "3601", "61m"],
 }
 
 
@@ -152,11 +145,10 @@ def refusal(*arguments: str, **environment: str) -> str:
     return str(error.value)
 
 
-def sources(setting: str, value: str) -> Iterator[tuple[str, list[str], dict[str, str]]]:
-    """Yield each place that a value may come from: its name, flags and variables."""
+def sources(setting: str, value: str) -> list[tuple[list[str], dict[str, str]]]:
+    """The places that a value may come from: flags and variables."""
     variable = setting.upper().replace("-", "_")
-    yield f"--{setting}={value}", [f"--{setting}={value}"], {}
-    yield f"{variable}={value}", [], {variable: value}
+    return [([f"--{setting}={value}"], {}), ([], {variable: value})]
 
 
 def serves(host: str, port: int) -> bool:
@@ -174,50 +166,48 @@ def has_ipv6() -> bool:
 @pytest.mark.parametrize("setting", GOOD)
 def test_flag_beats_variable_beats_default(setting: str) -> None:
     field = setting.replace("-", "_")
-    name = field.upper()
-    other = {name: [*GOOD[setting]][-1]}
+    other = {field.upper(): [*GOOD[setting]][-1]}
     for text, value in GOOD[setting].items():
         for flags, variables in (
-            ([f"--{setting}={text}"], {}),
-            ([f"--{field}={text}"], {}),
-            ([], {name: text}),
+            *sources(setting, text),
+            ([f"--{field}={text}"], {field.upper(): ""}),
             ([f"--{setting}={text}"], other),
-            ([f"--{setting}={text}"], {name: ""}),
         ):
             settings = config.load(flags, {"FAULTS": "true"} | variables)
             assert getattr(settings, field) == value
     # What npm, conda and /etc/os-release export as something else is left alone.
     others = {"PREFIX": "/usr/local", "VERSION": "24.04 LTS", "HEALTHCHECK": "true"}
-    assert config.load([], {name: ""} | others) == config.Settings()
+    assert config.load([], {field.upper(): ""} | others) == config.Settings()
 
 
 def test_switches_are_read_as_tornado_reads_them() -> None:
-    assert config.load(["--access-log"], {"ACCESS_LOG": "false"}).access_log
-    assert not config.load(["--access_log=FALSE"], {}).access_log
-    assert config.load(["--healthcheck"], {}).healthcheck
+    assert config.load(["--access-log", "--healthcheck"], {"ACCESS_LOG": "false"}) == (
+        config.Settings(access_log=True, healthcheck=True)
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("0", 0), ("1KiB", 1024), ("1536KiB", 1536 * 1024), ("64MiB", 64 << 20), ("64GiB", 64 << 30)],
+    [("0", 0), ("1KiB", 1024), ("1536KiB", 1536 * 1024), ("64GiB", 64 << 30)],
 )
 def test_a_size_is_read_and_written_alike(text: str, number: int) -> None:
-    assert config.size(text) == number
-    assert config.size_text(number) == text
+    assert (config.size(text), config.size_text(number)) == (number, text)
 
 
 @pytest.mark.parametrize(("setting", "allowed"), REFUSED)
 def test_bad_value_is_refused_unless_a_good_flag_overrides_it(setting: str, allowed: str) -> None:
     good = f"--{setting}={next(iter(GOOD[setting]))}"
     for value in REFUSED[setting, allowed]:
-        for source, flags, variables in sources(setting, value):
-            variables = {"FAULTS": "true"} | variables
-            message = refusal(*flags, **variables)
+        for flags, variables in sources(setting, value):
+            source = [*flags, *map("=".join, variables.items())][0]
+            message = refusal(*flags, **{"FAULTS": "true"} | variables)
             # What is long or odd is cut or escaped.
             plain = len(value) < 100 and value.isprintable() and "\\" not in value
             assert message.startswith(f"{source}: " if plain else source.partition("=")[0] + "=")
             assert allowed in (message.removeprefix(f"{source}: ") if plain else message)
-        config.load([good], variables)
+            config.load([good], {"FAULTS": "true"} | variables)
+    for length, shown in ((100, "x" * 100), (101, "x" * 99 + "…")):
+        assert refusal(f"--port={'x' * length}").startswith(f"--port={shown}: allowed is")
 
 
 def test_what_is_refused_is_one_line_and_status_2_and_starts_nothing(folder: Path) -> None:
@@ -237,9 +227,9 @@ def test_what_is_refused_is_one_line_and_status_2_and_starts_nothing(folder: Pat
 @pytest.mark.parametrize("faults", [[], ["--faults=false"]])
 def test_faults_from_the_start_are_allowed_with_faults_only(faults: list[str]) -> None:
     for setting, value in ("fault-rate", "0.1"), ("fault-wait", "1s"), ("start-wait", "1s"):
-        for source, flags, variables in sources(setting, value):
-            said = f"{source}: allowed only together with --faults"
-            assert refusal(*flags, *faults, **variables) == said
+        for flags, variables in sources(setting, value):
+            said = refusal(*flags, *faults, **variables)
+            assert said.endswith(f"={value}: allowed only together with --faults")
 
 
 @pytest.mark.parametrize(
@@ -284,11 +274,6 @@ def test_password_of_a_url_is_never_shown() -> None:
         ):
             shown = said.partition("allowed is")[0]
             assert not re.search("hush|quiet|mute|still|calm", shown), shown
-
-
-def test_of_a_long_value_the_beginning_is_shown() -> None:
-    for length, shown in ((100, "x" * 100), (101, "x" * 99 + "…")):
-        assert refusal(f"--port={'x' * length}").startswith(f"--port={shown}: allowed is")
 
 
 def test_port_that_is_not_to_be_had_is_one_line_and_status_1(

@@ -61,15 +61,16 @@ def test_a_limit_of_the_process_itself_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = system(tmp_path, "0::/\n", {"memory.max": str(200 * MB)})
-    limited(monkeypatch, space=150 * MB)
-    assert limits.memory(root) == 150 * MB
-    limited(monkeypatch, space=300 * MB)
-    assert limits.memory(root) == 200 * MB
+    for space, most in ((150 * MB, 150 * MB), (300 * MB, 200 * MB)):
+        limited(monkeypatch, space=space)
+        assert limits.memory(root) == most
     limited(monkeypatch)
     assert limits.memory(tmp_path / "none") == MACHINE, "there are no control groups"
 
 
-def test_connections_share_what_is_left_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_share_what_is_left_of_the_memory_and_streams_have_half_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(limits, "memory", lambda: 96 * MB)
     assert limits.max_connections() == 512
     assert limits.max_connections(is_tls=True) == 232
@@ -79,19 +80,14 @@ def test_connections_share_what_is_left_of_the_memory(monkeypatch: pytest.Monkey
     assert limits.max_connections(processes=2) == 512, "processes share the memory"
     monkeypatch.setattr(limits, "memory", lambda: 32 * MB)
     assert limits.max_connections() == 1, "who is started with less may serve somebody"
+    assert [limits.max_streams(number) for number in (512, 3, 2, 1)] == [256, 1, 1, 1]
 
 
 def test_connections_share_the_descriptors_that_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "memory", lambda: sys.maxsize)
     with open(os.devnull) as lowest:
         used = lowest.fileno()
-    limited(monkeypatch, descriptors=used + 1000)
-    assert limits.max_connections() == 1000 - limits.RESERVE
-    limited(monkeypatch, descriptors=used + 10)
-    assert limits.max_connections() == 5, "where there are few, the rest gets half of them"
-    limited(monkeypatch, descriptors=used)
-    assert limits.max_connections() == 1
-
-
-def test_streams_have_half_of_the_connections() -> None:
-    assert [limits.max_streams(number) for number in (512, 3, 2, 1)] == [256, 1, 1, 1]
+    # Where there are few, the rest gets half of them.
+    for free, most in ((1000, 1000 - limits.RESERVE), (10, 5), (0, 1)):
+        limited(monkeypatch, descriptors=used + free)
+        assert limits.max_connections() == most

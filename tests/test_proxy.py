@@ -44,14 +44,13 @@ def test_the_log_names_whom_a_trusted_proxy_names_and_no_one_elses_word_counts(
         assert ask_from(server, host, **said) == 404
     requests = [line for line in map(json.loads, server.stop()) if "status" in line]
     assert [line["remote"] for line in requests] == logged
-    for line in requests:
-        assert f"({line['remote']})" in line["message"]
+    assert all(f"({line['remote']})" in line["message"] for line in requests)
 
 
-@pytest.mark.parametrize("prefix", ["/hello", "/a.b/~c-1_"])
 def test_every_path_is_below_the_prefix_and_nothing_is_outside_of_it(
-    prefix: str, serve: Serve, valkey: Valkey
+    serve: Serve, valkey: Valkey
 ) -> None:
+    prefix = "/a.b/~c-1_"
     server = serve(f"--path-prefix={prefix}/", "--log-format=json", "--faults")
     assert f"listening on http://localhost:{server.port}{prefix}/" in server.log.decode()
     paths = [
@@ -59,16 +58,20 @@ def test_every_path_is_below_the_prefix_and_nothing_is_outside_of_it(
         *("/static/live.js", f"/{StaticHandler.url('live.css')}"),
     ]
     for path in paths:
-        assert server.get(prefix + path)[0] == 200, path
-        assert server.get(prefix + path, "HEAD")[0] == 200, path
+        assert server.get(prefix + path)[0] == server.get(prefix + path, "HEAD")[0] == 200, path
     stream = "/live/events"
     assert server.get(prefix + stream, "HEAD")[0] == 200
     assert valkey.counter() == 4, "a GET of the page, and nothing else, counts"
     outside = [
-        *("/", *(path for path in (*paths, stream) if path.startswith("/"))),
-        *(f"{prefix}foo", f"{prefix}//", prefix.replace(".", "x", 1) + "x", prefix[:-1]),
-        *(f"{prefix}{prefix}", f"{prefix}/nothing", f"{prefix}/live/", f"/x{prefix}/"),
-        *(f"{prefix.upper()}/", f"{prefix.replace('.', 'x')}/" if "." in prefix else "/hellx/"),
+        *(path for path in (*paths, stream) if path.startswith("/")),
+        *(
+            f"{prefix}foo",
+            f"{prefix}//",
+            prefix.replace(".", "x"),
+            prefix[:-1],
+            f"{prefix}/nothing",
+        ),
+        *(f"{prefix}{prefix}", f"{prefix}/live/", f"/x{prefix}/", f"{prefix.upper()}/"),
     ]
     for path in outside:
         assert server.get(path)[0] == 404, path
@@ -88,11 +91,9 @@ def test_every_path_is_below_the_prefix_and_nothing_is_outside_of_it(
     assert prefix in logged, "the log has the whole path"
     assert f"{prefix}/static/live.js" in logged
     # The same pages take the short way.
-    short = make_app().eager.keys()
+    short, below = make_app().eager.keys(), make_app(Settings(path_prefix=prefix)).eager.keys()
     assert "/" in short
-    assert make_app(Settings(path_prefix=prefix)).eager.keys() == {
-        prefix + one for one in ["", *short]
-    }
+    assert below == {prefix + one for one in ["", *short]}
 
 
 @pytest.mark.parametrize("prefix", ["", "/hello"])
