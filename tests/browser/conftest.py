@@ -16,9 +16,9 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.browser.live import NAMES, Open, Start, start_replica
+from tests.browser.live import NAMES, Open, start_replica
 from tests.support.ports import held_port
-from tests.support.program import Program
+from tests.support.program import Program, Start
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
@@ -111,19 +111,17 @@ def server(counting: Start, valkey: Valkey) -> Program:
 
 
 @pytest.fixture
-def restartable(counting: Start, valkey: Valkey) -> Iterator[Callable[[], Program]]:
-    """Start a server on a port that stays the test's own while none listens on it."""
-    with held_port() as held:
-        port = f"--port={held.getsockname()[1]}"
-        yield lambda: counting(f"--redis-url={valkey.url}", port)
-
-
-@pytest.fixture
 def places() -> Iterator[list[str]]:
     """The flags of ports that stay the test's own when the replica there has ended."""
     with ExitStack() as stack:
         ports = (stack.enter_context(held_port()).getsockname()[1] for _ in NAMES)
         yield [f"--port={port}" for port in ports]
+
+
+@pytest.fixture
+def restartable(counting: Start, valkey: Valkey, places: list[str]) -> Callable[[], Program]:
+    """Start a server on a port that stays the test's own while none listens on it."""
+    return lambda: counting(f"--redis-url={valkey.url}", places[0])
 
 
 @pytest.fixture

@@ -10,15 +10,13 @@ from typing import Any
 from playwright.sync_api import Locator, Page, expect
 
 from tests.support import ROOT
-from tests.support.program import Program
+from tests.support.program import Program, Start
 from tests.support.valkey import Valkey
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 #: `open_page` of ``conftest.py``; what it returns is an `Opened`.
 Open = Callable[..., Any]
-Start = Callable[..., Program]
 
-REPLICA = Path(__file__).parent / "replica.py"
 SCREENSHOTS = ROOT / "screenshots"
 
 #: Hides a page, which no test can do from outside.
@@ -37,8 +35,8 @@ def start_replica(
     start: Start, hostname: str, *flags: str, version: str = "", **env: str
 ) -> Program:
     """:arg env: SILENT_AFTER, the seconds after which it takes others for silent."""
-    label = (f"--version-label={version}",) if version else ()
-    return start("--access-log=false", *label, *flags, script=REPLICA, HOSTNAME=hostname, **env)
+    own = {"script": Path(__file__).parent / "replica.py", "HOSTNAME": hostname}
+    return start("--access-log=false", *flags, VERSION_LABEL=version, **own, **env)
 
 
 def write_replica(valkey: Valkey, hostname: str, **fields: str) -> None:
@@ -135,16 +133,8 @@ def stacked(page: Page) -> list[list[bool]]:
     )
 
 
-def wait_until_drawn(page: Page, is_so: Callable[[], bool], what: str) -> None:
-    for _ in range(int(10 * PATIENCE)):
-        if is_so():
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(what)
-
-
 def wait_for_steps(page: Page, number: int) -> None:
-    wait_until_drawn(page, lambda: steps(page) >= number, f"no {number} steps")
+    wait_until(lambda: steps(page) >= number, pause=0.1)
 
 
 def wait_for_draws(page: Page, number: int) -> None:

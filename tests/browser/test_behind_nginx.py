@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.live import Open, Start, hold, is_live
-from tests.support.nginx import Nginx
+from tests.browser.live import Open, hold, is_live
+from tests.support.nginx import nginx
+from tests.support.program import Start
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE
 
@@ -24,8 +25,8 @@ def test_the_live_page_works_below_a_path_of_nginx(
 ) -> None:
     server = counting(f"--redis-url={valkey.url}", f"--path-prefix={prefix}")
     target = server.url if prefix else f"{server.url}/"
-    with Nginx(folder, "/hello/", target) as nginx:
-        page = open_page(f"{nginx.url}/hello/live").page
+    with nginx(folder, "/hello/", target) as port:
+        page = open_page(f"http://127.0.0.1:{port}/hello/live").page
         is_live(page)
         server.get(f"{prefix}/")
         expect(page.locator("#total")).to_have_text("1")
@@ -38,7 +39,7 @@ def test_the_live_page_works_below_a_path_of_nginx(
         assert (answered := re.fullmatch(rf"{re.escape(socket.gethostname())} ×(\d+)", sent)), sent
         page.get_by_role("link", name="the greeting").click()
         expect(page.get_by_text("Hello world!")).to_be_visible()
-        assert page.url == f"{nginx.url}/hello/"
+        assert page.url == f"http://127.0.0.1:{port}/hello/"
     assert valkey.counter() == 2 + int(answered[1])
 
 
@@ -65,8 +66,8 @@ def test_nginx_keeps_no_event_back_and_names_its_client_whatever_that_one_says(
     flags = ("--trusted-proxies=127.0.0.1", "--log-format=json")
     server = counting(f"--redis-url={valkey.url}", *flags)
     with (
-        Nginx(folder, "/", server.url) as nginx,
-        closing(HTTPConnection("127.0.0.1", nginx.port, PATIENCE, ("127.0.0.2", 0))) as client,
+        nginx(folder, "/", server.url) as port,
+        closing(HTTPConnection("127.0.0.1", port, PATIENCE, ("127.0.0.2", 0))) as client,
     ):
         events = compressed_events(client)
         next(events)

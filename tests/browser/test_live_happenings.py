@@ -1,7 +1,6 @@
 """What the live page makes of a deployment: each scenario is asserted, and photographed."""
 
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
@@ -12,7 +11,6 @@ from playwright.sync_api import expect
 from tests.browser.live import (
     NAMES,
     Open,
-    Start,
     happened,
     heights,
     is_live,
@@ -28,21 +26,20 @@ from tests.browser.live import (
     wait_for_draws,
     wait_for_marks,
     wait_for_steps,
-    wait_until_drawn,
     write_replica,
 )
 from tests.support.driven import Driven, driven
-from tests.support.program import Program
+from tests.support.program import Program, Start
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
 
 Replicas = tuple[str, dict[str, Program]]
 
 
 def load_for(load: Driven, seconds: float) -> None:
     count = len(load.visits) + seconds * 40
-    while len(load.visits) < count:
-        time.sleep(0.1)
+    wait_until(lambda: len(load.visits) >= count, pause=0.1)
 
 
 def test_three_replicas_under_load_share_the_visits_and_one_that_is_killed_falls_out(
@@ -123,7 +120,7 @@ def test_a_canary_of_a_tenth_is_a_layer_with_its_share(
         wait_for_marks(page, "1.1 first seen", "web-3 came (1.1)")
         expect(page.locator("#legend b")).to_have_text(["1.0", "1.1"])
         load_for(load, 14)
-        wait_until_drawn(page, lambda: 4 < shares(page)["1.1"] < 12, "no canary of a tenth")
+        wait_until(lambda: 4 < shares(page)["1.1"] < 12, pause=0.1)
         assert sum(shares(page).values()) == pytest.approx(100, abs=0.3)
         expect(row(page, "web-3").locator(".version")).to_have_text("1.1")
         expect(page.locator("#chart text", has_text="1.1 first seen")).to_be_visible()
@@ -133,9 +130,7 @@ def test_a_canary_of_a_tenth_is_a_layer_with_its_share(
         )
         assert fills == ["url(#pattern-1)", "url(#pattern-2)"]
         # The last layer is nowhere in a second without a visit of a version.
-        wait_until_drawn(
-            page, lambda: stacked(page) == [[True, False], [False, True]], "layers out of order"
-        )
+        wait_until(lambda: stacked(page) == [[True, False], [False, True]], pause=0.1)
         photograph(page, "canary")
         # Another replica and another screen give versions the same colours.
         for server in servers[::2]:

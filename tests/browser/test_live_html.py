@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from tests.browser.live import Start
 from tests.support.npm import with_npm
+from tests.support.program import Start
 
 
 def test_nothing_is_wrong_with_the_live_page_and_a_mistake_is_found(

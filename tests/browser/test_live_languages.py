@@ -8,7 +8,6 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.live import (
     Open,
-    Start,
     hold,
     looks,
     photograph,
@@ -19,7 +18,7 @@ from tests.browser.live import (
     wait_for_steps,
 )
 from tests.support.driven import driven
-from tests.support.program import Program
+from tests.support.program import Program, Start
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 

@@ -1,25 +1,19 @@
 """The button that sends visits."""
 
-from collections.abc import Iterator
-
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.live import (
     NAMES,
     Open,
-    Start,
     hold,
     is_live,
     photograph,
     start_replica,
     status,
     wait_for_draws,
-    wait_until_drawn,
 )
 from tests.support.balancer import Balancer
-from tests.support.ports import held_port
-from tests.support.program import Program
+from tests.support.program import Program, Start
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -94,7 +88,7 @@ def test_opening_the_page_counts_nothing_and_only_holding_the_button_sends(
     expect(button).to_have_accessible_description("Ten a second, and each one counts.")
 
     def send_some() -> None:  # of many, the page keeps few squares
-        wait_until_drawn(page, lambda: sum(sent(page).values()) > count + 2, "none are sent")
+        wait_until(lambda: sum(sent(page).values()) > count + 2, pause=0.1)
 
     count = 0
     for key in (" ", "Enter"):
@@ -126,17 +120,10 @@ globalThis.fetch = (...what) => {
 };"""
 
 
-@pytest.fixture
-def port() -> Iterator[int]:
-    """A port that stays the test's own when its server was killed."""
-    with held_port() as held:
-        yield held.getsockname()[1]
-
-
 def test_no_more_than_ten_are_under_way_and_what_got_no_number_has_a_shape_of_its_own(
-    valkey: Valkey, counting: Start, open_page: Open, port: int
+    valkey: Valkey, counting: Start, open_page: Open, places: list[str]
 ) -> None:
-    flags = (f"--redis-url={valkey.url}", f"--port={port}", "--faults", "--fault-rate=1")
+    flags = (f"--redis-url={valkey.url}", places[0], "--faults", "--fault-rate=1")
     server = start_replica(counting, "web-1", *flags)
     opened = open_page(server.url, NOTE_MOST)
     page = opened.page

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,43 +40,31 @@ http {{
 """
 
 
-class Nginx:
-    """Passes on what comes for a path; it compresses what it can. Use it as a context.
+@contextlib.contextmanager
+def nginx(folder: Path, location: str, target: str) -> Iterator[int]:
+    """Pass on what comes for a path, compressed where that can be; yield the port.
 
     :arg folder: for its files.
     :arg location: the path.
     :arg target: the URL that takes the place of the path, or the server's alone (`proxy_pass`).
     """
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        pytest.fail("no nginx: apt-get install nginx-light", pytrace=False)
+    with held_port() as held, (folder / "nginx.log").open("w+") as log:
+        port = held.getsockname()[1]
+        filled = {"folder": folder, "port": port, "location": location, "target": target}
+        (folder / "nginx.conf").write_text(_CONFIGURATION.format(**filled))
+        command = [program, "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
+        with subprocess.Popen(command, stdout=log, stderr=log) as process:
 
-    def __init__(self, folder: Path, location: str, target: str) -> None:
-        self._port = held_port()
-        port = self._port.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self.port: int = port
-        self._errors = folder / "nginx.log"
-        self._file = folder / "nginx.conf"
-        self._file.write_text(
-            _CONFIGURATION.format(folder=folder, port=port, location=location, target=target)
-        )
+            def listens() -> bool:
+                assert process.poll() is None, Path(log.name).read_text()
+                with socket.socket() as client:
+                    return client.connect_ex(("127.0.0.1", port)) == 0
 
-    def __enter__(self) -> "Nginx":
-        program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-        if program is None:
-            pytest.fail("no nginx: apt-get install nginx-light", pytrace=False)
-        command = [program, "-p", str(self._file.parent), "-e", "stderr", "-c", str(self._file)]
-        with self._errors.open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_until(self._listens)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
-        self._port.close()
-
-    def _listens(self) -> bool:
-        assert self._process.poll() is None, self._errors.read_text()
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port)).close()
-            return True
-        return False
+            try:
+                wait_until(listens)
+                yield port
+            finally:
+                process.terminate()
