@@ -24,7 +24,7 @@ from tests.stores.machines import STORES
 from tests.stores.test_stores import WAYS
 from tests.support import ROOT
 from tests.support.here import run_here
-from tests.test_house import FILES, MODULES, PACKAGES, of_ours, room_of, tree_of
+from tests.test_house import MODULES, PACKAGES
 from watch import FAULTS, events
 
 DESIGN = "docs/design.md"
@@ -172,19 +172,6 @@ def test_the_stores_and_the_ways_to_them_are_those_of_their_suite() -> None:
         assert [cell.partition(";")[0] for cell in cells] == [counts for _, counts in WAYS.values()]
 
 
-def test_the_rooms_and_the_files_of_the_tests_are_listed() -> None:
-    tests = ROOT / "tests"
-    listed = {one.strip("/") for one in first_cells("tests/README.md", "folder or file")}
-    alone = {file.name for file in tests.glob("*.py")} - {"__init__.py", "conftest.py"}
-    assert alone | {file.parent.name for file in tests.glob("*/*.py")} <= listed
-    suites = {
-        *first_cells("tests/README.md", "file"),
-        *first_cells("tests/faults/README.md", "file"),
-    }
-    for room in ("faults", "container", "browser"):
-        assert {file.name for file in (tests / room).glob("test_*.py")} <= suites
-
-
 def test_the_rooms_of_the_program_are_described_with_modules_that_they_have() -> None:
     """And a contributor is told how to test each."""
     described = set()
@@ -197,26 +184,6 @@ def test_the_rooms_of_the_program_are_described_with_modules_that_they_have() ->
     assert described == {*PACKAGES, *MODULES, "bench", "templates", "static", "deploy", "tests"}
     changed = " ".join(where for _, where, _ in rows("CONTRIBUTING.md", "you change"))
     assert set(PACKAGES) <= set(re.findall(r"`(\w+)/`", changed))
-
-
-def test_the_imports_of_each_room_are_those_of_its_code() -> None:
-    imports: dict[str, set[str]] = {name: set() for name in (*PACKAGES, *MODULES)}
-    for file in FILES:
-        room = file.stem if file.parent == ROOT else file.parent.name
-        imports[room] |= {room_of(one) for one in of_ours(tree_of(file))} - {room}
-    described: dict[str, set[str]] = {}
-    for rooms, imported in rows(DESIGN, "room", "it imports"):
-        named = set(re.findall(r"`(\w+)`", imported))
-        if imported.startswith("every room but"):
-            named = set(imports) - named - {"server", "check"}
-        described |= dict.fromkeys(re.findall(r"`(\w+)`", rooms), named)
-    assert described == imports
-
-
-def test_what_the_program_runs_with_is_listed() -> None:
-    lines = read("requirements.in").splitlines()
-    packages = [re.split(r"[ ;]", line)[0] for line in lines if not line.startswith("#")]
-    assert [package for package, _ in rows(DESIGN, "package")] == packages
 
 
 def test_the_table_of_tricks_is_what_measures_them_writes_and_each_is_where_it_says() -> None:

@@ -1,4 +1,4 @@
-"""What the pages state of permissions, errors and balancers is so, tried out."""
+"""What the pages state of permissions, errors, balancers and the log is so, tried out."""
 
 import json
 import re
@@ -7,7 +7,7 @@ import pytest
 
 from counter import delivery
 from tests.counter.test_exactly_once import allow, least
-from tests.docs.test_docs import read, rows, text
+from tests.docs.test_docs import code, read, rows, text
 from tests.support.here import Serve
 from tests.support.program import NOWHERE
 from tests.support.raw_http import talk
@@ -74,3 +74,26 @@ def test_the_check_of_haproxy_is_answered_and_its_bare_one_is_not_as_it_says(
     ):
         (answer,) = talk(server, f"{head}\r\nConnection: close\r\n\r\n".encode())
         assert answer.status == status
+
+
+#: Of the lines of the log that a page quotes: the words that its module writes, filled in or not.
+LOGGED = [
+    ("docs/names.md", "counter/opening.py", " is no longer "),
+    ("docs/names.md", "http1/acceptor.py", "those idle longest are closed"),
+    ("docs/names.md", "counter/resolver.py", "too many look-ups of names hang"),
+    ("docs/watching.md", "watch/logs.py", "as standard error did not take them"),
+    ("docs/watching.md", "counter/link.py", "counter on"),
+    ("docs/valkey.md", "embedded/keeper.py", "; starting it again"),
+    ("docs/valkey.md", "embedded/keeper.py", ": Valkey is back"),
+    ("docs/valkey.md", "embedded/journal.py", "as after a power cut"),
+    ("docs/guide.md", "counter/resolver.py", "cannot resolve "),
+    ("docs/guide.md", "counter/connector.py", "no answer from Redis in time"),
+    ("docs/guide.md", "counter/delivery.py", "replicas acknowledged the visits"),
+    ("docs/guide.md", "server.py", "; try --port=4000"),
+]
+
+
+@pytest.mark.parametrize(("page", "module", "words"), LOGGED)
+def test_what_a_page_quotes_of_the_log_is_written_there(page: str, module: str, words: str) -> None:
+    assert any(words.strip() in one for one in code(page))
+    assert words in read(module)
