@@ -39,31 +39,19 @@ WITHOUT = ("-pno:schemathesis", "-pno:anyio", "-pno:xdist", "-pno:randomly", "-p
 
 #: The tests of what has more, or other ones, than a folder of tests.
 OTHERS = {
-    "config": ["tests/test_config.py", "tests/test_commit.py", "tests/process/test_tls.py"],
-    "counter": [
-        *("tests/counter", "tests/watch/test_metrics.py", "tests/replicas/test_figures.py"),
-        *("tests/faults/test_moves.py", "tests/faults/test_names.py"),
-    ],
-    "http1": ["tests/http1", "tests/test_server.py", "tests/handlers/test_refusals.py"],
-    "server.py": [
-        "tests/test_server.py",
-        "tests/test_config.py",
-        "tests/process",
-        "tests/handlers",
-    ],
-    "process": [
-        *("tests/process", "tests/handlers/test_sick_replica.py"),
-        "tests/watch/test_standard_error.py",
-    ],
-    "limits.py": ["tests/test_limits.py", "tests/test_server.py"],
-    "check.py": ["tests/audit"],
+    "config": "tests/test_config.py tests/test_commit.py tests/process/test_tls.py",
+    "counter": "tests/counter tests/watch/test_metrics.py tests/replicas/test_figures.py"
+    " tests/faults/test_moves.py tests/faults/test_names.py",
+    "http1": "tests/http1 tests/test_server.py tests/handlers/test_refusals.py",
+    "server.py": "tests/test_server.py tests/test_config.py tests/process tests/handlers",
+    "process": "tests/process tests/handlers/test_sick_replica.py"
+    " tests/watch/test_standard_error.py",
+    "limits.py": "tests/test_limits.py tests/test_server.py",
+    "check.py": "tests/audit",
 }
 
 #: All that is the program's, with the audit.
-PROGRAM = [
-    *OTHERS,
-    *("handlers", "replicas", "embedded", "watch", "audit"),
-]
+PROGRAM = [*OTHERS, "handlers", "replicas", "embedded", "watch", "audit"]
 
 #: Each operator, and what stands for it.
 SWAPPED: dict[type[ast.AST], list[type[ast.AST]]] = {
@@ -143,24 +131,21 @@ def _no_values(node: ast.AST) -> Iterator[ast.AST]:
             yield from ast.walk(below)
 
 
-def _other_values(value: object) -> list[object]:
+def _other_values(value: object) -> Iterator[object]:
     if isinstance(value, bool):
-        return [not value]
-    if isinstance(value, int | float):
-        return list(_other_numbers(value))
-    if isinstance(value, str) and value.count(" ") < 2:
-        return [value[:-1] + ("x" if value[-1:] != "x" else "y")]
-    if isinstance(value, bytes):
-        return [value[:-1] + (b"x" if value[-1:] != b"x" else b"y")]
-    return []
+        yield not value
+    elif isinstance(value, int | float):
+        yield from _other_numbers(value)
+    elif isinstance(value, str) and value.count(" ") < 2:
+        yield value[:-1] + ("x" if value[-1:] != "x" else "y")
+    elif isinstance(value, bytes):
+        yield value[:-1] + (b"x" if value[-1:] != b"x" else b"y")
 
 
-def _other_numbers(value: float) -> Iterator[float]:
-    """Yield what stands for a number that is not negative: a limit moved by one hurts nobody."""
-    if value > SMALL:
-        yield from (2 * value, value // 2)
-    else:
-        yield from (one for one in (value + 1, value - 1) if one >= 0)
+def _other_numbers(value: float) -> list[float]:
+    """Return what stands for a number that is not negative: a limit moved by one hurts nobody."""
+    others = [2 * value, value // 2] if value > SMALL else [value + 1, value - 1]
+    return [one for one in others if one >= 0]
 
 
 _LUA = re.compile(
@@ -204,7 +189,7 @@ def survivors(chosen: list[Mutant], tests: list[str] | None, jobs: int) -> Itera
 
     :arg tests: those to run, or None for those of each mutant's room.
     """
-    options = ["-x", "-mnot slow", *WITHOUT, f"--timeout={TEST_TIMEOUT}"]
+    pytest = [sys.executable, "-m", "pytest", "-x", "-mnot slow", *WITHOUT]
     # Bytecode is told by time and size, which a mutant may share.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     free: queue.Queue[Path] = queue.Queue()
@@ -212,13 +197,8 @@ def survivors(chosen: list[Mutant], tests: list[str] | None, jobs: int) -> Itera
     def passes(mutant: Mutant) -> bool:
         folder, room = free.get(), Path(mutant.path).parts[0]
         (folder / mutant.path).write_text(mutant.text)
-        run = [
-            sys.executable,
-            "-m",
-            "pytest",
-            *options,
-            *(tests or OTHERS.get(room, [f"tests/{room}"])),
-        ]
+        own = tests or OTHERS.get(room, f"tests/{room}").split()
+        run = [*pytest, f"--timeout={TEST_TIMEOUT}", *own]
         try:
             done = subprocess.run(
                 run, cwd=folder, env=environment, capture_output=True, timeout=LONGEST
@@ -240,18 +220,14 @@ def survivors(chosen: list[Mutant], tests: list[str] | None, jobs: int) -> Itera
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument(
-        "files",
-        nargs="*",
-        default=PROGRAM,
-        metavar="FILE",
-        help="Python or Lua, or a room of it (default: the program)",
-    )
-    parser.add_argument("--tests", nargs="+", metavar="TEST", help="(default: the room's tests)")
-    parser.add_argument("--number", type=int, help="so many mutants (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once")
-    parser.add_argument("--list", action="store_true", help="list the mutants, and run nothing")
+    add = parser.add_argument
+    what = "Python or Lua, or a room of it (default: the program)"
+    add("files", nargs="*", default=PROGRAM, metavar="FILE", help=what)
+    add("--tests", nargs="+", metavar="TEST", help="(default: the room's tests)")
+    add("--number", type=int, help="so many mutants (default: all)")
+    add("--seed", type=int, default=0, help="which ones (default: 0)")
+    add("--jobs", type=int, default=os.cpu_count(), help="at once")
+    add("--list", action="store_true", help="list the mutants, and run nothing")
     options = parser.parse_args()
     chosen = [
         mutant
