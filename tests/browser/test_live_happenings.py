@@ -1,8 +1,6 @@
 """What the live page makes of a deployment: each scenario is asserted, and photographed."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from statistics import median
 
 import pytest
@@ -91,56 +89,46 @@ def test_three_replicas_under_load_share_the_visits_and_one_that_is_killed_falls
         photograph(page, "killed")
 
 
-@contextmanager
-def canary(valkey: Valkey, program: Start) -> Iterator[tuple[str, list[Program]]]:
-    """Two replicas of one version, and one of another, which gets a tenth of the visits."""
-    flag = f"--redis-url={valkey.url}"
-    first = [start_replica(program, name, flag, version="1.0") for name in ("web-1", "web-2")]
-    with Proxy([one.port for one in first] * 5) as balancer:
-        url = f"http://127.0.0.1:{balancer.port}"
-        with driven(url, rate=40, concurrency=6, keep_alive=False) as load:
-            load_for(load, 6)
-    last = start_replica(program, "web-3", flag, version="1.1")
-    ports = [first[0].port] * 5 + [first[1].port] * 4 + [last.port]
-    with Proxy(ports) as balancer:
-        yield f"http://127.0.0.1:{balancer.port}", [*first, last]
-
-
 def test_a_canary_of_a_tenth_is_a_layer_with_its_share(
     valkey: Valkey, program: Start, open_page: Open
 ) -> None:
-    with (
-        canary(valkey, program) as (url, servers),
-        driven(url, rate=40, concurrency=6, keep_alive=False) as load,
-    ):
-        opened = open_page(url)
-        opened.may_lose = True  # at the end the balancer goes first
-        page = opened.page
-        is_live(page)
-        wait_for_marks(page, "1.1 first seen", "web-3 came (1.1)")
-        expect(page.locator("#legend b")).to_have_text(["1.0", "1.1"])
-        load_for(load, 14)
-        wait_until(lambda: 4 < shares(page)["1.1"] < 12, pause=0.1)
-        assert sum(shares(page).values()) == pytest.approx(100, abs=0.3)
-        expect(row(page, "web-3").locator(".version")).to_have_text("1.1")
-        expect(page.locator("#chart text", has_text="1.1 first seen")).to_be_visible()
-        # What is not told by colour alone: the order, a pattern, a name.
-        fills = page.locator("#chart .line").evaluate_all(
-            "(all) => all.map((one) => one.previousSibling.getAttribute('fill'))"
-        )
-        assert fills == ["url(#pattern-1)", "url(#pattern-2)"]
-        # The last layer is nowhere in a second without a visit of a version.
-        wait_until(lambda: stacked(page) == [[True, False], [False, True]], pause=0.1)
-        photograph(page, "canary")
-        # Another replica and another screen give versions the same colours.
-        for server in servers[::2]:
-            legend = open_page(server.url).page.locator("#legend li")
-            expect(legend).to_have_count(2)
-            coloured = legend.evaluate_all(
-                "(all) => all.map((one) => [one.innerText.split(' ')[0],"
-                " one.querySelector('path').getAttribute('fill')])"
+    flag = f"--redis-url={valkey.url}"
+    first = [start_replica(program, name, flag, version="1.0") for name in ("web-1", "web-2")]
+    one, two = (server.port for server in first)
+    with Proxy([one, two]) as balancer:
+        url = f"http://127.0.0.1:{balancer.port}"
+        with driven(url, rate=40, concurrency=6, keep_alive=False) as load:
+            load_for(load, 6)
+            last = start_replica(program, "web-3", flag, version="1.1")
+            balancer.targets = [one] * 5 + [two] * 4 + [last.port]
+            opened = open_page(url)
+            opened.may_lose = True  # at the end the balancer goes first
+            page = opened.page
+            is_live(page)
+            wait_for_marks(page, "1.1 first seen", "web-3 came (1.1)")
+            expect(page.locator("#legend b")).to_have_text(["1.0", "1.1"])
+            load_for(load, 14)
+            wait_until(lambda: 4 < shares(page)["1.1"] < 12, pause=0.1)
+            assert sum(shares(page).values()) == pytest.approx(100, abs=0.3)
+            expect(row(page, "web-3").locator(".version")).to_have_text("1.1")
+            expect(page.locator("#chart text", has_text="1.1 first seen")).to_be_visible()
+            # What is not told by colour alone: the order, a pattern, a name.
+            fills = page.locator("#chart .line").evaluate_all(
+                "(all) => all.map((one) => one.previousSibling.getAttribute('fill'))"
             )
-            assert coloured == [["1.0", "url(#pattern-1)"], ["1.1", "url(#pattern-2)"]]
+            assert fills == ["url(#pattern-1)", "url(#pattern-2)"]
+            # The last layer is nowhere in a second without a visit of a version.
+            wait_until(lambda: stacked(page) == [[True, False], [False, True]], pause=0.1)
+            photograph(page, "canary")
+            # Another replica and another screen give versions the same colours.
+            for server in (first[0], last):
+                legend = open_page(server.url).page.locator("#legend li")
+                expect(legend).to_have_count(2)
+                coloured = legend.evaluate_all(
+                    "(all) => all.map((one) => [one.innerText.split(' ')[0],"
+                    " one.querySelector('path').getAttribute('fill')])"
+                )
+                assert coloured == [["1.0", "url(#pattern-1)"], ["1.1", "url(#pattern-2)"]]
 
 
 def test_a_rolling_update_is_a_picture(

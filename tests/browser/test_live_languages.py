@@ -1,6 +1,8 @@
-"""The live page in its languages, and for everybody: what axe-core has to say of it."""
+"""The live page in its languages, and for everybody: what axe-core and html-validate find."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -18,7 +20,8 @@ from tests.browser.live import (
     wait_for_steps,
 )
 from tests.support.driven import driven
-from tests.support.program import Program, Start
+from tests.support.npm import with_npm
+from tests.support.program import NOWHERE, Program, Start
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -85,3 +88,18 @@ def test_numbers_and_times_are_those_of_the_browsers_language(
     wait_for_marks(page, "web-1 came")
     time = page.get_by_role("log").locator("time").first
     expect(time).to_have_text(re.compile(r"^\d\d:\d\d:\d\d$"))
+
+
+def test_nothing_is_wrong_with_the_pages_html_and_a_mistake_is_found(
+    program: Start, tmp_path: Path
+) -> None:
+    validate = with_npm(tmp_path / "validate", Path(__file__).parent / "validate")
+    server = program(NOWHERE)
+    for language in ("en", "zh-CN"):
+        for last in ("5m", "1d"):
+            page = server.get(f"/live?last={last}", Accept_Language=language)[1]
+            assert json.loads(validate(page)) == []
+    page = server.get("/live")[1]
+    assert '<meta name="description" content="Visits as' in page
+    wrong = validate(page.replace('<button type="button"', "<button"))
+    assert "no-implicit-button-type" in wrong
