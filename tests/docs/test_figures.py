@@ -31,16 +31,9 @@ from watch import broadcast, events, logs
 from watch.metrics import SHARE_EVERY
 
 TIMES = {
-    0.1: "a tenth of a second",
-    0.25: "a quarter of a second",
-    0.5: "half a second",
-    1: "a second",
-    2: "two seconds",
-    3: "three seconds",
-    5: "five seconds",
-    10: "ten seconds",
-    60: "a minute",
-    3600: "an hour",
+    **{0.1: "a tenth of a second", 0.25: "a quarter of a second", 0.5: "half a second"},
+    **{1: "a second", 2: "two seconds", 3: "three seconds", 5: "five seconds"},
+    **{10: "ten seconds", 60: "a minute", 3600: "an hour"},
 }
 NUMBERS = dict(enumerate(("one", "two", "three", "four", "five"), 1))
 NUMBERS |= {8: "eight", 10: "ten", 20: "twenty"}
