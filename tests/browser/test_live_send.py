@@ -2,16 +2,8 @@
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.live import (
-    NAMES,
-    Open,
-    hold,
-    is_live,
-    photograph,
-    start_replica,
-    status,
-    wait_for_draws,
-)
+from tests.browser import live
+from tests.browser.live import Open
 from tests.support.balancer import Balancer
 from tests.support.program import Program, Start
 from tests.support.valkey import Valkey
@@ -33,7 +25,7 @@ def has_stopped(page: Page, valkey: Valkey) -> int:
     """Assert that no more are sent, and that all that were have counted; return how many."""
     expect(page.locator("#sent")).to_have_attribute("aria-busy", "false")
     count = valkey.counter()
-    wait_for_draws(page, 2)
+    live.wait_for_draws(page, 2)
     assert valkey.counter() == count == sum(sent(page).values())
     return count
 
@@ -41,29 +33,31 @@ def has_stopped(page: Page, valkey: Valkey) -> int:
 def test_visits_are_sent_while_the_button_is_held_and_drawn_by_version_with_who_answered(
     valkey: Valkey, program: Start, open_page: Open
 ) -> None:
-    versions = dict(zip(NAMES, ("1.0", "1.0", "1.1"), strict=True))
+    versions = dict(zip(live.NAMES, ("1.0", "1.0", "1.1"), strict=True))
     flag = f"--redis-url={valkey.url}"
-    started = [start_replica(program, name, flag, version=versions[name]) for name in NAMES]
+    started = [
+        live.start_replica(program, name, flag, version=versions[name]) for name in live.NAMES
+    ]
     # It chooses for each request.
     with Balancer([one.port for one in started], every=0.2, keep_alive=True) as balancer:
-        wait_until(lambda: len(balancer.ready) == len(NAMES))
+        wait_until(lambda: len(balancer.ready) == len(live.NAMES))
         opened = open_page(balancer.url)
         opened.may_lose = True  # at the end the balancer goes first
         page = opened.page
-        is_live(page)
-        hold(page, lambda: expect(squares(page).nth(29)).to_be_attached())
+        live.is_live(page)
+        live.hold(page, lambda: expect(squares(page).nth(29)).to_be_attached())
         has_stopped(page, valkey)
-        assert sent(page).keys() == set(NAMES)
+        assert sent(page).keys() == set(live.NAMES)
         assert squares(page).count() == sum(sent(page).values())
         drawn = squares(page).evaluate_all(
             "(all) => all.map((one) => [one.querySelector('title').textContent,"
             " one.querySelector('path').getAttribute('fill')])"
         )
-        fills = {name: {fill for who, fill in drawn if who == name} for name in NAMES}
+        fills = {name: {fill for who, fill in drawn if who == name} for name in live.NAMES}
         assert fills["web-1"] == fills["web-2"]
         assert len(fills["web-1"]) == len(fills["web-3"]) == 1
         assert fills["web-1"] != fills["web-3"]
-        photograph(page, "send")
+        live.photograph(page, "send")
 
 
 #: The ways to leave the button without letting it go.
@@ -81,8 +75,8 @@ def test_opening_the_page_counts_nothing_and_only_holding_the_button_sends(
     valkey: Valkey, server: Program, open_page: Open
 ) -> None:
     page = open_page(server.url).page
-    is_live(page)
-    wait_for_draws(page, 2)
+    live.is_live(page)
+    live.wait_for_draws(page, 2)
     assert valkey.counter() == 0
     button = page.get_by_role("button", name="Hold to send visits")
     expect(button).to_have_accessible_description("Ten a second, and each one counts.")
@@ -124,13 +118,13 @@ def test_no_more_than_ten_are_under_way_and_what_got_no_number_has_a_shape_of_it
     valkey: Valkey, counting: Start, open_page: Open, places: list[str]
 ) -> None:
     flags = (f"--redis-url={valkey.url}", places[0], "--faults", "--fault-rate=1")
-    server = start_replica(counting, "web-1", *flags)
+    server = live.start_replica(counting, "web-1", *flags)
     opened = open_page(server.url, NOTE_MOST)
     page = opened.page
-    is_live(page)
+    live.is_live(page)
 
     def send_until(said: str) -> None:
-        hold(page, lambda: expect(page.locator("#sent")).to_contain_text(said))
+        live.hold(page, lambda: expect(page.locator("#sent")).to_contain_text(said))
 
     send_until("error 503")
     assert sent(page).keys() == {"error 503"}
@@ -145,17 +139,17 @@ def test_no_more_than_ten_are_under_way_and_what_got_no_number_has_a_shape_of_it
         page.wait_for_function("() => most >= 10")
         expect(squares(page)).not_to_have_count(answered)  # and until then, no more
 
-    hold(page, send_ten)
+    live.hold(page, send_ten)
     assert page.evaluate("() => most") == 10
     assert server.put("/faults", b'{"wait": "0s"}')[0] == 200
     valkey.kill()
     # A longer line, which moves the button, and what it says at first may be another.
-    expect(status(page)).to_contain_text("Connection refused")
+    expect(live.status(page)).to_contain_text("Connection refused")
     send_until("web-1 (not counted)")
     expect(page.locator("#squares .ring").first).to_be_visible()
 
     opened.may_lose = True
     server.process.kill()
     server.process.wait()
-    expect(status(page)).to_contain_text("Connection lost")
+    expect(live.status(page)).to_contain_text("Connection lost")
     send_until("no answer")
