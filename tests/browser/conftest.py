@@ -9,7 +9,6 @@ from contextlib import ExitStack
 import pytest
 from playwright.sync_api import (
     Browser,
-    BrowserContext,
     ConsoleMessage,
     Page,
     Playwright,
@@ -84,11 +83,8 @@ def open_page(browser: Browser) -> Iterator[Open]:
     def open_page(
         url: str, script: str = "", beside: Opened | None = None, **options: object
     ) -> Opened:
-        context: BrowserContext = (
-            beside.page.context
-            if beside
-            else browser.new_context(viewport={"width": 1000, "height": 900}, **options)  # type: ignore[arg-type]
-        )
+        size = {"width": 1000, "height": 900}
+        context = beside.page.context if beside else browser.new_context(viewport=size, **options)  # type: ignore[arg-type]
         context.set_default_timeout(1000 * PATIENCE)
         if script:
             context.add_init_script(script)

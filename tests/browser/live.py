@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -150,26 +149,14 @@ def wait_for_draws(page: Page, number: int) -> None:
     )
 
 
-def assert_fits(page: Page) -> None:
-    assert page.evaluate(
-        """() => [document.documentElement, ...document.querySelectorAll(".card")]
-          .every((one) => one.scrollWidth <= one.clientWidth)"""
-    )
-
-
-@contextmanager
-def looks(page: Page) -> Iterator[Iterator[str]]:
+def looks(page: Page) -> Iterator[str]:
     """Show the page light and dark, wide and narrow, one after the other; then as it was."""
-
-    def each() -> Iterator[str]:
-        for width, size in ((1000, "wide"), (360, "narrow"), (320, "least")):
-            page.set_viewport_size({"width": width, "height": 820})
-            for scheme in ("light", "dark"):
-                page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-                wait_for_draws(page, 1)
-                yield f"{size}-{scheme}"
-
-    yield each()
+    for width, size in ((1000, "wide"), (360, "narrow"), (320, "least")):
+        page.set_viewport_size({"width": width, "height": 820})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            wait_for_draws(page, 1)
+            yield f"{size}-{scheme}"
     page.set_viewport_size({"width": 1000, "height": 900})
     page.emulate_media(color_scheme="light")
 
@@ -177,10 +164,12 @@ def looks(page: Page) -> Iterator[Iterator[str]]:
 def photograph(page: Page, name: str) -> None:
     """Write the page, light and dark, wide and narrow, into screenshots/."""
     SCREENSHOTS.mkdir(exist_ok=True)
-    with looks(page) as each:
-        for look in each:
-            assert_fits(page)
-            page.screenshot(path=SCREENSHOTS / f"{name}-{look}.png", full_page=True)
+    for look in looks(page):
+        assert page.evaluate(
+            """() => [document.documentElement, ...document.querySelectorAll(".card")]
+              .every((one) => one.scrollWidth <= one.clientWidth)"""
+        ), f"it does not fit: {look}"
+        page.screenshot(path=SCREENSHOTS / f"{name}-{look}.png", full_page=True)
 
 
 def streams(server: Program) -> int:

@@ -45,9 +45,8 @@ def test_axe_finds_nothing_and_a_reader_of_chinese_no_english(
         expect(live.row(page, "web-2")).to_have_class("silent")
         expect(live.status(page)).to_have_text("实时；web-2 已失联")
         live.wait_for_marks(page, "web-2 失联")
-        with live.looks(page) as each:
-            for look in each:
-                axe_finds_nothing(page, look)
+        for look in live.looks(page):
+            axe_finds_nothing(page, look)
     valkey.kill()
     expect(live.status(page)).to_have_attribute("data-state", "away")
     page.emulate_media(reduced_motion="reduce")  # the grey comes at once
