@@ -4,12 +4,11 @@
 """
 
 import io
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
@@ -93,9 +92,7 @@ def record(page: Page, story: Story) -> list[Image.Image]:
 
 def main() -> None:
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="hello-"))
-        stack.callback(shutil.rmtree, folder)
-        valkey = Valkey(folder)
+        valkey = Valkey(Path(stack.enter_context(TemporaryDirectory(prefix="hello-"))))
         stack.callback(valkey.close)
         valkey.start()
         balancer = stack.enter_context(Proxy([]))

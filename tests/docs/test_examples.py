@@ -116,9 +116,8 @@ def assert_in_order(shown: list[str], printed: list[str]) -> None:
     assert not absent, f"{absent[0]}\nis not in\n" + "\n".join(printed)
 
 
-@pytest.fixture
-def certificates(folder: Path) -> None:
-    """Those that the examples name and do not make."""
+def make_certificates(folder: Path) -> None:
+    """Make those that the examples name and do not make."""
     authority, other = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.crt"))
     ada = authority.issue_cert("ada.example")
@@ -132,10 +131,10 @@ def certificates(folder: Path) -> None:
     not all(map(shutil.which, ("curl", "openssl"))),
     reason="curl or openssl is not installed: the examples were not run",
 )
-@pytest.mark.usefixtures("certificates")
 @pytest.mark.parametrize(("page", "name"), EXAMPLES)
 def test_the_commands_of_a_page_print_what_it_shows(page: str, name: str, folder: Path) -> None:
     those = EXAMPLES[page, name]
+    make_certificates(folder)
     with contextlib.ExitStack() as held:
         ports = [held.enter_context(held_port()).getsockname()[1] for _ in PORTS]
         done = subprocess.run(
