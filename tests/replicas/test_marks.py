@@ -4,6 +4,8 @@ import asyncio
 import dataclasses
 from collections.abc import Sequence
 
+import pytest
+
 from replicas import Mark, Record, Snapshot, marks, versions_of
 from replicas.keys import DAY
 from replicas.marks import MAX_MARKS
@@ -52,6 +54,7 @@ def test_a_replica_of_several_processes_comes_once_and_is_gone_when_all_of_them_
 
     workers = [process("web-1", 100 - i / 10, seen) for i, seen in enumerate((0.5, 99, 40))]
     assert found(*workers, process("web-1", 50, 1)) == [(100, "came", "web-1")], "one starts again"
+    assert Snapshot(NOW, 3, workers).replicas[0].seen == pytest.approx(0.5, abs=0.001)
     gone = [process("web-1", 50, seen, state="gone") for seen in (1.0, 1.2)]
     stays = process("web-1", 50, 1.1, state="draining")
     assert found(*gone, stays) == [(50, "came", "web-1")]

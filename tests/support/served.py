@@ -31,7 +31,7 @@ def post(*lines: str, path: str = "/", version: str = "HTTP/1.1") -> bytes:
 
 
 GET = get()
-CLOSE = get("/", "Connection: close")
+CLOSE = get("/", "Connection: x, Close")
 WAITING = get("/waiting")
 CHUNKED = get("/", "Transfer-Encoding: chunked", method="POST")
 EXPECT = "Expect: 100-continue"

@@ -273,6 +273,8 @@ FORMS = {
     # The closer range decides.
     "text/plain;q=0.9, application/openmetrics-text, "
     "application/openmetrics-text;version=1.0.0;q=0.1": TEXT,
+    # A value may be quoted (RFC 9110, 5.6.6).
+    'application/openmetrics-text;version="1.0.0"': OPENMETRICS,
     # A version that is not written is not claimed.
     "application/openmetrics-text;version=9.9.9": TEXT,
     "text/plain;version=1.0.0;escaping=allow-utf-8": TEXT,
