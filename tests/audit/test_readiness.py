@@ -4,17 +4,15 @@ import asyncio
 import json
 import signal
 import ssl
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trustme
 
-from audit.client import Target, tls_context
-from audit.readiness import NotReady, Readiness
-from tests.audit.auditing import Speaking, answer, check, page, started
-from tests.support.here import Serve
+from audit.client import Target
+from audit.readiness import Readiness
+from tests.audit.conftest import CHECK, Speaking, answer, check, page, started
+from tests.support import Patch
 from tests.support.waiting import PATIENCE
 
 
@@ -22,25 +20,18 @@ def ready(redis: str, **more: str) -> tuple[int, str]:
     return 200, json.dumps({"status": "ready", "redis": redis, **more})
 
 
-def wait_for(
-    url: str,
-    *,
-    replicas: int = 1,
-    seconds: float = PATIENCE,
-    tls: Callable[[], ssl.SSLContext] = tls_context,
-) -> list[str]:
+def wait_for(url: str, replicas: int = 1) -> list[str]:
     said: list[str] = []
-    target = Target(url, tls=tls)
-    asyncio.run(Readiness(target, replicas, seconds, PATIENCE, said.append).reached())
+    asyncio.run(Readiness(Target(url), replicas, PATIENCE, PATIENCE, said.append).reached())
     return said
 
 
 def test_it_waits_for_redis_and_for_each_replica_and_says_so_once(speaking: Speaking) -> None:
-    up, down = ready("up"), ready("down", reason="refused\x1b")
+    up, down = ready("up"), ready("down", reason="refused\x1b[2J\n")
     answers = [
         answer(0, body="no healthy upstream", first="HTTP/1.1 503 X"),
         answer(0, body="default backend", first="HTTP/1.1 404 X"),
-        *(down, (503, *down[1:])),
+        *(down, (503, *down[1:]), ready("down", reason="für 3")),
         *(up, page(None, "a")),
         *(up, page(1, "a")),
         *(up, page(2, "a")),
@@ -50,17 +41,14 @@ def test_it_waits_for_redis_and_for_each_replica_and_says_so_once(speaking: Spea
     assert wait_for(f"{server.url}/hello?a=1", replicas=2) == [
         "waiting: status 503",
         "waiting: what answers is not friendlyhello: status 404",
-        "waiting: Redis is down: refused\\x1b",
+        "waiting: Redis is down: refused\\x1b[2J\\n",
+        "waiting: Redis is down: für 3",
         "waiting: a counts no visits",
         "waiting: 1 of 2 replicas have answered",
         "ready",
     ]
     asked = [head.split()[1] for head in server.heads]
-    assert asked == ["/hello/readyz"] * 4 + ["/hello/readyz", "/hello?a=1"] * 4
-
-
-def test_it_says_nothing_where_all_is_ready(serve: Serve) -> None:
-    assert wait_for(serve().url) == []
+    assert asked == ["/hello/readyz"] * 5 + ["/hello/readyz", "/hello?a=1"] * 4
 
 
 @pytest.mark.parametrize(
@@ -82,34 +70,27 @@ def test_when_the_time_is_over_the_line_says_what_is_missing(speaking: Speaking)
     )
 
 
-def test_an_authority_that_comes_later_is_trusted_then(speaking: Speaking, folder: Path) -> None:
-    authority = trustme.CA()
+def test_an_authority_that_comes_later_is_trusted_then(
+    speaking: Speaking, folder: Path, monkeypatch: Patch
+) -> None:
+    file, authority = folder / "ca.pem", trustme.CA()
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    server = speaking(lambda n: (ready("up"), page(1))[n - 1], tls=context)
-    url = f"https://127.0.0.1:{server.port}"
-    with pytest.raises(NotReady, match="certificate not trusted: unable to get local issuer"):
-        wait_for(url, seconds=0.01)
-
-    file = folder / "ca.pem"
-    # Named by its address, no name is asked for: the file is there from the second look on.
+    authority.issue_cert("localhost").configure_cert(context)
+    url = speaking(lambda n: ready("up") if n == 1 else page(n), tls=context).url
+    # At the first handshake: the file is there from the second look on.
     context.sni_callback = lambda *_: authority.cert_pem.write_to_path(str(file))
-
-    def tls() -> ssl.SSLContext:
-        return tls_context(str(file) if file.exists() else None)
-
-    said = wait_for(url, tls=tls)
-    assert [line.partition(":")[0] for line in said] == ["waiting", "ready"]
+    result = check(url, f"--wait={PATIENCE}", "--requests=3")
+    assert (result.returncode, result.stderr) == (
+        0,
+        "check.py: waiting: certificate not trusted: unable to get local issuer certificate\n"
+        "check.py: ready\n",
+    )
 
 
 def test_sigterm_ends_it_at_once(speaking: Speaking) -> None:
-    with started(speaking(lambda n: ready("down")).url, "--wait=600") as process:
-        assert process.stderr is not None
+    with started(*CHECK, speaking(lambda n: ready("down")).url, "--wait=600") as process:
         line = process.stderr.readline()  # at once
-        asked = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        status = process.wait(PATIENCE)
-        ended = time.monotonic()
+        assert process.wait(PATIENCE / 2) == 128 + signal.SIGTERM
     assert line == "check.py: waiting: Redis is down: no reason yet\n"
-    assert status == 128 + signal.SIGTERM
-    assert ended - asked < PATIENCE / 2

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from audit.client import Place, Target
-from tests.audit.auditing import Speaking, failures, page, refused
+from tests.audit.conftest import Speaking, failures, page, refused
 from tests.support import Patch
 from tests.support.names import Names
 from tests.support.ports import full_backlog, held_port
@@ -56,30 +56,22 @@ def test_a_url_says_where_to_connect_and_the_host(url: str, host: str, to: Place
 
 
 def test_ipv6_is_visited(speaking: Speaking) -> None:
-    server = speaking(page, host="::1")
+    server = speaking(page, at=("::1", 0))
     assert failures(f"http://[::1]:{server.port}") == {}
     assert failures("http://nobody.invalid", f"--connect=[::1]:{server.port}") == {}
 
 
-def test_elsewhere_the_name_of_the_url_is_asked(speaking: Speaking, authority: Authority) -> None:
+@pytest.mark.parametrize("dot", ["", "."])
+def test_elsewhere_the_name_of_the_url_is_asked_but_no_dot_at_its_end(
+    dot: str, speaking: Speaking, authority: Authority
+) -> None:
     server = speaking(page, tls=authority.tls("hello.invalid"))
     given = (f"--connect=127.0.0.1:{server.port}", f"--cacert={authority.file}")
-    assert failures("https://hello.invalid/a", *given) == {}
+    assert failures(f"https://hello.invalid{dot}/a", *given) == {}
     assert set(server.names) == {"hello.invalid"}
-    assert all("\r\nHost: hello.invalid\r\n" in head for head in server.heads)
+    assert all(f"\r\nHost: hello.invalid{dot}\r\n" in head for head in server.heads)
     reason = "Hostname mismatch, certificate is not valid for 'other.invalid'"
-    other = failures("https://other.invalid", *given)
-    assert other == {f"certificate not trusted: {reason}": 3}
-
-
-def test_no_dot_is_asked_for(speaking: Speaking, authority: Authority, monkeypatch: Patch) -> None:
-    names = Names({name: ["127.0.0.1"] for name in ("audited.invalid.", "other.invalid.")})
-    monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
-    monkeypatch.setenv("SSL_CERT_FILE", authority.file)
-    server = speaking(page, tls=authority.tls("audited.invalid"))
-    assert failures(f"https://audited.invalid.:{server.port}") == {}
-    reason = "Hostname mismatch, certificate is not valid for 'other.invalid'"
-    other = failures(f"https://other.invalid.:{server.port}")
+    other = failures(f"https://other.invalid{dot}", *given)
     assert other == {f"certificate not trusted: {reason}": 3}
 
 
@@ -131,6 +123,6 @@ def test_each_address_is_tried_in_turn(hangs: bool, speaking: Speaking, monkeypa
     monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
     with held_port() as held:
         port = held.getsockname()[1]
-        speaking(page, host="::1", port=port)
+        speaking(page, at=("::1", port))
         with full_backlog("127.0.0.1", port) if hangs else contextlib.nullcontext():
             assert failures(f"http://two.invalid:{port}") == {}
