@@ -1,11 +1,12 @@
 """What ``deploy/kubernetes`` holds, and what Kustomize makes of it."""
 
-import itertools
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from tests.support.waiting import PATIENCE
 
 Resource = dict[str, Any]
 Place = tuple[str | int, ...]
-Render = Callable[..., dict[str, Resource]]
 
 BASE = ROOT / "deploy" / "kubernetes"
 COMPONENTS = BASE / "components"
@@ -101,24 +101,23 @@ def kustomize(base: Path) -> subprocess.CompletedProcess[str]:
 CANARY_IMAGE = "  - {name: friendlyhello-canary, newName: friendlyhello, newTag: 9.9.9}\n"
 
 
-def rendering(folder: Path, of: Path = BASE) -> Render:
-    """Render a base with components, as a user does who lists them in kustomization.yaml."""
-    numbers = itertools.count()
+@cache
+def render(*names: str, of: Path = BASE) -> dict[str, Resource]:
+    """Render a base with components, as a user does who lists them in kustomization.yaml.
 
-    def render(*names: str) -> dict[str, Resource]:
-        base = shutil.copytree(of, folder / f"base-{next(numbers)}")
+    What is rendered is the same for all tests, which do not change it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        base = shutil.copytree(of, Path(folder, "base"))
         (base / "redis-password.txt").write_text("secret\n")
         listed = "".join(f"  - components/{name}\n" for name in names)
-        text = (base / "kustomization.yaml").read_text()
-        images = text.index("# Labels of every object")
+        before, marked, after = (base / "kustomization.yaml").read_text().partition("# Labels of")
         (base / "kustomization.yaml").write_text(
-            f"{text[:images]}{CANARY_IMAGE}{text[images:]}{listed and 'components:'}\n{listed}"
+            f"{before}{CANARY_IMAGE}{marked}{after}{listed and 'components:'}\n{listed}"
         )
         done = kustomize(base)
         assert done.returncode == 0, done.stderr
         return load(done.stdout)
-
-    return render
 
 
 def is_restricted(resource: Resource) -> None:

@@ -2,39 +2,23 @@
 
 import json
 import re
-from collections.abc import Iterator
+import shutil
+from collections import Counter
+from pathlib import Path
 
 import yaml
 
+from tests.deploy.manifests import BASE, COMPONENTS, render
 from tests.support import ROOT
 from tests.support.here import Serve
 from tests.watch.test_metrics import scrape
 
 DASHBOARD = json.loads((ROOT / "deploy/grafana.json").read_text())
-GROUPS = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"]
-ALERTS = [rule["expr"] for group in GROUPS for rule in group["rules"]]
+PANELS = DASHBOARD["panels"]
+ALERTS = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())
 
 #: What Prometheus adds to a sample, and what a histogram has.
 ADDED = {"job", "instance", "le"}
-
-
-def queries() -> Iterator[str]:
-    for panel in DASHBOARD["panels"]:
-        for target in panel["targets"]:
-            yield target["expr"]
-    for variable in DASHBOARD["templating"]["list"]:
-        if variable["type"] == "query":
-            yield variable["query"]["query"]
-
-
-def names(expression: str) -> set[str]:
-    return set(re.findall(r"\b(?:friendlyhello|process)_\w+", expression))
-
-
-def labels(expression: str) -> set[str]:
-    grouped = re.findall(r"\b(?:by|on|group_left) \(([^)]*)\)", expression)
-    selected = re.findall(r'(\w+)="', expression)
-    return {label.strip() for one in grouped for label in one.split(",")} | set(selected)
 
 
 def test_each_metric_and_label_that_is_named_exists(serve: Serve) -> None:
@@ -43,20 +27,50 @@ def test_each_metric_and_label_that_is_named_exists(serve: Serve) -> None:
     had: dict[str, set[str]] = {}
     for name, pairs in scrape(server):
         had.setdefault(name, set()).update(label for label, _ in pairs)
-    for expression in (*ALERTS, *queries()):
-        assert names(expression), expression
-        assert names(expression) <= set(had), expression
-        of_these = set().union(*(had[name] for name in names(expression)))
-        assert labels(expression) <= of_these | ADDED, expression
+    variables = DASHBOARD["templating"]["list"]
+    for expression in (
+        *(rule["expr"] for group in ALERTS["groups"] for rule in group["rules"]),
+        *(target["expr"] for panel in PANELS for target in panel["targets"]),
+        *(one["query"]["query"] for one in variables if one["type"] == "query"),
+    ):
+        names = set(re.findall(r"\b(?:friendlyhello|process)_\w+", expression))
+        assert names, expression
+        assert names <= had.keys(), expression
+        grouped = ", ".join(re.findall(r"\b(?:by|on|group_left) \(([^)]*)\)", expression))
+        labels = {*re.findall(r"\w+", grouped), *re.findall(r'(\w+)="', expression)}
+        assert labels <= ADDED.union(*(had[name] for name in names)), expression
 
 
 def test_panels_lie_beside_one_another() -> None:
-    panels = DASHBOARD["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    taken: set[tuple[int, int]] = set()
-    for at in (panel["gridPos"] for panel in panels):
-        rows = range(at["y"], at["y"] + at["h"])
-        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in rows}
-        assert not cells & taken, at
-        assert at["x"] + at["w"] <= 24  # columns that Grafana has
-        taken |= cells
+    assert len({panel["id"] for panel in PANELS}) == len(PANELS)
+    cells = Counter(
+        (x, y)
+        for at in (panel["gridPos"] for panel in PANELS)
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    )
+    assert max(cells.values()) == 1
+    assert max(x for x, _ in cells) < 24  # columns that Grafana has
+
+
+def test_alerts_and_dashboard_are_those_of_deploy_for_the_operator_and_the_sidecar() -> None:
+    rules = yaml.safe_load((COMPONENTS / "monitor/rules.yaml").read_text())
+    assert rules["spec"] == ALERTS, "make stamp copies them"
+    whole = (ROOT / "deploy/grafana.json").read_text()
+    copy = COMPONENTS / "monitor/friendlyhello.json"
+    assert copy.read_text() == whole, "make stamp copies it"
+    dashboard = render("monitor")["ConfigMap/dashboard"]
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert dashboard["data"] == {"friendlyhello.json": whole}
+
+
+def test_each_alert_leads_to_where_the_documentation_is(tmp_path: Path) -> None:
+    own = shutil.copytree(BASE, tmp_path / "own")
+    file, place = own / "components/monitor/documentation.yaml", "git.example.com/hello/main"
+    file.write_text(file.read_text().replace("friendlyhello.example", place))
+    rendered = render("monitor", of=own)
+    assert "ConfigMap/documentation" not in rendered
+    (group,) = rendered["PrometheusRule/friendlyhello"]["spec"]["groups"]
+    for rule in group["rules"]:
+        url = rule["annotations"]["runbook_url"]
+        assert url.startswith(f"https://{place}/docs/watching.md#"), rule["alert"]

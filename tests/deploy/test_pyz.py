@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,7 @@ import pytest
 from config import VERSION, commit
 from tests.support import ROOT
 from tests.support.here import refused
-from tests.support.program import Program
-
-Start = Callable[..., Program]
+from tests.support.program import Start
 
 pytestmark = pytest.mark.slow
 
@@ -59,20 +56,18 @@ def test_it_serves_and_counts_in_a_folder_of_its_own(
     assert [path.name for path in folder.iterdir()] == ["data"]
 
 
-def run(newcomer: tuple[str, ...], *line: object) -> subprocess.CompletedProcess[str]:
-    command = [str(part) for part in (*newcomer, *line)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
 def test_it_says_in_one_line_what_is_wrong(
     made: Path, newcomer: tuple[str, ...], tmp_path: Path
 ) -> None:
-    assert run(newcomer, made, "--version").stdout == f"friendlyhello {VERSION}\n"
-    assert refused(run(newcomer, made, "--port=x"), 2).startswith("--port=x: allowed is ")
+    def run(*flags: str) -> subprocess.CompletedProcess[str]:
+        command = (*newcomer, str(made), *flags)
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
+    assert run("--version").stdout == f"friendlyhello {VERSION}\n"
+    assert refused(run("--port=x"), 2).startswith("--port=x: allowed is ")
     (kind,) = tmp_path.glob("home/.shiv/*/site-packages/MADE_FOR")
     kind.write_text("cpython-39 darwin arm64\n")
-    other = run(newcomer, made)
+    other = run()
     assert (other.returncode, other.stdout) == (1, "")
     assert re.fullmatch(
         "friendlyhello.pyz: made for cpython-39 darwin arm64, and this is .*; make pyz there\n",

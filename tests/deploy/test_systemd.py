@@ -18,10 +18,6 @@ SERVICE, SOCKET = FOLDER / "friendlyhello.service", FOLDER / "friendlyhello.sock
 #: The most that `systemd-analyze security` may give, of 10: "OK" begins below 5, "safe" below 1.
 EXPOSURE = 2.0
 
-installed = pytest.mark.skipif(
-    not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed"
-)
-
 
 def values(unit: Path, section: str) -> dict[str, str]:
     """The last value of each name of a section."""
@@ -31,38 +27,25 @@ def values(unit: Path, section: str) -> dict[str, str]:
     return dict(parser[section])
 
 
-def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ("systemd-analyze", *arguments), capture_output=True, text=True, timeout=60
-    )
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="it is not installed")
+def test_systemd_finds_nothing_wrong_with_the_units_and_the_service_hardened() -> None:
+    def analyze(*words: str) -> tuple[int, str]:
+        done = subprocess.run(("systemd-analyze", *words), capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    assert analyze("verify", "--man=no", str(SERVICE), str(SOCKET)) == (0, "")
+    most = f"--threshold={EXPOSURE * 10:.0f}"
+    status, told = analyze("security", "--offline=yes", most, "--no-pager", str(SERVICE))
+    assert status == 0, told
 
 
-@installed
-def test_systemd_finds_nothing_wrong_with_the_units() -> None:
-    done = analyze("verify", "--man=no", str(SERVICE), str(SOCKET))
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
-
-
-@installed
-def test_the_service_is_hardened() -> None:
-    threshold = f"--threshold={EXPOSURE * 10:.0f}"
-    done = analyze("security", "--offline=yes", threshold, "--no-pager", str(SERVICE))
-    assert done.returncode == 0, done.stdout[-400:] + done.stderr
-
-
-def test_systemd_waits_longer_than_the_program_takes_to_stop() -> None:
-    patience = float(values(SERVICE, "Service")["TimeoutStopSec"])
-    assert patience > Settings().drain_delay + Settings().grace + 5
-
-
-def test_the_socket_is_that_of_the_settings() -> None:
+def test_the_units_are_those_of_the_settings_and_the_page_says_what_they_do() -> None:
     held = values(SOCKET, "Socket")
     assert held == {"ListenStream": str(Settings().port), "Backlog": str(limits.BACKLOG)}
-
-
-def test_the_page_says_what_the_units_do() -> None:
-    page = (ROOT / "docs" / "systemd.md").read_text()
     service = values(SERVICE, "Service")
+    longest = Settings().drain_delay + Settings().grace + 5
+    assert float(service["TimeoutStopSec"]) > longest, "the program ends by itself"
+    page = (ROOT / "docs" / "systemd.md").read_text()
     program = service["ExecStart"].split()[1]
     assert f"make pyz PYTHON={service['ExecStart'].split()[0]}\n" in page
     assert f"--target-directory={Path(program).parent} dist/{Path(program).name}\n" in page

@@ -1,7 +1,7 @@
 """Validating a manifest: no field is unknown, missing, or has a value that is not allowed.
 
 Packages carry the schemas of Kubernetes' own kinds, and models of cert-manager's kinds and the
-Prometheus Operator's, made of their schemas. None from PyPI carries the Gateway API's.
+Prometheus Operator's, made of their schemas. None from PyPI carries the others'.
 """
 
 from functools import cache
@@ -18,108 +18,81 @@ if TYPE_CHECKING:
 
 Schema = dict[str, Any]
 
-
-class Leaf(Schema):
-    """What a field holds that has no fields."""
-
-
-TEXT = Leaf(type="string", minLength=1)
-TEXTS = Leaf(type="object", additionalProperties={"type": "string"})  # as labels are
-OBJECT = Leaf(type="object")
-PORT = Leaf(type="integer", minimum=1, maximum=65535)
-PERCENT = Leaf(type="integer", minimum=0, maximum=100)
-COUNT = Leaf(type="integer", minimum=0)
-SECONDS = Leaf(type="string", pattern="^[0-9]+(m|s)$")
-
-
-def one_of(*texts: str) -> Leaf:
-    return Leaf(enum=list(texts))
+#: What a field holds that has no fields.
+LEAVES: dict[Any, Schema] = {
+    str: {"type": "string", "minLength": 1},
+    int: {"type": "integer", "minimum": 0},
+    bool: {"type": "boolean"},
+    dict: {"type": "object"},
+    "seconds": {"type": "string", "pattern": "^[0-9]+(m|s)$"},
+    "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+}
 
 
 def schema(shape: Any) -> Schema:
-    """Return the schema of an object with these fields alone.
+    """Return the schema of a value.
 
-    All of them may be missing but those whose names end with ``!``. A list has at least one item of
-    its kind.
+    :arg shape: one of `LEAVES`; a set of texts, of which it is one; a list with the shape of its
+        items, of which there is at least one; or an object's fields, and no others. A field may be
+        missing unless its name ends with ``!``.
     """
-    if isinstance(shape, Leaf):
-        return shape
-    if isinstance(shape, list):
-        return {"type": "array", "items": schema(shape[0]), "minItems": 1, "maxItems": 16}
-    return {
-        "type": "object",
-        "properties": {name.removesuffix("!"): schema(one) for name, one in shape.items()},
-        "required": [name.removesuffix("!") for name in shape if name.endswith("!")],
-        "additionalProperties": False,
-    }
+    match shape:
+        case dict():
+            return {
+                "type": "object",
+                "properties": {name.removesuffix("!"): schema(one) for name, one in shape.items()},
+                "required": [name.removesuffix("!") for name in shape if name.endswith("!")],
+                "additionalProperties": False,
+            }
+        case list():
+            return {"type": "array", "items": schema(shape[0]), "minItems": 1, "maxItems": 16}
+        case set():
+            return {"enum": sorted(shape)}
+    return LEAVES[shape]
 
 
-#: The fields that the components use: https://gateway-api.sigs.k8s.io/reference/spec/#httproute
-#: A Service's port is required.
-BACKEND = {"name!": TEXT, "port!": PORT, "weight": Leaf(COUNT, maximum=1_000_000)}
-PARENT = {"name!": TEXT, "namespace": TEXT}
-HTTP_ROUTE = {"parentRefs!": [PARENT], "rules!": [{"backendRefs": [BACKEND]}]}
+# Of each kind the fields that the components use.
 
-#: The fields that the components use: https://argoproj.github.io/argo-rollouts/features/specification/
-WORKLOAD = {
-    "apiVersion!": TEXT,
-    "kind!": one_of("Deployment", "ReplicaSet", "PodTemplate"),
-    "name!": TEXT,
-    "scaleDown": one_of("never", "onsuccess", "progressively"),
+#: https://gateway-api.sigs.k8s.io/reference/spec/#httproute; a Service's port is required.
+PARENTS = [{"name!": str, "namespace": str}]
+BACKENDS = [{"name!": str, "port!": int, "weight": int}]
+HTTP_ROUTE = {"parentRefs!": PARENTS, "rules!": [{"backendRefs": BACKENDS}]}
+
+#: https://argoproj.github.io/argo-rollouts/features/specification/
+ANALYSIS = {"templates!": [{"templateName!": str}], "args": [{"name!": str, "value!": str}]}
+CANARY = {
+    "steps!": [{"setWeight": int, "analysis": ANALYSIS}],
+    **{"maxSurge": int, "maxUnavailable": int, "canaryService": str},
 }
-STEP = {
-    "setWeight": PERCENT,
-    "analysis": {
-        "templates!": [{"templateName!": TEXT}],
-        "args": [{"name!": TEXT, "value!": TEXT}],
-    },
+WORKLOAD = {
+    **{"apiVersion!": str, "kind!": {"Deployment", "ReplicaSet", "PodTemplate"}, "name!": str},
+    "scaleDown": {"never", "onsuccess", "progressively"},
 }
 ROLLOUT = {
-    "selector!": {"matchLabels!": TEXTS},
-    "workloadRef!": WORKLOAD,
-    "strategy!": {
-        "canary!": {
-            "steps!": [STEP],
-            "maxSurge": COUNT,
-            "maxUnavailable": COUNT,
-            "canaryService": TEXT,
-        }
-    },
+    "selector!": {"matchLabels!": "labels"},
+    **{"workloadRef!": WORKLOAD, "strategy!": {"canary!": CANARY}},
 }
 
 #: https://argoproj.github.io/argo-rollouts/features/analysis/ and its page on Jobs; `validate`
 #: looks at the Job's own spec.
-ANALYSIS_TEMPLATE = {
-    "args": [{"name!": TEXT}],
-    "metrics!": [{"name!": TEXT, "provider!": {"job": {"spec": OBJECT}}}],
-}
+METRIC = {"name!": str, "provider!": {"job": {"spec": dict}}}
+ANALYSIS_TEMPLATE = {"args": [{"name!": str}], "metrics!": [METRIC]}
 
-#: The fields that the components use: https://docs.flagger.app/usage/how-it-works#canary-resource,
-#: https://docs.flagger.app/usage/webhooks and https://docs.flagger.app/tutorials/gatewayapi-progressive-delivery
+#: https://docs.flagger.app/usage/how-it-works#canary-resource, its page on webhooks, and
+#: https://docs.flagger.app/tutorials/gatewayapi-progressive-delivery
+REFERENCE = {"apiVersion": str, "kind!": str, "name!": str}
 HOOK = {
-    "name!": TEXT,
-    "url!": Leaf(type="string", pattern="^https?://"),
-    "type": one_of("pre-rollout", "rollout", "confirm-rollout", "post-rollout"),
-    "timeout": SECONDS,
+    **{"name!": str, "url!": str, "timeout": "seconds"},
+    "type": {"pre-rollout", "rollout", "confirm-rollout", "post-rollout"},
 }
-REFERENCE = {"apiVersion": TEXT, "kind!": TEXT, "name!": TEXT}
 FLAGGER_CANARY = {
-    "provider": one_of("gatewayapi:v1", "kubernetes"),
-    "targetRef!": REFERENCE,
-    "autoscalerRef": REFERENCE,
-    "progressDeadlineSeconds": COUNT,
-    "revertOnDeletion": Leaf(type="boolean"),
-    "service!": {
-        "port!": PORT,
-        "portName": TEXT,
-        "targetPort": Leaf(type=["string", "integer"]),
-        "gatewayRefs": [PARENT],
-    },
+    **{"targetRef!": REFERENCE, "autoscalerRef": REFERENCE},
+    **{"progressDeadlineSeconds": int, "revertOnDeletion": bool},
+    "provider": {"gatewayapi:v1", "kubernetes"},
+    "service!": {"port!": int, "portName": str, "targetPort": str, "gatewayRefs": PARENTS},
     "analysis!": {
-        "interval!": SECONDS,
-        "threshold!": COUNT,
-        "stepWeights": [PERCENT],
-        "webhooks": [HOOK],
+        **{"interval!": "seconds", "threshold!": int},
+        **{"stepWeights": [int], "webhooks": [HOOK]},
     },
 }
 
@@ -133,7 +106,6 @@ SPECS = {
     ("monitoring.coreos.com/v1", "PrometheusRule"): "cloudcoil.models.prometheus_operator.v1",
     ("monitoring.coreos.com/v1", "ServiceMonitor"): "cloudcoil.models.prometheus_operator.v1",
 }
-
 
 #: The schemas, which it would read for each resource again.
 kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
@@ -152,13 +124,9 @@ def validate(resource: Resource, *, by_models: bool = True) -> None:
         return
     modelled = isinstance(spec, str)
     # The models let a resource be without these, and be empty.
-    whole = {
-        "apiVersion!": TEXT,
-        "kind!": TEXT,
-        "metadata!": {"name!": TEXT, "namespace": TEXT, "labels": TEXTS},
-        "spec!": OBJECT if modelled else spec,
-    }
-    jsonschema.validate(resource, schema(whole))
+    metadata = {"name!": str, "namespace": str, "labels": "labels"}
+    whole = {"metadata!": metadata, "spec!": dict if modelled else spec}
+    jsonschema.validate(resource, schema(whole | {"apiVersion!": str, "kind!": str}))
     if resource["kind"] == "AnalysisTemplate":
         for metric in resource["spec"]["metrics"]:
             validate(job_of(metric))

@@ -1,8 +1,10 @@
-""".github/workflows/: what `make lint`'s tools cannot know of them."""
+"""What stands beside the program says the same: image, bake, dev container, workflows, version."""
 
+import json
 import os
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,17 @@ import pytest
 import yaml
 
 from config import VERSION
-from tests.deploy.manifests import BASE, RESOURCES
+from tests.deploy.manifests import BASE, KUSTOMIZATION, RESOURCES
 from tests.support import ROOT
+from tests.support.here import run_here
 from tests.support.waiting import PATIENCE, wait_until
 
+DOCKERFILE, BAKE, MAKEFILE, COMPOSE = (
+    (ROOT / name).read_text()
+    for name in ("Dockerfile", "docker-bake.hcl", "Makefile", "compose.yaml")
+)
 BESIDE = ROOT / ".ci" / "beside"
-FOLDER = ROOT / ".github" / "workflows"
-TEXTS = {path.name: path.read_text() for path in FOLDER.iterdir()}
+TEXTS = {path.name: path.read_text() for path in (ROOT / ".github" / "workflows").iterdir()}
 WORKFLOWS: dict[str, dict[str, Any]] = {
     # YAML 1.1 reads the key `on` as true.
     name: yaml.safe_load(text.replace("\non:", "\n'on':"))
@@ -24,31 +30,65 @@ WORKFLOWS: dict[str, dict[str, Any]] = {
 }
 
 
+def test_bake_adds_to_the_check_what_older_engines_cannot_read_and_no_more() -> None:
+    checks = r"^HEALTHCHECK (.*) \\\n +CMD (.*)$"
+    [(plain, same)] = re.findall(checks, DOCKERFILE, re.M)
+    [(flags, command)] = re.findall(checks, BAKE, re.M)
+    assert command == same
+    more = {"--start-period=10s", "--start-interval=200ms"}
+    assert {*flags.split()} == {*plain.split()} | more
+
+
+def test_bake_names_arguments_that_the_image_takes_and_no_label_states_a_licence() -> None:
+    [arguments] = re.findall(r"^  args = \{(.*?)\}", BAKE, re.M | re.S)
+    given = set(re.findall(r"^ +(\w+) +=", arguments, re.M))
+    assert given >= {"SOURCE", "COMMIT", "CREATED"}, "without one of them none is a label"
+    assert given <= set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.M))
+    assert not re.search(r"image\.licen[cs]es?", DOCKERFILE + BAKE), "the owner has chosen none"
+
+
+def test_the_dev_container_runs_the_page_on_the_port_that_it_opens() -> None:
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert container["postAttachCommand"] == "make run"
+    [port] = re.findall(r"^PORT \?= (\d+)", MAKEFILE, re.M)
+    assert (container["forwardPorts"], [*container["portsAttributes"]]) == ([int(port)], [port])
+
+
+def test_compose_watch_builds_anew_for_requirements_and_restarts_for_the_rest() -> None:
+    rules = yaml.safe_load(COMPOSE)["services"]["web"]["develop"]["watch"]
+    [workdir] = set(re.findall(r"^WORKDIR (.*)", DOCKERFILE, re.M))
+    assert {"action": "rebuild", "path": "requirements.txt"} in rules
+    assert {"action": "sync+restart", "path": ".", "target": workdir} in rules
+
+
+def test_one_place_states_the_version_and_what_cannot_read_it_was_stamped_with_it() -> None:
+    told = run_here("--version")
+    assert (told.returncode, told.stdout, told.stderr) == (0, f"friendlyhello {VERSION}\n", "")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "config.version.VERSION"}
+    assert re.findall(r'image\.version="(.*)"', DOCKERFILE) == [VERSION], "make stamp writes it"
+    stamped = KUSTOMIZATION["labels"][0]["pairs"]["app.kubernetes.io/version"]
+    assert (KUSTOMIZATION["images"][0]["newTag"], stamped) == (VERSION, VERSION), "as above"
+
+
 def commands(job: dict[str, Any]) -> str:
     return "\n".join(step["run"] for step in job["steps"] if "run" in step)
 
 
-def test_actions_are_of_one_version_each_and_pinned_by_its_digest() -> None:
+# That they are pinned, and may do little, zizmor sees in `make lint`.
+def test_actions_are_of_one_version_each_and_a_job_has_a_limit() -> None:
     used = {one for text in TEXTS.values() for one in re.findall(r"uses: (.*)", text)}
-    assert used
     assert len({one.partition("@")[0] for one in used}) == len(used)
-    for one in used:
-        assert re.fullmatch(r"[a-z-]+/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one)
-
-
-def test_a_job_may_do_no_more_than_it_says() -> None:
-    for name, workflow in WORKFLOWS.items():
-        assert workflow["permissions"] == {}
-        more = {"packages": "write", "id-token": "write"} if name == "release.yaml" else {}
-        for job in workflow["jobs"].values():
-            assert job["permissions"] == {"contents": "read"} | more
-            assert job["timeout-minutes"]
+    assert all(re.search(r"@[0-9a-f]{40} # v\d+\.\d+\.\d+$", one) for one in used)
+    for workflow in WORKFLOWS.values():
+        assert all(job["timeout-minutes"] for job in workflow["jobs"].values())
 
 
 def test_ci_runs_what_decides_whether_a_change_lands() -> None:
     assert commands(WORKFLOWS["ci.yaml"]["jobs"]["ci"]) == "sudo CI=true bash .ci/run"
     script = (ROOT / ".ci" / "run").read_text()
-    targets = re.findall("^(test[a-z-]*|lint):", (ROOT / "Makefile").read_text(), re.M)
+    targets = re.findall("^(test[a-z-]*|lint):", MAKEFILE, re.M)
     assert {*targets} - {"test-all", "test-stores"} <= {*re.findall("[a-z-]+", script)}
 
 
@@ -58,17 +98,15 @@ def test_suites_beside_each_other_show_all_that_they_say_and_the_first_failure_c
     go_on = tmp_path / "go on"
     first = "echo one; echo two; exit 3"
     second = f"echo three; until [ -e '{go_on}' ]; do sleep 0.05; done; exit 4"
-    beside = subprocess.Popen([BESIDE, second, first], stdout=subprocess.PIPE, text=True)
-    assert beside.stdout
-    shown = [beside.stdout.readline() for _ in range(3)]
-    assert re.fullmatch(rf"=== {re.escape(first)}: status 3 after \d+ s\n", shown[0])
-    assert shown[1:] == ["one\n", "two\n"]
-    go_on.touch()
-    shown = beside.stdout.readlines()
-    assert re.fullmatch(rf"=== {re.escape(second)}: status 4 after \d+ s\n", shown[0])
-    assert shown[1:] == ["three\n"]
-    with beside:
+    with subprocess.Popen([BESIDE, second, first], stdout=subprocess.PIPE, text=True) as beside:
+        shown = [beside.stdout.readline() for _ in range(3)]
+        go_on.touch()
+        shown += beside.stdout.readlines()
         assert beside.wait(PATIENCE) == 3
+    assert [re.sub(r"after \d+ s", "after N s", line) for line in shown] == [
+        *(f"=== {first}: status 3 after N s\n", "one\n", "two\n"),
+        *(f"=== {second}: status 4 after N s\n", "three\n"),
+    ]
 
 
 @pytest.mark.parametrize("first", ["", "trap '' INT; "], ids=["in front", "in the background"])
@@ -85,22 +123,19 @@ def test_when_it_is_interrupted_no_suite_is_left(first: str, tmp_path: Path) -> 
 
 def test_end_to_end_adds_the_audit_to_the_base_and_loads_its_image() -> None:
     script = commands(WORKFLOWS["ci.yaml"]["jobs"]["end-to-end"])
-    text = (BASE / "kustomization.yaml").read_text()
     [edit] = re.findall(r"sed -i -E '(.*)' deploy/kubernetes/kustomization.yaml", script)
-    edited = subprocess.run(["sed", "-E", edit], input=text, capture_output=True, text=True)
-    assert yaml.safe_load(edited.stdout)["components"] == ["components/audit"]
+    edited = subprocess.check_output(["sed", "-E", edit, BASE / "kustomization.yaml"])
+    assert yaml.safe_load(edited)["components"] == ["components/audit"]
     [tag] = re.findall(r"\$\((sed .*)\)", script)
-    named = subprocess.run(["sh", "-c", tag], cwd=ROOT, capture_output=True, text=True)
-    assert named.stdout == f"{VERSION}\n"
-    for kind in re.findall(r"rollout status --timeout=180s (\S+)", script):
-        kinds = {"deployment/web": "Deployment/web", "statefulset/redis": "StatefulSet/redis"}
-        assert kinds[kind] in RESOURCES
+    assert subprocess.check_output(["sh", "-c", tag], cwd=ROOT, text=True) == f"{VERSION}\n"
+    waited = set(re.findall(r"rollout status --timeout=180s (\S+)", script))
+    assert waited == {"deployment/web", "statefulset/redis"}
+    assert waited <= {name.lower() for name in RESOURCES}
 
 
 def test_a_release_is_built_for_both_architectures_with_its_parts_and_signed() -> None:
     script = commands(WORKFLOWS["release.yaml"]["jobs"]["image"])
-    bake = (ROOT / "docker-bake.hcl").read_text()
-    [target] = re.findall(r'^target "release" \{(.*?)^\}', bake, re.M | re.S)
+    [target] = re.findall(r'^target "release" \{(.*?)^\}', BAKE, re.M | re.S)
     for promised in ('"linux/amd64", "linux/arm64"', '"type=sbom"', '"type=provenance,mode=max"'):
         assert promised in target
     assert "buildx bake --metadata-file=built.json release\n" in script
