@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import all_closed
 from tests.container import engine
 from tests.container.bases import bases
 from tests.container.engine import EVERY, RUN, Container, build, command, docker
@@ -14,28 +15,23 @@ from tests.support import ROOT
 Figure = Callable[[str, str], None]
 Run = Callable[..., Container]
 
-_before: set[str] = set()
-"""The images that were there before the run."""
 
-
-def is_helper(config: pytest.Config) -> bool:
-    """Whether this process runs tests for another, which begins and ends the run."""
-    return hasattr(config, "workerinput")
+def begins_a_run(config: pytest.Config) -> bool:
+    """Whether this process runs tests, and not for another, which begins and ends the run."""
+    return not (hasattr(config, "workerinput") or config.option.collectonly)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    if is_helper(session.config) or session.config.option.collectonly:
-        return
-    if problem := engine.missing():
-        raise pytest.UsageError(problem)
-    bases()  # once for all
-    _before.update(engine.image_ids())
+    if begins_a_run(session.config):
+        if problem := engine.missing():
+            raise pytest.UsageError(problem)
+        bases()  # once for all
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """What the run made goes with it, but for the base images."""
-    if _before:
-        engine.clear(_before, bases()[0])
+    if begins_a_run(session.config) and not engine.missing():
+        engine.clear()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -56,19 +52,13 @@ def figure(record_property: Figure) -> Figure:
 
 
 @pytest.fixture(scope="session")
-def base_images() -> tuple[str, str]:
-    """The names of an image with Python and one with Redis."""
-    return bases()
+def python_image() -> str:
+    return bases()[0]
 
 
 @pytest.fixture(scope="session")
-def python_image(base_images: tuple[str, str]) -> str:
-    return base_images[0]
-
-
-@pytest.fixture(scope="session")
-def redis_image(base_images: tuple[str, str]) -> str:
-    return base_images[1]
+def redis_image() -> str:
+    return bases()[1]
 
 
 @pytest.fixture(scope="session")
@@ -100,15 +90,7 @@ def guide_image(python_image: str) -> str:
 @pytest.fixture
 def run() -> Iterator[Run]:
     """Start containers: an image, `docker run`'s flags, and the command with ``command=``."""
-    started: list[Container] = []
-
-    def start(image: str, *flags: str, **options: tuple[str, ...]) -> Container:
-        started.append(Container(image, *flags, **options))
-        return started[-1]
-
-    yield start
-    for one in reversed(started):
-        one.remove()
+    yield from all_closed(Container)
 
 
 @pytest.fixture(scope="session")

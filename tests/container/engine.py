@@ -1,10 +1,10 @@
 """The Docker Engine, by the command line that users have, and what the suite starts on it."""
 
+import contextlib
 import fcntl
 import json
 import os
 import random
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,9 +12,10 @@ import uuid
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
+from tests.support.page import number_on
+from tests.support.ports import held_port
 from tests.support.waiting import PATIENCE, wait_until
 
 #: What all that a run makes is labelled with; processes inherit it from the one that starts them.
@@ -23,17 +24,17 @@ EVERY = os.environ.setdefault("FRIENDLYHELLO_TEST", f"friendlyhello-test-{uuid.u
 #: What all that this process makes is called by, so that neither two runs meet nor two processes.
 RUN = f"{EVERY}-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 
+#: Held by the process that builds.
+LOCK = Path(tempfile.gettempdir()) / EVERY
+
 HOW_TO_GET_IT = "on a Debian, .ci/with-engine brings it"
 
 
 def command(*arguments: str, seconds: float = 60, **options: Any) -> str:
     """Run a command, and return what it printed; fail with what it said when it fails."""
-    done = subprocess.run(
-        arguments, capture_output=True, text=True, timeout=seconds, check=False, **options
-    )
-    assert done.returncode == 0, (
-        f"{' '.join(arguments)}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
-    )
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=seconds, **options)
+    said = f"{done.stdout[-4000:]}{done.stderr[-4000:]}"
+    assert done.returncode == 0, f"{' '.join(arguments)}\n{said}"
     return done.stdout.strip()
 
 
@@ -71,9 +72,7 @@ def inspect(kind: str, name: str) -> dict[str, Any]:
 
 def logs(container: str, *flags: str) -> str:
     """Return what a container printed, as output and as errors."""
-    both: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    listing = ["docker", "logs", *flags, container]
-    return subprocess.run(listing, **both, text=True, check=True, timeout=60).stdout
+    return command("sh", "-c", 'exec docker logs "$@" 2>&1', "sh", *flags, container)
 
 
 def build(context: Path, tag: str, python_image: str, **arguments: str) -> str:
@@ -84,43 +83,35 @@ def build(context: Path, tag: str, python_image: str, **arguments: str) -> str:
     more = (f"--build-arg={name}={value}" for name, value in arguments.items())
     where = (f"--tag={RUN}/{tag}", str(context))
     # One after the other: then the next one finds in the cache what they have in common.
-    with _lock().open("w") as file:
+    with LOCK.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        docker("build", *reaching_an_index(python_image), *more, *where, seconds=300)
+        docker("build", *build_flags(python_image), *more, *where, seconds=300)
     return f"{RUN}/{tag}"
 
 
-def _lock() -> Path:
-    return Path(tempfile.gettempdir()) / EVERY
-
-
-def reaching_an_index(python_image: str) -> list[str]:
+def build_flags(python_image: str) -> list[str]:
     """Return the flags of a build with which its pip reaches a package index.
 
     It shares the host's network, as the engine's own may not reach one, and the variables of a
     proxy, which Docker keeps out of the image.
     """
     proxy = [n for n in os.environ if n.lower() in ("http_proxy", "https_proxy", "no_proxy")]
-    arguments = [f"PYTHON_IMAGE={python_image}", *proxy]
-    return ["--network=host", *(f"--build-arg={argument}" for argument in arguments)]
+    arguments = [f"--build-arg={argument}" for argument in (f"PYTHON_IMAGE={python_image}", *proxy)]
+    return ["--network=host", f"--label={EVERY}", *arguments]
 
 
-def free_ports(number: int) -> int:
-    """Return the first of some ports in a row that nobody listens on.
+def free_ports(number: int) -> range:
+    """Return some ports in a row that nobody listens on.
 
     The engine opens them later. Until then nobody else gets them: they lie below those that the
     system hands out, and two runs would have to choose the same ones at the same time.
     """
-    first_handed_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
-        first = random.SystemRandom().randrange(10_000, max(first_handed_out, 20_000) - number)
-        try:
+        first = random.SystemRandom().randrange(10_000, 30_000)
+        with contextlib.suppress(OSError):
             for port in range(first, first + number):
-                with socket.socket() as probe:
-                    probe.bind(("", port))
-        except OSError:
-            continue
-        return first
+                held_port("", port).close()
+            return range(first, first + number)
 
 
 class Container:
@@ -175,7 +166,7 @@ class Container:
                 told.kill()
         return (at["die"] - at["kill"]) / 1e9
 
-    def remove(self) -> None:
+    def close(self) -> None:
         docker("rm", "--force", "--volumes", self.id)
 
 
@@ -186,47 +177,29 @@ def get(url: str, seconds: float = PATIENCE) -> str:
         return answer.read().decode()
 
 
+def page(url: str) -> str:
+    """Return the page at a URL; nothing while nobody listens there, behind the proxy."""
+    try:
+        return get(url)
+    except (HTTPException, OSError):
+        return ""
+
+
 def first_page(url: str, seconds: float = PATIENCE) -> str:
     """Return the page at a URL as soon as it is there."""
-    pages: list[str] = []
-
-    def answers() -> bool:
-        try:
-            pages.append(get(url))
-        except (URLError, HTTPException, OSError):  # nobody listens yet, behind the proxy
-            return False
-        return True
-
-    wait_until(answers, seconds)
-    return pages[0]
+    return wait_until(lambda: page(url), seconds)
 
 
-def image_ids() -> set[str]:
-    """Return the ids of all images, those between a Dockerfile's steps too."""
-    return set(docker("image", "ls", "--all", "--quiet", "--no-trunc").split())
+def number(url: str) -> int | None:
+    """Visit, and return the number."""
+    return number_on(get(url).encode())
 
 
-def clear(images_before: set[str], base: str) -> None:
-    """Remove what the run has made and not removed: all but the base images.
-
-    :arg base: the image that those of the run stand on.
-    :arg images_before: ids of images that were there before the run.
-    """
-    kinds = ["container", "volume", "network"]
-    if succeeds("docker", "service", "ls"):  # a test that was interrupted has left its stack
-        kinds = ["service", *kinds, "secret"]
-    for kind in kinds:
-        listing = ("--all",) if kind == "container" else ()
-        forced = ("--force", "--volumes") if kind == "container" else ()
-        for how in (f"--filter=label={EVERY}", f"--filter=name={EVERY}"):
-            if found := docker(kind, "ls", "--quiet", *listing, how).split():
-                docker(kind, "rm", *forced, *found)
-    if tags := docker("image", "ls", "--format={{.Repository}}:{{.Tag}}", f"{EVERY}-*/*").split():
-        docker("image", "rm", "--force", *tags)
-    # What the steps of a build stage left has no name; it goes from the last to the first.
-    while [one for one in image_ids() - images_before if _is_a_step(one, base) and _removed(one)]:
-        pass
-    _lock().unlink(missing_ok=True)
+def counted(url: str, seconds: float = PATIENCE) -> int:
+    """Visit until a page shows a number, and return it."""
+    return wait_until(
+        lambda: number_on(seen.encode()) if (seen := page(url)) else None, seconds, pause=0.05
+    )
 
 
 def layers(image: str) -> list[str]:
@@ -234,14 +207,16 @@ def layers(image: str) -> list[str]:
     return inspect("image", image)["RootFS"]["Layers"]
 
 
-def _is_a_step(image: str, base: str) -> bool:
-    """Whether an image has no name and stands on a base; False for one that has gone."""
-    try:
-        unnamed = not inspect("image", image)["RepoTags"]
-        return unnamed and layers(image)[: len(layers(base))] == layers(base)
-    except AssertionError:
-        return False
-
-
-def _removed(image: str) -> bool:
-    return succeeds("docker", "image", "rm", image)
+def clear() -> None:
+    """Remove what the run has made and not removed: all but the base images."""
+    forced = {"container": ("--force", "--volumes"), "image": ("--force",)}
+    kinds = ["container", "volume", "network", "image"]
+    if succeeds("docker", "service", "ls"):  # a test that was interrupted has left its stack
+        kinds = ["service", *kinds, "secret"]
+    for kind in kinds:
+        every = ("--all",) if kind in forced else ()
+        for how in ("label",) if kind == "image" else ("label", "name"):
+            listing = (kind, "ls", "--quiet", *every, f"--filter={how}={EVERY}")
+            if found := {*docker(*listing).split()}:
+                docker(kind, "rm", *forced.get(kind, ()), *found)
+    LOCK.unlink(missing_ok=True)

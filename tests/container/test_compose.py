@@ -1,24 +1,26 @@
 """compose.yaml, by `docker compose`."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
-from http.client import HTTPException
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import all_closed
 from tests.container.engine import (
     RUN,
     command,
+    counted,
     first_page,
     free_ports,
     get,
     inspect,
+    page,
 )
-from tests.support.page import number_on
 from tests.support.waiting import wait_until
 
 #: What compose.yaml becomes in the suite.
@@ -26,133 +28,108 @@ OWN = "tests/container/compose.yaml"
 
 
 class Project:
-    """The checkout's compose.yaml, under a name of the run's."""
+    """A checkout's compose.yaml, under a name of the run's.
 
-    def __init__(self, checkout: Path, images: tuple[str, str]) -> None:
-        python_image, redis_image = images
+    :arg ports: of this machine, for the replicas.
+    """
+
+    def __init__(self, folder: Path, python_image: str, redis_image: str, ports: range) -> None:
+        self.ports = f"{ports[0]}"
         self._command = (
             *("docker", "compose", f"--project-name={RUN}"),
-            *(f"--file={checkout}/{name}" for name in ("compose.yaml", OWN)),
+            *(f"--file={folder}/{name}" for name in ("compose.yaml", OWN)),
         )
-        self._env = os.environ | {
-            "PYTHON_IMAGE": python_image,
-            "REDIS_IMAGE": redis_image,
+        self._images = {
+            **{"PYTHON_IMAGE": python_image, "REDIS_IMAGE": redis_image},
             "IMAGE": f"{RUN}/composed",
         }
 
-    def __call__(self, *arguments: str, ports: str = "4000") -> str:
-        env = self._env | {"HELLO_PORTS": ports}
-        return command(*self._command, *arguments, seconds=200, env=env)
+    @property
+    def _env(self) -> dict[str, str]:
+        return os.environ | self._images | {"HELLO_PORTS": self.ports}
 
-    def begin(self, *arguments: str, ports: str) -> subprocess.Popen[bytes]:
+    def __call__(self, *arguments: str) -> str:
+        return command(*self._command, *arguments, seconds=200, env=self._env)
+
+    def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Run a command that goes on until it is interrupted."""
-        env = self._env | {"HELLO_PORTS": ports}
-        return subprocess.Popen((*self._command, *arguments), env=env, start_new_session=True)
+        line = (*self._command, *arguments)
+        return subprocess.Popen(line, env=self._env, start_new_session=True)
 
     def containers(self, service: str) -> list[dict[str, object]]:
         return [inspect("container", one) for one in self("ps", "--quiet", service).split()]
 
+    def close(self) -> None:
+        self("down", "--volumes")
+
 
 @pytest.fixture
-def compose(checkout: Path, base_images: tuple[str, str]) -> Iterator[Project]:
-    project = Project(checkout, base_images)
-    yield project
-    project("down", "--volumes")
+def compose() -> Iterator[Callable[..., Project]]:
+    yield from all_closed(Project)
 
 
-def visit(port: int) -> tuple[str, int | None]:
-    """Visit, and return who answered and the number."""
-    page = get(f"http://127.0.0.1:{port}/")
-    return page.partition("Hostname:</b> ")[2].partition("<")[0], number_on(page.encode())
-
-
-def test_up_builds_and_starts_all_of_it_and_scale_adds_replicas(compose: Project) -> None:
-    first = free_ports(3)
-    compose("up", "--detach", "--build", ports=str(first))
-    first_page(f"http://127.0.0.1:{first}/")
-    assert visit(first)[1] == 2  # Redis was healthy before it
-    (web,), (redis,) = compose.containers("web"), compose.containers("redis")
+def test_up_builds_and_starts_all_of_it_and_scale_adds_replicas(
+    compose: Callable[..., Project], checkout: Path, python_image: str, redis_image: str
+) -> None:
+    ports = free_ports(3)
+    project = compose(checkout, python_image, redis_image, ports)
+    urls = [f"http://127.0.0.1:{port}/" for port in ports]
+    project("up", "--wait", "--build")
+    assert first_page(urls[0]).endswith("<b>Visits:</b> 1"), "Redis was healthy before it"
+    (web,), (redis,) = project.containers("web"), project.containers("redis")
     for one, memory in (web, 96 << 20), (redis, 256 << 20):
         host = one["HostConfig"]
-        assert host["CapDrop"] == ["ALL"]
+        assert (host["CapDrop"], host["Memory"]) == (["ALL"], memory)
         assert host["SecurityOpt"] == ["no-new-privileges:true"]
-        assert host["Memory"] == memory
         assert not one["Config"]["User"].startswith(("0", "root"))
-        wait_until(lambda one=one: health(one["Id"]) == "healthy")
+        assert one["State"]["Health"]["Status"] == "healthy"
     assert web["HostConfig"]["PidsLimit"] == 64
     assert redis["HostConfig"]["ReadonlyRootfs"]
     (data,) = redis["Mounts"]
     assert (data["Type"], data["Destination"]) == ("volume", "/data")
 
-    ports = range(first, first + 3)
-    compose("up", "--detach", "--scale", "web=3", ports=f"{ports[0]}-{ports[-1]}")
-    for port in ports:
-        first_page(f"http://127.0.0.1:{port}/")
-    seen = [visit(port) for port in ports]
-    assert [number for _, number in seen] == [6, 7, 8]
-    assert {host for host, _ in seen} == {
-        one["Config"]["Hostname"] for one in compose.containers("web")
-    }
+    project.ports = f"{ports[0]}-{ports[-1]}"
+    project("up", "--detach", "--scale", "web=3")
+    for url in urls:
+        first_page(url)
+    pages = [get(url) for url in urls]
+    assert [page.rpartition(" ")[2] for page in pages] == ["5", "6", "7"]
+    hosts = {re.search("Hostname:</b> (.*?)<", page)[1] for page in pages}
+    assert hosts == {one["Config"]["Hostname"] for one in project.containers("web")}
 
-    compose("stop")
-    compose("start")
-    for port in ports:
-        first_page(f"http://127.0.0.1:{port}/")
-    wait_until(lambda: visit(ports[0])[1])
-    assert visit(ports[0])[1] in range(10, 40), "the numbers go on from where they were"
-
-
-def health(container: str) -> str:
-    return inspect("container", container)["State"]["Health"]["Status"]
-
-
-@pytest.fixture
-def watched(checkout: Path, base_images: tuple[str, str], tmp_path: Path) -> Iterator[Project]:
-    """A project whose files the test may change."""
-    shutil.copytree(checkout, tmp_path / "changed")
-    project = Project(tmp_path / "changed", base_images)
-    yield project
-    project("down", "--volumes")
+    project("stop")
+    project("start")
+    assert counted(urls[0]) in range(8, 40), "the numbers go on from where they were"
 
 
 def test_what_is_changed_runs_at_once_and_new_requirements_are_built(
-    watched: Project, tmp_path: Path
+    compose: Callable[..., Project],
+    checkout: Path,
+    python_image: str,
+    redis_image: str,
+    tmp_path: Path,
 ) -> None:
-    port = free_ports(1)
-    url = f"http://127.0.0.1:{port}/"
-    up = watched.begin("up", "--build", "--watch", ports=str(port))
+    ports = free_ports(1)
+    changed = shutil.copytree(checkout, tmp_path / "changed")
+    project = compose(changed, python_image, redis_image, ports)
+    url = f"http://127.0.0.1:{ports[0]}/"
+    up = project.begin("up", "--build", "--watch")
     try:
         assert first_page(url, seconds=200).startswith("<h3>Hello ")
-        (first,) = watched.containers("web")
-        hello = tmp_path / "changed" / "handlers" / "hello.py"
-        change(hello, "<h3>Hello", "<h3>Good day")
+        first = project("ps", "--quiet", "web")
+        hello = changed / "handlers" / "hello.py"
+        hello.write_text(hello.read_text().replace("<h3>Hello", "<h3>Good day", 1))
 
         def is_shown() -> bool:
             hello.touch()  # Compose may not have watched before
             return page(url).startswith("<h3>Good day ")
 
         wait_until(is_shown, seconds=100, pause=5)
-        (same,) = watched.containers("web")
-        assert same["Id"] == first["Id"], "it was restarted alone"
-        change(tmp_path / "changed" / "requirements.txt", "#", "# changed\n#")
-        wait_until(lambda: made_anew(watched, first["Id"]), seconds=200)
+        assert project("ps", "--quiet", "web") == first, "it was restarted alone"
+        with (changed / "requirements.txt").open("a") as requirements:
+            requirements.write("# changed\n")
+        wait_until(lambda: project("ps", "--quiet", "web") not in ("", first), seconds=200)
         first_page(url)
     finally:
         os.killpg(up.pid, signal.SIGKILL)  # the fixture ends the containers
         up.wait()
-
-
-def change(path: Path, old: str, new: str) -> None:
-    path.write_text(path.read_text().replace(old, new, 1))
-
-
-def page(url: str) -> str:
-    """Return the page; nothing while it restarts."""
-    try:
-        return get(url)
-    except (OSError, HTTPException):
-        return ""
-
-
-def made_anew(project: Project, before: object) -> bool:
-    return project("ps", "--quiet", "web").split() not in ([], [before])

@@ -1,27 +1,29 @@
 """The component sentinel: its scripts, in containers that have the names of its pods."""
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from tests.container.conftest import Run
-from tests.container.engine import EVERY, RUN, Container, docker, first_page
-from tests.container.test_run import PUBLISH, number
-from tests.deploy.manifests import BASE
+from tests.container.engine import EVERY, RUN, Container, counted, docker
+from tests.container.test_run import PUBLISH
+from tests.deploy.manifests import COMPONENTS
 from tests.support.waiting import wait_until
 
-COMPONENT = BASE / "components" / "sentinel"
+COMPONENT = COMPONENTS / "sentinel"
 PATCHES = yaml.safe_load((COMPONENT / "kustomization.yaml").read_text())["patches"]
 SETTINGS = [
-    operation["value"]
+    "--env={name}={value}".format(**operation["value"])
     for patch in PATCHES
     if patch.get("target", {}).get("kind") == "Deployment"
     for operation in yaml.safe_load(patch["patch"])
 ]
 
+PASSWORD_FILE = "--env=REDIS_PASSWORD_FILE=/run/secrets/redis/password"
 PASSWORD = "it's a \"pass # $word"
 
 ASK = '. /scripts/password.sh && exec redis-cli "$@"'
@@ -42,10 +44,7 @@ class Pods:
         secret = folder / "password"
         secret.write_text(PASSWORD + "\n")
         secret.chmod(0o644)
-        scripts = folder / "scripts"
-        scripts.mkdir()
-        for script in COMPONENT.glob("*.sh"):
-            (scripts / script.name).write_text(script.read_text())
+        scripts = shutil.copytree(COMPONENT, folder / "scripts")
         self._run, self.image = run, image
         self.mounted = f"--volume={secret}:/run/secrets/redis/password:ro"
         self._flags = (*on(network), f"--volume={scripts}:/scripts:ro", self.mounted)
@@ -66,14 +65,12 @@ class Pods:
 
     def end(self, *names: str) -> None:
         for name in names:
-            docker("kill", self.running[name].id)
-            docker("rm", self.running.pop(name).id)
+            self.running.pop(name).close()
 
     def ask(self, name: str, *command: str) -> list[str]:
-        try:
+        with contextlib.suppress(AssertionError):  # it does not answer yet
             return self.running[name].exec("sh", "-c", ASK, "sh", *command).splitlines()
-        except AssertionError:  # it does not answer yet
-            return []
+        return []
 
     def primaries(self) -> set[str]:
         """Whom the sentinels name."""
@@ -91,11 +88,10 @@ class Pods:
         It hears of replicas every 10 s. One that knows none cannot make any the primary, and when
         it leads the failover, the next attempt comes a minute later.
         """
-        for answer in self._ask_sentinels("master"):
-            known = dict(zip(answer[::2], answer[1::2], strict=False))
-            if (known.get("num-slaves"), known.get("num-other-sentinels")) != ("2", "2"):
-                return False
-        return True
+        answers = self._ask_sentinels("master")
+        every = [dict(zip(one[::2], one[1::2], strict=False)) for one in answers]
+        known = [(one.get("num-slaves"), one.get("num-other-sentinels")) for one in every]
+        return known == 3 * [("2", "2")]
 
     def _ask_sentinels(self, question: str) -> list[list[str]]:
         asked = ("-p", "26379", "sentinel", question, "friendlyhello")
@@ -118,36 +114,23 @@ def pods(run: Run, redis_image: str, network: str, tmp_path: Path) -> Pods:
     return pods  # the volumes go with the run
 
 
-def settings() -> list[str]:
-    values: list[dict[str, Any]] = [
-        *SETTINGS,
-        {"name": "REDIS_PASSWORD_FILE", "value": "/run/secrets/redis/password"},
-    ]
-    return [f"--env={one['name']}={one['value']}" for one in values]
-
-
 @pytest.mark.timeout(600)
 def test_numbers_stay_consecutive_when_the_primary_is_lost_and_when_all_restart(
     pods: Pods, image: str, run: Run, network: str
 ) -> None:
     wait_until(lambda: pods.primaries() == {"redis-0"} and pods.replicas("redis-0") == 2, 120)
-    web = run(image, PUBLISH, *on(network), pods.mounted, *settings())
-    first_page(web.url)
-    wait_until(lambda: number(web.url))
-    last = number(web.url)
-    assert last is not None
+    web = run(image, PUBLISH, *on(network), pods.mounted, PASSWORD_FILE, *SETTINGS)
+    last = counted(web.url)
     wait_until(pods.acquainted, 120)
 
     def next_number() -> int:
-        seen: list[int | None] = []
         # Sentinels that get no turn of a busy machine do nothing for 30 s. The next attempt at a
         # failover comes a minute after one that failed.
         try:
-            wait_until(lambda: seen.append(number(web.url)) or seen[-1], 240, pause=0.1)
+            return counted(web.url, 240)
         except AssertionError:
             logs = {name: one.logs() for name, one in {"web": web, **pods.running}.items()}
             raise AssertionError("no number; " + json.dumps(logs, indent=1)) from None
-        return seen[-1] or 0
 
     pods.end("redis-0")
     assert next_number() == last + 1

@@ -1,19 +1,18 @@
 """deploy/systemd/ under systemd itself, as process 1 of a container."""
 
+import contextlib
 import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.container.bases import systemd_base
 from tests.container.conftest import Figure
-from tests.container.engine import Container, build, get, succeeds
-from tests.support import ROOT
-from tests.support.page import number_on
+from tests.container.engine import Container, build, counted, get, number, succeeds
+from tests.docs.console import blocks
 from tests.support.waiting import wait_until
 
 #: What systemd needs of a container, where --privileged may not be allowed.
@@ -36,20 +35,16 @@ def systemd_image(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> s
 
 def commands(heading: str) -> list[list[str]]:
     """Return the commands below a heading of docs/systemd.md, block by block."""
-    section = (ROOT / "docs/systemd.md").read_text().split(f"\n## {heading}\n")[1]
-    blocks = re.findall("^```console\n(.*?)^```", section.partition("\n## ")[0], re.M | re.S)
-    return [re.findall(r"^\$ sudo (.*)", block, re.M) for block in blocks]
+    every = [block for block in blocks("docs/systemd.md") if block[0].section == heading]
+    return [[shown.command.removeprefix("sudo ") for shown in block] for block in every]
 
 
-class Machine:
-    """A container whose process 1 is systemd."""
+class Machine(Container):
+    """A container whose process 1 is systemd, and on which the service has been started."""
 
-    def __init__(self, container: Container) -> None:
-        self._container = container
-        self.id, self.exec = container.id, container.exec
-        wait_until(
-            lambda: succeeds("docker", "exec", container.id, "systemctl", "is-system-running")
-        )
+    def __init__(self, image: str) -> None:
+        super().__init__(image, *FLAGS)
+        wait_until(lambda: succeeds("docker", "exec", self.id, "systemctl", "is-system-running"))
 
     def systemctl(self, *arguments: str) -> str:
         return self.exec("systemctl", *arguments)
@@ -63,41 +58,26 @@ class Machine:
 
     @property
     def url(self) -> str:
-        return f"http://{self._container.address}/"
-
-    def number(self) -> int | None:
-        return number_on(get(self.url).encode())
+        return f"http://{self.address}/"
 
     def counted(self) -> int:
         """Return the number of the first visit that gets one: Valkey may be a moment later."""
-        numbers: list[int | None] = []
-        wait_until(lambda: numbers.append(self.number()) or numbers[-1])
-        return numbers[-1] or 0
+        return counted(self.url)
 
-    def follow(self, lines: list[str]) -> None:
+    def follow(self, *lines: str) -> None:
         """Run commands as root."""
         for line in lines:
             self.exec("sh", "-ec", line)
 
 
-@contextmanager
-def started(image: str) -> Iterator[Machine]:
-    """A machine on which the service has been started with it."""
-    container = Container(image, *FLAGS)
-    yield Machine(container)
-    container.remove()
-
-
 @pytest.fixture(scope="module")
 def machine(systemd_image: str) -> Iterator[Machine]:
     """One for all tests that leave it as it was."""
-    with started(systemd_image) as one:
+    with contextlib.closing(Machine(systemd_image)) as one:
         # Tests start the service more often than systemd starts a unit in ten seconds.
         folder = "/etc/systemd/system/friendlyhello.service.d"
-        limit = "[Unit]\nStartLimitIntervalSec=0"
-        one.follow(
-            [f"mkdir {folder}; echo '{limit}' >{folder}/often.conf", "systemctl daemon-reload"]
-        )
+        limit = f"printf '[Unit]\nStartLimitIntervalSec=0\n' >{folder}/often.conf"
+        one.follow(f"mkdir {folder}", limit, "systemctl daemon-reload")
         yield one
 
 
@@ -117,8 +97,7 @@ def test_it_counts_as_a_service_that_may_do_nothing_else(machine: Machine, figur
 def test_it_stops_whole_and_goes_on_from_its_number(machine: Machine) -> None:
     last = machine.counted()
     machine.systemctl("stop", "friendlyhello")
-    assert machine.tells("Result") == "success"
-    assert machine.tells("ExecMainStatus") == "0"
+    assert (machine.tells("Result"), machine.tells("ExecMainStatus")) == ("success", "0")
     running = machine.exec("sh", "-c", "cat /proc/[0-9]*/cmdline; true")
     assert "systemd" in running
     assert "friendlyhello" not in running, "server, keeper or Valkey"
@@ -129,42 +108,36 @@ def test_it_stops_whole_and_goes_on_from_its_number(machine: Machine) -> None:
 
 def test_its_settings_are_a_file_and_a_bad_one_is_a_line_in_the_journal(machine: Machine) -> None:
     settings = "printf 'NAME=Ada\nPROCESSES=2\n' >/etc/friendlyhello.conf"
-    machine.exec("sh", "-c", settings)
-    machine.systemctl("restart", "friendlyhello")
+    machine.follow(settings, "systemctl restart friendlyhello")
     assert "<h3>Hello Ada!</h3>" in get(machine.url)
     assert "reception only permitted" not in machine.journal()
-    machine.exec("sh", "-c", "echo PORT=http >/etc/friendlyhello.conf")
-    assert not succeeds("docker", "exec", machine.id, "systemctl", "restart", "friendlyhello")
+    machine.follow("echo PORT=http >/etc/friendlyhello.conf", "! systemctl restart friendlyhello")
     said = "PORT=http: allowed is a whole number from 0 to 65535"
     assert machine.tells("ActiveState") == "failed", "it is not started again: it would fail again"
     wait_until(lambda: said in machine.journal())
     assert machine.journal().count(said) == 1
-    machine.exec("rm", "/etc/friendlyhello.conf")
-    machine.systemctl("restart", "friendlyhello")
+    machine.follow("rm /etc/friendlyhello.conf", "systemctl restart friendlyhello")
 
 
 def test_what_its_page_says_brings_a_backup_back_and_removes_all_of_it(systemd_image: str) -> None:
-    with started(systemd_image) as machine:
+    with contextlib.closing(Machine(systemd_image)) as machine:
         assert [machine.counted() for _ in range(2)] == [1, 2]
         backup, restore = commands("Back up and restore")
-        machine.follow(backup)
+        machine.follow(*backup)
         assert [machine.counted() for _ in range(2)] == [3, 4]
-        machine.follow(restore)
+        machine.follow(*restore)
         assert machine.counted() == 3
-        machine.exec("touch", "/etc/friendlyhello.conf")
         (remove,) = commands("Remove")
-        machine.follow(remove)
-        places = ["/etc", "/etc/systemd/system", "/opt"]
-        places += [
-            f"/var/{kind}{private}" for kind in ("lib", "cache") for private in ("", "/private")
-        ]
-        assert "friendlyhello" not in machine.exec("ls", *places)
+        machine.follow("touch /etc/friendlyhello.conf", *remove)
+        states = [f"/var/{kind}{own}" for kind in ("lib", "cache") for own in ("", "/private")]
+        left = machine.exec("ls", "/etc", "/etc/systemd/system", "/opt", *states)
+        assert "friendlyhello" not in left
 
 
 def test_with_its_socket_a_restart_refuses_nobody(machine: Machine, figure: Figure) -> None:
     machine.systemctl("stop", "friendlyhello")
     machine.systemctl("enable", "--now", "friendlyhello.socket")
-    assert machine.number() is not None, "the first client starts it"
+    assert number(machine.url), "the first client starts it"
     restarts = ThreadPoolExecutor(1).submit(
         lambda: [machine.systemctl("restart", "friendlyhello") for _ in range(3)]
     )
@@ -175,7 +148,8 @@ def test_with_its_socket_a_restart_refuses_nobody(machine: Machine, figure: Figu
     restarts.result()
     figure("pages during three restarts by systemd, none refused", str(pages))
     assert pages > 3
-    healthy = ("python3", "/opt/friendlyhello/friendlyhello.pyz", "--healthcheck")
-    machine.exec(*healthy)
-    machine.systemctl("disable", "--now", "friendlyhello.socket")
-    machine.systemctl("restart", "friendlyhello")
+    machine.follow(
+        "python3 /opt/friendlyhello/friendlyhello.pyz --healthcheck",
+        "systemctl disable --now friendlyhello.socket",
+        "systemctl restart friendlyhello",
+    )

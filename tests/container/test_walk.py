@@ -2,13 +2,12 @@
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.container.engine import RUN, docker, free_ports, reaching_an_index
+from tests.container.engine import RUN, build_flags, command, docker, free_ports
 from tests.docs.console import blocks
 
 #: The pages, each with the sections that are the walk. README.zh-CN.md has README.md's commands.
@@ -37,28 +36,16 @@ redis_begins() {{ until docker exec {NAMES["redis"]} redis-cli ping; do command 
 """
 
 
-def script(page: str, port: int, images: tuple[str, str]) -> str:
-    """Return the commands of a page's walk."""
-    every = (shown for block in blocks(page) for shown in block if shown.section in WALKS[page])
-    lines = [READER]
-    for command in (shown.command for shown in every):
-        lines.append(as_here(command, port, images))
-        if command.startswith("docker start") or "redis-server" in command:
-            lines.append("redis_begins")
-    return "\n".join(lines)
-
-
-def as_here(command: str, port: int, images: tuple[str, str]) -> str:
+def as_here(command: str, port: int, python_image: str, redis_image: str) -> str:
     """Return a command as it runs beside others, and where no registry can be reached."""
-    python_image, redis_image = images
     compose = ("docker compose", f"--project-name={OWN}")
     files = ("--file=compose.yaml", "--file=tests/container/compose.yaml")
     for page_says, here in (
+        ("4000", str(port)),
         ("docker compose", " ".join((*compose, *files))),
-        ("docker build", " ".join(("docker build", *reaching_an_index(python_image)))),
+        ("docker build", " ".join(("docker build", *build_flags(python_image)))),
         (" redis redis-server", f" {redis_image} redis-server"),
         ("--name redis", "--network-alias=redis --name redis"),
-        ("4000", str(port)),
     ):
         command = command.replace(page_says, here)
     named = rf"(?<= )(--tag=)?({'|'.join(NAMES)})(?=[ :]|$)"
@@ -71,44 +58,35 @@ def visits(text: str) -> list[str]:
     return [re.sub("(?<=Hostname:</b> )[0-9a-f]{12}", "ID", page) for page in pages]
 
 
-def left() -> list[str]:
-    """Return what there is of a walk: containers, networks and volumes."""
-    kinds = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
-    return [one for kind in kinds for one in docker(*kind, "-q", f"--filter=name={OWN}").split()]
+KINDS = {"container": ("--all",), "network": (), "volume": ()}
+
+
+def left(kind: str) -> list[str]:
+    """Return what there is of a walk, of a kind."""
+    return docker(kind, "ls", *KINDS[kind], "-q", f"--filter=name={OWN}").split()
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left_when_it_fails() -> Iterator[None]:
     yield
-    for kind in ("container", "network", "volume"):
-        listing = ("--all",) if kind == "container" else ()
-        if found := docker(kind, "ls", *listing, "-q", f"--filter=name={OWN}").split():
+    for kind in KINDS:
+        if found := left(kind):
             docker(kind, "rm", "--force", *found)
 
 
 @pytest.mark.parametrize("page", WALKS)
 def test_the_walk_runs_as_it_stands_shows_what_the_page_shows_and_leaves_nothing(
-    page: str, checkout: Path, base_images: tuple[str, str]
+    page: str, checkout: Path, python_image: str, redis_image: str
 ) -> None:
-    port = free_ports(1)
-    python_image, redis_image = base_images
-    done = subprocess.run(
-        ["bash", "-c", script(page, port, base_images)],
-        cwd=checkout,
-        env=os.environ
-        | {
-            "PYTHON_IMAGE": python_image,
-            "REDIS_IMAGE": redis_image,
-            "IMAGE": NAMES["friendlyhello"],
-            "HELLO_PORTS": str(port),
-        },
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    told = "\n".join(
-        shown.output for block in blocks(page) for shown in block if shown.section in WALKS[page]
-    )
-    assert visits(done.stdout) == visits(told) != []
-    assert left() == []
+    walk = [shown for block in blocks(page) for shown in block if shown.section in WALKS[page]]
+    (port,) = free_ports(1)
+    lines = [READER]
+    for shown in walk:
+        lines.append(as_here(shown.command, port, python_image, redis_image))
+        if shown.command.startswith("docker start") or "redis-server" in shown.command:
+            lines.append("redis_begins")
+    images = {"PYTHON_IMAGE": python_image, "REDIS_IMAGE": redis_image}
+    env = os.environ | images | {"IMAGE": NAMES["friendlyhello"], "HELLO_PORTS": str(port)}
+    printed = command("bash", "-c", "\n".join(lines), seconds=280, cwd=checkout, env=env)
+    assert visits(printed) == visits("\n".join(shown.output for shown in walk)) != []
+    assert [left(kind) for kind in KINDS] == [[], [], []]
