@@ -1,19 +1,14 @@
 """Stores and proxies of Debian's packages, in containers that share the host's network."""
 
-import contextlib
-import shutil
 import tempfile
-import uuid
 from pathlib import Path
 
 import redis
 
-from tests.container.engine import HOW_TO_GET_IT, command, docker, succeeds
+from tests.container.bases import OWN, made
+from tests.container.engine import Container, docker
 from tests.support.ports import held_port
 from tests.support.waiting import PATIENCE, wait_until
-
-#: What everything that a run starts is called by.
-RUN = f"friendlyhello-stores-{uuid.uuid4().hex[:8]}"
 
 #: What each of Debian's suites is installed for.
 PACKAGES = {
@@ -33,75 +28,68 @@ STORES = {
 }
 
 
-def image(suite: str) -> str:
-    """Return the name of a suite's image, which is made where the engine has none yet."""
-    name = f"friendlyhello-base/stores:{suite}"
-    if succeeds("docker", "image", "inspect", name):
-        return name
-    assert shutil.which("mmdebstrap"), f"{name} cannot be made: {HOW_TO_GET_IT}"
-    with tempfile.TemporaryDirectory() as folder:
-        # The next release's index may have expired on a mirror.
-        fresh = ("--aptopt=Acquire::Check-Valid-Until false", "--variant=minbase")
-        packages = f"--include={PACKAGES[suite]}"
-        root = f"{folder}/root.tar"
-        command("mmdebstrap", "--quiet", *fresh, packages, suite, root, seconds=900)
-        docker("import", root, name, seconds=300)
-    return name
+class Machine(Container):
+    """A container that listens on a port of 127.0.0.1, which stays its own while it is down.
 
+    :arg suite: of Debian.
+    :arg command: its command, in a folder of its own.
+    :arg files: what is in the folder.
+    :arg ports: what stands for names in braces in the command and the files, with ``{port}``.
+    """
 
-class Machine:
-    """A container that listens on a port of 127.0.0.1, which stays its own while it is down."""
-
-    def __init__(self, suite: str, folder: Path) -> None:
-        self.folder = folder
-        folder.chmod(0o777)  # the programs are not root's
-        self._image = image(suite)
-        self._port = held_port()
-        self.port: int = self._port.getsockname()[1]
-        self._id = ""
-
-    def run(self, *arguments: str) -> None:
-        volume = f"--volume={self.folder}:/data"
-        limits = ("--network=host", "--memory=256m", "--pids-limit=64", f"--label={RUN}")
-        self._id = docker("run", "-d", *limits, volume, "-w", "/data", self._image, *arguments)
+    def __init__(self, suite: str, command: str, files: dict[str, str], **ports: int) -> None:
+        self._held = held_port()
+        self.port = ports["port"] = self._held.getsockname()[1]
+        self._temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self.folder = Path(self._temporary.name)
+        self.folder.chmod(0o777)  # the programs are not root's
+        for name, text in files.items():
+            (self.folder / name).write_text(_filled_in(text, ports))
+        limits = ("--network=host", "--memory=256m", "--pids-limit=64")
+        where = (f"--volume={self.folder}:/data", "--workdir=/data")
+        image = made(f"{OWN}stores:{suite}", PACKAGES[suite], release=suite)
+        words = tuple(_filled_in(command, ports).split())
+        super().__init__(image, *limits, *where, command=words)
 
     def kill(self) -> None:
         """``kill -9`` it."""
-        docker("kill", self._id)
+        docker("kill", self.id)
 
     def start_again(self) -> None:
-        docker("start", self._id)
+        docker("start", self.id)
 
     def close(self) -> None:
-        if self._id:
-            docker("rm", "--force", self._id)
-        self._port.close()
+        super().close()
+        self._held.close()
+        self._temporary.cleanup()
+
+
+def _filled_in(text: str, ports: dict[str, int]) -> str:
+    for name, port in ports.items():
+        text = text.replace(f"{{{name}}}", str(port))
+    return text
 
 
 class Store(Machine):
     """A Redis or Valkey that keeps what it has acknowledged."""
 
-    def __init__(self, name: str, folder: Path, *lines: str, tls: bool = False) -> None:
+    def __init__(self, name: str, *lines: str, pems: dict[str, str] | None = None) -> None:
         """Start it, and wait until it answers.
 
         :arg lines: of its configuration.
-        :arg tls: whether ``ca.pem``, ``cert.pem`` and ``key.pem`` are in the folder.
+        :arg pems: for TLS: ``ca.pem``, ``cert.pem`` and ``key.pem``.
         """
         suite, program = STORES[name]
-        super().__init__(suite, folder)
-        ports: tuple[str, ...] = (f"port {self.port}",)
-        if tls:
+        ports: tuple[str, ...] = ("port {port}",)
+        if pems:
             files = ("tls-cert-file cert.pem", "tls-key-file key.pem", "tls-ca-cert-file ca.pem")
-            ports = ("port 0", f"tls-port {self.port}", "tls-auth-clients no", *files)
+            ports = ("port 0", "tls-port {port}", "tls-auth-clients no", *files)
         always = ("bind 127.0.0.1", "appendonly yes", "appendfsync always", "dir /data")
-        (folder / "store.conf").write_text("\n".join([*ports, *always, *lines, ""]))
-        ca = {"ssl": True, "ssl_ca_certs": str(folder / "ca.pem")} if tls else {}
+        text = "\n".join([*ports, *always, *lines, ""])
+        super().__init__(suite, f"{program} store.conf", {"store.conf": text, **(pems or {})})
+        ca = {"ssl": True, "ssl_ca_certs": str(self.folder / "ca.pem")} if pems else {}
         self.client = redis.Redis("127.0.0.1", self.port, socket_timeout=PATIENCE, **ca)  # type: ignore[arg-type]
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.close)
-            self.run(program, "/data/store.conf")
-            wait_until(self.answers)
-            stack.pop_all()
+        wait_until(self.answers)
 
     def answers(self) -> bool:
         try:
@@ -124,14 +112,12 @@ class Store(Machine):
 class Proxy(Machine):
     """A proxy before a store, of a kind."""
 
-    def __init__(self, kind: str, store: Store, folder: Path) -> None:
-        super().__init__("trixie", folder)
-        # The port for twemproxy's figures would be the same for all.
-        with held_port() as figures:
-            ports = {"port": self.port, "store": store.port, "figures": figures.getsockname()[1]}
+    def __init__(self, kind: str, store: Store) -> None:
         text, command = PROXIES[kind]
-        (folder / "configuration").write_text(text.format(**ports))
-        self.run(*command.format(**ports).split())
+        # The port for twemproxy's figures would be the same for all.
+        with held_port() as held:
+            ports = {"store": store.port, "figures": held.getsockname()[1]}
+        super().__init__("trixie", command, {"configuration": text}, **ports)
 
 
 #: Of each proxy its configuration, and how it is started.
@@ -149,7 +135,7 @@ frontend redis
 backend stores
   server one 127.0.0.1:{store} check inter 200ms
 """,
-        "haproxy -db -f /data/configuration",
+        "haproxy -db -f configuration",
     ),
     # It knows a part of the commands, and hangs up on others.
     "twemproxy": (
@@ -163,6 +149,6 @@ stores:
   servers:
     - 127.0.0.1:{store}:1
 """,
-        "nutcracker -c /data/configuration -s {figures} -a 127.0.0.1",
+        "nutcracker -c configuration -s {figures} -a 127.0.0.1",
     ),
 }

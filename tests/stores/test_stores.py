@@ -4,18 +4,15 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.stores.conftest import Note
+from tests.container.conftest import Figure
 from tests.stores.machines import STORES, Proxy, Store
 from tests.support import ROOT
 from tests.support.program import Start
 from tests.support.waiting import wait_until
-
-Folders = Callable[[], Path]
 
 #: A store, and the URL of a way to it.
 Way = contextlib.AbstractContextManager[tuple[Store, str]]
@@ -24,43 +21,41 @@ EXACTLY, AT_MOST = "exactly once", "at most once"
 
 
 @contextlib.contextmanager
-def alone(name: str, folders: Folders, *lines: str, user: str = "") -> Iterator[tuple[Store, str]]:
-    with contextlib.closing(Store(name, folders(), *lines)) as store:
+def alone(name: str, *lines: str, user: str = "") -> Iterator[tuple[Store, str]]:
+    with contextlib.closing(Store(name, *lines)) as store:
         yield store, f"redis://{user}127.0.0.1:{store.port}"
 
 
 @contextlib.contextmanager
-def behind(kind: str, name: str, folders: Folders) -> Iterator[tuple[Store, str]]:
-    with (
-        alone(name, folders) as (store, _),
-        contextlib.closing(Proxy(kind, store, folders())) as proxy,
-    ):
+def behind(kind: str, name: str) -> Iterator[tuple[Store, str]]:
+    with alone(name) as (store, _), contextlib.closing(Proxy(kind, store)) as proxy:
         yield store, f"redis://127.0.0.1:{proxy.port}"
 
 
 @contextlib.contextmanager
-def over_tls(name: str, folders: Folders) -> Iterator[tuple[Store, str]]:
-    folder, authority = folders(), trustme.CA()
+def over_tls(name: str) -> Iterator[tuple[Store, str]]:
+    authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
-    for pem in certificate.cert_chain_pems:
-        pem.write_to_path(str(folder / "cert.pem"), append=True)
-    for one in folder.iterdir():
-        one.chmod(0o644)
-    with contextlib.closing(Store(name, folder, tls=True)) as store:
-        yield store, f"rediss://127.0.0.1:{store.port}?ssl_ca_certs={folder}/ca.pem"
+    (chain,) = certificate.cert_chain_pems
+    blobs = {
+        "ca.pem": authority.cert_pem,
+        "cert.pem": chain,
+        "key.pem": certificate.private_key_pem,
+    }
+    pems = {file: blob.bytes().decode() for file, blob in blobs.items()}
+    with contextlib.closing(Store(name, pems=pems)) as store:
+        yield store, f"rediss://127.0.0.1:{store.port}?ssl_ca_certs={store.folder}/ca.pem"
 
 
 #: The two lists of docs/counting.md: to count exactly once, and at most once.
 USERS = re.findall(r"^on >secret .*$", (ROOT / "docs/counting.md").read_text(), re.MULTILINE)
 
 
-def allowed(which: int, name: str, folders: Folders) -> Way:
-    return alone(name, folders, f"user hello {USERS[which]}", user="hello:secret@")
+def allowed(which: int, name: str) -> Way:
+    return alone(name, f"user hello {USERS[which]}", user="hello:secret@")
 
 
-WAYS: dict[str, tuple[Callable[[str, Folders], Way], str]] = {
+WAYS: dict[str, tuple[Callable[[str], Way], str]] = {
     "alone": (alone, EXACTLY),
     "HAProxy": (partial(behind, "HAProxy"), EXACTLY),
     "twemproxy": (partial(behind, "twemproxy"), EXACTLY),
@@ -73,16 +68,20 @@ WAYS: dict[str, tuple[Callable[[str, Folders], Way], str]] = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", STORES)
 def test_it_counts_as_documented_through_a_cut_and_a_restart(
-    name: str, way: str, program: Start, folders: Folders, note: Note
+    name: str, way: str, program: Start, figure: Figure
 ) -> None:
     assert len(USERS) == 2
     make, counting = WAYS[way]
-    with make(name, folders) as (store, url):
+    with make(name) as (store, url):
         server = program(f"--redis-url={url}", "--redis-timeout=5")
-        first = wait_until(server.visits)
-        shown = [first, *(server.visits() for _ in range(20))]
+
+        def visits() -> list[int | None]:
+            """Visit until it counts, and some more."""
+            return [wait_until(server.visits), *(server.visits() for _ in range(20))]
+
+        shown = visits()
         store.cut()
-        shown += [wait_until(server.visits), *(server.visits() for _ in range(20))]
+        shown += visits()
         _, ready = server.get("/readyz")
         assert f'"counting": "{counting}"' in ready
         event = server.event()
@@ -94,7 +93,7 @@ def test_it_counts_as_documented_through_a_cut_and_a_restart(
         store.kill()
         wait_until(lambda: server.visits() is None)
         store.start_again()
-        shown += [wait_until(server.visits), *(server.visits() for _ in range(20))]
+        shown += visits()
         server.signal()
         assert server.wait() == 0
         if counting == EXACTLY:
@@ -103,4 +102,4 @@ def test_it_counts_as_documented_through_a_cut_and_a_restart(
         else:
             assert shown == sorted(set(shown)), "a number is shown once"
             assert store.counter() >= len(shown)
-    note(name, way, f"{counting}; live page: {page}")
+    figure(f"{name}, {way}", f"{counting}; live page: {page}")
