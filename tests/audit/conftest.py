@@ -1,24 +1,24 @@
 """``check.py``, with a process of its own and without, and servers that answer it as tests wish."""
 
+import asyncio
 import contextlib
 import io
 import itertools
 import json
 import resource
-import socket
-import socketserver
-import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 
 from check import main
-from tests.conftest import all_closed
 from tests.support import ROOT
+from tests.support.streams import Service
 from tests.support.waiting import PATIENCE
 
 CHECK = (sys.executable, str(ROOT / "check.py"))
@@ -89,80 +89,45 @@ def answer(
     return "\r\n".join([*lines, "", body]).encode()
 
 
-class SpeakingServer(socketserver.ThreadingTCPServer):
-    """Answers each request as it is told, remembers what it was asked, and leaves no thread behind.
+class SpeakingServer(Service):
+    """Answers each request as it is told, and remembers what it was asked.
 
-    :arg answering: gives what the n-th request is answered with.
-    :arg tls: what clients are spoken to with; in the clear when None.
-    :arg at: the address and the port to listen on; any port if 0.
+    :arg answering: gives what the n-th request is answered with, in a thread of its own.
     """
 
-    request_queue_size = 128  # more would wait for a second, until they are tried again
-    allow_reuse_address = True
-
-    def __init__(
-        self,
-        answering: Answering,
-        tls: ssl.SSLContext | None = None,
-        at: tuple[str, int] = ("127.0.0.1", 0),
-    ) -> None:
-        self.address_family = socket.AF_INET6 if ":" in at[0] else socket.AF_INET
-        super().__init__(at, _SpeakingHandler)
-        self.answering, self.tls = answering, tls
-        self.numbers = itertools.count(1)
+    def __init__(self, answering: Answering, **options: Any) -> None:
+        super().__init__(**options)
+        self.loop.set_default_executor(ThreadPoolExecutor(128))
+        self.answering, self.numbers = answering, itertools.count(1)
         self.heads: list[str] = []
         """Of each request: its first line and headers."""
         self.connections = 0
         self.names: list[str | None] = []
         """Those that were asked for by SNI."""
-        if tls is not None:
-            tls.sni_callback = lambda _, name, __: self.names.append(name)
-        self.port: int = self.server_address[1]
-        self.url = (
-            f"http://127.0.0.1:{self.port}" if tls is None else f"https://localhost:{self.port}"
-        )
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
-        self._thread.start()
+        self.url = f"http://127.0.0.1:{self.port}"
+        if self._tls is not None:
+            self._tls.sni_callback = lambda _, name, __: self.names.append(name)
+            self.url = f"https://localhost:{self.port}"
 
-    def close(self) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
-
-    def handle_error(self, *_: object) -> None:
-        """Mind no client that has left before its answer."""
-
-
-class _SpeakingHandler(socketserver.StreamRequestHandler):
-    server: SpeakingServer
-
-    def setup(self) -> None:
-        self.server.connections += 1
-        if self.server.tls is not None:
-            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
-        super().setup()
-
-    def handle(self) -> None:
-        while head := self.rfile.readline():
-            while (line := self.rfile.readline()) not in (b"\r\n", b""):
-                head += line
-            self.server.heads.append(head.decode())
-            told = self.server.answering(number := next(self.server.numbers))
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        head = b""
+        while b"Connection: close" not in head:
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.heads.append(head.decode())
+            number = next(self.numbers)
+            told = await self.loop.run_in_executor(None, self.answering, number)
             if isinstance(told, tuple):
                 told = answer(number, body=told[1], first=f"HTTP/1.1 {told[0]} X")
-            self.wfile.write(told)
-            if b"Connection: close" in head:
-                return
-
-    def finish(self) -> None:
-        super().finish()
-        self.request.close()  # not the server's, which TLS has put away
+            writer.write(told)
+            await writer.drain()
 
 
 @pytest.fixture
 def speaking() -> Iterator[Speaking]:
     """Start servers that speak as a test wishes, until it is over."""
-    yield from all_closed(SpeakingServer)
+    with contextlib.ExitStack() as stack:
+        yield lambda *args, **options: stack.enter_context(SpeakingServer(*args, **options))
 
 
 @pytest.fixture

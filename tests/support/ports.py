@@ -12,7 +12,7 @@ def held_port(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     as need be. A port that nobody holds meanwhile is given to others, or to the very connection
     that tries it, which then reaches itself.
     """
-    holder = socket.socket()
+    holder = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind((host, port))
     return holder
@@ -22,10 +22,7 @@ def held_port(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
 def full_backlog(host: str, port: int) -> Iterator[None]:
     """Let connecting hang: nobody accepts, and no more fit into the queue."""
     with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(socket.socket())
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(0)
+        stack.enter_context(held_port(host, port)).listen(0)
         for _ in range(8):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
