@@ -7,12 +7,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives import serialization
 
 from audit.client import Place, Target
 from tests.audit.conftest import Speaking, failures, page, refused
@@ -22,9 +17,9 @@ from tests.support.ports import full_backlog, held_port
 
 
 class Authority(trustme.CA):
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, file: Path) -> None:
         super().__init__()
-        self.file = str(folder / name)
+        self.file = str(file)
         self.cert_pem.write_to_path(self.file)
 
     def tls(self, *names: str) -> ssl.SSLContext:
@@ -35,7 +30,7 @@ class Authority(trustme.CA):
 
 @pytest.fixture
 def authority(folder: Path) -> Authority:
-    return Authority(folder, "ca.pem")
+    return Authority(folder / "ca.pem")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +74,7 @@ def test_no_other_authority_trusted(speaking: Speaking, authority: Authority, fo
     url = speaking(page, tls=authority.tls("localhost")).url
     assert failures(url, f"--cacert={authority.file}") == {}
     unknown = {"certificate not trusted: unable to get local issuer certificate": 3}
-    assert failures(url, f"--cacert={Authority(folder, 'other').file}") == unknown
+    assert failures(url, f"--cacert={Authority(folder / 'other').file}") == unknown
     assert failures(url) == unknown
     assert failures(url, "--insecure") == {}
     assert failures(url.replace("localhost", "127.0.0.1"), "--insecure") == {}
@@ -100,9 +95,10 @@ def test_a_certificate_can_be_shown(folder: Path, speaking: Speaking, authority:
     assert sum(failures(url, trust).values()) == 3
 
     # An encrypted key is refused, and no password asked for.
-    loaded = load_pem_private_key(ours.private_key_pem.bytes(), None)
-    how = (Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
-    Path(key).write_bytes(loaded.private_bytes(*how))
+    loaded = serialization.load_pem_private_key(ours.private_key_pem.bytes(), None)
+    how = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    encrypted = serialization.BestAvailableEncryption(b"secret")
+    Path(key).write_bytes(loaded.private_bytes(*how, encrypted))
     said = refused(url, f"--cert={cert}", f"--key={key}")
     assert said.endswith(": allowed is a certificate and its unencrypted key, in PEM\n")
 

@@ -99,10 +99,3 @@ def network() -> Iterator[str]:
     docker("network", "create", f"--label={EVERY}", f"{RUN}-network")
     yield f"{RUN}-network"
     docker("network", "rm", f"{RUN}-network")
-
-
-@pytest.fixture(scope="session")
-def volume() -> Iterator[str]:
-    """A volume for the data of one test."""
-    yield docker("volume", "create", f"--label={EVERY}", f"{RUN}-volume")
-    docker("volume", "rm", f"{RUN}-volume")

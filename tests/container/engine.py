@@ -53,15 +53,16 @@ def succeeds(*arguments: str, seconds: float = 60) -> bool:
 
 def missing() -> str | None:
     """Return what the suite needs and does not find, in one line; None when all is there."""
-    if not succeeds("docker", "version", seconds=20):
-        where = os.environ.get("DOCKER_HOST", "the default socket")
-        return f"no Docker Engine answers at {where}: {HOW_TO_GET_IT}"
+    for needed in (
+        ("version",),
+        ("compose", "up", "--watch", "--help"),
+        ("buildx", "bake", "--load", "--help"),
+    ):
+        if not succeeds("docker", *needed, seconds=20):
+            return f"`docker {' '.join(needed)}` fails: {HOW_TO_GET_IT}"
     version = docker("version", "--format={{.Server.Version}}")
     if int(version.partition(".")[0]) < 25:
         return f"the Docker Engine has version {version}, older than 25: {HOW_TO_GET_IT}"
-    for plugin, knows in ("compose", ("up", "--watch")), ("buildx", ("bake", "--load")):
-        if not succeeds("docker", plugin, *knows, "--help"):
-            return f"`docker {plugin} {' '.join(knows)}` is not here: {HOW_TO_GET_IT}"
     return None
 
 

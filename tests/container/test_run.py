@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.container.conftest import Figure, Run
 from tests.container.engine import (
+    RUN,
     Container,
     command,
     counted,
@@ -61,9 +62,9 @@ def test_without_redis_it_greets_at_once_and_names_its_container(image: str, run
 
 
 def test_it_counts_through_a_restart_of_redis_under_another_address(
-    image: str, redis_image: str, run: Run, network: str, volume: str, figure: Figure
+    image: str, redis_image: str, run: Run, network: str, figure: Figure
 ) -> None:
-    database = start_redis(run, redis_image, network, f"--volume={volume}:/data")
+    database = start_redis(run, redis_image, network, f"--volume={RUN}-data:/data")
     web = run(image, PUBLISH, f"--network={network}", "--env=REDIS_TIMEOUT=4")
     last = counted(web.url)
     assert [number(web.url) for _ in range(5)] == [*range(last + 1, last + 6)]

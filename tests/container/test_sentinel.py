@@ -4,12 +4,14 @@ import contextlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 import yaml
 
 from tests.container.conftest import Run
-from tests.container.engine import EVERY, RUN, Container, counted, docker
+from tests.container.engine import RUN, Container, counted
 from tests.container.test_run import PUBLISH
 from tests.deploy.manifests import COMPONENTS
 from tests.support.waiting import wait_until
@@ -25,8 +27,6 @@ SETTINGS = [
 
 PASSWORD_FILE = "--env=REDIS_PASSWORD_FILE=/run/secrets/redis/password"
 PASSWORD = "it's a \"pass # $word"
-
-ASK = '. /scripts/password.sh && exec redis-cli "$@"'
 
 
 def on(network: str) -> tuple[str, ...]:
@@ -67,15 +67,23 @@ class Pods:
         for name in names:
             self.running.pop(name).close()
 
-    def ask(self, name: str, *command: str) -> list[str]:
-        with contextlib.suppress(AssertionError):  # it does not answer yet
-            return self.running[name].exec("sh", "-c", ASK, "sh", *command).splitlines()
-        return []
+    def ask(self, name: str, port: int, *question: str) -> dict[str, Any]:
+        """Return a pod's answer; nothing while it gives none."""
+        address = self.running[name].address
+        asking = redis.Redis(address, port, password=PASSWORD, socket_timeout=5)
+        with contextlib.suppress(redis.RedisError), asking as client:
+            return dict(client.execute_command(*question))
+        return {}
+
+    def sentinels(self, *fields: str) -> set[tuple[object, ...]]:
+        """Return what the sentinels know of their primary."""
+        question = ("SENTINEL MASTER", "friendlyhello")
+        every = [self.ask(f"sentinel-{number}", 26379, *question) for number in range(3)]
+        return {tuple(one.get(field) for field in fields) for one in every}
 
     def primaries(self) -> set[str]:
-        """Whom the sentinels name."""
-        named = self._ask_sentinels("get-master-addr-by-name")
-        return {"".join(one[:1]).removesuffix(".redis") for one in named}
+        """Return whom the sentinels name."""
+        return {str(name).removesuffix(".redis") for (name,) in self.sentinels("ip")}
 
     def agreed(self) -> bool:
         """Whether they all name one, which two replicas are in step with."""
@@ -88,27 +96,18 @@ class Pods:
         It hears of replicas every 10 s. One that knows none cannot make any the primary, and when
         it leads the failover, the next attempt comes a minute later.
         """
-        answers = self._ask_sentinels("master")
-        every = [dict(zip(one[::2], one[1::2], strict=False)) for one in answers]
-        known = [(one.get("num-slaves"), one.get("num-other-sentinels")) for one in every]
-        return known == 3 * [("2", "2")]
-
-    def _ask_sentinels(self, question: str) -> list[list[str]]:
-        asked = ("-p", "26379", "sentinel", question, "friendlyhello")
-        return [self.ask(f"sentinel-{number}", *asked) for number in range(3)]
+        return self.sentinels("num-slaves", "num-other-sentinels") == {(2, 2)}
 
     def replicas(self, primary: str) -> int:
-        """How many replicas are in step with a primary."""
-        info = self.ask(primary, "info", "replication")
-        return sum("state=online" in line for line in info)
+        """Return how many replicas are in step with a primary."""
+        answer = self.ask(primary, 6379, "INFO", "replication")
+        return sum(isinstance(one, dict) and one["state"] == "online" for one in answer.values())
 
 
 @pytest.fixture
 def pods(run: Run, redis_image: str, network: str, tmp_path: Path) -> Pods:
     tmp_path.chmod(0o755)
     names = [f"{kind}-{number}" for kind in ("redis", "sentinel") for number in range(3)]
-    for name in names:
-        docker("volume", "create", f"--label={EVERY}", f"{RUN}-{name}")
     pods = Pods(run, redis_image, network, tmp_path)
     pods.start(*names)
     return pods  # the volumes go with the run

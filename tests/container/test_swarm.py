@@ -1,9 +1,10 @@
 """deploy/stack.yaml on a swarm of one node, visited through its network."""
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,8 +20,6 @@ STACK_LABEL = f"--filter=label=com.docker.stack.namespace={RUN}"
 
 #: Visits under way at once.
 CONCURRENCY = 16
-
-StartAudit = Callable[..., Callable[[], dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -83,24 +82,18 @@ def running(service: str) -> list[str]:
     return docker("ps", "-q", f"--filter=name={service}", "--filter=health=healthy").split()
 
 
-@pytest.fixture
-def start_audit(image: str, run: Run, replicas: list[str]) -> StartAudit:
-    """Begin an audit from inside the network; calling what it returns ends it with its report."""
-
-    def start() -> Callable[[], dict[str, Any]]:
-        flags = ("--duration=600", "--rate=300", f"--concurrency={CONCURRENCY}", "--exclusive")
-        audit = ("python", "check.py", "http://web", "--json", *flags)
-        auditor = run(image, f"--network={RUN}_default", command=audit)
-        since = f"--since={auditor.state['StartedAt']}"
-        wait_until(lambda: "GET / (" in logs(replicas[0], since))
-
-        def end() -> dict[str, Any]:
-            docker("stop", "--time=60", auditor.id)
-            return json.loads(docker("logs", auditor.id))
-
-        return end
-
-    return start
+@contextlib.contextmanager
+def audited(run: Run, image: str, replicas: list[str]) -> Iterator[dict[str, Any]]:
+    """Audit from inside the network meanwhile; the report is there afterwards."""
+    flags = ("--duration=600", "--rate=300", f"--concurrency={CONCURRENCY}", "--exclusive")
+    command = ("python", "check.py", "http://web", "--json", *flags)
+    auditor = run(image, f"--network={RUN}_default", command=command)
+    since = f"--since={auditor.state['StartedAt']}"
+    wait_until(lambda: "GET / (" in logs(replicas[0], since))
+    report: dict[str, Any] = {}
+    yield report
+    docker("stop", "--time=60", auditor.id)
+    report.update(json.loads(docker("logs", auditor.id)))
 
 
 def another(image: str, tag: str, line: str) -> str:
@@ -134,14 +127,13 @@ def test_each_replica_is_published_limited_and_has_the_password(replicas: list[s
 
 
 def test_a_rolling_update_loses_no_visit_and_repeats_no_number(
-    replicas: list[str], start_audit: StartAudit, figure: Figure
+    replicas: list[str], image: str, run: Run, figure: Figure
 ) -> None:
-    newer = another(images_of(replicas).pop(), "newer", f"LABEL made={time.time()}")
-    end = start_audit()
-    began = time.monotonic()
-    assert update(newer) == "completed"
-    seconds = time.monotonic() - began
-    report = end()
+    newer = another(image, "newer", f"LABEL made={time.time()}")
+    with audited(run, image, replicas) as report:
+        began = time.monotonic()
+        assert update(newer) == "completed"
+        seconds = time.monotonic() - began
     visits = report["visits"]
     figure(
         "swarm, rolling update",
@@ -156,27 +148,24 @@ def test_a_rolling_update_loses_no_visit_and_repeats_no_number(
 
 
 def test_an_update_that_does_not_become_healthy_is_rolled_back(
-    replicas: list[str], start_audit: StartAudit, figure: Figure
+    replicas: list[str], image: str, run: Run, figure: Figure
 ) -> None:
     sick = "HEALTHCHECK --interval=1s --timeout=1s --retries=1 CMD false"
-    bad = another(images_of(replicas).pop(), "bad", sick)
-    end = start_audit()
-    assert update(bad) == "rollback_completed"
-    report = end()
+    with audited(run, image, replicas) as report:
+        assert update(another(image, "bad", sick)) == "rollback_completed"
     figure("swarm, update rolled back", f"{report['visits']['failed']} failed")
     assert report["holds"], report
     wait_until(lambda: set(running(WEB)) == set(replicas))
 
 
 def test_killed_replicas_lose_only_the_connections_that_were_on_them(
-    replicas: list[str], start_audit: StartAudit, figure: Figure
+    replicas: list[str], image: str, run: Run, figure: Figure
 ) -> None:
-    end = start_audit()
     killed = replicas[:2]
-    for one in killed:
-        docker("kill", one)
-        wait_for_all(WEB, REPLICAS)
-    report = end()
+    with audited(run, image, replicas) as report:
+        for one in killed:
+            docker("kill", one)
+            wait_for_all(WEB, REPLICAS)
     figure("swarm, visits lost on 2 killed replicas", json.dumps(report["failures"]))
     assert (report["numbers"]["twice"], report["visits"]["uncounted"]) == ([], 0)
     # Its network goes with a replica, so some wait for it in vain. None was refused, or unanswered

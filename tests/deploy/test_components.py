@@ -1,9 +1,6 @@
 """deploy/kubernetes/components/: each alone and all that go together, rendered and validated."""
 
 import re
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -14,9 +11,6 @@ from tests.deploy import manifests as base
 from tests.deploy.manifests import COMPONENTS, LISTED, Resource, container, job_of, pod, render
 from tests.deploy.validation import validate
 from tests.support import ROOT
-from tests.support.here import Serve
-from tests.support.valkey import Valkey
-from tests.support.waiting import PATIENCE
 
 NAMES = sorted(path.name for path in COMPONENTS.iterdir())
 
@@ -262,6 +256,7 @@ def test_flagger_asks_the_audit_of_the_new_version_and_both_reach_redis() -> Non
     deployment = rendered["Deployment/audit-hook"]
     selector = rendered["Service/audit-hook"]["spec"]["selector"]
     assert selector.items() <= labels_of(deployment).items()
+    assert container(deployment)["command"] == ["python", "-m", "audit.hook"]
     assert container(deployment)["ports"] == [{"name": "http", "containerPort": 8080}]
     assert ports(rendered, "audit-hook") == [{"name": "http", "port": 80, "targetPort": "http"}]
     url, longest, _ = audit_by(container(deployment)["args"])
@@ -290,6 +285,7 @@ def test_jobs_that_audit_are_alike_and_end_by_themselves_before_the_log_is_taken
         assert own[name] == other[name]
     assert pod(made)["volumes"] == pod(audit)["volumes"]
     environment = rendered["ConfigMap/audit"]["data"]
+    assert own["command"] == ["python", "check.py"]
     for job in (made, audit):
         url, longest, replicas = audit_by(with_values(container(job), environment))
         assert longest < job["spec"]["activeDeadlineSeconds"] - 30  # its image may have to come
@@ -334,27 +330,6 @@ def test_web_canary_redis_and_sentinels_reach_one_another_and_nobody_else_them()
 def test_a_canary_without_a_gateway_is_refused() -> None:
     with pytest.raises(AssertionError, match=r"no.* matches .*HTTPRoute"):
         render("canary")
-
-
-def test_the_job_audits_the_page_and_fails_when_the_audit_does(
-    serve: Serve, valkey: Valkey
-) -> None:
-    server = serve(f"--redis-timeout={PATIENCE}")
-    own = container(base.load((COMPONENTS / "audit/job.yaml").read_text())["Job/audit"])
-    given = with_values(own, {"URL": server.url, "REPLICAS": "1"})
-
-    def audit(*flags: str) -> subprocess.CompletedProcess[str]:
-        assert own["command"][0] == "python"
-        command = [sys.executable, *own["command"][1:], *given, *flags]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
-
-    held = audit("--requests=100")  # the last one is heeded
-    assert held.returncode == 0, held
-    with ThreadPoolExecutor() as pool:
-        failing = pool.submit(audit, "--requests=200", "--exclusive")
-        while not failing.done():  # somebody else counts too
-            valkey.client.incr("counter")
-    assert failing.result().returncode == 1, failing.result()
 
 
 def test_on_openshift_no_id_and_no_low_port_is_asked_for() -> None:
