@@ -53,13 +53,9 @@ def succeeds(*arguments: str, seconds: float = 60) -> bool:
 
 def missing() -> str | None:
     """Return what the suite needs and does not find, in one line; None when all is there."""
-    for needed in (
-        ("version",),
-        ("compose", "up", "--watch", "--help"),
-        ("buildx", "bake", "--load", "--help"),
-    ):
-        if not succeeds("docker", *needed, seconds=20):
-            return f"`docker {' '.join(needed)}` fails: {HOW_TO_GET_IT}"
+    for needed in ("version", "compose up --watch --help", "buildx bake --load --help"):
+        if not succeeds("docker", *needed.split(), seconds=20):
+            return f"`docker {needed}` fails: {HOW_TO_GET_IT}"
     version = docker("version", "--format={{.Server.Version}}")
     if int(version.partition(".")[0]) < 25:
         return f"the Docker Engine has version {version}, older than 25: {HOW_TO_GET_IT}"

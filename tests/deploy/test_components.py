@@ -9,7 +9,7 @@ from audit.options import new_parser
 from config import VERSION, load
 from tests.deploy import manifests as base
 from tests.deploy.manifests import COMPONENTS, LISTED, Resource, container, job_of, pod, render
-from tests.deploy.validation import validate
+from tests.deploy.test_validation import validate
 from tests.support import ROOT
 
 NAMES = sorted(path.name for path in COMPONENTS.iterdir())
@@ -88,9 +88,10 @@ def is_labelled(resource: Resource) -> None:
     prefix = "app.kubernetes.io/"
     common = {f"{prefix}{name}": "friendlyhello" for name in ("name", "instance", "part-of")}
     labels = resource["metadata"]["labels"]
+    component = {COMPONENT: labels[COMPONENT]}
     assert labels.items() >= (common | {f"{prefix}version": VERSION}).items()
     if template := resource.get("spec", {}).get("template", {}).get("metadata"):
-        assert template["labels"] == common | {COMPONENT: labels[COMPONENT]}
+        assert template["labels"] == common | component
 
 
 def uses_what_is_there(resource: Resource, rendered: dict[str, Resource]) -> None:
