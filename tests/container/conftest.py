@@ -77,13 +77,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def image(checkout: Path, python_image: str) -> str:
-    """The image of this checkout."""
     return build(checkout, "web", python_image)
 
 
 @pytest.fixture(scope="session")
 def guide_image(python_image: str) -> str:
-    """The app of Docker's guide, built the same way."""
     return build(Path(__file__).parent / "guide", "guide", python_image)
 
 
@@ -95,7 +93,6 @@ def run() -> Iterator[Run]:
 
 @pytest.fixture(scope="session")
 def network() -> Iterator[str]:
-    """A user's network."""
     docker("network", "create", f"--label={EVERY}", f"{RUN}-network")
     yield f"{RUN}-network"
     docker("network", "rm", f"{RUN}-network")

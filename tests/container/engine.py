@@ -39,16 +39,13 @@ def command(*arguments: str, seconds: float = 60, **options: Any) -> str:
 
 
 def docker(*arguments: str, seconds: float = 60, **options: Any) -> str:
-    """Run a docker command, and return what it printed."""
     return command("docker", *arguments, seconds=seconds, **options)
 
 
 def succeeds(*arguments: str, seconds: float = 60) -> bool:
-    """Whether a command exits with 0 in time."""
-    try:
+    with contextlib.suppress(FileNotFoundError, subprocess.TimeoutExpired):
         return subprocess.run(arguments, capture_output=True, timeout=seconds).returncode == 0
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return False
+    return False
 
 
 def missing() -> str | None:
@@ -63,7 +60,6 @@ def missing() -> str | None:
 
 
 def inspect(kind: str, name: str) -> dict[str, Any]:
-    """Return what the engine knows of a container, an image, a service."""
     return json.loads(docker(kind, "inspect", name))[0]
 
 
@@ -78,11 +74,11 @@ def build(context: Path, tag: str, python_image: str, **arguments: str) -> str:
     :arg arguments: of the build, by their names.
     """
     more = (f"--build-arg={name}={value}" for name, value in arguments.items())
-    where = (f"--tag={RUN}/{tag}", str(context))
     # One after the other: then the next one finds in the cache what they have in common.
     with LOCK.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        docker("build", *build_flags(python_image), *more, *where, seconds=300)
+        named = (f"--tag={RUN}/{tag}", str(context))
+        docker("build", *build_flags(python_image), *more, *named, seconds=300)
     return f"{RUN}/{tag}"
 
 
@@ -112,8 +108,6 @@ def free_ports(number: int) -> range:
 
 
 class Container:
-    """A container that runs in the background."""
-
     def __init__(self, image: str, *flags: str, command: tuple[str, ...] = ()) -> None:
         self.id = docker("run", "-d", f"--label={EVERY}", *flags, image, *command)
 
@@ -176,10 +170,9 @@ def get(url: str, seconds: float = PATIENCE) -> str:
 
 def page(url: str) -> str:
     """Return the page at a URL; nothing while nobody listens there, behind the proxy."""
-    try:
+    with contextlib.suppress(HTTPException, OSError):
         return get(url)
-    except (HTTPException, OSError):
-        return ""
+    return ""
 
 
 def first_page(url: str, seconds: float = PATIENCE) -> str:
@@ -188,7 +181,6 @@ def first_page(url: str, seconds: float = PATIENCE) -> str:
 
 
 def number(url: str) -> int | None:
-    """Visit, and return the number."""
     return number_on(get(url).encode())
 
 

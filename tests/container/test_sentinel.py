@@ -82,11 +82,9 @@ class Pods:
         return {tuple(one.get(field) for field in fields) for one in every}
 
     def primaries(self) -> set[str]:
-        """Return whom the sentinels name."""
         return {str(name).removesuffix(".redis") for (name,) in self.sentinels("ip")}
 
     def agreed(self) -> bool:
-        """Whether they all name one, which two replicas are in step with."""
         named = self.primaries()
         return len(named) == 1 and named <= self.running.keys() and self.replicas(*named) == 2
 
@@ -99,7 +97,6 @@ class Pods:
         return self.sentinels("num-slaves", "num-other-sentinels") == {(2, 2)}
 
     def replicas(self, primary: str) -> int:
-        """Return how many replicas are in step with a primary."""
         answer = self.ask(primary, 6379, "INFO", "replication")
         return sum(isinstance(one, dict) and one["state"] == "online" for one in answer.values())
 

@@ -46,7 +46,6 @@ def swarm() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def stack(swarm: None, image: str, redis_image: str) -> Iterator[None]:
-    """The stack as deployed."""
     files = ("deploy/stack.yaml", "tests/container/stack.yaml")
     given = (f"--compose-file={ROOT / file}" for file in files)
     env = {"IMAGE": image, "REDIS_IMAGE": redis_image, "HELLO_PORT": "0", "SECRET": RUN}
@@ -78,7 +77,6 @@ def wait_for_all(service: str, number: int) -> list[str]:
 
 
 def running(service: str) -> list[str]:
-    """Return the ids of a service's containers that are healthy."""
     return docker("ps", "-q", f"--filter=name={service}", "--filter=health=healthy").split()
 
 

@@ -50,7 +50,6 @@ class Machine(Container):
         return self.exec("systemctl", *arguments)
 
     def tells(self, name: str) -> str:
-        """Return what systemd knows of the service."""
         return self.systemctl("show", "--value", f"--property={name}", "friendlyhello")
 
     def journal(self) -> str:
@@ -61,11 +60,9 @@ class Machine(Container):
         return f"http://{self.address}/"
 
     def counted(self) -> int:
-        """Return the number of the first visit that gets one: Valkey may be a moment later."""
-        return counted(self.url)
+        return counted(self.url)  # Valkey may be a moment later
 
     def follow(self, *lines: str) -> None:
-        """Run commands as root."""
         for line in lines:
             self.exec("sh", "-ec", line)
 
