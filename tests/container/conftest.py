@@ -8,8 +8,7 @@ import pytest
 
 from tests.conftest import all_closed
 from tests.container import engine
-from tests.container.bases import bases
-from tests.container.engine import EVERY, RUN, Container, build, command, docker
+from tests.container.engine import EVERY, RUN, Container, bases, build, command, docker
 from tests.support import ROOT
 
 Figure = Callable[[str, str], None]

@@ -28,33 +28,25 @@ OWN = "tests/container/compose.yaml"
 
 
 class Project:
-    """A checkout's compose.yaml, under a name of the run's.
+    """A checkout's compose.yaml, under a name of the run's, at a port of this machine."""
 
-    :arg ports: of this machine, for the replicas.
-    """
-
-    def __init__(self, folder: Path, python_image: str, redis_image: str, ports: range) -> None:
-        self.ports = f"{ports[0]}"
+    def __init__(self, folder: Path, python_image: str, redis_image: str, port: int) -> None:
         self._command = (
             *("docker", "compose", f"--project-name={RUN}"),
             *(f"--file={folder}/{name}" for name in ("compose.yaml", OWN)),
         )
-        self._images = {
+        self.env = os.environ | {
             **{"PYTHON_IMAGE": python_image, "REDIS_IMAGE": redis_image},
-            "IMAGE": f"{RUN}/composed",
+            **{"IMAGE": f"{RUN}/composed", "HELLO_PORTS": f"{port}"},
         }
 
-    @property
-    def _env(self) -> dict[str, str]:
-        return os.environ | self._images | {"HELLO_PORTS": self.ports}
-
     def __call__(self, *arguments: str) -> str:
-        return command(*self._command, *arguments, seconds=200, env=self._env)
+        return command(*self._command, *arguments, seconds=200, env=self.env)
 
     def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Run a command that goes on until it is interrupted."""
         line = (*self._command, *arguments)
-        return subprocess.Popen(line, env=self._env, start_new_session=True)
+        return subprocess.Popen(line, env=self.env, start_new_session=True)
 
     def containers(self, service: str) -> list[dict[str, object]]:
         return [inspect("container", one) for one in self("ps", "--quiet", service).split()]
@@ -72,7 +64,7 @@ def test_up_builds_and_starts_all_of_it_and_scale_adds_replicas(
     compose: Callable[..., Project], checkout: Path, python_image: str, redis_image: str
 ) -> None:
     ports = free_ports(3)
-    project = compose(checkout, python_image, redis_image, ports)
+    project = compose(checkout, python_image, redis_image, ports[0])
     urls = [f"http://127.0.0.1:{port}/" for port in ports]
     project("up", "--wait", "--build")
     assert first_page(urls[0]).endswith("<b>Visits:</b> 1"), "Redis was healthy before it"
@@ -83,12 +75,11 @@ def test_up_builds_and_starts_all_of_it_and_scale_adds_replicas(
         assert host["SecurityOpt"] == ["no-new-privileges:true"]
         assert not one["Config"]["User"].startswith(("0", "root"))
         assert one["State"]["Health"]["Status"] == "healthy"
-    assert web["HostConfig"]["PidsLimit"] == 64
-    assert redis["HostConfig"]["ReadonlyRootfs"]
+    assert (web["HostConfig"]["PidsLimit"], redis["HostConfig"]["ReadonlyRootfs"]) == (64, True)
     (data,) = redis["Mounts"]
     assert (data["Type"], data["Destination"]) == ("volume", "/data")
 
-    project.ports = f"{ports[0]}-{ports[-1]}"
+    project.env["HELLO_PORTS"] = f"{ports[0]}-{ports[-1]}"
     project("up", "--detach", "--scale", "web=3")
     for url in urls:
         first_page(url)
@@ -109,10 +100,10 @@ def test_what_is_changed_runs_at_once_and_new_requirements_are_built(
     redis_image: str,
     tmp_path: Path,
 ) -> None:
-    ports = free_ports(1)
+    (port,) = free_ports(1)
     changed = shutil.copytree(checkout, tmp_path / "changed")
-    project = compose(changed, python_image, redis_image, ports)
-    url = f"http://127.0.0.1:{ports[0]}/"
+    project = compose(changed, python_image, redis_image, port)
+    url = f"http://127.0.0.1:{port}/"
     up = project.begin("up", "--build", "--watch")
     try:
         assert first_page(url, seconds=200).startswith("<h3>Hello ")

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.container.bases import systemd_base
 from tests.container.conftest import Figure
-from tests.container.engine import Container, build, counted, get, number, succeeds
+from tests.container.engine import Container, build, counted, get, number, succeeds, systemd_base
 from tests.docs.console import blocks
 from tests.support.waiting import wait_until
 

@@ -60,6 +60,10 @@ PASSWORDS = [
 ]
 ENDS = ["\n", "", "\r\n"]
 
+REDIS_SERVER = f"""#!/bin/sh
+exec {get_binary_path()} "$@" --port 0 --unixsocket redis.sock
+"""
+
 #: redis-cli, as far as the checks use it, and without the time that an import of redis takes.
 REDIS_CLI = f"""#!{sys.executable} -IS
 import os, socket
@@ -82,15 +86,10 @@ class Redis:
             [word.replace(where, str(self.secret)) for word in words] for words in commands
         )
         (folder / "bin").mkdir()
-        applet = "sh " * (shell == "busybox")
-        for name, text in {
-            "redis-server": f'exec {get_binary_path()} "$@" --port 0 --unixsocket redis.sock\n',
-            "sh": f'exec {shutil.which(shell)} {applet}"$@"\n',
-            "redis-cli": REDIS_CLI,
-        }.items():
-            program = folder / "bin" / name
-            program.write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}")
-            program.chmod(0o755)
+        (folder / "bin" / "sh").symlink_to(str(shutil.which(shell)))
+        for name, text in {"redis-server": REDIS_SERVER, "redis-cli": REDIS_CLI}.items():
+            (folder / "bin" / name).write_text(text)
+            (folder / "bin" / name).chmod(0o755)
         env = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
         self._options: dict[str, Any] = {
             **{"cwd": folder, "env": env, "text": True},

@@ -1,12 +1,12 @@
 """Stores and proxies of Debian's packages, in containers that share the host's network."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 
 import redis
 
-from tests.container.bases import OWN, made
-from tests.container.engine import Container, docker
+from tests.container.engine import OWN, Container, made
 from tests.support.ports import held_port
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -51,13 +51,6 @@ class Machine(Container):
         words = tuple(_filled_in(command, ports).split())
         super().__init__(image, *limits, *where, command=words)
 
-    def kill(self) -> None:
-        """``kill -9`` it."""
-        docker("kill", self.id)
-
-    def start_again(self) -> None:
-        docker("start", self.id)
-
     def close(self) -> None:
         super().close()
         self._held.close()
@@ -89,20 +82,12 @@ class Store(Machine):
         super().__init__(suite, f"{program} store.conf", {"store.conf": text, **(pems or {})})
         ca = {"ssl": True, "ssl_ca_certs": str(self.folder / "ca.pem")} if pems else {}
         self.client = redis.Redis("127.0.0.1", self.port, socket_timeout=PATIENCE, **ca)  # type: ignore[arg-type]
-        wait_until(self.answers)
+        wait_until(self._answers)
 
-    def answers(self) -> bool:
-        try:
+    def _answers(self) -> bool:
+        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
             return bool(self.client.ping())
-        except (redis.ConnectionError, redis.TimeoutError):
-            return False
-
-    def cut(self) -> None:
-        """Close every connection of a client's."""
-        self.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-
-    def counter(self) -> int:
-        return int(self.client.get("counter") or 0)
+        return False
 
     def close(self) -> None:
         self.client.close()
@@ -129,10 +114,8 @@ defaults
   timeout connect 1s
   timeout client 60s
   timeout server 60s
-frontend redis
+listen redis
   bind 127.0.0.1:{port}
-  default_backend stores
-backend stores
   server one 127.0.0.1:{store} check inter 200ms
 """,
         "haproxy -db -f configuration",
@@ -143,8 +126,6 @@ backend stores
 stores:
   listen: 127.0.0.1:{port}
   redis: true
-  distribution: ketama
-  auto_eject_hosts: false
   timeout: 2000
   servers:
     - 127.0.0.1:{store}:1
