@@ -7,9 +7,8 @@ from tests.audit.conftest import Answering, Speaking, answer, check, page, refus
 
 def chunked(number: int) -> bytes:
     body = page(number)[1]
-    chunks = "".join(f"{len(part):x}\r\n{part}\r\n" for part in (body[:7], body[7:], ""))
     head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json"
-    return f"{head}\r\n\r\n{chunks}".encode()
+    return f"{head}\r\n\r\n{len(body):x}\r\n{body}\r\n0\r\n\r\n".encode()
 
 
 @pytest.mark.parametrize(
