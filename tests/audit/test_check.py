@@ -110,7 +110,7 @@ def test_each_kind_of_failure_is_named(
     assert failures("http://nobody.invalid", patient) == {"name not resolved": 3}
     for answering, flag, failed in (
         (lambda n: (free.wait(), page(n))[1], "--timeout=0.3", {"timeout": 3}),
-        (lambda n: (503, ""), patient, {"status 503": 3}),
+        *((lambda n, one=one: (one, ""), patient, {f"status {one}": 3}) for one in (502, 503, 504)),
         (lambda n: page(1) if n == 1 else redirect("http://h", 302), patient, {"redirected": 2}),
         (
             lambda n: page(1) if n == 1 else (200, "<html>"),
@@ -170,12 +170,13 @@ def test_a_duration_ends_the_load_and_the_plot_is_written(folder: Path, speaking
 def test_the_progress_is_shown_where_somebody_looks(speaking: Speaking) -> None:
     reading, writing = os.openpty()
     termios.tcsetwinsize(writing, (24, 120))
-    with started(*CHECK, speaking(page).url, "--requests=20", "--json", stderr=writing) as process:
+    url = speaking(lambda n: (503, "") if n == 5 else page(n)).url
+    with started(*CHECK, url, "--requests=20", "--json", stderr=writing) as process:
         out, _ = process.communicate(timeout=PATIENCE)
     seen = os.read(reading, 65536)
     os.close(reading)
     os.close(writing)
-    assert re.search(rb"% \|.*\d visits, .*, 0 failed", seen)
+    assert re.search(rb"% \|.*\d visits, .*, 1 failed", seen)
     assert json.loads(out)["visits"]["made"] == 20
 
 
