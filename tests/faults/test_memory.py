@@ -5,24 +5,24 @@ import itertools
 import re
 import socket
 import ssl
+import sys
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import trustme
 
 import limits
 from http1 import head
-from tests.process.test_tls import Files, files
 from tests.support import ROOT, raw_http
 from tests.support.driven import timed
-from tests.support.memory import memory_group
 from tests.support.program import Program, Start
-from tests.support.raw_http import HEALTH
+from tests.support.raw_http import HEALTH, VISIT
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
-
-__all__ = ["files"]
 
 MB = 1 << 20
 
@@ -50,25 +50,26 @@ def request(line: bytes, *lines: bytes, size: int = 0) -> bytes:
 JUNK = b"x" * (256 * 1024)
 MANY = 300
 
+#: Heads too long for all such connections to share one.
+LONG = 2 * head.MAX_CACHED
+
+WAITS = "a page that waits, and further bytes"
+
 #: What each of many clients sends, by what it makes the server keep.
 STATES = {
     "nothing": b"",
     "an answer": request(b"GET /healthz"),
     "half a head": request(b"GET /", fields(100)[:-2], size=16_000)[:-2],
-    # Heads too long for all such connections to share one.
-    "half a body": request(
-        b"POST /", fields(120)[:-2], b"Content-Length: 65536", size=2 * head.MAX_CACHED
-    )
+    "half a body": request(b"POST /", fields(120)[:-2], b"Content-Length: 65536", size=LONG)
     + b"x" * 65_500,
     "half a body that is kept": request(
-        b"PUT /faults", fields(120)[:-2], b"Content-Length: 4096", size=2 * head.MAX_CACHED
+        b"PUT /faults", fields(120)[:-2], b"Content-Length: 4096", size=LONG
     )
     + b"x" * 4000,
     # As the live page asks for it.
     "a stream": request(b"GET /live/events?last=5m"),
     "a stream, and further bytes": request(b"GET /live/events?last=5m") + JUNK,
-    "a page that waits, and further bytes": request(b"GET /?wait=3s", fields(100)[:-2], size=16_000)
-    + JUNK,
+    WAITS: request(b"GET /?wait=3s", fields(100)[:-2], size=16_000) + JUNK,
     "unread pages": request(b"GET /live") * MANY,
     "unread files": request(b"GET /static/live.js") * MANY,
 }
@@ -83,38 +84,85 @@ DOCUMENTED = {
     )
 }
 
-BOTH = pytest.mark.parametrize("over_tls", [False, True], ids=["plain", "TLS"])
+
+@pytest.fixture(params=[False, True], ids=["plain", "TLS"])
+def over_tls(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
 
 
-class Crowd:
+@pytest.fixture
+def flags(over_tls: bool, folder: Path, valkey: Valkey) -> list[str]:
+    own = ["--redis-timeout=60", "--access-log=false", "--faults", f"--redis-url={valkey.url}"]
+    file = folder / "pair.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(file)
+    return own + [f"--tls-cert={file}", f"--tls-key={file}"] * over_tls
+
+
+#: Control groups of version 2, and of version 1: where they are, their limits, and their kills.
+GROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.events"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.oom_control"),
+)
+
+
+@contextlib.contextmanager
+def limited(most: int) -> Iterator[tuple[str, ...]]:
+    """Yield what runs Python in so many bytes of memory, where the machine lets a test say so."""
+    name = f"friendlyhello-{uuid.uuid4().hex}"
+    for parent, limit, events in GROUPS:
+        group = parent / name
+        if not (parent / "cgroup.procs").exists():
+            continue
+        with contextlib.ExitStack() as stack:
+            try:
+                group.mkdir()
+                stack.callback(group.rmdir)  # its processes have ended
+                (group / limit).write_text(str(most))
+            except OSError:
+                continue
+            enter = f'echo $$ > {group}/cgroup.procs; exec "$0" "$@"'
+            yield "sh", "-c", enter, sys.executable
+            assert "oom_kill 0\n" in (group / events).read_text()
+            return
+    yield (sys.executable,)
+
+
+@pytest.fixture
+def server(flags: list[str], program: Start) -> Iterator[Program]:
+    """A server that has no more memory than in a container."""
+    with raw_http.many_descriptors(), limited(LIMIT) as python:
+        one = program(*flags, python=python)
+        one.wait_for(b"counter on")
+        yield one
+        one.close()
+
+
+def connected(server: Program, over_tls: bool, seconds: float = PATIENCE) -> socket.socket:
+    client = raw_http.open_to(server, seconds)
+    if over_tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        client = context.wrap_socket(client)
+    return client
+
+
+@contextlib.contextmanager
+def crowd(
+    server: Program, number: int, sent: bytes, over_tls: bool
+) -> Iterator[list[socket.socket]]:
     """Clients that send the same, as far as the server takes it, and then nothing."""
-
-    def __init__(self, server: Program, sent: bytes, over_tls: bool) -> None:
-        self._server = server
-        self._sent = sent
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if over_tls and sent else None
-        if self._context:
-            self._context.check_hostname, self._context.verify_mode = False, ssl.CERT_NONE
-        self.clients: list[socket.socket] = []
-
-    def come(self, number: int) -> None:
+    with raw_http.closing([]) as clients:
         for _ in range(number):
-            client = raw_http.open_to(self._server, 0.2)
-            self.clients.append(client)
             with contextlib.suppress(OSError):  # there was no room, or it is closed
-                if self._context:
-                    client = self.clients[-1] = self._context.wrap_socket(client)
-                client.settimeout(0)
-                for at in range(0, len(self._sent), 16_384):
-                    client.sendall(self._sent[at : at + 16_384])
-
-    def leave(self) -> None:
-        for client in self.clients:
-            client.close()
+                clients.append(connected(server, over_tls and bool(sent), 0.2))
+                clients[-1].settimeout(0)
+                for at in range(0, len(sent), 16_384):
+                    clients[-1].sendall(sent[at : at + 16_384])
+        yield clients
 
 
 #: What the others ask for, one after the other.
-PROBES = (HEALTH, request(b"GET /readyz"), raw_http.VISIT, request(b"GET /metrics"))
+PROBES = (HEALTH, request(b"GET /readyz"), VISIT, request(b"GET /metrics"))
 
 
 @contextlib.contextmanager
@@ -123,16 +171,11 @@ def answered(server: Program, over_tls: bool) -> Iterator[list[raw_http.Answer]]
     answers: list[raw_http.Answer] = []
     failed: list[object] = []
     over = threading.Event()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 
     def ask_on() -> None:
         for probe in itertools.cycle(PROBES):
             try:
-                with contextlib.ExitStack() as stack:
-                    client = stack.enter_context(raw_http.open_to(server))
-                    if over_tls:
-                        client = stack.enter_context(context.wrap_socket(client))
+                with connected(server, over_tls) as client:
                     answers.append(raw_http.ask(client, probe))
             except Exception as error:
                 failed.append((probe, error))
@@ -148,16 +191,9 @@ def answered(server: Program, over_tls: bool) -> Iterator[list[raw_http.Answer]]
         thread.join(PATIENCE)
     assert not failed, failed[0]
     assert {one.status for one in answers} == {200}
-    numbers = [one.visit for one in answers[PROBES.index(raw_http.VISIT) :: len(PROBES)]]
+    numbers = [one.visit for one in answers[PROBES.index(VISIT) :: len(PROBES)]]
     assert None not in numbers
     assert len(set(numbers)) == len(numbers)
-
-
-def flags_of(
-    files: Files, over_tls: bool, redis_url: str = "unix:/nowhere/redis.sock"
-) -> tuple[str, ...]:
-    own = f"--redis-url={redis_url}", "--redis-timeout=60", "--access-log=false", "--faults"
-    return (*own, *files.flags) if over_tls else own
 
 
 def settled(server: Program) -> int:
@@ -169,84 +205,71 @@ def settled(server: Program) -> int:
     return now
 
 
-@BOTH
 @pytest.mark.parametrize("state", STATES)
 def test_a_connection_takes_no_more_than_is_documented(
-    state: str, over_tls: bool, files: Files, program: Start
+    state: str, over_tls: bool, flags: list[str], program: Start
 ) -> None:
-    server = program(*flags_of(files, over_tls))
-    crowd = Crowd(server, STATES[state], over_tls)
-    crowd.come(50)  # what is needed once, is there
-    before, number = settled(server), 150
-    crowd.come(number)
-    each = (settled(server) - before) / number / 1000
-    crowd.leave()
+    server, sent, number = program(*flags), STATES[state], 150
+    with crowd(server, 50, sent, over_tls):  # what is needed once, is there
+        before = settled(server)
+        with crowd(server, number, sent, over_tls):
+            each = (settled(server) - before) / number / 1000
     print(f"{state}: {each:.1f} kB")
     most = DOCUMENTED[state][over_tls]
     assert each <= most <= (limits.TLS_CONNECTION if over_tls else limits.CONNECTION) / 1000
 
 
-@BOTH
-@pytest.mark.parametrize("state", STATES)
-def test_a_crowd_finds_room_or_not_and_all_others_are_answered(
-    state: str, over_tls: bool, files: Files, program: Start, valkey: Valkey
-) -> None:
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(raw_http.many_descriptors())
-        group = stack.enter_context(memory_group(LIMIT))
-        server = program(*flags_of(files, over_tls, valkey.url), python=group.python)
-        stack.callback(server.close)
-        server.wait_for(b"counter on")
-        one = Crowd(server, STATES[state], over_tls)
-        with answered(server, over_tls) as answers:  # what is needed once, is there
-            one.come(1)
-            wait_until(lambda: len(answers) > len(PROBES))
-            one.leave()
-        for _ in range(2):
-            come_and_go(server, state, over_tls, settled(server) + REST)
-        assert server.process.poll() is None
-        assert group.kills == 0
-
-
-def come_and_go(server: Program, state: str, over_tls: bool, most: int) -> None:
+def come_and_go(server: Program, number: int, sent: bytes, over_tls: bool, most: int) -> None:
     """Have a crowd come; as soon as it has left, the server takes no more than this memory.
 
     :arg most: bytes.
     """
-    # Those that wait for the server, not it for them, make no room.
-    many = 200 if state == "a page that waits, and further bytes" else CLIENTS[over_tls]
-    crowd = Crowd(server, STATES[state], over_tls)
-    with answered(server, over_tls) as answers:
-        crowd.come(many)
+    with answered(server, over_tls) as answers, crowd(server, number, sent, over_tls):
         there = len(answers)
         wait_until(lambda: len(answers) > there + len(PROBES))
         assert raw_http.memory(server) < LIMIT
-        crowd.leave()
     _, seconds = timed(server, lambda: wait_until(lambda: raw_http.memory(server) < most))
-    print(f"{state}: {len(answers)} answers, back after {seconds:.1f} s")
+    print(f"{number}: {len(answers)} answers, back after {seconds:.1f} s")
     assert seconds < BACK + 2
 
 
-@BOTH
-def test_a_trickle_of_connections_that_are_reset_leaves_nothing(
-    over_tls: bool, files: Files, program: Start
+@pytest.mark.parametrize("state", STATES)
+def test_a_crowd_finds_room_or_not_and_all_others_are_answered(
+    state: str, over_tls: bool, server: Program
 ) -> None:
-    with contextlib.ExitStack() as stack:
-        group = stack.enter_context(memory_group(LIMIT))
-        server = program(*flags_of(files, over_tls), python=group.python)
-        stack.callback(server.close)
-        body = request(b"PUT /faults", b"Content-Length: 4096") + b"x" * 4000
-        some = request(b"POST /", b"Content-Length: 65536") + b"x" * 63_000
-        sizes = []
-        for _ in range(2):
-            for _ in range(60):
-                crowd = Crowd(server, some + body, over_tls)
-                crowd.come(10)
-                for client in crowd.clients:
-                    raw_http.reset(client)
-            sizes.append(settled(server))
-        assert sizes[1] < sizes[0] + REST
-        assert group.kills == 0
+    # Those that wait for the server, not it for them, make no room.
+    many = 200 if state == WAITS else CLIENTS[over_tls]
+    for number, more in (1, LIMIT), (many, REST), (many, REST):
+        come_and_go(server, number, STATES[state], over_tls, settled(server) + more)
+
+
+LEAVES: tuple[Callable[[socket.socket], None], ...] = (
+    socket.socket.close,
+    lambda client: client.shutdown(socket.SHUT_WR),
+    raw_http.reset,
+)
+
+
+def test_clients_that_leave_before_the_answer_leave_nothing_behind(
+    over_tls: bool, server: Program, valkey: Valkey
+) -> None:
+    body = request(b"PUT /faults", b"Content-Length: 4096") + b"x" * 4000
+    some = request(b"POST /", b"Content-Length: 65536") + b"x" * 63_000
+    before = raw_http.settled_descriptors(server)
+    sizes: list[int] = []
+    while len(sizes) < 2 or sizes[-1] > sizes[-2] + REST:
+        assert len(sizes) < 6, sizes
+        for leave in LEAVES * 10:
+            valkey.hang()
+            with crowd(server, 40, VISIT, over_tls) as clients:
+                for client in clients:
+                    leave(client)
+                with crowd(server, 10, some + body, over_tls) as clients:
+                    for client in clients:
+                        raw_http.reset(client)
+            valkey.go_on()
+        wait_until(lambda: raw_http.descriptors(server) <= before)
+        sizes.append(settled(server))
 
 
 #: What one client may say, how often with something else.
@@ -263,8 +286,8 @@ WAYS = {
 }
 
 
-def test_what_one_client_says_in_a_thousand_ways_is_not_kept(files: Files, program: Start) -> None:
-    server = program(*flags_of(files, False))
+@pytest.mark.parametrize("over_tls", [False])
+def test_what_one_client_says_in_a_thousand_ways_is_not_kept(server: Program) -> None:
     for path in (b"GET /", b"GET /live", b"GET /static/live.js", b"X /"):
         raw_http.talk(server, request(path, b"Connection: close"))
     for name, (number, way) in WAYS.items():
