@@ -1,78 +1,51 @@
-"""Several servers on one Redis, to which their connections are cut: each number is shown once."""
+"""Several servers on one Redis, and servers that stop: each number is shown once."""
 
 import contextlib
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.test_redis_faults import FAULTS, LONG_DEADLINE, Stage, repeatedly
-from tests.support import ROOT
+from tests.faults.test_redis_faults import FAULTS, LONG_DEADLINE, Stage, repeatedly, start
 from tests.support.balancer import Balancer
 from tests.support.driven import driven
 from tests.support.exact import assert_all_counted, assert_exact, numbers
 from tests.support.ports import held_port
+from tests.support.processes import SOON, kill_group, seconds_to_stop
 from tests.support.program import Program, Start
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
-from tests.support.waiting import PATIENCE, wait_until
-
-
-def flags(proxy: Proxy, deadline: float = LONG_DEADLINE) -> list[str]:
-    return [
-        f"--redis-url=redis://127.0.0.1:{proxy.port}",
-        f"--redis-timeout={deadline}",
-        "--access-log=false",
-    ]
-
-
-#: What turns the counters of servers off while tokens are under way.
-TURNED_OFF = ("refused", "hung", "killed and restarted twice", "replies swallowed")
-
-
-@pytest.mark.parametrize("name", TURNED_OFF, ids=[name.replace(" ", "-") for name in TURNED_OFF])
-def test_servers_give_each_others_numbers_that_nobody_was_shown(
-    name: str, valkey: Valkey, counting: Start, folder: Path
-) -> None:
-    fault = FAULTS[name]
-    with Proxy([valkey.path]) as proxy, contextlib.ExitStack() as stack:
-        servers = [counting(*flags(proxy, fault.deadline)) for _ in range(3)]
-        loads = [stack.enter_context(driven(server)) for server in servers]
-        with fault.inject(Stage(valkey, proxy, folder, fault.deadline)):
-            wait_until(lambda: all(load.uncounted() for load in loads))
-        for load in loads:
-            load.wait_counted(load.now)
-        stack.close()
-        assert sum(load.report().failed for load in loads) == 0
-        assert_exact(valkey.client, servers, [one for load in loads for one in numbers(load)])
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def places() -> Iterator[list[int]]:
-    """Ports of three servers, which stay theirs while they are restarted."""
-    with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(held_port()).getsockname()[1] for _ in range(3)]
+def proxy(valkey: Valkey) -> Iterator[Proxy]:
+    with Proxy([valkey.path]) as proxy:
+        yield proxy
 
 
-def test_a_rolling_restart_while_connections_are_cut_shows_each_number_once(
-    valkey: Valkey, counting: Start, places: list[int]
+def url_of(proxy: Proxy) -> str:
+    return f"redis://127.0.0.1:{proxy.port}"
+
+
+# What turns the counters of servers off while tokens are under way.
+@pytest.mark.parametrize(
+    "name", ["refused", "hung", "killed and restarted twice", "replies swallowed"]
+)
+def test_servers_give_each_others_numbers_that_nobody_was_shown(
+    name: str, valkey: Valkey, proxy: Proxy, program: Start, folder: Path
 ) -> None:
-    with Proxy([valkey.path]) as proxy, Proxy(places) as balancer, contextlib.ExitStack() as stack:
-        servers = [counting(*flags(proxy), f"--port={port}") for port in places]
-        load = stack.enter_context(driven(f"http://127.0.0.1:{balancer.port}"))
-        stack.enter_context(repeatedly(lambda: proxy.cut(reset=True)))
-        for turn, old in enumerate(servers):
-            old.signal()
-            assert old.wait() == 0
-            servers[turn] = counting(*flags(proxy), f"--port={places[turn]}")
-            seen = len(load.visits)
-            wait_until(lambda seen=seen: len(load.visits) >= seen + 60)  # type: ignore[misc]
-        stack.close()
-        assert_all_counted(load)
-        assert_exact(valkey.client, servers, numbers(load))
+    fault = FAULTS[name]
+    with contextlib.ExitStack() as stack:
+        servers = [start(program, url_of(proxy), fault.deadline) for _ in range(3)]
+        loads = [stack.enter_context(driven(server)) for server in servers]
+        with fault.inject(Stage(valkey, proxy, folder)):
+            wait_until(lambda: all(load.uncounted() for load in loads))
+        for load in loads:
+            load.wait_counted(load.now)
+    assert sum(load.report().failed for load in loads) == 0
+    assert_exact(valkey.client, servers, [one for load in loads for one in numbers(load)])
 
 
 #: Seconds between two looks of the balancer, and those that a server leaves it: more than twice as
@@ -81,43 +54,103 @@ HEARS_LATE, DRAIN_DELAY = 2.0, 5
 
 
 @pytest.mark.parametrize("keep_alive", [False, True], ids=["new connections", "kept connections"])
-def test_a_rolling_restart_behind_a_balancer_that_hears_late_loses_nothing(
-    keep_alive: bool, valkey: Valkey, counting: Start, places: list[int]
+def test_a_rolling_restart_behind_a_balancer_that_hears_late_while_redis_is_cut_off_loses_nothing(
+    keep_alive: bool, valkey: Valkey, proxy: Proxy, counting: Start
 ) -> None:
-    def start(port: int) -> Program:
-        patient = f"--drain-delay={DRAIN_DELAY}", f"--redis-timeout={LONG_DEADLINE}"
-        url = f"--redis-url={valkey.url}"
-        return counting(url, "--access-log=false", f"--port={port}", *patient)
+    flags = f"--redis-url={url_of(proxy)}", f"--redis-timeout={LONG_DEADLINE}"
 
-    with Balancer(places, every=HEARS_LATE, keep_alive=keep_alive) as balancer:
-        servers = [start(port) for port in places]
+    def started(processes: int) -> Program:
+        own = f"--port={places[processes]}", f"--processes={processes + 1}"
+        return counting(*flags, *own, f"--drain-delay={DRAIN_DELAY}", "--access-log=false")
+
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(held_port()) for _ in range(2)]
+        places = [one.getsockname()[1] for one in held]
+        balancer = stack.enter_context(Balancer(places, every=HEARS_LATE, keep_alive=keep_alive))
+        servers = [started(0), started(1)]
         wait_until(lambda: balancer.ready == {*places})
-        with driven(balancer.url, rate=300, keep_alive=keep_alive) as load:
-            for turn, port in enumerate(places):
-                servers[turn].signal()
-                assert servers[turn].wait() == 0
-                servers[turn] = start(port)
-                wait_until(lambda port=port: port in balancer.ready)  # type: ignore[misc]
-        assert_all_counted(load)
-        assert_exact(valkey.client, servers, numbers(load))
+        load = stack.enter_context(driven(balancer.url, rate=300, keep_alive=keep_alive))
+        for turn, old in enumerate(servers):
+            old.signal()
+            with repeatedly(lambda: proxy.cut(reset=True), seconds=0.2):
+                assert old.wait() == 0
+            servers[turn] = started(turn)
+            wait_until(lambda port=places[turn]: port in balancer.ready)  # type: ignore[misc]
+        stack.close()
+    assert_all_counted(load)
+    assert_exact(valkey.client, servers, numbers(load))
 
 
-def test_an_exclusive_audit_of_three_replicas_whose_connections_are_cut_holds(
-    valkey: Valkey, counting: Start
+MAY_BE_MISSING = b"numbers that were shown to nobody may be missing"
+
+
+def swallow_reply(proxy: Proxy, server: Program) -> None:
+    """Have a visit counted, and shown to nobody; what follows does not reach Redis."""
+    reached: list[bytes] = []
+
+    def only_the_visit(packet: bytes) -> bytes:
+        reached.append(packet)
+        return packet if len(reached) == 1 else b""
+
+    proxy.to_client.black_hole = True
+    proxy.to_target.change = only_the_visit
+    assert server.visits() is None
+
+
+def test_a_server_that_cannot_hand_its_numbers_on_says_so_and_stops_in_time(
+    valkey: Valkey, proxy: Proxy, program: Start
 ) -> None:
-    with Proxy([valkey.path]) as proxy:
-        servers = [counting(*flags(proxy), f"--processes={number}") for number in (1, 1, 2)]
-        with Proxy([server.port for server in servers]) as balancer:
-            url = f"http://127.0.0.1:{balancer.port}"
-            arguments = ("--exclusive", "--json", "--requests=1000", "--concurrency=32")
-            with repeatedly(lambda: proxy.cut(reset=True)):
-                audit = subprocess.run(
-                    [sys.executable, str(ROOT / "check.py"), url, *arguments],
-                    capture_output=True,
-                    text=True,
-                    timeout=PATIENCE,
-                )
-        assert audit.returncode == 0, audit.stdout + audit.stderr
-        report = json.loads(audit.stdout)
-        assert report["visits"] == {"made": 1000, "counted": 1000, "uncounted": 0, "failed": 0}
-        assert valkey.counter() == report["numbers"]["highest"] == 1000
+    server = start(program, url_of(proxy), 1)
+    assert wait_until(server.visits) == 1
+    swallow_reply(proxy, server)
+    valkey.hang()
+    assert seconds_to_stop(server) < SOON
+    assert server.log.count(MAY_BE_MISSING) == 1
+
+
+def test_a_server_whose_connection_is_cut_as_it_hands_on_tries_again(
+    valkey: Valkey, proxy: Proxy, program: Start
+) -> None:
+    staying, leaving = start(program, valkey.url, 1), start(program, url_of(proxy), 1)
+    assert wait_until(leaving.visits) == 1
+    swallow_reply(proxy, leaving)
+    cut: list[bool] = []  # whether it was told to stop
+
+    def cut_the_end(packet: bytes) -> bytes:
+        cut.append(told.is_set())
+        if cut.count(True) <= 3:  # a look for Redis meanwhile sends two
+            raise ConnectionResetError
+        return packet
+
+    told = threading.Event()
+    proxy.to_target.change = cut_the_end
+    proxy.to_client.heal()
+    told.set()
+    assert seconds_to_stop(leaving) < SOON
+    assert MAY_BE_MISSING not in leaving.log
+    assert_exact(valkey.client, [staying], [1])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_server_that_stops_says_so_at_once_and_at_the_end_and_one_that_is_killed_says_nothing(
+    processes: int, valkey: Valkey, counting: Start
+) -> None:
+    said: list[bytes] = []
+
+    def states() -> list[bytes]:
+        keys = valkey.client.keys("*:process:*")
+        return sorted(valkey.client.hget(key, "state") or b"" for key in keys)
+
+    def leave(delay: int, state: bytes, how: Callable[[Program], object]) -> None:
+        flags = f"--processes={processes}", f"--drain-delay={delay}"
+        server = counting(f"--redis-url={valkey.url}", *flags)
+        known, of = len(said) + processes, "{counter}:processes"
+        wait_until(lambda: server.visits() and valkey.client.zcard(of) == known)
+        how(server)
+        said.extend([state] * processes)
+        wait_until(lambda: states() == said)
+
+    if processes == 1:  # else its workers see it, and say goodbye
+        leave(0, b"", lambda server: kill_group(server.process))
+    leave(60, b"draining", Program.signal)
+    leave(0, b"gone", seconds_to_stop)

@@ -18,57 +18,36 @@ from tests.support.waiting import STEP, wait_until
 Result = TypeVar("Result")
 
 
-class Driven:
+class Driven(Load):
     """A load that runs beside the test.
 
     Its times are those of a machine with processors for all: from a visit's seconds are taken
     those in which the load could not run, and those in which the server could not.
 
     :arg server: the program, or the URL of the page.
-    :arg rate: visits a second; None for as many as it answers.
-    :arg keep_alive: make visits on the same connections.
+    :arg options: of `Load`; by default 200 visits a second, on connections that are kept.
     """
 
-    def __init__(
-        self,
-        server: Program | str,
-        *,
-        rate: float | None = 200,
-        concurrency: int = 32,
-        keep_alive: bool = True,
-    ) -> None:
+    def __init__(self, server: Program | str, **options: Any) -> None:
         self._pid = None if isinstance(server, str) else server.process.pid
-        self.load = Load(
-            server if isinstance(server, str) else server.url,
-            duration=3600,
-            concurrency=concurrency,
-            rate=rate,
-            timeout=30,
-            keep_alive=keep_alive,
-        )
+        url = server if isinstance(server, str) else server.url
+        usual = {"rate": 200, "concurrency": 32, "timeout": 30, "keep_alive": True}
+        super().__init__(url, **usual | options)
         self._moments: list[float] = []
         self._lost: list[float] = []  # seconds, up to each of these moments
-
-    @property
-    def visits(self) -> list[Visit]:
-        return self.load.visits
-
-    @property
-    def now(self) -> float:
-        return self.load.now
 
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
         watch = asyncio.create_task(self._watch())
         try:
-            await self.load.run()
+            await super().run()
         finally:
             watch.cancel()
 
     def stop(self) -> None:
         """Begin no further visit; called from another thread."""
         with contextlib.suppress(RuntimeError):  # it has ended by itself
-            self._loop.call_soon_threadsafe(self.load.stop)
+            self._loop.call_soon_threadsafe(super().stop)
 
     async def _watch(self) -> None:
         """Note how long the machine has kept the load, and the server, from running."""

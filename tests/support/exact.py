@@ -47,7 +47,3 @@ def assert_exact(
 def assert_all_counted(load: Driven) -> None:
     report = load.report()
     assert (report.failed, report.uncounted) == (0, 0), report.as_text()
-
-
-def assert_none_twice(shown: Iterable[int]) -> None:
-    assert [number for number, times in Counter(shown).items() if times > 1] == []

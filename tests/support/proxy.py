@@ -32,10 +32,9 @@ class Line:
 
     def heal(self) -> None:
         self.delay = 0.0  # seconds until bytes are passed on; they come late, but in order
-        self.drip = 0.0  # seconds between two bytes
         self.black_hole = False  # bytes are read, and lost
-        self.change: Callable[[bytes], bytes] = lambda data: data  # what becomes of the bytes
-        self.cut_after: int | None = None  # bytes of each chunk, and both ends are closed
+        # What becomes of the bytes; it may raise an OSError, which closes both ends.
+        self.change: Callable[[bytes], bytes] = lambda data: data
         self.late = 0.0  # seconds until bytes are passed on whose sender is cut off at once
 
 
@@ -62,10 +61,6 @@ class Proxy(Service):
         self.to_target.heal()
         self.to_client.heal()
 
-    def half_close(self) -> None:
-        """Send the end on every connection, both ways, and go on reading."""
-        self._call(self._half_close)
-
     @contextlib.contextmanager
     def lost(self) -> Iterator[None]:
         """Let no packet in, and tell nobody; after the context, on new connections alone."""
@@ -91,22 +86,16 @@ class Proxy(Service):
     def _find(self) -> None:
         self._socket.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
-    def _half_close(self) -> None:
-        for writer in list(self._writers):
-            with contextlib.suppress(OSError):
-                writer.write_eof()
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         if (target := await self._connect()) is None:
             return
         self._writers.add(target[1])
         try:
-            with contextlib.suppress(RuntimeError):  # written to after half_close()
-                await asyncio.gather(
-                    self._pass_on(reader, target[1], self.to_target, writer),
-                    self._pass_on(target[0], writer, self.to_client, target[1]),
-                )
+            await asyncio.gather(
+                self._pass_on(reader, target[1], self.to_target, writer),
+                self._pass_on(target[0], writer, self.to_client, target[1]),
+            )
         finally:
             self._writers.discard(target[1])
             target[1].close()
@@ -136,14 +125,7 @@ class Proxy(Service):
                 await asyncio.sleep(line.delay)
             if line.black_hole:
                 continue
-            data = line.change(data)
-            if line.cut_after is not None:
-                writer.write(data[: line.cut_after])
-                await writer.drain()
-                raise ConnectionResetError
-            for part in [data[i : i + 1] for i in range(len(data))] if line.drip else [data]:
-                writer.write(part)
-                await asyncio.sleep(line.drip)
+            writer.write(line.change(data))
             await writer.drain()
         if not line.black_hole:
             writer.close()
