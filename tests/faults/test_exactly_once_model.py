@@ -6,12 +6,11 @@ visitors leave. ``MODEL_MINUTES=120`` makes it go on for two hours.
 """
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,9 +33,7 @@ import counter.outage
 import counter.visits
 from counter import Visits
 from tests.support import Patch
-from tests.support.replayed import State, check
-from tests.support.simulated import Network, Packet, Pair, VirtualLoop, take_over
-from tests.support.traces import Trace, recording
+from tests.support.simulated import Connector, Network, Packet, Pair, VirtualLoop, take_over
 
 MINUTES = float(os.environ.get("MODEL_MINUTES", 0))
 
@@ -70,20 +67,20 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-#: The names of the traces' files.
-FILES = itertools.count()
-
 which = st.integers(0, 99)  # of those that there are, the newest first
 who = st.integers(0, PROCESSES - 1)
+
+
+def pick(some: list, which: int):  # type: ignore[no-untyped-def,type-arg]
+    """Return one of them, 0 being the newest."""
+    return some[-1 - which % len(some)]
 
 
 class Model(RuleBasedStateMachine):
     """Counters, their visitors, and all that may happen to them."""
 
     servers: Pair
-    folder: Path
     steps = 0
-    replayed = 0
     shown_in_all = 0
 
     def __init__(self) -> None:
@@ -95,28 +92,21 @@ class Model(RuleBasedStateMachine):
             module.time = clock  # type: ignore[attr-defined]
         self.servers.wipe()
         self.network = Network(self.loop, self.servers)
-        counter.visits.Connector = lambda *_, **__: self.network.connector()  # type: ignore
-        self.visitors: list[asyncio.Task[int | None]] = []
-        self.came: dict[asyncio.Task[int | None], float] = {}
+        counter.visits.Connector = lambda *_, **__: Connector(self.network)  # type: ignore
+        self.came: dict[asyncio.Task[int | None], float] = {}  # who waits, and since when
         self.shown: set[int] = set()
         self.names = itertools.count(1)
         self.processes: list[Visits] = []
         self.is_at_once = False
         self.half = False
-        self.recording = contextlib.ExitStack()
-        self.trace: Trace | None = None
-        self.copies: list[object] = []
 
     @initialize(
         first=st.sampled_from([0, -3]),
         wait=st.sampled_from([0, 1]),
         late_copies_arrive=st.booleans(),
         others_end=st.booleans(),
-        is_traced=st.sampled_from([False] * 9 + [True]),
     )
-    def begin(
-        self, first: int, wait: int, late_copies_arrive: bool, others_end: bool, is_traced: bool
-    ) -> None:
+    def begin(self, first: int, wait: int, late_copies_arrive: bool, others_end: bool) -> None:
         """Begin.
 
         :arg first: what the counter holds at first.
@@ -124,8 +114,6 @@ class Model(RuleBasedStateMachine):
         :arg late_copies_arrive: whether those that are left at the end do.
         :arg others_end: whether only one process is left at the end; else all were off before.
         """
-        if is_traced:
-            self.trace = self.recording.enter_context(recording(self.folder / str(next(FILES))))
         self.first, self.wait = first, wait
         self.late_copies_arrive, self.others_end = late_copies_arrive, others_end
         self.servers.primary.run(b"SET counter %d\r\n" % first)
@@ -139,7 +127,7 @@ class Model(RuleBasedStateMachine):
         self.loop.go_on()
         return visits
 
-    def do(self, call: Callable[..., object], *args: object) -> None:
+    def do(self, call: Callable[..., object] = lambda: None, *args: object) -> None:
         """Do something, and what follows from it; no number is shown twice."""
         type(self).steps += 1
         if self.is_at_once:
@@ -151,22 +139,16 @@ class Model(RuleBasedStateMachine):
 
     def check(self) -> None:
         assert not self.loop.errors, self.loop.errors
-        self.check_deadlines()
-        ended = [one for one in self.visitors if one.done()]
-        if not ended:
-            return
-        self.visitors = [one for one in self.visitors if not one.done()]
-        for number in (one.result() for one in ended if not one.cancelled()):
-            if number is not None:
+        for one, since in list(self.came.items()):
+            waited = self.loop.time() - since
+            assert one.done() or waited <= DEADLINE, f"a visitor has waited for {waited} s"
+            if one.done():
+                del self.came[one]
+                number = None if one.cancelled() else one.result()
                 assert number not in self.shown, f"{number} was shown twice"
-                self.shown.add(number)
+                self.shown |= {number} - {None}  # type: ignore[arg-type]
         if self.shown:
             assert max(self.shown) <= self.servers.primary.counter()
-
-    def check_deadlines(self) -> None:
-        for one in self.visitors:
-            waited = self.loop.time() - self.came[one]
-            assert one.done() or waited <= DEADLINE, f"a visitor has waited for {waited} s"
 
     def visit(self, process: Visits, visitors: int, leave: bool = False) -> None:
         """Let visitors come.
@@ -182,14 +164,13 @@ class Model(RuleBasedStateMachine):
 
         new = [self.loop.create_task(visitor()) for _ in range(visitors)]
         self.came |= dict.fromkeys(new, self.loop.time())
-        self.visitors += new
 
     # What may happen.
 
     @rule()
     def two_at_once(self) -> None:
         """Let the next two things happen in one turn of the loop."""
-        self.do(lambda: None)
+        self.do()
         self.is_at_once = True
 
     @rule(who=who, visitors=st.sampled_from([1, 2, 3, 7, 70, 300]), leave=st.booleans())
@@ -197,9 +178,9 @@ class Model(RuleBasedStateMachine):
         self.do(self.visit, self.processes[who], visitors, leave and visitors < 7)
 
     @rule(which=which)
-    @precondition(lambda self: self.visitors)
+    @precondition(lambda self: self.came)
     def visitor_gives_up(self, which: int) -> None:
-        self.do(pick(self.visitors, which).cancel)
+        self.do(pick([*self.came], which).cancel)
 
     @rule(which=which, reply=st.sampled_from(REPLIES))
     @precondition(lambda self: self.network.packets)
@@ -226,12 +207,6 @@ class Model(RuleBasedStateMachine):
         if reply != "is lost" and answer[at_once:]:
             network.replies.append((packet.line, answer[at_once:]))
 
-    @rule(once_in=st.integers(1, RARE))
-    def scripts_are_refused_or_allowed_again(self, once_in: int) -> None:
-        if once_in == RARE:
-            self.network.scripts_refused = not self.network.scripts_refused
-        self.do(lambda: None)
-
     @rule(which=which)
     @precondition(lambda self: self.network.replies)
     def reply_arrives(self, which: int) -> None:
@@ -242,13 +217,7 @@ class Model(RuleBasedStateMachine):
     @rule(which=which)
     @precondition(lambda self: self.network.sent)
     def packet_arrives_again(self, which: int) -> None:
-        self.do(self.run_copy, pick(self.network.sent, which))
-
-    def run_copy(self, packet: Packet) -> None:
-        if self.trace:
-            self.copies.append(object())  # each comes by a way of its own
-            self.trace.sent(self.copies[-1], packet.data.partition(b"*3\r\n$4\r\nWAIT")[0])
-        self.network.run(packet)
+        self.do(self.network.run, pick(self.network.sent, which))
 
     @rule()
     def all_arrives(self) -> None:
@@ -267,41 +236,42 @@ class Model(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.01, 0.1, 0.5, 1.0, 2.1]))
     def time_passes(self, seconds: float) -> None:
         self.loop.go_on(seconds)
-        self.do(lambda: None)
+        self.do()
 
     @rule()
     def redis_forgets_the_script(self) -> None:
         self.do(self.servers.primary.run, b"SCRIPT FLUSH SYNC\r\n")
 
+    @rule(once_in=st.integers(1, RARE))
+    def scripts_are_refused_or_allowed_again(self, once_in: int) -> None:
+        self.network.scripts_refused ^= once_in == RARE
+        self.do()
+
     @rule(who=who)
     def process_ends(self, who: int) -> None:
         """Let another one take its place; Redis answers it, and runs its script."""
-        self.do(lambda: None)
+        self.do()
         self.network.scripts_refused = False
         self.close(self.processes[who])
         self.processes[who] = self.started()
 
-    @rule(once_in=st.integers(1, RARE))
-    def redis_restarts(self, once_in: int) -> None:
-        self.do(self.restart if once_in == RARE else lambda: None)
+    @rule(
+        once_in=st.integers(1, RARE),
+        how=st.sampled_from([Pair.restart, Pair.fail_over]),
+        notice=st.booleans(),
+    )
+    def redis_restarts_or_is_replaced(
+        self, once_in: int, how: Callable[[Pair], None], notice: bool
+    ) -> None:
+        """Let counters see that their connections end, or after a failover leave it to them."""
+        self.do(self.lose_primary if once_in > RARE - 2 else lambda *_: None, how, notice)
 
-    def restart(self) -> None:
-        self.servers.restart()
-        self.cut_from(self.servers.primary)
-
-    @rule(once_in=st.integers(1, RARE), notice=st.booleans())
-    def replica_takes_over(self, once_in: int, notice: bool) -> None:
-        """Let counters see that their connections end, or leave it to them to look."""
-        self.do(self.fail_over if once_in == RARE else lambda _: None, notice)
-
-    def fail_over(self, notice: bool) -> None:
-        self.servers.fail_over()
-        if notice:
-            self.cut_from(self.servers.replica)
-
-    def cut_from(self, server: object) -> None:
-        for line in [one for one in self.network.lines if one.server is server]:
-            line.cut()
+    def lose_primary(self, how: Callable[[Pair], None], notice: bool) -> None:
+        lost = self.servers.primary
+        how(self.servers)
+        for line in [one for one in self.network.lines if one.server is lost]:
+            if notice or how is Pair.restart:
+                line.cut()
 
     # How it ends.
 
@@ -320,7 +290,6 @@ class Model(RuleBasedStateMachine):
                 self.end()
         finally:
             self.loop.end()
-            self.recording.close()
 
     def end(self) -> None:
         """Let everything be well again, and all numbers be used up."""
@@ -333,9 +302,6 @@ class Model(RuleBasedStateMachine):
         missing = sorted({*numbers} - self.shown - self.network.at_most_once)
         assert not missing, f"of {numbers} nobody was shown {missing}"
         assert self.shown <= {*numbers}
-        if self.trace:
-            before: State = {b"counter": b"%d" % self.first}
-            type(self).replayed += check(self.trace.events(), before, self.shown)
         client = self.servers.primary.client
         lasting = {key for key in client.scan_iter() if client.ttl(key) < 0}
         assert lasting == {b"counter"}, "Redis would keep these for ever"
@@ -346,69 +312,54 @@ class Model(RuleBasedStateMachine):
         self.network.scripts_refused = False
         self.loop.go_on()
         if not self.others_end:
-            self.turn_off()
-        if self.late_copies_arrive:
-            for packet in self.network.packets:
-                self.run_copy(packet)
+            for one in self.processes:
+                self.visit(one, 1)
+            self.loop.go_on(DEADLINE)
+            assert not any(one.up for one in self.processes)
+        for packet in self.network.packets if self.late_copies_arrive else []:
+            self.network.run(packet)
         with self.network.flowing():
             self.loop.do(self.network.deliver_all)
             self.loop.go_on(5.0)
         self.check()
-        assert not self.visitors
+        assert not self.came
         assert all(one.up for one in self.processes)
 
-    def turn_off(self) -> None:
-        for one in self.processes:
-            self.visit(one, 1)
-        self.loop.go_on(DEADLINE)
-        assert not any(one.up for one in self.processes)
-
     def use_up_spare_numbers(self, process: Visits) -> None:
-        spare = True
+        spare: object = True
         while spare:
             before = len(self.shown)
             with self.network.flowing():
                 self.loop.do(self.visit, process, 1)
             self.check()
             assert len(self.shown) == before + 1, "a quiet visit did not count"
-            spare = self.servers.primary.has_spares()
+            spare = self.servers.primary.client.exists("{counter}:spares")
 
 
-def pick(some: list, which: int):  # type: ignore[no-untyped-def,type-arg]
-    """Return one of them, 0 being the newest."""
-    return some[-1 - which % len(some)]
-
-
-@pytest.fixture
-def model(folder: Path, tmp_path: Path, monkeypatch: Patch) -> Iterator[type[Model]]:
-    """The model on running Valkeys, with whatever it replaces in the counter."""
+@pytest.mark.no_cover
+@pytest.mark.timeout(600 + 60 * MINUTES)
+def test_each_number_is_shown_once_whatever_happens(folder: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(counter.connection, "take_over", take_over)
     for module in TIMED:
         monkeypatch.setattr(module, "time", time)  # which each example replaces
     real = counter.visits.Connector  # type: ignore[attr-defined]
     monkeypatch.setattr(counter.visits, "Connector", real)
     monkeypatch.setattr(logging.getLogger("friendlyhello.visits"), "disabled", True)
-    servers = Pair(folder)
-    yield type("Model", (Model,), {"servers": servers, "folder": tmp_path})
-    servers.close()
 
+    class OnServers(Model):
+        servers = Pair(folder)
 
-@pytest.mark.no_cover
-@pytest.mark.timeout(600 + 60 * MINUTES)
-def test_each_number_is_shown_once_whatever_happens(model: type[Model]) -> None:
-    start = time.monotonic()
+    start, took = time.monotonic(), 0.0
     for seed in itertools.count(time.time_ns()):
         run_state_machine_as_test(
-            hypothesis.seed(seed)(model) if MINUTES else model, settings=SETTINGS
+            hypothesis.seed(seed)(OnServers) if MINUTES else OnServers, settings=SETTINGS
         )
         took = time.monotonic() - start
         print(
-            f"{model.steps:,} steps in {took:.0f} s ({model.steps / took:,.0f} steps/s), "
-            f"{model.shown_in_all:,} numbers, each shown once; {model.replayed:,} replies "
-            "of orders that are searched",
+            f"{OnServers.steps:,} steps in {took:.0f} s ({OnServers.steps / took:,.0f} steps/s), "
+            f"{OnServers.shown_in_all:,} numbers, each shown once",
             flush=True,
         )
         if took >= 60 * MINUTES:
             break
-    assert model.steps >= LEAST
-    assert model.replayed > 0
+    assert OnServers.steps >= LEAST

@@ -4,27 +4,15 @@ import asyncio
 import contextlib
 import selectors
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError
 
 from counter.opening import Opened
-from tests.support.ports import held_port
-from tests.support.valkey import Valkey
+from tests.support.nodes import Node
 from tests.support.waiting import wait_until
-
-
-class _Instant(selectors.SelectSelector):
-    """Looks at no socket, and says so when the loop would have to wait for one."""
-
-    on_idle: Callable[[float | None], None]
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None or timeout > 0:
-            self.on_idle(timeout)
-        return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -34,8 +22,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now = self._end = 1000.0
         self.errors: list[dict[str, Any]] = []
         """What callbacks raised."""
-        selector = _Instant()
-        selector.on_idle = self._on_idle
+        selector = selectors.SelectSelector()
+        selector.select = self._select  # type: ignore[method-assign]
         super().__init__(selector)
         self.set_exception_handler(lambda _, error: self.errors.append(error))
 
@@ -52,12 +40,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.call_soon(call, *args)
         self.go_on()
 
-    def _on_idle(self, until_timer: float | None) -> None:
-        if until_timer is not None and self._now + until_timer <= self._end:
-            self._now += until_timer
+    def _select(self, timeout: float | None = None) -> list[Any]:
+        """Look at no socket; where the loop would wait for one, let the clock go on, or stop."""
+        if timeout is not None and self._now + timeout <= self._end:
+            self._now += max(timeout, 0)
         else:
             self._now = self._end
             self.stop()
+        return []
 
     def end(self) -> None:
         for task in asyncio.all_tasks(self):
@@ -66,16 +56,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.close()
 
 
-class Server(Valkey):
+class Server(Node):
     """A Valkey, and a socket of the test's to it."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        super().__init__(folder)
-        self._held = held_port()
-        self.port = self._held.getsockname()[1]
-        self.settings |= {"port": str(self.port), "bind": "127.0.0.1"}
-        self.settings |= {"repl-diskless-sync-delay": "0"}
+        super().__init__(folder, "--appendonly", "yes", "--appendfsync", "always")
+        self.settings |= {"unixsocket": str(self.path)}
         self.settings |= {"auto-aof-rewrite-min-size": "4mb"}  # loading it takes time
         self.start()
 
@@ -94,27 +80,17 @@ class Server(Valkey):
             read += more
         return read
 
-    def has_spares(self) -> bool:
-        return self.run(b"EXISTS {counter}:spares\r\n") == b":1\r\n"
-
     def kill(self) -> None:
         super().kill()
         self._socket.close()
-
-    def close(self) -> None:
-        super().close()
-        self._held.close()
 
 
 class Pair:
     """A primary and its replica, which may change places."""
 
     def __init__(self, folder: Path) -> None:
-        self.primary, self.replica = Server(folder / "a"), Server(folder / "b")
-        self._follow()
-
-    def _follow(self) -> None:
-        self.replica.client.replicaof("127.0.0.1", self.primary.port)
+        self.primary, self.replica = Server(folder), Server(folder)
+        self.replica.follow(self.primary)
 
     def wipe(self) -> None:
         """Leave nothing of what was before, so that the same choices do the same again."""
@@ -126,36 +102,31 @@ class Pair:
         self.primary.kill()
         self.primary.start()
         self.replica.client.replicaof("NO", "ONE")  # else it waits up to a second
-        self._follow()
+        self.replica.follow(self.primary)
 
     def fail_over(self) -> None:
         """Make a primary of the replica, once it has all that the primary has."""
-        self.wait_in_step()
+        wait_until(self.is_in_step)
         self.replica.client.replicaof("NO", "ONE")
         self.primary, self.replica = self.replica, self.primary
-        self._follow()
+        self.replica.follow(self.primary)
 
-    def wait_in_step(self) -> None:
-        wait_until(self._is_in_step)
-
-    def _is_in_step(self) -> bool:
+    def is_in_step(self) -> bool:
         ours = self.primary.client.info("replication")["master_repl_offset"]
         theirs = self.replica.client.info("replication")
         return theirs["master_link_status"] == "up" and theirs["slave_repl_offset"] == ours
 
-    def close(self) -> None:
-        self.replica.close()
-        self.primary.close()
-
 
 class Line:
-    """A connection: the transport that a counter writes to.
+    """A connection: redis-py's client, and the transport that a counter writes to.
 
-    :arg server: where it leads.
+    :arg owner: the way of the counter that has made it.
     """
 
-    def __init__(self, network: "Network", owner: object, server: Server) -> None:
-        self.network, self.owner, self.server = network, owner, server
+    connection = None
+
+    def __init__(self, network: "Network", owner: "Connector") -> None:
+        self.network, self.owner, self.server = network, owner, network.servers.primary
         self.protocol: asyncio.Protocol | None = None
         self.transport = self
         self.is_open = True
@@ -169,6 +140,9 @@ class Line:
         if self.is_open:
             self.is_open = False
             self.network.lines.remove(self)
+
+    async def aclose(self, close_connection_pool: bool) -> None:
+        self.close()
 
     def cut(self) -> None:
         """End it from without; what it was given may still arrive."""
@@ -187,24 +161,8 @@ class Packet(NamedTuple):
     line: Line
 
 
-class _Client:
-    """What a counter sees of redis-py's client."""
-
-    connection = None
-
-    def __init__(self, line: Line) -> None:
-        self.line = line
-
-    async def ping(self) -> bool:
-        return True
-
-    async def aclose(self, close_connection_pool: bool) -> None:
-        self.line.close()
-
-
-def take_over(redis: Any, protocol: asyncio.Protocol) -> Line:
+def take_over(line: Line, protocol: asyncio.Protocol) -> Line:
     """Stand in for that of `counter.redis_internals`."""
-    line: Line = redis.line
     if not line.is_open:
         raise ConnectionError("Redis closed the connection")
     line.protocol = protocol
@@ -225,27 +183,11 @@ class Network:
         self.at_most_once: set[int] = set()  # numbers that plain commands took
         self._is_flowing = False
 
-    def connector(self) -> "Connector":
-        return Connector(self)
-
-    async def connect(self, owner: object) -> Line:
-        await asyncio.sleep(0)
-        while self.connecting == "hangs":  # noqa: ASYNC110, looking again takes no time
-            await asyncio.sleep(0.1)
-        if self.connecting == "is cut":
-            raise ConnectionError("cut")
-        if self.connecting == "is refused":
-            try:
-                raise ConnectionRefusedError
-            except OSError as error:
-                raise ConnectionError("refused") from error
-        return Line(self, owner, self.servers.primary)
-
     def take(self, packet: Packet) -> None:
         self.packets.append(packet)
         self.sent.append(packet)
         if self._is_flowing:
-            self._loop.call_soon(self.deliver, packet)
+            self._loop.call_soon(self._deliver, packet)
 
     def run(self, packet: Packet, acknowledged: int = 1) -> bytes:
         """Run a copy of a packet; one of a connection that is no more comes to the primary.
@@ -254,7 +196,8 @@ class Network:
         """
         server = packet.line.server if packet.line.is_open else self.servers.primary
         if server is not self.servers.primary:
-            self.servers.wait_in_step()  # what it answers is not to depend on how fast it is
+            # What it answers is not to depend on how fast it is.
+            wait_until(self.servers.is_in_step)
         command, wait, _ = packet.data.partition(b"*3\r\n$4\r\nWAIT\r\n")
         if self.scripts_refused and b"EVAL" in command[:20]:
             return b"-NOPERM no permission\r\n" + (b":0\r\n" if wait else b"")
@@ -265,13 +208,13 @@ class Network:
             self.at_most_once.update(range(last - visits + 1, last + 1))
         return reply + (b":%d\r\n" % acknowledged if wait else b"")
 
-    def deliver(self, packet: Packet) -> None:
+    def _deliver(self, packet: Packet) -> None:
         if packet in self.packets:
             self.packets.remove(packet)
             packet.line.give(self.run(packet))
 
     @contextlib.contextmanager
-    def flowing(self) -> Any:
+    def flowing(self) -> Iterator[None]:
         """Deliver at once what is sent meanwhile, on connections that work."""
         self._is_flowing, self.connecting = True, "works"
         yield
@@ -283,7 +226,7 @@ class Network:
             line.give(reply)
         self.replies.clear()
         for packet in [one for one in self.packets if one.line.is_open]:
-            self.deliver(packet)
+            self._deliver(packet)
 
 
 class Connector:
@@ -295,7 +238,17 @@ class Connector:
         self._network = network
 
     async def connect(self) -> Opened:
-        return Opened(_Client(await self._network.connect(self)))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        while self._network.connecting == "hangs":  # noqa: ASYNC110, looking again takes no time
+            await asyncio.sleep(0.1)
+        if self._network.connecting == "is cut":
+            raise ConnectionError("cut")
+        if self._network.connecting == "is refused":
+            try:
+                raise ConnectionRefusedError
+            except OSError as error:
+                raise ConnectionError("refused") from error
+        return Opened(Line(self._network, self))  # type: ignore[arg-type]
 
     try_once = connect
 
