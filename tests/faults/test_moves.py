@@ -29,15 +29,17 @@ NAME = "redis.invalid"
 #: The fake Redis is at the second.
 OTHER, OURS = "127.0.0.2", "127.0.0.1"
 
+REPLICA = b"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:0\r\n"
+
 
 @pytest.fixture
 def names() -> Iterator[Names]:
     yield from names_of({NAME: [OTHER, OURS]})
 
 
-def hanging_up_on(command: bytes, fake: FakeRedis, host: str) -> Proxy:
-    """Pass on what comes to an address, on the same port, but for a command."""
-    proxy = Proxy([fake.port], at=(host, fake.port))
+def hanging_up_on(command: bytes, fake: FakeRedis) -> Proxy:
+    """Pass on what comes to the other address, on the same port, but for a command."""
+    proxy = Proxy([fake.port], at=(OTHER, fake.port))
 
     def change(data: bytes) -> bytes:
         if command in data:
@@ -48,49 +50,35 @@ def hanging_up_on(command: bytes, fake: FakeRedis, host: str) -> Proxy:
     return proxy
 
 
-@pytest.fixture
-def replica(fake: FakeRedis) -> Iterator[FakeRedis]:
-    """A replica at the other address, on the same port."""
-    with FakeRedis(at=(OTHER, fake.port)) as other:
-        other.replies["ROLE"] = REPLICA
-        yield other
-        assert not other.visits()
-
-
-REPLICA = b"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:0\r\n"
-
-
-@pytest.mark.usefixtures("names", "replica")
+@pytest.mark.usefixtures("names")
 @pytest.mark.parametrize(
     "role", [None, REPLICA, b"-NOPERM no\r\n", b"-ERR unknown command\r\n", b"$-1\r\n"]
 )
 async def test_an_address_of_a_replica_is_passed_over_and_one_that_does_not_say_will_do(
     role: bytes | None, fake: FakeRedis
 ) -> None:
-    if role:
-        fake.replies["ROLE"] = role
-    async with serving(f"redis://{NAME}:{fake.port}") as visitor:
-        if role is REPLICA:
-            assert await visitor.visit() is None
-            assert "is a replica" in visitor.visits.reason
-            return
-        for number in (1, 2):
-            assert await visitor.counted_again() == number
-            fake.cut()
+    fake.replies |= {"ROLE": role} if role else {}
+    with FakeRedis(at=(OTHER, fake.port)) as replica:
+        replica.replies["ROLE"] = REPLICA
+        async with serving(f"redis://{NAME}:{fake.port}") as visitor:
+            if role is REPLICA:
+                assert await visitor.visit() is None
+                assert "is a replica" in visitor.visits.reason
+            for number in () if role is REPLICA else (1, 2):
+                assert await visitor.counted_again() == number
+                fake.cut()
+        assert not replica.visits()
 
 
 async def test_a_proxy_that_hangs_up_on_role_will_do(names: Names, fake: FakeRedis) -> None:
-    names.addresses[NAME] = [OTHER, "127.0.0.3"]
-    with (
-        hanging_up_on(b"ROLE", fake, OTHER),
-        hanging_up_on(b"ROLE", fake, "127.0.0.3"),
-    ):
+    names.addresses[NAME] = [OTHER, "127.0.0.3"]  # nobody is at the second
+    with hanging_up_on(b"ROLE", fake):
         async with serving(f"redis://{NAME}:{fake.port}", timeout=1) as visitor:
             assert await visitor.counted_again() == 1
 
 
 async def test_a_proxy_that_hangs_up_on_what_is_read_refuses_it(fake: FakeRedis) -> None:
-    with hanging_up_on(b"TIME", fake, OTHER):
+    with hanging_up_on(b"TIME", fake):
         async with serving(f"redis://{OTHER}:{fake.port}") as visitor:
             assert await visitor.counted_again() == 1
             with reading(visitor.visits) as reader:
@@ -102,17 +90,19 @@ async def test_a_proxy_that_hangs_up_on_what_is_read_refuses_it(fake: FakeRedis)
                         await reader.read()
 
 
-#: What it says.
-PARTING = [
-    "DENIED Redis is running in protected mode",
-    "ERR max number of clients reached",
-    "ERR max number of clients + cluster connections reached",
-]
-
-
-@pytest.fixture(params=["before", "after"])
-def comes(request: pytest.FixtureRequest, monkeypatch: Patch) -> None:
-    """Let what Redis says unasked be there before it is asked for anything, or whenever."""
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("user", ["", ":secret@"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "DENIED Redis is running in protected mode",
+        "ERR max number of clients reached",
+        "ERR max number of clients + cluster connections reached",
+    ],
+)
+async def test_what_redis_says_as_it_takes_nobody_is_the_reason_unless_another_address_does(
+    said: str, user: str, at_once: bool, names: Names, fake: FakeRedis, monkeypatch: Patch
+) -> None:
     real = Opener._open_ip
 
     async def open_ip(opener: Opener, options: dict[str, Any], ip: str | None) -> Redis:
@@ -121,16 +111,8 @@ def comes(request: pytest.FixtureRequest, monkeypatch: Patch) -> None:
             await asyncio.sleep(0.05)
         return opened
 
-    if request.param == "before":
+    if at_once:  # it is there before anything is asked for
         monkeypatch.setattr(Opener, "_open_ip", open_ip)
-
-
-@pytest.mark.usefixtures("comes")
-@pytest.mark.parametrize("said", PARTING)
-@pytest.mark.parametrize("user", ["", ":secret@"])
-async def test_what_redis_says_as_it_takes_nobody_is_the_reason_unless_another_address_does(
-    said: str, user: str, names: Names, fake: FakeRedis
-) -> None:
     with FakeRedis(at=(OTHER, fake.port)) as other:
         for one in (fake, other):
             one.hanging_up, one.parting = True, f"-{said}\r\n".encode()
@@ -182,19 +164,6 @@ async def test_a_look_up_that_takes_long_and_leads_elsewhere_is_waited_for(
             assert await visit == 11
 
 
-async def test_an_address_that_the_name_no_longer_has_is_not_tried(
-    names: Names, fake: FakeRedis
-) -> None:
-    names.addresses[NAME] = [OURS]
-    async with serving(f"redis://{NAME}:{fake.port}") as visitor:
-        assert await visitor.counted_again() == 1
-        names.addresses[NAME] = [OTHER]
-        fake.cut()
-        assert await visitor.visit() is None
-        assert "127.0.0.2" in visitor.visits.reason
-        assert fake.counter == 1
-
-
 async def test_the_server_moves_to_the_redis_that_the_name_was_pointed_to_and_says_so_once(
     names: Names, fake: FakeRedis, monkeypatch: Patch, caplog: Caplog
 ) -> None:
@@ -226,7 +195,7 @@ async def test_the_server_moves_to_the_redis_that_the_name_was_pointed_to_and_sa
     assert "counter off" not in caplog.text
 
 
-async def test_who_has_moved_does_not_go_back_when_the_look_up_fails(
+async def test_an_address_that_the_name_no_longer_has_is_not_tried_though_a_look_up_fails(
     names: Names, fake: FakeRedis, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(counter.opening, "LOOK_UP_EVERY", 0.0)
@@ -234,6 +203,8 @@ async def test_who_has_moved_does_not_go_back_when_the_look_up_fails(
     connector = Connector(f"redis://{NAME}:{fake.port}", key="counter", timeout=1)
     await close((await connector.connect()).redis)
     names.addresses[NAME] = [OTHER]
+    with pytest.raises(redis.ConnectionError, match=OTHER):
+        await connector.connect()
     async with asyncio.timeout(PATIENCE):
         while not await connector.has_moved():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -36,11 +36,11 @@ def counters_lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(one.levelname, one.getMessage()) for one in found]
 
 
-class Visitor:
-    """Visits a page, however many times at once."""
+class ServedVisitor:
+    """Visits a page of this loop, however many times at once, and sees how it counts."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, visits: Visits) -> None:
+        self.url, self.visits = url, visits
         self._client = AsyncHTTPClient(
             force_instance=True,
             max_clients=1000,
@@ -66,29 +66,16 @@ class Visitor:
         """
 
         async def counted() -> int:
-            number = await self.visit()
-            while number is None:
+            while (number := await self.visit()) is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
-                number = await self.visit()
             return number
 
         return await within(seconds, counted())
 
-    async def assert_at_once(self, pages: int = 20, busy: float = BUSY) -> None:
-        """Assert that pages show the fallback without waiting.
-
-        :arg busy: seconds that a busy machine may add; more for another process than for this.
-        """
+    async def assert_at_once(self, pages: int = 20) -> None:
+        """Assert that pages show the fallback without waiting."""
         for _ in range(pages):
-            assert await within(0, self.visit(), busy) is None
-
-
-class ServedVisitor(Visitor):
-    """A visitor of a server in the same loop, who also sees how it counts."""
-
-    def __init__(self, url: str, visits: Visits) -> None:
-        super().__init__(url)
-        self.visits = visits
+            assert await within(0, self.visit()) is None
 
     @contextlib.asynccontextmanager
     async def losing_connection(self) -> AsyncIterator[None]:
