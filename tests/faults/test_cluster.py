@@ -1,11 +1,13 @@
 """A cluster of real nodes: the counter's is found, from whichever node the way is asked."""
 
 import contextlib
+import functools
 import itertools
 import json
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -28,28 +30,25 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         # Long enough that a busy machine makes no node look dead to the others.
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-        options += ("--cluster-replica-validity-factor", "0")  # type: ignore[assignment]
-        self.nodes = [Node(folder, *options) for _ in range(4)]
+        more = ("--cluster-replica-validity-factor", "0")
+        self.nodes = [Node(folder, *options, *more) for _ in range(4)]
         for node in self.nodes:
             node.start()
-        self.ids = [node.client.cluster("MYID").decode() for node in self.nodes]
+        self.ids = {node: node.client.cluster("MYID").decode() for node in self.nodes}
         bounds = [0, 5461, 10923, 16384]
         for node, low, high in zip(self.nodes, bounds, bounds[1:], strict=False):
             node.client.execute_command("CLUSTER ADDSLOTSRANGE", low, high - 1)
             if low <= SLOT < high:
                 self.owner = node
+        self.others = [node for node in self.nodes[:3] if node is not self.owner]
+        met, self.replica = self.nodes[0], self.nodes[3]
         for epoch, node in enumerate(self.nodes):
             node.client.execute_command("CLUSTER SET-CONFIG-EPOCH", epoch + 1)
-            met = self.nodes[0]
             node.client.execute_command("CLUSTER MEET", "127.0.0.1", met.port, met.cluster_port)
         wait_until(lambda: all(self.knows_all(node) for node in self.nodes))
-        self.replica = self.nodes[3]
-        self.replica.client.execute_command("CLUSTER REPLICATE", self.id_of(self.owner))
+        self.replica.client.execute_command("CLUSTER REPLICATE", self.ids[self.owner])
         wait_until(lambda: self.owner.replicas_in_step() == 1)
         wait_until(lambda: all(self.is_well(node) for node in self.nodes))
-
-    def id_of(self, node: Node) -> str:
-        return self.ids[self.nodes.index(node)]
 
     def knows_all(self, node: Node) -> bool:
         return len(node.client.execute_command("CLUSTER NODES")) == len(self.nodes)
@@ -58,8 +57,29 @@ class Cluster:
         info = node.client.execute_command("CLUSTER INFO")
         return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "4"
 
-    def others(self) -> list[Node]:
-        return [node for node in self.nodes[:3] if node is not self.owner]
+    # The counter's slot goes from its owner to another node.
+
+    @property
+    def target(self) -> Node:
+        return self.others[0]
+
+    def begin_move(self) -> None:
+        for node, state, other in (
+            (self.target, "IMPORTING", self.owner),
+            (self.owner, "MIGRATING", self.target),
+        ):
+            node.client.execute_command("CLUSTER SETSLOT", SLOT, state, self.ids[other])
+
+    def move(self, is_moved: Callable[[str], bool] = lambda key: True) -> None:
+        """Move keys of the slot."""
+        client = self.owner.client
+        there = functools.partial(client.execute_command, "CLUSTER GETKEYSINSLOT", SLOT, 10)
+        while keys := [*filter(is_moved, there())]:
+            client.migrate("127.0.0.1", self.target.port, keys, 0, 1000)
+
+    def finish_move(self) -> None:
+        for node in (self.target, self.owner):
+            node.client.execute_command("CLUSTER SETSLOT", SLOT, "NODE", self.ids[self.target])
 
 
 @pytest.fixture
@@ -74,13 +94,9 @@ def url(*nodes: Node) -> str:
 async def test_any_node_leads_to_the_counter_and_one_that_is_away_costs_nothing(
     cluster: Cluster,
 ) -> None:
-    asked, hung = cluster.others()
+    asked, hung = cluster.others
     shown = itertools.count(1)
-    for preferred, told in (
-        ("ip", "127.0.0.1"),
-        ("hostname", r"\??"),
-        ("unknown-endpoint", r"\??"),
-    ):
+    for preferred, told in ("ip", "127.0.0.1"), ("hostname", r"\??"), ("unknown-endpoint", r"\??"):
         for node in cluster.nodes:
             node.client.config_set("cluster-preferred-endpoint-type", preferred)
         with pytest.raises(redis.ResponseError, match=f"{SLOT} {told}:{cluster.owner.port}$"):
@@ -110,59 +126,27 @@ def test_the_replica_that_takes_over_is_followed_by_the_counter_and_the_live_pag
     assert load.report().failed == 0
     assert load.latencies()[-1] < 2 + BUSY
     total = assert_exact(cluster.replica.client, [server], numbers(load)).total()
-    wait_until(lambda: shown_live(server) == (total, total))
+
+    def is_shown_live() -> bool:
+        """Whether it is the total on the live page, and the sum of the replicas."""
+        event: dict[str, Any] = server.event()
+        replicas = event.get("replicas", [])
+        return event.get("total") == total == sum(one["visits"] for one in replicas)
+
+    wait_until(is_shown_live)
 
 
-def shown_live(server: Program) -> tuple[object, int]:
-    """The total, and the replicas' sum, as the live page shows them."""
-    event = server.event()
-    replicas = event.get("replicas", [])
-    assert isinstance(replicas, list)
-    return event.get("total"), sum(one["visits"] for one in replicas)
+MOVED: dict[str, Callable[[str], bool]] = {
+    "no key": lambda key: False,
+    "the counter": lambda key: key == "counter",
+    "all but the counter": lambda key: key != "counter",
+    "every key": lambda key: True,
+}
 
 
-class Move:
-    """The counter's slot on its way from one node to another."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.source, self.target = cluster.owner, cluster.others()[0]
-
-    def begin(self) -> None:
-        source, target = self.cluster.id_of(self.source), self.cluster.id_of(self.target)
-        self.target.client.execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", source)
-        self.source.client.execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", target)
-
-    def keys(self) -> list[str]:
-        found: list[str] = self.source.client.execute_command("CLUSTER GETKEYSINSLOT", SLOT, 10)
-        return found
-
-    def move_some(self, keys: list[str]) -> None:
-        if keys:
-            self.source.client.migrate("127.0.0.1", self.target.port, keys, 0, 1000)
-
-    def move_all(self) -> None:
-        while keys := self.keys():
-            self.move_some(keys)
-
-    def finish(self) -> None:
-        for node in (self.target, self.source):
-            owner = self.cluster.id_of(self.target)
-            node.client.execute_command("CLUSTER SETSLOT", SLOT, "NODE", owner)
-
-
-@pytest.mark.parametrize(
-    "moved",
-    [
-        lambda key: False,
-        lambda key: key == "counter",
-        lambda key: key != "counter",
-        lambda key: True,
-    ],
-    ids=["no key", "the counter", "all but the counter", "every key"],
-)
+@pytest.mark.parametrize("moved", MOVED)
 def test_a_slot_that_is_half_moved_costs_no_number_and_a_server_that_starts_meanwhile_counts(
-    moved: Callable[[str], bool], cluster: Cluster, counting: Start
+    moved: str, cluster: Cluster, counting: Start
 ) -> None:
     # With faults a process tells its state once a second. It must write nothing that is in the way
     # of the move.
@@ -171,24 +155,23 @@ def test_a_slot_that_is_half_moved_costs_no_number_and_a_server_that_starts_mean
     patient = f"--redis-timeout={LONG_DEADLINE}"
     flags = (f"--redis-url={url(*cluster.nodes)}", "--access-log=false", patient, *faulty)
     server = counting(*flags)
-    move = Move(cluster)
     with driven(server) as load:
         load.wait_counted(load.now)
-        move.begin()
-        move.move_some(list(filter(moved, move.keys())))
+        cluster.begin_move()
+        cluster.move(MOVED[moved])
         stayed = load.now
         other = counting(*flags)
         with driven(other) as its_load:
             wait_until(lambda: load.now > stayed + 3)
-            move.move_all()
-            move.finish()
+            cluster.move()
+            cluster.finish_move()
             finished = load.now
             wait_until(lambda: len(load.counted_since(finished)) >= 100)
             wait_until(lambda: len(its_load.visits) >= 300)
     for one in (load, its_load):
         assert_all_counted(one)
         assert one.latencies()[-1] < 2 + BUSY
-    assert_exact(move.target.client, [server, other], numbers(load) + numbers(its_load))
+    assert_exact(cluster.target.client, [server, other], numbers(load) + numbers(its_load))
 
 
 @contextlib.contextmanager
@@ -226,16 +209,15 @@ def test_who_watches_is_told_all_the_figures_or_none_wherever_the_slot_goes(
         wait_until(cluster.replica.is_primary)  # and the old primary keeps its connections
         cluster.owner = cluster.replica
         wait_for(signs)
-        move = Move(cluster)
-        move.begin()
-        move.move_some(["counter"])
+        cluster.begin_move()
+        cluster.move(MOVED["the counter"])
         wait_for(lambda event: "is being moved" in event.get("reason", ""))
         server.put("/faults", b'{"wait": "1ms"}')
         with watching(server) as others:
             assert next(others)["redis"] == "refused"
         wait_for(lambda event: True)
-        move.move_all()
-        move.finish()
+        cluster.move()
+        cluster.finish_move()
         wait_for(lambda event: event["redis"] == "up" and "faults" in event["replicas"][0])
         server.put("/faults", b"{}")
         wait_for(lambda event: "faults" not in event["replicas"][0])

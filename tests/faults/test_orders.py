@@ -11,31 +11,24 @@ from tests.support import Caplog
 from tests.support.life import Bounds
 from tests.support.orders import Search
 
+TWO = Bounds(processes=2, batches=1, sizes=(1,), deadlines=1, looks=1)
+THREE = TWO._replace(processes=3)
+
 LARGE = [
     # Two processes whole, and with two failovers.
     Bounds(processes=2, deadlines=1, looks=2),
-    Bounds(processes=2, sizes=(1,), deadlines=1, looks=1, wait=1, failovers=2),
+    TWO._replace(batches=2, wait=1, failovers=2),
     # Visitors who go, kills and refusals.
-    Bounds(
-        processes=2,
-        batches=1,
-        sizes=(1,),
-        deadlines=1,
-        looks=1,
-        goers=1,
-        kills=1,
-        wait=1,
-        failovers=1,
-    ),
+    TWO._replace(goers=1, kills=1, wait=1, failovers=1),
     Bounds(deadlines=1, looks=1, goers=1, refusals=1),
-    Bounds(processes=2, batches=1, sizes=(1,), deadlines=1, looks=1, refusals=1),
+    TWO._replace(refusals=1),
     # Probes beside each other, and before the first visits.
     Bounds(deadlines=2, looks=4, beside=3, goers=1),
-    Bounds(processes=2, sizes=(1,), deadlines=1, looks=2, starts=True),
+    TWO._replace(batches=2, looks=2, starts=True),
     # Three processes.
-    Bounds(processes=3, batches=1, deadlines=1, looks=1, kills=1),
-    Bounds(processes=3, batches=1, sizes=(1,), deadlines=1, looks=1, goers=1),
-    Bounds(processes=3, batches=1, sizes=(1,), deadlines=1, looks=1, wait=1, failovers=1),
+    THREE._replace(sizes=(1, 2), kills=1),
+    THREE._replace(goers=1),
+    THREE._replace(wait=1, failovers=1),
 ]
 
 
