@@ -6,9 +6,11 @@ visitors leave. ``MODEL_MINUTES=120`` makes it go on for two hours.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +35,9 @@ import counter.outage
 import counter.visits
 from counter import Visits
 from tests.support import Patch
+from tests.support.replayed import State, check
 from tests.support.simulated import Connector, Network, Packet, Pair, VirtualLoop, take_over
+from tests.support.traces import Trace, recording
 
 MINUTES = float(os.environ.get("MODEL_MINUTES", 0))
 
@@ -81,6 +85,7 @@ class Model(RuleBasedStateMachine):
 
     servers: Pair
     steps = 0
+    replayed = 0
     shown_in_all = 0
 
     def __init__(self) -> None:
@@ -99,14 +104,20 @@ class Model(RuleBasedStateMachine):
         self.processes: list[Visits] = []
         self.is_at_once = False
         self.half = False
+        self.recording = contextlib.ExitStack()
+        self.trace: Trace | None = None
+        self.copies: list[object] = []
 
     @initialize(
         first=st.sampled_from([0, -3]),
         wait=st.sampled_from([0, 1]),
         late_copies_arrive=st.booleans(),
         others_end=st.booleans(),
+        is_traced=st.sampled_from([False] * 9 + [True]),
     )
-    def begin(self, first: int, wait: int, late_copies_arrive: bool, others_end: bool) -> None:
+    def begin(
+        self, first: int, wait: int, late_copies_arrive: bool, others_end: bool, is_traced: bool
+    ) -> None:
         """Begin.
 
         :arg first: what the counter holds at first.
@@ -114,6 +125,9 @@ class Model(RuleBasedStateMachine):
         :arg late_copies_arrive: whether those that are left at the end do.
         :arg others_end: whether only one process is left at the end; else all were off before.
         """
+        if is_traced:
+            folder = self.recording.enter_context(tempfile.TemporaryDirectory())
+            self.trace = self.recording.enter_context(recording(Path(folder, "trace")))
         self.first, self.wait = first, wait
         self.late_copies_arrive, self.others_end = late_copies_arrive, others_end
         self.servers.primary.run(b"SET counter %d\r\n" % first)
@@ -217,7 +231,13 @@ class Model(RuleBasedStateMachine):
     @rule(which=which)
     @precondition(lambda self: self.network.sent)
     def packet_arrives_again(self, which: int) -> None:
-        self.do(self.network.run, pick(self.network.sent, which))
+        self.do(self.run_copy, pick(self.network.sent, which))
+
+    def run_copy(self, packet: Packet) -> None:
+        if self.trace:
+            self.copies.append(object())  # each comes by a way of its own
+            self.trace.sent(self.copies[-1], packet.data.partition(b"*3\r\n$4\r\nWAIT")[0])
+        self.network.run(packet)
 
     @rule()
     def all_arrives(self) -> None:
@@ -290,6 +310,7 @@ class Model(RuleBasedStateMachine):
                 self.end()
         finally:
             self.loop.end()
+            self.recording.close()
 
     def end(self) -> None:
         """Let everything be well again, and all numbers be used up."""
@@ -302,6 +323,9 @@ class Model(RuleBasedStateMachine):
         missing = sorted({*numbers} - self.shown - self.network.at_most_once)
         assert not missing, f"of {numbers} nobody was shown {missing}"
         assert self.shown <= {*numbers}
+        if self.trace:
+            before: State = {b"counter": b"%d" % self.first}
+            type(self).replayed += check(self.trace.events(), before, self.shown)
         client = self.servers.primary.client
         lasting = {key for key in client.scan_iter() if client.ttl(key) < 0}
         assert lasting == {b"counter"}, "Redis would keep these for ever"
@@ -317,7 +341,7 @@ class Model(RuleBasedStateMachine):
             self.loop.go_on(DEADLINE)
             assert not any(one.up for one in self.processes)
         for packet in self.network.packets if self.late_copies_arrive else []:
-            self.network.run(packet)
+            self.run_copy(packet)
         with self.network.flowing():
             self.loop.do(self.network.deliver_all)
             self.loop.go_on(5.0)
@@ -357,9 +381,11 @@ def test_each_number_is_shown_once_whatever_happens(folder: Path, monkeypatch: P
         took = time.monotonic() - start
         print(
             f"{OnServers.steps:,} steps in {took:.0f} s ({OnServers.steps / took:,.0f} steps/s), "
-            f"{OnServers.shown_in_all:,} numbers, each shown once",
+            f"{OnServers.shown_in_all:,} numbers, each shown once; {OnServers.replayed:,} replies "
+            "of orders that are searched",
             flush=True,
         )
         if took >= 60 * MINUTES:
             break
     assert OnServers.steps >= LEAST
+    assert OnServers.replayed > 0

@@ -18,6 +18,8 @@ from tests.support.nodes import Node
 from tests.support.ports import held_port
 from tests.support.program import Program, Start
 from tests.support.proxy import Proxy
+from tests.support.replayed import check
+from tests.support.traces import Trace, recorded
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -202,8 +204,9 @@ CROWD = (
 )
 
 
-def start(program: Start, url: str, deadline: float) -> Program:
-    server = program(f"--redis-url={url}", f"--redis-timeout={deadline}", "--access-log=false")
+def start(program: Start, url: str, deadline: float, **variables: str) -> Program:
+    flags = f"--redis-url={url}", f"--redis-timeout={deadline}", "--access-log=false"
+    server = program(*flags, **variables)
     server.wait_for(b"counter on")
     return server
 
@@ -214,11 +217,12 @@ def start(program: Start, url: str, deadline: float) -> Program:
 def test_no_visitor_waits_and_each_number_is_shown_once(
     name: str, rate: float | None, valkey: Valkey, program: Start, folder: Path
 ) -> None:
-    fault = FAULTS[name]
+    fault, trace = FAULTS[name], folder / "trace"
     # A busy machine may get nothing through between two cuts for a second.
     deadline = fault.deadline if fault.counter_off else LONG_DEADLINE
     with Proxy([valkey.path]) as proxy:
-        server = start(program, f"redis://127.0.0.1:{proxy.port}", deadline)
+        url, variables = f"redis://127.0.0.1:{proxy.port}", recorded(folder, trace) if rate else {}
+        server = start(program, url, deadline, **variables)
         with driven(server, rate=rate) as load:
             well = load.now
             with fault.inject(Stage(valkey, proxy, folder)):
@@ -239,7 +243,8 @@ def test_no_visitor_waits_and_each_number_is_shown_once(
             shown = numbers(load, since=begun)
             assert len(shown) == len(set(shown))
         else:
-            assert_exact(valkey.client, [server], numbers(load))
+            seen = assert_exact(valkey.client, [server], numbers(load))
+            assert not rate or check(Trace(trace).events(), shown=seen.elements())
     if uncounted:
         assert off > well
         pages = [visit for visit in load.visits if off < visit.at < ended]
@@ -258,9 +263,10 @@ def test_a_server_that_has_seen_every_fault_is_as_it_was(
 ) -> None:
     seconds, deadline = 60 * float(request.config.getoption("--soak")), Fault.deadline
     fitting = [it for it in FAULTS.items() if it[1].deadline == deadline and not it[1].restarts]
-    chance, seen = random.Random(1), dict[str, float]()
+    chance, seen, trace = random.Random(1), dict[str, float](), folder / "trace"
     with Proxy([valkey.path]) as proxy:
-        server = start(program, f"redis://127.0.0.1:{proxy.port}", deadline)
+        url = f"redis://127.0.0.1:{proxy.port}"
+        server = start(program, url, deadline, **recorded(folder, trace))
         with driven(server) as load:
             wait_until(lambda: len(load.visits) >= 200)  # then each of its connections is there
             before = raw_http.memory(server), raw_http.descriptors(server)
@@ -275,7 +281,9 @@ def test_a_server_that_has_seen_every_fault_is_as_it_was(
             wait_until(lambda: raw_http.descriptors(server) <= before[1] + MOST_DESCRIPTORS)
             after = raw_http.memory(server), raw_http.descriptors(server)
         report = load.report()
-        assert_exact(valkey.client, [server], numbers(load))
+        shown = assert_exact(valkey.client, [server], numbers(load))
+    replies = check(Trace(trace).events(), shown=shown.elements())
+    print(f"replies that are those of an order that was searched: {replies:,}")
     print(report.as_text())
     print(f"memory {before[0] >> 10:,} kB, at the end {after[0] >> 10:,} kB")
     print(f"descriptors {before[1]}, at the end {after[1]}")

@@ -14,6 +14,9 @@ from tests.support.store import State, Store, unpacked
 from tests.support.traces import Event
 from tests.support.values import newest, span
 
+#: Orders that are tried, more than there are replies, before the check gives up.
+MOST_TRIES = 200_000
+
 
 class Sent(NamedTuple):
     at: int
@@ -40,14 +43,16 @@ class Sent(NamedTuple):
         return {n for pair in zip(pairs[1::2], pairs[2::2], strict=True) for n in span(*pair)}
 
 
-def check(events: list[Event], shown: Iterable[int] = ()) -> int:
+def check(events: Iterable[Event], before: State | None = None, shown: Iterable[int] = ()) -> int:
     """Assert that a trace is one of the orders that the script allows.
 
+    :arg before: what Redis had at first.
     :arg shown: the numbers that visitors saw.
     :return: how many replies were looked at.
     """
-    requests, shown = _requests(events), list(shown)
-    replies = _in_order(events, requests)
+    events, shown = list(events), list(shown)
+    requests = _requests(events)
+    replies = _in_order(events, requests, before or {})
     unknown = set(shown).difference(*(one.numbers() for one in requests.values()))
     assert len(set(shown)) == len(shown), "a number was shown twice"
     assert not unknown, f"{unknown} were shown without a reply"
@@ -77,24 +82,27 @@ class Answered(NamedTuple):
     lost: int  # requests before it that have no reply
 
 
-def _in_order(events: list[Event], requests: dict[int, Sent]) -> int:
+def _in_order(events: list[Event], requests: dict[int, Sent], before: State) -> int:
     """Find an order that gives all replies: a choice that leads nowhere is made anew."""
     answered = list(_answered(events, requests))
     lost = [one for one in requests.values() if one.reply is None]
-    store, furthest = Store(), 0
-
-    def is_found(state: State, done: frozenset[int], number: int) -> bool:
-        nonlocal furthest
-        if number == len(answered):
-            return True
-        furthest, one = max(furthest, number), answered[number]
-        ways = _ways(store, state, done, one, lost[: one.lost])
-        return any(is_found(*way, number + 1) for way in ways)
-
-    if is_found({}, frozenset(), 0):
-        return len(answered)
-    last = events[: answered[furthest].at + 1][-40:]
-    raise AssertionError("\n".join([*map(str, last), "no order gives this reply"]))
+    choices = [iter([(before, frozenset[int]())])]
+    store = Store()
+    furthest = tries = 0
+    while choices:
+        if (choice := next(choices[-1], None)) is None:
+            choices.pop()
+            continue
+        if len(choices) > len(answered):
+            return len(answered)
+        tries += 1
+        assert tries < MOST_TRIES + len(answered), "too many orders to look for the right one"
+        furthest = max(furthest, len(choices) - 1)
+        one = answered[len(choices) - 1]
+        choices.append(_ways(store, *choice, one, lost[: one.lost]))
+    at = answered[furthest].at
+    lines = [f"{'<-' if one.is_reply else '->'} {one.connection} {_short(one)}" for one in events]
+    raise AssertionError("\n".join([*lines[max(0, at - 40) : at + 1], "no order gives this reply"]))
 
 
 def _answered(events: list[Event], requests: dict[int, Sent]) -> Iterator[Answered]:
@@ -153,3 +161,9 @@ def _is_newer(request: Sent, state: State) -> bool:
 
 def _hashable(state: State) -> frozenset[tuple[bytes, object]]:
     return frozenset(state.items())
+
+
+def _short(event: Event) -> str:
+    if event.is_reply:
+        return event.line.decode("latin-1")
+    return " ".join(map(repr, unpacked(event.line)[-3:]))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 from counter.connection import RedisConnection
+from tests.support.before import run_before
 
 
 class Event(NamedTuple):
@@ -65,3 +66,12 @@ def recording(path: Path) -> Iterator[Trace]:
     with patch.multiple(RedisConnection, _write=noting_write, _take=noting_take):
         yield trace
     trace.close()
+
+
+def recorded(folder: Path, path: Path) -> dict[str, str]:
+    """Return the variables with which a program writes what it sends to Redis to a file.
+
+    :arg folder: for this alone.
+    """
+    code = "from pathlib import Path; from tests.support.traces import recording"
+    return run_before(folder, f"{code}; one = recording(Path({str(path)!r})); one.__enter__()")
