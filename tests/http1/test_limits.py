@@ -77,6 +77,25 @@ async def test_client_that_reads_nothing_goes_before_an_idle_one(path: str, serv
     assert served.state.left == (path == "/pieces")
 
 
+async def test_client_that_reads_some_of_a_long_answer_gets_the_same_time_again(
+    serve: Serve,
+) -> None:
+    served = serve(idle_connection_timeout=600.0, write_timeout=600.0)
+    client = (await served.connect(limit=1024)).send(get("/whole"))
+    await eventually(lambda: served.state.begun)
+    [connection] = served.server._open
+    unsent = connection.open_transport.get_write_buffer_size
+    await eventually(unsent)
+    before = unsent()
+    while unsent() >= before:
+        await client.reader.read(65536)
+    connection.on_deadline()
+    await served.seen()
+    assert connection.transport
+    # It reads no more: once the system has taken what it can, the time is over.
+    await eventually(lambda: not connection.transport or connection.on_deadline())
+
+
 async def test_what_follows_a_request_is_not_read_before_its_answer(serve_either: Serve) -> None:
     served = serve_either(max_header_size=MOST)
     client = (await served.connect()).send(WAITING + b"x" * (256 * 1024))
