@@ -4,7 +4,6 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -17,16 +16,14 @@ class Names:
     """Stands in for the system's resolver, for the names that it is given.
 
     :arg addresses: of each name, in the order in which they are to be tried.
-    :arg hang: while this file is there, look-ups hang that begin.
     """
 
-    def __init__(self, addresses: dict[str, list[str]], hang: Path | None = None) -> None:
+    def __init__(self, addresses: dict[str, list[str]]) -> None:
         self.addresses = addresses
         self.hanging: set[str] = set()
         """Names whose look-ups hang that begin."""
         self.asked: Counter[str] = Counter()
         self.let_go = threading.Event()
-        self._hang = hang
 
     def install(self) -> None:
         """Stand in for it from now on, in a program of the test's own."""
@@ -36,7 +33,7 @@ class Names:
         if host not in self.addresses:
             return list(_real(host, port, *args, **options))
         self.asked[host] += 1
-        if host in self.hanging or (self._hang and self._hang.exists()):
+        if host in self.hanging:
             self.let_go.wait()
         found = self.addresses[host]
         if not found:
