@@ -111,13 +111,13 @@ async def test_what_lost_is_closed_and_was_sent_nothing_that_counts(fake: FakeRe
 @pytest.mark.usefixtures("names", "patient_probes")
 async def test_an_address_that_wins_late_is_still_taken(fake: FakeRedis) -> None:
     """Nobody is at the second: the first has all of the time, not a share of it."""
-    with FakeRedis(at=(HUNG, fake.port)) as slow, slow.held():
+    with FakeRedis(at=(HUNG, fake.port)) as slow, slow.held() as let_go:
         fake.refuse()
         async with serving(f"redis://{NAME}:{fake.port}") as visitor:
             visit = asyncio.create_task(visitor.visit())
             await eventually(lambda: slow.commands)
             await asyncio.sleep(0.5)  # the second attempt has failed meanwhile
-            slow.let_go()
+            let_go()
             assert await visit == 1
 
 
