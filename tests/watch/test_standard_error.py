@@ -12,6 +12,7 @@ import sys
 import termios
 import time
 import tty
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -167,6 +168,30 @@ def test_the_log_tells_of_dropped_lines(log_format: str, small: Start, connect: 
     assert numbers_in(server.log, log_format) == [*range(1, kept + 1), made + 1]
     assert numbers_in(server.log[: note.end()], log_format)[-1] == kept
     assert server.log.count(b"lines were dropped") == 1
+
+
+#: Two processes that fill a pipe at the same time.
+TWO = """
+import os
+from process.standard_error import StandardError
+error = StandardError(2)
+error.before_fork()
+child = os.fork()
+if not child:
+    error.forget()
+for _ in range(20):
+    error.write((b"a" if child else b"b") * 99_999 + b"\\n")
+    while error._thread:
+        error.finish()
+if child:
+    os.wait()
+"""
+
+
+def test_lines_of_two_processes_are_whole_in_a_pipe_that_is_full() -> None:
+    with subprocess.Popen([sys.executable, "-c", TWO], cwd=ROOT, stderr=subprocess.PIPE) as both:
+        lines = both.communicate(timeout=PATIENCE)[1].split()
+    assert Counter(lines) == {b"a" * 99_999: 20, b"b" * 99_999: 20}
 
 
 @pytest.mark.parametrize(
