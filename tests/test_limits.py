@@ -91,3 +91,10 @@ def test_connections_share_the_descriptors_that_are_free(monkeypatch: pytest.Mon
     for free, most in ((1000, 1000 - limits.RESERVE), (10, 5), (0, 1)):
         limited(monkeypatch, descriptors=used + free)
         assert limits.max_connections() == most
+
+
+def test_windows_limits_no_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limited(monkeypatch, space=MB, descriptors=100)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert limits.memory(tmp_path) == MACHINE
+    assert limits.max_connections() > 100

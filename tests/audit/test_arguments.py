@@ -22,7 +22,7 @@ BAD_FLAGS = {
     "argument --requests: ": ["--requests=0", "--requests=many"],
     "argument --duration: ": ["--duration=-1", "--duration=nan"],
     "argument --concurrency: ": ["--concurrency=10001"],
-    "argument --max-failures: ": ["--max-failures=-1"],
+    "argument --max-failures: ": ["--max-failures=-1", "--max-failures=100000001"],
     "argument --max-uncounted: ": [f"--max-uncounted={bad}" for bad in ("-1", "101%", "few")],
     "argument --wait: ": ["--wait=0"],
     "argument --replicas: ": ["--wait=1 --replicas=0"],

@@ -9,7 +9,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from audit.client import Place, Target
+from audit.client import Place, Target, tls_context
 from tests.audit.conftest import Speaking, failures, page, refused
 from tests.support import Patch
 from tests.support.names import Names
@@ -76,6 +76,7 @@ def test_no_other_authority_trusted(speaking: Speaking, authority: Authority, fo
     unknown = {"certificate not trusted: unable to get local issuer certificate": 3}
     assert failures(url, f"--cacert={Authority(folder / 'other').file}") == unknown
     assert failures(url) == unknown
+    assert tls_context().check_hostname, "it is for a caller to say that it is insecure"
     assert failures(url, "--insecure") == {}
     assert failures(url.replace("localhost", "127.0.0.1"), "--insecure") == {}
 
