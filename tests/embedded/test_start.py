@@ -222,7 +222,7 @@ def test_where_no_socket_can_be_it_is_in_a_private_folder(
 async def test_no_private_folder_is_left(deep: Path, monkeypatch: Patch) -> None:
     runtime = deep.parents[1] / "runtime"
     with running(str(deep)) as url:
-        assert f"{runtime}/friendlyhello-" in url
+        assert "/runtime/friendlyhello-" in url  # a relative path, where it is shorter
         async with counting(url) as visits:
             assert await visits.count() == 1
 
