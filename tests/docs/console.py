@@ -22,9 +22,9 @@ class Shown(NamedTuple):
 def blocks(page: str) -> Iterator[list[Shown]]:
     """Yield the commands of each console block of a page."""
     section, command = "", re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.M)
-    for token, inner in pairwise(tokens(page)):
-        if token.type == "heading_open" and not token.level:  # not one in a quotation
-            section = inner.content
+    for before, token in pairwise(tokens(page)):
+        if before.type == "heading_open" and not before.level:  # not one in a quotation
+            section = token.content
         elif token.type == "fence" and token.info == "console":
             found = command.findall(token.content)
             yield [Shown(section, typed, output.rstrip("\n")) for typed, output in found]
