@@ -97,8 +97,8 @@ def test_clients_beyond_the_limit_take_the_place_of_those_idle_longest_and_of_no
                 assert server.visits() == number
             closed = [is_closed(client) for client in clients]
             assert 150 < sum(closed) < 300  # no more than needed
-            # The first to come, as they had been idle for longest; two may share a millisecond.
-            assert all(closed[: sum(closed) - 2])
+            # The first to come, as they had been idle for longest; a few may share a millisecond.
+            assert all(closed[: sum(closed) - 8])
             assert raw_http.ask(clients[-1]).visit == 121
             for stream in busy[:20]:
                 assert stream.recv(65536).startswith(b"HTTP/1.1 200 OK")
