@@ -34,6 +34,10 @@ def leave_process_1() -> None:
         if os.environ.get("LISTEN_PID") == "1":  # its sockets are for the server (sd_listen_fds(3))
             os.environ["LISTEN_PID"] = str(os.getpid())
         os.setpgid(0, 0)  # Ctrl-C in a terminal reaches process 1 alone, which passes it on
+        # No handler of Python's own: it waits for the interpreter, and may write a traceback.
+        for signum in PASSED_ON:
+            if signal.getsignal(signum) != signal.SIG_IGN:
+                signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
 
 

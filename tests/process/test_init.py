@@ -134,8 +134,17 @@ def test_process_1_serves_where_it_may_not_fork(
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
-@pytest.mark.parametrize("module", ["config", "handlers"])  # before its fork, and after it
-def test_a_signal_during_imports_ends_process_1(module: str, signum: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "slowly"),
+    [
+        # Before its fork. A signal just before one long sleep would not end it.
+        ("config", "[time.sleep(0.05) for _ in range(1000)]"),
+        ("handlers", "sum(range(10**10))"),  # after it; no handler of Python's runs meanwhile
+    ],
+)
+def test_a_signal_during_imports_ends_process_1(
+    module: str, slowly: str, signum: int, tmp_path: Path
+) -> None:
     importing = tmp_path / "importing"
     slow = f"""
 import sys, time, pathlib
@@ -143,8 +152,7 @@ class Slow:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
             pathlib.Path({str(importing)!r}).touch()
-            for _ in range(1000):  # a signal just before one long sleep would not end it
-                time.sleep(0.05)
+            {slowly}
 sys.meta_path.insert(0, Slow())
 """
     env = environment(**run_before(tmp_path, PROCESS_1 + slow))
@@ -152,7 +160,10 @@ sys.meta_path.insert(0, Slow())
     with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE) as one:
         wait_until(importing.exists)
         one.send_signal(signum)
-        assert one.communicate(timeout=PATIENCE)[1] == b""
+        try:
+            assert one.communicate(timeout=PATIENCE)[1] == b""
+        finally:
+            one.kill()
     assert one.returncode == 0
 
 
