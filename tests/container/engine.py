@@ -299,7 +299,8 @@ def clear() -> None:
     """Remove what the run has made and not removed: all but the base images."""
     forced = {"container": ("--force", "--volumes"), "image": ("--force",)}
     kinds = ["container", "volume", "network", "image"]
-    if succeeds("docker", "service", "ls"):  # a test that was interrupted has left its stack
+    in_swarm = succeeds("docker", "service", "ls")
+    if in_swarm:  # a test that was interrupted has left its stack
         kinds = ["service", *kinds, "secret"]
     for kind in kinds:
         every = ("--all",) if kind in forced else ()
@@ -307,4 +308,8 @@ def clear() -> None:
             listing = (kind, "ls", "--quiet", *every, f"--filter={how}={EVERY}")
             if found := {*docker(*listing).split()}:
                 docker(kind, "rm", *forced.get(kind, ()), *found)
+    # When no test runs: the engine then forgets the names of all containers, on every network.
+    if in_swarm and docker("node", "ls", "--quiet", f"--filter=node.label={EVERY}"):
+        docker("swarm", "leave", "--force")
+        wait_until(lambda: succeeds("docker", "network", "rm", "docker_gwbridge"))
     LOCK.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.container.conftest import Figure, Run
-from tests.container.engine import RUN, docker, get, inspect, logs, succeeds
+from tests.container.engine import EVERY, RUN, docker, get, inspect, logs, succeeds
 from tests.support import ROOT
 from tests.support.waiting import wait_until
 
@@ -25,12 +25,14 @@ CONCURRENCY = 16
 @pytest.fixture(scope="module")
 def swarm() -> Iterator[None]:
     """A swarm with a node for Redis and the secret; the engine's own when it is a manager."""
-    networks = docker("network", "ls", "--format={{.Name}}").split()
-    state = docker("info", "--format={{.Swarm.LocalNodeState}}")
-    if state == "inactive":
+    inactive = docker("info", "--format={{.Swarm.LocalNodeState}}") == "inactive"
+    if inactive:
         docker("swarm", "init", "--advertise-addr=127.0.0.1", "--listen-addr=127.0.0.1")
-    labelled = docker("node", "ls", "--quiet", "--filter=node.label=friendlyhello.redis=true")
     node = docker("info", "--format={{.Swarm.NodeID}}")
+    if inactive:
+        # By this label the end of the run knows that the engine is to leave it.
+        docker("node", "update", f"--label-add={EVERY}", node)
+    labelled = docker("node", "ls", "--quiet", "--filter=node.label=friendlyhello.redis=true")
     if not labelled:
         docker("node", "update", "--label-add=friendlyhello.redis=true", node)
     docker("secret", "create", RUN, "-", input=os.urandom(32).hex() + "\n")
@@ -38,10 +40,6 @@ def swarm() -> Iterator[None]:
     docker("secret", "rm", RUN)
     if not labelled:
         docker("node", "update", "--label-rm=friendlyhello.redis", node)
-    if state == "inactive":
-        docker("swarm", "leave", "--force")
-        if "docker_gwbridge" not in networks:
-            docker("network", "rm", "docker_gwbridge")
 
 
 @pytest.fixture(scope="module")
