@@ -7,11 +7,13 @@ of its room run, but for those at length. Sentences are left alone: a reader che
 
 import argparse
 import ast
+import contextlib
 import os
 import queue
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +35,9 @@ MOST_SURVIVORS = 0.05
 
 #: A larger number is a limit or a time, and not an index or a count.
 SMALL = 10
+
+#: The variable by which the processes of a mutant's tests are known.
+MARK = "FRIENDLYHELLO_MUTANT"
 
 #: Plugins of pytest that take long to load, or change what the tests do.
 WITHOUT = ("-pno:schemathesis", "-pno:anyio", "-pno:xdist", "-pno:randomly", "-pno:cacheprovider")
@@ -190,6 +195,17 @@ def _copy(folder: Path) -> Path:
     return folder
 
 
+def _end_all(marked: str) -> None:
+    """Kill the processes that a mutant has left: it may have broken what ends them.
+
+    :arg marked: what stands in their environment.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if f"{marked}\0".encode() in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+
+
 def survivors(chosen: list[Mutant], tests: list[str] | None, jobs: int) -> Iterator[Mutant]:
     """Yield those that the tests let pass, as they run side by side.
 
@@ -205,13 +221,13 @@ def survivors(chosen: list[Mutant], tests: list[str] | None, jobs: int) -> Itera
         (folder / mutant.path).write_text(mutant.text)
         own = tests or [*OTHERS.get(room, f"tests/{room}").split(), FIGURES]
         run = [*pytest, f"--timeout={TEST_TIMEOUT}", *own]
+        marked = {**environment, MARK: str(folder)}
         try:
-            done = subprocess.run(
-                run, cwd=folder, env=environment, capture_output=True, timeout=LONGEST
-            )
+            done = subprocess.run(run, cwd=folder, env=marked, capture_output=True, timeout=LONGEST)
         except subprocess.TimeoutExpired:  # a fixture hangs, which no test's time ends
             return False
         finally:
+            _end_all(f"{MARK}={folder}")
             shutil.copy(ROOT / mutant.path, folder / mutant.path)
             free.put(folder)
         # A mutant may end pytest itself, with status 0.
