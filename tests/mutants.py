@@ -200,10 +200,16 @@ def _end_all(marked: str) -> None:
 
     :arg marked: what stands in their environment.
     """
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended, or is another user's
-            if f"{marked}\0".encode() in (process / "environ").read_bytes():
+    while found := [pid for pid in Path("/proc").glob("[0-9]*") if _is_marked(pid, marked)]:
+        for process in found:  # a mutant may start servers without end
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(int(process.name), signal.SIGKILL)
+
+
+def _is_marked(process: Path, marked: str) -> bool:
+    with contextlib.suppress(OSError):  # it has ended, or is another user's
+        return f"{marked}\0".encode() in (process / "environ").read_bytes()
+    return False
 
 
 def survivors(chosen: list[Mutant], tests: list[str] | None, jobs: int) -> Iterator[Mutant]:
