@@ -9,11 +9,11 @@ down; the process that takes its row next replaces its gauges.
 import asyncio
 import functools
 import http
+import itertools
 import mmap
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import get_args
 
 from tornado.web import RequestHandler
@@ -47,8 +47,11 @@ FAULTS = ("sick", "unready", "dead", "busy", "heavy")
 
 GAUGES = ("connections", "live_watchers", "redis_up", "exactly_once", *FAULTS)
 
-# The place of each count in a row. A histogram has a cell for each bucket, one for values past
-# the last bound, and one for the sum.
+#: The values of a metric, by the values of its labels. A histogram has the count of each bucket,
+#: the count past the last bound, and the sum. Other metrics have one value.
+Values = Mapping[tuple[str, ...], Sequence[float]]
+
+# The place of each count in a row.
 _SUM = len(SECONDS) + 1
 _PID = 0
 _GAUGES = 1
@@ -61,44 +64,6 @@ _REQUESTS = _PER_COMMAND + len(VISITS) + 2
 _CODES_OF_A_ROUTE = len(METHODS) * len(CODES)
 _ROUTE = _CODES_OF_A_ROUTE + len(SECONDS) + 2
 _END = _REQUESTS + MAX_ROUTES * _ROUTE
-
-
-@dataclass(frozen=True)
-class Sums:
-    """The counts of all processes, summed.
-
-    A histogram is the count of each bucket, then the count past the last bound, then the sum.
-
-    :arg info: the label of the version that runs, the program's version, and the replica's labels.
-    :arg visits: visits that got a number.
-    :arg uncounted: visits that got no number, by reason.
-    :arg round_trip: seconds from a command to its reply; a histogram by `SECONDS`.
-    :arg per_command: visits that one command counted; a histogram by `VISITS`.
-    :arg requests: requests by route, method and code.
-    :arg request_seconds: for each route, the seconds of its requests; histograms by `SECONDS`.
-    :arg redis_up: whether the counter is on, in every process.
-    :arg exactly_once: whether visits count exactly once, in every process; else at most once.
-    :arg connections: open connections of clients.
-    :arg live_watchers: clients that read ``/live/events``.
-    :arg log_lines_dropped: lines that standard error did not take.
-    :arg faults: for each of the `FAULTS`, whether the replica has it.
-    :arg pids: the process ids.
-    """
-
-    info: Mapping[str, str]
-    visits: float
-    uncounted: Mapping[str, float]
-    round_trip: Sequence[float]
-    per_command: Sequence[float]
-    requests: Mapping[tuple[str, str, str], float]
-    request_seconds: Mapping[str, Sequence[float]]
-    redis_up: float
-    exactly_once: float
-    connections: float
-    live_watchers: float
-    log_lines_dropped: float
-    faults: Mapping[str, float]
-    pids: Sequence[int]
 
 
 class Metrics:
@@ -118,7 +83,8 @@ class Metrics:
         size = (processes + 1) * _END
         memory = memoryview(mmap.mmap(-1, size * 8)).cast("d")
         self._rows = [memory[at : at + _END] for at in range(0, size, _END)]
-        self._info = {"version": version, "program_version": VERSION, **(labels or {})}
+        self.info = {"version": version, "program_version": VERSION, **(labels or {})}
+        """What runs: the label of its version, the program's version, and the replica's labels."""
         self._routes: tuple[str, ...] = (OTHER,)
         self._route_of: Mapping[type[RequestHandler], str] = {}
         # The cache is bounded, because a client may invent methods.
@@ -204,43 +170,43 @@ class Metrics:
         for at, name in enumerate(GAUGES, _GAUGES):
             self._row[at] = self._gauges[name]() if name in self._gauges else 0
 
-    def sums(self) -> Sums:
-        """Return the counts of all processes."""
+    def pids(self) -> list[int]:
+        """Return the ids of the processes that serve."""
+        return [int(row[_PID]) for row in self._rows if row[_PID]]
+
+    def sums(self) -> dict[str, Values]:
+        """Return the values of each metric, summed over all processes."""
         self._share()
         end = _REQUESTS + len(self._routes) * _ROUTE
+        places = list(zip(self._routes, range(_REQUESTS, end, _ROUTE), strict=True))
         sums = [sum(cells) for cells in zip(*(row[:end] for row in self._rows), strict=True)]
-        running = [row for row in self._rows if row[_PID]]
-        requests, request_seconds = self._requests(sums)
-        connections, live_watchers, redis_up, exactly_once, *_ = (
-            [row[at] for row in running] for at in range(_GAUGES, _VISITS)
-        )
-        return Sums(
-            info=self._info,
-            visits=sums[_VISITS],
-            uncounted=dict(zip(REASONS, sums[_UNCOUNTED:_ROUND_TRIP], strict=True)),
-            round_trip=sums[_ROUND_TRIP:_PER_COMMAND],
-            per_command=sums[_PER_COMMAND:_REQUESTS],
-            requests=requests,
-            request_seconds=request_seconds,
-            redis_up=min(redis_up),
-            exactly_once=min(exactly_once),
-            connections=sum(connections),
-            live_watchers=sum(live_watchers),
-            log_lines_dropped=sums[_LOG_LINES_DROPPED],
-            # All processes have the same faults; another process's row may be older than this one.
-            faults=dict(zip(FAULTS, self._row[_VISITS - len(FAULTS) : _VISITS], strict=True)),
-            pids=[int(row[_PID]) for row in running],
-        )
+        serving = [row for row in self._rows if row[_PID]]
+        gauges = {name: [row[at] for row in serving] for at, name in enumerate(GAUGES, _GAUGES)}
+        # All processes have the same faults; another process's row may be older than this one.
+        faults = self._row[_VISITS - len(FAULTS) : _VISITS]
+        return {
+            "visits": {(): [sums[_VISITS]]},
+            "visits_uncounted": _by_label(REASONS, sums[_UNCOUNTED:_ROUND_TRIP]),
+            "redis_up": {(): [min(gauges["redis_up"])]},
+            "exactly_once": {(): [min(gauges["exactly_once"])]},
+            "redis_roundtrip_seconds": {(): sums[_ROUND_TRIP:_PER_COMMAND]},
+            "visits_per_command": {(): sums[_PER_COMMAND:_REQUESTS]},
+            "requests": {
+                (route, *labels): [sums[cell]]
+                for route, begin in places
+                for cell, labels in enumerate(itertools.product(METHODS, CODES), begin)
+                if sums[cell]
+            },
+            "request_seconds": {
+                (route,): sums[begin + _CODES_OF_A_ROUTE : begin + _ROUTE]
+                for route, begin in places
+            },
+            "connections": {(): [sum(gauges["connections"])]},
+            "live_watchers": {(): [sum(gauges["live_watchers"])]},
+            "log_lines_dropped": {(): [sums[_LOG_LINES_DROPPED]]},
+            "faults": _by_label(FAULTS, faults),
+        }
 
-    def _requests(
-        self, sums: Sequence[float]
-    ) -> tuple[dict[tuple[str, str, str], float], dict[str, Sequence[float]]]:
-        requests = {}
-        seconds: dict[str, Sequence[float]] = {}
-        for route, begin in zip(self._routes, range(_REQUESTS, len(sums), _ROUTE), strict=True):
-            seconds[route] = sums[begin + _CODES_OF_A_ROUTE : begin + _ROUTE]
-            for cell, number in enumerate(sums[begin : begin + _CODES_OF_A_ROUTE]):
-                if number:
-                    method, code = divmod(cell, len(CODES))
-                    requests[route, METHODS[method], CODES[code]] = number
-        return requests, seconds
+
+def _by_label(label: Sequence[str], values: Iterable[float]) -> Values:
+    return {(one,): [value] for one, value in zip(label, values, strict=True)}

@@ -235,10 +235,10 @@ def test_what_processes_tell_is_summed_and_a_new_process_has_no_gauges() -> None
     for take in (lambda: metrics.take(0), lambda: metrics.take(1), metrics.lead):
         take()
         metrics.log_lines_dropped(2)
-    sums = metrics.sums()
-    assert sums.log_lines_dropped == 6  # those of the parent, too
-    assert sums.pids == [os.getpid()] * 2  # the parent serves nothing
-    assert sums.redis_up == 0
+    samples = read(metrics)
+    assert value(samples, "log_lines_dropped_total") == 6  # those of the parent, too
+    assert metrics.pids() == [os.getpid()] * 2  # the parent serves nothing
+    assert value(samples, "redis_up") == 0
 
     watchers = 3
     metrics.take(0)
@@ -246,7 +246,7 @@ def test_what_processes_tell_is_summed_and_a_new_process_has_no_gauges() -> None
     for now, slot, told in ((4, 1, 4), (4, 0, 8), (0, 0, 4)):
         watchers = now
         metrics.take(slot)  # as another process does, which looks at its own alone
-        assert metrics.sums().live_watchers == told
+        assert value(read(metrics), "live_watchers") == told
 
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
