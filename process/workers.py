@@ -1,15 +1,14 @@
 """Worker processes that share a port."""
 
-import contextlib
 import logging
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
-from types import FrameType
 from typing import NoReturn
 
-from process.signals import LOOK_UP_EVERY, STOP_SIGNALS, Stopping, sleep
+from process.signals import STOP_SIGNALS, Stopping
 from process.systemd import notify
 
 #: Seconds until the parent replaces a worker that died. If workers always die, this keeps a core
@@ -42,6 +41,7 @@ class Workers:
         self._sockets = sockets
         self._asked_status = asked_status
         self._slots: dict[int, int] = {}  # of each process
+        self._missing: list[int] = []  # the slots without a process
         self._stopping = Stopping()
 
     def run(self, number: int) -> None:
@@ -53,76 +53,87 @@ class Workers:
         # This pipe tells workers to stop. A signal from here could be their second one, because
         # the first may have gone to all of them.
         self._end_of_work, self._end = os.pipe()
-        self._at_work = [self._end]
-        for signum in STOP_SIGNALS:
-            signal.signal(signum, self._stop)
-        try:
-            for slot in range(number):
-                self._start(slot)
-        except OSError as error:
-            os.close(self._at_work.pop())
+        signals = _signals_as_bytes()
+        self._missing = list(range(number))
+        if why := self._start_missing():
+            os.close(self._end)
             for pid in self._slots:
                 os.waitpid(pid, 0)
-            raise OSError(f"cannot start {number} processes: {error.strerror}") from None
-        while self._slots:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                sleep(LOOK_UP_EVERY)
-            elif pid in self._slots:  # the keeper of the embedded Valkey is a child, too
-                self._replace(pid, status)
+            raise OSError(f"cannot start {number} processes: {why}")
+        while self._slots or self._missing:
+            if select.select([signals], [], [], RESTART_BACKOFF if self._missing else None)[0]:
+                for signum in os.read(signals, 4096):
+                    if signum != signal.SIGCHLD:
+                        self._stop(signum)
+                self._reap()
+            else:
+                before, why = why, self._start_missing()
+                if why and not before:
+                    log.error("cannot start a worker, trying again: %s", why)
 
-    def _start(self, slot: int) -> None:
-        # A second signal between the fork and the list would not reach the new worker.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        try:
-            if not self._stopping.asked:
+    def _start_missing(self) -> str | None:
+        """Start the missing workers. Return why the system does not allow one of them."""
+        while self._missing:
+            # A signal to the new worker must not come into this process's pipe.
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            try:
                 pid = os.fork()
                 if pid == 0:
                     os.close(self._end)
-                    _work_and_exit(self._work, slot, self._end_of_work)
-                self._slots[pid] = slot
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+                    _work_and_exit(self._work, self._missing[0], self._end_of_work)
+            except OSError as error:
+                return error.strerror
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            self._slots[pid] = self._missing.pop(0)
+        return None
 
-    def _stop(self, signum: int, frame: FrameType | None) -> None:
-        # Another signal may interrupt this function anywhere, and run it again.
-        for listening in self._sockets:
-            listening.close()
-        while self._at_work:
-            os.close(self._at_work.pop())
+    def _stop(self, signum: int) -> None:
         if not self._stopping.asked:
+            for listening in self._sockets:
+                listening.close()
+            os.close(self._end)
+            self._missing.clear()
             notify("STOPPING=1")
         if self._stopping.ask(signum):
             for pid in self._slots:
-                with contextlib.suppress(ProcessLookupError):  # it has just been reaped
-                    os.kill(pid, signum)
+                os.kill(pid, signum)
 
-    def _replace(self, pid: int, status: int) -> None:
-        slot = self._slots.pop(pid)
-        if (asked := self._asked_status()) is not None:
-            for other in self._slots:
-                os.kill(other, signal.SIGKILL)
-            _exit(asked)
-        if self._stopping.asked:
-            return
-        code = os.waitstatus_to_exitcode(status)
-        log.error("worker %d ended with status %d, starting another", pid, code)
-        is_told = False
-        while True:  # until the system allows one more process
-            sleep(RESTART_BACKOFF)
-            try:
-                return self._start(slot)
-            except OSError as error:
-                if not is_told:
-                    log.error("cannot start a worker, trying again: %s", error.strerror)
-                is_told = True
+    def _reap(self) -> None:
+        while self._slots and any(ended := os.waitpid(-1, os.WNOHANG)):
+            pid, status = ended
+            if pid not in self._slots:  # the keeper of the embedded Valkey is a child, too
+                continue
+            slot = self._slots.pop(pid)
+            if (asked := self._asked_status()) is not None:
+                for other in self._slots:
+                    os.kill(other, signal.SIGKILL)
+                _exit(asked)
+            if not self._stopping.asked:
+                code = os.waitstatus_to_exitcode(status)
+                log.error("worker %d ended with status %d, starting another", pid, code)
+                self._missing.append(slot)
+
+
+def _signals_as_bytes() -> int:
+    """Return the read end of a pipe. Each signal becomes a byte in it, whichever thread gets it.
+
+    So no signal interrupts what this process does, and none is missed just before a wait.
+    """
+    signals, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup)
+    for signum in (*STOP_SIGNALS, signal.SIGCHLD):
+        signal.signal(signum, lambda *_: None)
+    return signals
 
 
 def _work_and_exit(work: Callable[[int, int], None], slot: int, end_of_work: int) -> None:
     # The worker has a process group of its own, so that Ctrl-C in a terminal reaches the parent
     # alone. The parent then stops the worker once.
     os.setpgid(0, 0)
-    for signum in STOP_SIGNALS:
+    signal.set_wakeup_fd(-1)
+    for signum in (*STOP_SIGNALS, signal.SIGCHLD):
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     status = 1
