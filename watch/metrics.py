@@ -60,10 +60,10 @@ _LOG_LINES_DROPPED = _VISITS + 1
 _UNCOUNTED = _LOG_LINES_DROPPED + 1
 _ROUND_TRIP = _UNCOUNTED + len(REASONS)
 _PER_COMMAND = _ROUND_TRIP + len(SECONDS) + 2
-_REQUESTS = _PER_COMMAND + len(VISITS) + 2
-_CODES_OF_A_ROUTE = len(METHODS) * len(CODES)
-_ROUTE = _CODES_OF_A_ROUTE + len(SECONDS) + 2
-_END = _REQUESTS + MAX_ROUTES * _ROUTE
+_DURATIONS = _PER_COMMAND + len(VISITS) + 2
+_OF_A_ROUTE = len(SECONDS) + 2
+_REQUESTS = _DURATIONS + MAX_ROUTES * _OF_A_ROUTE
+_END = _REQUESTS + MAX_ROUTES * len(METHODS) * len(CODES)
 
 
 class Metrics:
@@ -125,7 +125,7 @@ class Metrics:
         row[_ROUND_TRIP + bisect_left(SECONDS, seconds)] += 1
         row[_PER_COMMAND - 1] += seconds
         row[_PER_COMMAND + bisect_left(VISITS, visits)] += 1
-        row[_REQUESTS - 1] += visits
+        row[_DURATIONS - 1] += visits
 
     def uncounted(self, visits: int, reason: Reason) -> None:
         """Count visits that get no number."""
@@ -149,10 +149,11 @@ class Metrics:
         self, handler: type[RequestHandler], method: str | None, code: int
     ) -> tuple[int, int]:
         """Return the places in a row of these requests and of the durations of their route."""
-        begin = _REQUESTS + self._routes.index(self._route_of.get(handler, OTHER)) * _ROUTE
+        of_route = self._routes.index(self._route_of.get(handler, OTHER))
         of_method = METHODS.index(method if method in METHODS else OTHER)
         of_code = CODES.index(str(code) if str(code) in CODES else OTHER)
-        return begin + of_method * len(CODES) + of_code, begin + _CODES_OF_A_ROUTE
+        cell = _REQUESTS + (of_route * len(METHODS) + of_method) * len(CODES) + of_code
+        return cell, _DURATIONS + of_route * _OF_A_ROUTE
 
     # Sharing. From time to time, each process writes its gauges into its row.
 
@@ -177,9 +178,11 @@ class Metrics:
     def sums(self) -> dict[str, Values]:
         """Return the values of each metric, summed over all processes."""
         self._share()
-        end = _REQUESTS + len(self._routes) * _ROUTE
-        places = list(zip(self._routes, range(_REQUESTS, end, _ROUTE), strict=True))
+        end = _REQUESTS + len(self._routes) * len(METHODS) * len(CODES)
         sums = [sum(cells) for cells in zip(*(row[:end] for row in self._rows), strict=True)]
+        requests = zip(
+            itertools.product(self._routes, METHODS, CODES), sums[_REQUESTS:], strict=True
+        )
         serving = [row for row in self._rows if row[_PID]]
         gauges = {name: [row[at] for row in serving] for at, name in enumerate(GAUGES, _GAUGES)}
         # All processes have the same faults; another process's row may be older than this one.
@@ -190,16 +193,11 @@ class Metrics:
             "redis_up": {(): [min(gauges["redis_up"])]},
             "exactly_once": {(): [min(gauges["exactly_once"])]},
             "redis_roundtrip_seconds": {(): sums[_ROUND_TRIP:_PER_COMMAND]},
-            "visits_per_command": {(): sums[_PER_COMMAND:_REQUESTS]},
-            "requests": {
-                (route, *labels): [sums[cell]]
-                for route, begin in places
-                for cell, labels in enumerate(itertools.product(METHODS, CODES), begin)
-                if sums[cell]
-            },
+            "visits_per_command": {(): sums[_PER_COMMAND:_DURATIONS]},
+            "requests": {labels: [number] for labels, number in requests if number},
             "request_seconds": {
-                (route,): sums[begin + _CODES_OF_A_ROUTE : begin + _ROUTE]
-                for route, begin in places
+                (route,): sums[begin : begin + _OF_A_ROUTE]
+                for route, begin in zip(self._routes, itertools.count(_DURATIONS, _OF_A_ROUTE))
             },
             "connections": {(): [sum(gauges["connections"])]},
             "live_watchers": {(): [sum(gauges["live_watchers"])]},

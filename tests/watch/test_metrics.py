@@ -243,10 +243,15 @@ def test_what_processes_tell_is_summed_and_a_new_process_has_no_gauges() -> None
     watchers = 3
     metrics.take(0)
     metrics.gauge("live_watchers", lambda: watchers)
-    for now, slot, told in ((4, 1, 4), (4, 0, 8), (0, 0, 4)):
+    states = ("redis_up", "exactly_once")
+    for state in states:
+        metrics.gauge(state, lambda: watchers > 0)
+    for now, slot, told, of_all in ((4, 1, 4, 0), (4, 0, 8, 1), (0, 0, 4, 0)):
         watchers = now
         metrics.take(slot)  # as another process does, which looks at its own alone
-        assert value(read(metrics), "live_watchers") == told
+        samples = read(metrics)
+        assert value(samples, "live_watchers") == told
+        assert [value(samples, state) for state in states] == [of_all] * 2
 
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
