@@ -20,14 +20,10 @@ SOCKET = "valkey.sock"
 _TRIAL = "valkey.test"
 
 
-class SharedError(RuntimeError):
-    """Other users may write to DIR. The message is one line, and says what to do."""
-
-
 def prepare(data: Path) -> None:
     """Make DIR if it is missing, and make sure that no other user can write to it.
 
-    :raises SharedError: when other users may write to DIR. They could replace each file in it,
+    :raises PermissionError: when other users may write to DIR. They could replace each file in it,
         whatever the mode of the file. Only the user may change the mode of an existing folder.
     :raises OSError: when DIR cannot be used.
     """
@@ -36,7 +32,7 @@ def prepare(data: Path) -> None:
         # A file system without modes, such as vfat, shows the same mode for all files.
         has_modes = not os.stat(new).st_mode & 0o077
     if has_modes and (mode := stat.S_IMODE(data.stat().st_mode)) & 0o022:
-        raise SharedError(
+        raise PermissionError(
             f"other users may write to it, as its mode is {mode:04o}; "
             "change the mode (chmod go-w), or name a folder in it"
         )

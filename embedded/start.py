@@ -19,7 +19,7 @@ from typing import IO, NoReturn
 from urllib.parse import quote
 
 from embedded import journal, leftover
-from embedded.folder import RUN, SOCKET, SharedError, prepare, shorter, socket_folder
+from embedded.folder import RUN, SOCKET, prepare, shorter, socket_folder
 from embedded.keeper import EmbeddedError, Keeper
 
 __all__ = ["EmbeddedError", "running"]
@@ -49,8 +49,6 @@ def running(folder: str, sockets: Sequence[socket.socket] = ()) -> Iterator[str]
             lock = stack.enter_context(_locked(data / RUN / "server.lock"))
             private = stack.enter_context(socket_folder(data))
             stack.enter_context(_kept(folder, _binary(), private, [*sockets, lock]))
-        except SharedError as error:
-            raise EmbeddedError(f"embedded:{folder}: {error}") from None
         except OSError as error:
             why = error.strerror or str(error)
             if error.filename:
