@@ -64,7 +64,6 @@ class Broadcast:
         self._polling: asyncio.Task[None] | None = None
         self._closed = False
         self._newcomers: set[Watcher] = set()  # watchers that wait for their history
-        self._event = b""  # the last event with figures
         self._marks = b""  # the last event with marks
         self._counted = events.Counted()
         self._refused_histories: Sequence[str] = ()
@@ -132,9 +131,7 @@ class Broadcast:
         try:
             snapshot = reading.result()
         except Exception as error:
-            self._event = self._event_without_snapshot(error)
-            await self._send(self._event)
-            return
+            return await self._send(self._event_without_snapshot(error))
         self._ahead = snapshot.time - time.monotonic()
         counted = self._counted.since_last(snapshot)
         is_told_anew = counted is None
@@ -144,11 +141,10 @@ class Broadcast:
         refused = [*self._refused_histories, *snapshot.refused]
         self._say(refused)
         await asyncio.sleep(0)  # visits have their turn
-        self._event = await events.figures(snapshot, counted, refused)
+        event = await events.figures(snapshot, counted, refused)
         told, self._marks = self._marks, await events.marks(snapshot)
         whole = {
-            last: events.history(snapshot, last) + self._marks + self._event
-            for last in snapshot.moments
+            last: events.history(snapshot, last) + self._marks + event for last in snapshot.moments
         }
         # A watcher may have come during the reading, and want a history that this snapshot does
         # not have. It waits for the next snapshot.
@@ -156,7 +152,7 @@ class Broadcast:
         self._newcomers = {one for one, chunk in firsts.items() if not chunk}
         if is_told_anew:
             self._newcomers |= self.watchers.keys() - firsts.keys()
-        news = self._event if told == self._marks else self._marks + self._event
+        news = event if told == self._marks else self._marks + event
         await self._send(news, firsts)
 
     def _event_without_snapshot(self, error: Exception) -> bytes:
