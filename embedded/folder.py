@@ -53,17 +53,12 @@ def socket_folder(data: Path) -> Iterator[Path | None]:
         in the system's temporary folder.
     :raises OSError: when no folder takes the socket.
     """
-    try:
-        _try(data / RUN)
-        yield None
-        return
-    except OSError:
-        pass
-    private = _private_folder()
+    private = _private_folder(data)
     try:
         yield private
     finally:
-        shutil.rmtree(private, ignore_errors=True)
+        if private:
+            shutil.rmtree(private, ignore_errors=True)
 
 
 def shorter(path: Path) -> str:
@@ -74,7 +69,10 @@ def shorter(path: Path) -> str:
     return min(str(path.absolute()), os.path.relpath(path), key=len)
 
 
-def _private_folder() -> Path:
+def _private_folder(data: Path) -> Path | None:
+    with contextlib.suppress(OSError):
+        _try(data / RUN)
+        return None
     for place in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir()):
         if place:
             try:

@@ -182,6 +182,8 @@ def test_path_of_the_socket_may_be_short_one_way_only(folder: Path, monkeypatch:
     (folder / "run").mkdir()
     with socket_folder(folder) as elsewhere:
         assert elsewhere is None  # as the absolute one is short
+    with pytest.raises(OSError, match="of the server"), socket_folder(folder):
+        raise OSError("of the server")
 
 
 @pytest.fixture
