@@ -33,7 +33,8 @@ import dataclasses
 import functools
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from itertools import chain
 
 from tornado.netutil import bind_sockets
 from tornado.web import RequestHandler
@@ -91,54 +92,41 @@ def make_app(
     visits: Visits | None = None,
     live: Broadcast | None = None,
     metrics: Metrics | None = None,
-    faults: SharedFaults | None = None,
-    draining: asyncio.Event | None = None,
 ) -> Application:
-    """Return the application of the page's port; see `make_apps`."""
-    return make_apps(settings, visits, live, metrics, faults, draining)[0]
-
-
-def make_apps(
-    settings: Settings | None = None,
-    visits: Visits | None = None,
-    live: Broadcast | None = None,
-    metrics: Metrics | None = None,
-    faults: SharedFaults | None = None,
-    draining: asyncio.Event | None = None,
-) -> list[Application]:
-    """Return the application of the page's port, and the admin port's if there is an admin port.
-
-    The server and the tests run these applications.
+    """Return the application of the page's port, for a server of one's own.
 
     :arg settings: `config.Settings`; with None, every default.
     :arg visits: the counter; with None, a new one of the settings.
     :arg live: the figures of the live page; with None, new ones that read what replicas write.
     :arg metrics: the metrics; with None, new ones.
-    :arg faults: the faults of the replica; with None, those of the settings.
-    :arg draining: an event that is set when the server is asked to stop; with None, it never is.
     """
     settings = settings or Settings()
-    metrics = metrics or Metrics(settings.version_label or "", labels=settings.labels)
+    metrics = metrics or new_metrics(settings)
     visits = visits or new_visits(settings, metrics)
-    faults = faults or new_faults(settings)
     live = live or Broadcast(Reader(visits.new_connector()))
+    return make_apps(settings, visits, live, metrics, new_faults(settings), asyncio.Event())[0]
+
+
+def make_apps(
+    settings: Settings,
+    visits: Visits,
+    live: Broadcast,
+    metrics: Metrics,
+    faults: SharedFaults | None,
+    draining: asyncio.Event,
+) -> list[Application]:
+    """Return the application of the page's port, and the admin port's if there is an admin port.
+
+    :arg faults: the faults of the replica; None without ``--faults``.
+    :arg draining: an event that is set when the server is asked to stop.
+    """
 
     def count_and_log(handler: RequestHandler) -> None:
         metrics.answered(handler)
         log_request(handler)
 
-    rules = routes(
-        settings.name,
-        config.host_name(),
-        visits,
-        live,
-        metrics,
-        version=settings.version_label,
-        labels=settings.labels,
-        faults=faults,
-        max_streams=limits.max_streams(max_connections(settings)),
-        echo=settings.echo,
-    )
+    max_streams = limits.max_streams(max_connections(settings))
+    rules = routes(settings, visits, live, metrics, faults, max_streams)
     metrics.know_routes(route_names(rules))
     metrics.gauge("redis_up", lambda: visits.up)
     metrics.gauge("exactly_once", lambda: visits.exactly_once)
@@ -150,13 +138,21 @@ def make_apps(
         Application,
         default_handler_class=NotFoundHandler,
         log_function=count_and_log if settings.access_log else metrics.answered,
-        draining=draining or asyncio.Event(),
+        draining=draining,
         version_label=settings.version_label,
     )
     ports = [rules]
     if settings.admin_port is not None:
         ports = [of_the_page(rules), of_the_admin_port(rules)]
     return [new_app(below(settings.path_prefix, those)) for those in ports]
+
+
+def new_metrics(settings: Settings, processes: int = 1) -> Metrics:
+    """Return the metrics of the replica.
+
+    :arg processes: how many processes share them.
+    """
+    return Metrics(settings.version_label or "", processes, settings.labels)
 
 
 def new_figures(settings: Settings) -> Figures:
@@ -233,41 +229,42 @@ def max_connections(settings: Settings) -> int:
     return limits.max_connections(processes, is_tls=settings.tls_cert is not None)
 
 
-async def serve(
-    settings: Settings,
-    visits: Visits,
-    figures: Figures,
-    metrics: Metrics,
-    sockets: list[socket.socket],
-    admin: Sequence[socket.socket] = (),
-    siblings: Sequence[socket.socket] = (),
-    end_of_work: int | None = None,
-    certificate: Certificate | None = None,
-    faults: SharedFaults | None = None,
-    takes_burden: bool = True,
-) -> None:
-    """Serve until one of `STOP_SIGNALS` comes, then drain.
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a replica is made of before its processes start. They all have the same parts.
 
-    :arg settings: `config.Settings`.
-    :arg visits: the counter. It is closed at the end.
-    :arg figures: what the process writes about itself beside the visits.
-    :arg metrics: the metrics. The process has taken its slot in them.
-    :arg sockets: the listening sockets of the page's port.
-    :arg admin: the listening sockets of the admin port, if there is one.
-    :arg siblings: the sockets of other processes on the same port.
-    :arg end_of_work: see `draining_event`.
-    :arg certificate: the certificate of HTTPS; with None, the server speaks plain HTTP.
-    :arg faults: the faults of the replica; None without ``--faults``.
-    :arg takes_burden: whether this process takes the CPU and memory that the faults ask for.
+    :arg figures: what a process writes about itself beside the visits.
+    :arg faults: None without ``--faults``.
+    :arg certificate: of HTTPS; with None, the server speaks plain HTTP.
+    :arg sockets: of each process, the listening sockets of the page's port.
+    :arg admin: of each process, the listening sockets of the admin port, if there is one.
     """
+
+    settings: Settings
+    metrics: Metrics
+    visits: Visits
+    figures: Figures
+    faults: SharedFaults | None
+    certificate: Certificate | None
+    sockets: Sequence[list[socket.socket]]
+    admin: Sequence[list[socket.socket]]
+
+
+async def serve(parts: Parts, slot: int, end_of_work: int | None) -> None:
+    """Serve until one of `STOP_SIGNALS` comes, then drain. Close the counter at the end.
+
+    :arg slot: which of the replica's processes this is. It has taken this slot in the metrics.
+    :arg end_of_work: see `draining_event`.
+    """
+    settings, metrics, visits, faults = parts.settings, parts.metrics, parts.visits, parts.faults
     draining = draining_event(end_of_work)
     live = Broadcast(Reader(visits.new_connector()))
     app, *admin_app = make_apps(settings, visits, live, metrics, faults, draining)
-    server = new_server(settings, app, certificate)
+    server = new_server(settings, app, parts.certificate)
     admin_server = [new_server(settings, one, None, ADMIN_CONNECTIONS) for one in admin_app]
     metrics.gauge("connections", lambda: server.connections)
     telling = Telling(
-        figures,
+        parts.figures,
         process_key(visits.process_id),
         visits.new_connector(),
         draining.is_set,
@@ -275,20 +272,13 @@ async def serve(
     )
     await visits.start(START_TIMEOUT)
     collect_less_garbage()
-    server.add_sockets(sockets)
+    own = parts.sockets[slot]
+    server.add_sockets(own)
     for one in admin_server:
-        one.add_sockets(admin)
-    loop = asyncio.get_running_loop()
-    accepting = loop.create_task(server.accept_for_siblings(siblings))
-    background = [
-        loop.create_task(metrics.keep_sharing()),
-        loop.create_task(give_memory_back(lambda: server.closed)),
-    ]
-    if certificate:
-        use = functools.partial(setattr, server, "ssl_options")
-        background.append(loop.create_task(certificate.follow(use)))
-    if faults and takes_burden:
-        background.append(loop.create_task(Burdened(lambda: faults.get().burden).follow()))
+        one.add_sockets(parts.admin[slot])
+    siblings = [one for one in chain(*parts.sockets) if one not in own]
+    accepting = asyncio.create_task(server.accept_for_siblings(siblings))
+    background = [asyncio.create_task(one) for one in works_beside(parts, slot, server)]
     telling.start()
 
     await draining.wait()
@@ -306,6 +296,18 @@ async def serve(
     await asyncio.gather(visits.close(), telling.close())
     # The loop removes its handlers when it closes. So block the signals until there are others.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
+def works_beside(
+    parts: Parts, slot: int, server: HTTPServer
+) -> Iterator[Coroutine[None, None, None]]:
+    """Yield what a process does beside serving, until it has drained."""
+    yield parts.metrics.keep_sharing()
+    yield give_memory_back(lambda: server.closed)
+    if certificate := parts.certificate:
+        yield certificate.follow(functools.partial(setattr, server, "ssl_options"))
+    if (faults := parts.faults) and slot == 0:  # CPU and memory are taken once
+        yield Burdened(lambda: faults.get().burden).follow()
 
 
 def draining_event(end_of_work: int | None) -> asyncio.Event:
@@ -363,41 +365,37 @@ def exit_on_signals() -> None:
 
 
 def listen(
-    settings: Settings, processes: int = 1, *, admin: bool = False
+    address: str | None,
+    port: int,
+    processes: int = 1,
+    inherited: list[socket.socket] | None = None,
 ) -> list[list[socket.socket]]:
-    """Return listening sockets for the address and port of the settings.
+    """Return listening sockets for an address and a port.
 
-    :arg admin: whether to listen on the admin port. If the settings have none, there are no
-        sockets.
+    :arg address: an address or a host name; None for every interface.
+    :arg port: 0 picks a free one.
     :arg processes: how many processes share the port.
+    :arg inherited: the sockets that a service manager has opened, if it has.
     :return: the sockets of each process. On Linux each process has its own, and the system spreads
         the connections among them (SO_REUSEPORT, socket(7)). Other systems would not spread them,
-        so there all processes have the same sockets. If a service manager has opened the sockets of
-        the page's port, all processes have these.
+        so there all processes have the same sockets, as they have the inherited ones.
     :raises StartError: when the port is taken or not permitted, or the address is not available.
-    :raises RuntimeError: when a service manager has opened no listening TCP sockets.
     """
-    address, wanted = settings.address, settings.port
-    if admin:
-        if settings.admin_port is None:
-            return [[] for _ in range(processes)]
-        address, wanted = settings.admin_address, settings.admin_port
     bind = functools.partial(bind_sockets, address=address, backlog=limits.BACKLOG)
-    inherited = [] if admin else inherited_sockets()
     try:
-        bound = [inherited or bind(wanted)]
-        if processes > 1 and sys.platform == "linux" and not inherited:
-            # This bind, without SO_REUSEPORT, shows whether the port is free. With it, no port
-            # seems taken.
-            port = bound[0][0].getsockname()[1]
-            for one in bound[0]:
-                one.close()
-            bound = [bind(port, reuse_port=True) for _ in range(processes)]
+        bound = inherited or bind(port)
+        if processes == 1 or sys.platform != "linux" or inherited:
+            return [bound] * processes
+        # This bind, without SO_REUSEPORT, shows whether the port is free. With it, no port
+        # seems taken.
+        port = bound[0].getsockname()[1]
+        for one in bound:
+            one.close()
+        return [bind(port, reuse_port=True) for _ in range(processes)]
     except OSError as error:
-        where = f"port {wanted}" + (f" of {address}" if address else "")
+        where = f"port {port}" + (f" of {address}" if address else "")
         hint = "; try --port=4000" if isinstance(error, PermissionError) else ""
         raise StartError(f"cannot listen on {where}: {error.strerror}{hint}") from None
-    return bound if len(bound) == processes else bound * processes
 
 
 def run(settings: Settings) -> None:
@@ -408,65 +406,64 @@ def run(settings: Settings) -> None:
     limits.raise_descriptors()
     with contextlib.ExitStack() as stack:
         try:
-            processes = settings.processes or usable_cores()
-            metrics = Metrics(settings.version_label or "", processes, settings.labels)
-            configure_logs(settings.log_format, settings.log_level, metrics.log_lines_dropped)
-            certificate = Certificate(settings) if settings.tls_cert else None
-            if settings.start_wait:
-                log.warning("faults: not listening for %g s", settings.start_wait)
-                sleep(settings.start_wait)
-            sockets = listen(settings, processes)
-            admin = listen(settings, processes, admin=True)
-            every = [one for those in (*sockets, *admin) for one in those]
-            if folder := config.embedded_folder(settings.redis_url):
-                import embedded  # only here, because Windows cannot import it
-
-                url = stack.enter_context(embedded.running(folder, every))
-                settings = dataclasses.replace(settings, redis_url=url)
-            figures = new_figures(settings)
-            visits = new_visits(settings, metrics, figures)
-            faults = new_faults(settings)
+            parts = make_parts(settings, stack)
         except (config.SettingError, RuntimeError, OSError) as error:
             raise StartError(str(error)) from None
 
-        scheme = "https" if certificate else "http"
-        log.info("listening on %s", _url(scheme, settings.address, sockets[0], settings))
-        if admin[0]:
-            log.info("admin port at %s", _url("http", settings.admin_address, admin[0], settings))
+        scheme = "https" if parts.certificate else "http"
+        log.info("listening on %s", _url(scheme, settings.address, parts.sockets[0], settings))
+        if admin := parts.admin[0]:
+            log.info("admin port at %s", _url("http", settings.admin_address, admin, settings))
         notify("READY=1")  # from now on the system keeps connections in a queue
 
         def work(slot: int, end_of_work: int | None = None) -> None:
-            siblings = [one for those in sockets for one in those if one not in sockets[slot]]
-            metrics.take(slot)
+            parts.metrics.take(slot)
             # Block the signals until the loop handles them: an exception would break its start.
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                runner.run(
-                    serve(
-                        settings,
-                        visits,
-                        figures,
-                        metrics,
-                        sockets[slot],
-                        admin[slot],
-                        siblings=siblings,
-                        end_of_work=end_of_work,
-                        certificate=certificate,
-                        faults=faults,
-                        takes_burden=slot == 0,
-                    )
-                )
+                runner.run(serve(parts, slot, end_of_work))
             exit_on_signals()
 
-        if processes == 1:
+        if (processes := len(parts.sockets)) == 1:
             work(0)
         else:
-            metrics.lead()
+            parts.metrics.lead()
+            faults = parts.faults
             asked_status = (lambda: faults.get().exit) if faults else lambda: None
             try:
-                Workers(work, every, asked_status).run(processes)
+                Workers(work, [*chain(*parts.sockets, *parts.admin)], asked_status).run(processes)
             except OSError as error:
                 raise StartError(str(error)) from None
+
+
+def make_parts(settings: Settings, stack: contextlib.ExitStack) -> Parts:
+    """Configure the log, listen, and make all else that the processes have in common.
+
+    :arg stack: gets what must end with the server.
+    :raises config.SettingError: when a file that a setting names cannot be used.
+    :raises RuntimeError: when the server cannot listen, or cannot start the private Valkey.
+    :raises OSError: when a certificate cannot be loaded.
+    """
+    processes = settings.processes or usable_cores()
+    metrics = new_metrics(settings, processes)
+    configure_logs(settings.log_format, settings.log_level, metrics.log_lines_dropped)
+    certificate = Certificate(settings) if settings.tls_cert else None
+    if settings.start_wait:
+        log.warning("faults: not listening for %g s", settings.start_wait)
+        sleep(settings.start_wait)
+    sockets = listen(settings.address, settings.port, processes, inherited_sockets())
+    admin: list[list[socket.socket]] = [[]] * processes
+    if settings.admin_port is not None:
+        admin = listen(settings.admin_address, settings.admin_port, processes)
+    if folder := config.embedded_folder(settings.redis_url):
+        import embedded  # only here, because Windows cannot import it
+
+        url = stack.enter_context(embedded.running(folder, [*chain(*sockets, *admin)]))
+        settings = dataclasses.replace(settings, redis_url=url)
+    figures = new_figures(settings)
+    visits = new_visits(settings, metrics, figures)
+    faults = new_faults(settings)
+    return Parts(settings, metrics, visits, figures, faults, certificate, sockets, admin)
 
 
 def _url(scheme: str, address: str | None, sockets: list[socket.socket], settings: Settings) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from tornado.routing import URLSpec
 from tornado.web import RequestHandler
 
+from config import Settings, host_name
 from counter import Visits
 from handlers.base import COMMON_HEADERS, NotFoundHandler, error_body
 from handlers.echo import EchoHandler
@@ -41,32 +42,23 @@ HEALTH = ("/healthz", "/readyz")
 
 
 def routes(
-    name: str,
-    hostname: str,
+    settings: Settings,
     visits: Visits,
     live: Broadcast,
     metrics: Metrics,
-    *,
-    version: str | None = None,
-    labels: Mapping[str, str] | None = None,
-    faults: SharedFaults | None = None,
-    max_streams: int | None = None,
-    echo: bool = False,
+    faults: SharedFaults | None,
+    max_streams: int,
 ) -> list[URLSpec]:
     """Return every path with its handler and the handler's arguments.
 
-    :arg name: the name that the page greets.
-    :arg hostname: the replica's hostname.
     :arg visits: the counter.
     :arg live: sends events to the clients of ``/live/events``.
     :arg metrics: all other counts.
-    :arg version: the label of the version that runs.
-    :arg labels: the replica's labels; None for none.
     :arg faults: the replica's faults; None when clients may not ask for faults.
-    :arg max_streams: how many clients may read ``/live/events``; None for any number.
-    :arg echo: whether ``/echo`` exists.
+    :arg max_streams: how many clients may read ``/live/events``.
     """
-    hello = {"greeting": Greeting(name, hostname, version, labels), "visits": visits}
+    greeting = Greeting(settings.name, host_name(), settings.version_label, settings.labels)
+    hello = {"greeting": greeting, "visits": visits}
     wrong = {"faults": faults} if faults else {}
     return [
         URLSpec(r"/", FaultyHelloHandler if faults else HelloHandler, hello | wrong),
@@ -78,7 +70,7 @@ def routes(
         URLSpec(r"/metrics", MetricsHandler, {"metrics": metrics, "texts": {}}),
         URLSpec(r"/openapi\.yaml", OpenAPIHandler, name="/openapi.yaml"),
         URLSpec(r"/version", VersionHandler),
-        *([URLSpec(r"/echo", EchoHandler)] if echo else []),
+        *([URLSpec(r"/echo", EchoHandler)] if settings.echo else []),
         *([URLSpec(r"/faults", FaultsHandler, wrong)] if faults else []),
     ]
 

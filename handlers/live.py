@@ -5,7 +5,6 @@ import base64
 import functools
 import hashlib
 import json
-import math
 import random
 import time
 from collections.abc import Mapping
@@ -122,14 +121,14 @@ class EventsHandler(_ViewHandler):
         "X-Accel-Buffering": "no",  # else nginx would hold events back until it has many
     }
 
-    def initialize(self, live: Broadcast, most: int | None = None) -> None:
+    def initialize(self, live: Broadcast, most: int) -> None:
         """Take the broadcast.
 
         :arg live: sends the events.
-        :arg most: how many streams may be open; None for any number.
+        :arg most: how many streams may be open.
         """
         self._live = live
-        self._most = math.inf if most is None else most
+        self._most = most
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._read: asyncio.Future[None] | None = None  # done when more may be written
 

@@ -330,7 +330,7 @@ def test_what_cannot_be_had_is_one_line_without_a_secret(served: Serve, folder: 
 def test_address_says_which_interfaces_are_listened_on(
     address: str, hosts: list[str], processes: int
 ) -> None:
-    sockets = listen(config.load(["--port=0"], {"ADDRESS": address}), processes)
+    sockets = listen(config.load([], {"ADDRESS": address}).address, 0, processes)
     port = int(sockets[0][0].getsockname()[1])
     serving = [one for one in ("127.0.0.1", "127.0.0.2", "::1") if serves(one, port)]
     for each in {one for those in sockets for one in those}:

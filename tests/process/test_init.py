@@ -22,7 +22,7 @@ import pytest
 from config import Settings
 from process import inherited_sockets, notify, systemd
 from process.signals import SAME_SIGNAL
-from server import listen
+from server import make_parts
 from tests.support import ROOT, Caplog, Patch
 from tests.support.before import run_before
 from tests.support.here import refused
@@ -295,14 +295,16 @@ def test_it_listens_on_all_that_are_its_own(hand_over: HandOver, monkeypatch: Pa
         assert inherited_sockets() == []
         others.delenv("LISTEN_PID")
         assert inherited_sockets() == []
-    settings = Settings(port=1, address="192.0.2.1", admin_port=0)
-    ((admin,),) = listen(settings, admin=True)
-    of_one, of_other = listen(settings, processes=2)
+    monkeypatch.setattr("server.configure_logs", lambda *_: None)
+    settings = Settings(port=1, address="192.0.2.1", admin_port=0, processes=2)
+    parts = make_parts(settings, contextlib.ExitStack())
+    of_one, of_other = parts.sockets
+    admin = [one for those in parts.admin for one in those]
     assert [one.getsockname() for one in of_one] == places
-    assert admin.getsockname() not in places
     assert of_one == of_other
+    assert not {one.getsockname() for one in admin} & {*places}
     assert not any(one.get_inheritable() or one.getblocking() for one in of_one)
-    for one in (admin, *of_one):
+    for one in (*admin, *of_one):
         one.close()
 
 
