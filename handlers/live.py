@@ -179,8 +179,7 @@ class EventsHandler(_ViewHandler):
         self._end()
 
     def on_connection_close(self) -> None:
-        """Send no more events: the client has gone."""
-        self._live.remove(self)
+        """End the stream: the client has gone."""
         self._end()
 
     def _end(self) -> None:
