@@ -35,27 +35,20 @@ class ReadyHandler(BaseHandler):
         self.visits = visits
         self._is_unready = faults is not None and not faults.get().ready
 
-    @property
-    def status(self) -> str:
-        """The replica's state: ``ready``, ``unready`` or ``draining``."""
-        return "draining" if self.is_draining else "unready" if self._is_unready else "ready"
-
-    @property
-    def _details(self) -> dict[str, str]:
-        visits = self.visits
-        return {"reason": visits.reason, "refusal": visits.refusal, "warning": visits.warning}
-
     def get(self) -> None:
         """Answer 200; 503 from SIGTERM on, or when a fault makes the replica unready."""
-        if self.status != "ready":
+        status = "draining" if self.is_draining else "unready" if self._is_unready else "ready"
+        if status != "ready":
             self.set_status(503)
-        self.finish_json(
-            {
-                "status": self.status,
-                "redis": "up" if self.visits.up else "down",
-                "counting": "exactly once" if self.visits.exactly_once else "at most once",
-            }
-            | {name: text for name, text in self._details.items() if text}
-        )
+        visits = self.visits
+        told = {
+            "status": status,
+            "redis": "up" if visits.up else "down",
+            "counting": "exactly once" if visits.exactly_once else "at most once",
+            "reason": visits.reason,
+            "refusal": visits.refusal,
+            "warning": visits.warning,
+        }
+        self.finish_json({name: text for name, text in told.items() if text})
 
     head = get
