@@ -4,9 +4,9 @@ A setting is a field of `Settings`. Its name gives the flag (``--redis-url``) an
 environment variable (``REDIS_URL``). A flag beats the variable. The variable beats the default.
 """
 
-from config.checks import Network, host_name, readable, share
+from config.checks import host_name, share
 from config.errors import SettingError, shown
-from config.redis_url import embedded_folder, redacted
+from config.redis_url import embedded_folder
 from config.sources import load
 from config.table import Settings, flag_of
 from config.version import VERSION, commit
@@ -14,7 +14,6 @@ from config.wait import Wait, duration, milliseconds, size, size_text
 
 __all__ = [
     "VERSION",
-    "Network",
     "SettingError",
     "Settings",
     "Wait",
@@ -25,8 +24,6 @@ __all__ = [
     "host_name",
     "load",
     "milliseconds",
-    "readable",
-    "redacted",
     "share",
     "shown",
     "size",
