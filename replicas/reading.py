@@ -1,6 +1,5 @@
 """Reads what all processes have written (see `replicas.keys`)."""
 
-import functools
 import re
 import time
 from collections import Counter, defaultdict
@@ -13,7 +12,6 @@ from replicas.keys import HISTORIES, NAMES, history_key
 from replicas.known import Known, command_for
 from replicas.link import Link, RefusedError, seconds
 from replicas.records import MAX_WORDS, Record, decoded
-from replicas.states import Replica, replicas_of
 from replicas.turns import in_turns
 
 #: The most processes to read: the most recently seen. A deployment has fewer, but the pods of a day
@@ -48,11 +46,6 @@ class Snapshot:
     moments: Mapping[str, Sequence[Moment]] = field(default_factory=dict)
     refused: Sequence[str] = ()
     refused_histories: Sequence[str] = ()
-
-    @functools.cached_property
-    def replicas(self) -> Sequence[Replica]:
-        """The replicas that the processes belong to, by name."""
-        return [*replicas_of(self.records, self.time)]
 
 
 class Reader:

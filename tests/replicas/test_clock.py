@@ -14,7 +14,7 @@ from replicas.keys import HISTORIES
 from replicas.records import FIELDS
 from tests.support import Patch
 from tests.support.counting import reading as reading_of
-from tests.support.counting import replica
+from tests.support.counting import replica, replicas_in
 from tests.support.valkey import Valkey
 
 HOUR = 3600.0
@@ -91,7 +91,7 @@ def watching(simulated: Simulated) -> Reader:
 
 
 async def states(reader: Reader) -> dict[str, str]:
-    return {one.hostname: one.state for one in (await reader.read()).replicas}
+    return {one.hostname: one.state for one in replicas_in(await reader.read())}
 
 
 async def marks(reader: Reader) -> list[Mark]:
@@ -172,9 +172,9 @@ async def test_without_scripts_each_machine_has_a_clock(simulated: Simulated, la
     for _ in range(8):
         simulated.step()
         shown = await watched.read()
-    found = {one.hostname: one.state for one in shown.replicas}
+    found = {one.hostname: one.state for one in replicas_in(shown)}
     assert found == {"one": "", "other": "", "killed": "silent"}
-    assert all(one.seen <= 1 for one in shown.replicas if not one.state)
+    assert all(one.seen <= 1 for one in replicas_in(shown) if not one.state)
 
 
 async def test_a_loop_that_stands_still_or_a_clock_that_goes_a_little_faster_sets_none(

@@ -25,6 +25,7 @@ from tests.support.counting import (
     permit,
     reading,
     replica,
+    replicas_in,
     sent_by_clients,
 )
 from tests.support.proxy import Proxy
@@ -71,7 +72,7 @@ async def test_a_sign_is_one_command_more_once_a_second_and_whole_where_redis_ha
             assert [await visits.count(), await visits.count()] == [1, 2]
             sent = [one for one in sent_by_clients(valkey, monitor) if one[0].startswith("EVAL")]
         with reading(visits) as reader:
-            (one,) = (await reader.read()).replicas
+            (one,) = replicas_in(await reader.read())
         assert (one.hostname, one.visits) == ("web-1", 9)
     signs = [one[0] for one in sent if "{counter}:processes" in one]
     # In full at first, so that it takes one try, and with the next visit once it was unknown.
@@ -104,11 +105,11 @@ async def test_what_replicas_count_adds_up_whatever_bytes_their_names_and_labels
     assert one.exactly_once is scripts
     assert shown.total == valkey.counter() == 58
     own = (config.host_name().replace("\udce9", "�"), 31, labels)
-    found = [(one.hostname, one.visits, one.labels) for one in shown.replicas]
+    found = [(one.hostname, one.visits, one.labels) for one in replicas_in(shown)]
     assert found == [(name, 27, {}), own]
     after = time.time()
     # A replica gives a sign once a second.
-    assert all(0 <= one.seen < after - before + 1.1 for one in shown.replicas)
+    assert all(0 <= one.seen < after - before + 1.1 for one in replicas_in(shown))
     assert before - 1 < shown.time < after + 1
 
 
@@ -159,7 +160,7 @@ async def test_a_fault_of_the_figures_touches_no_visit_and_no_token(
         if said is None or ":last:" in fault:  # the rest is written all the same
             with reading(visits) as reader:
                 shown = await reader.read(["1h"])
-            assert ("web-1", 54) in [(one.hostname, one.visits) for one in shown.replicas]
+            assert ("web-1", 54) in [(one.hostname, one.visits) for one in replicas_in(shown)]
             assert sum(one[1][""] for one in shown.moments["1h"]) >= 53
             _, before = valkey.client.hget(process_key(visits.process_id), "marked").split()
             assert int(before) > 1

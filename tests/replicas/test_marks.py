@@ -10,6 +10,7 @@ from replicas import Mark, Record, Snapshot, marks, versions_of
 from replicas.keys import DAY
 from replicas.marks import MAX_MARKS
 from replicas.records import Outage, Sign
+from tests.support.counting import replicas_in
 
 NOW = 1_764_220_000.0
 
@@ -50,11 +51,11 @@ def test_a_replica_that_says_goodbye_is_gone_and_one_that_starts_anew_comes_agai
 
 def test_a_replica_of_several_processes_comes_once_and_is_gone_when_all_of_them_are() -> None:
     def state(*processes: Record) -> str:
-        return Snapshot(NOW, 3, processes).replicas[0].state
+        return replicas_in(Snapshot(NOW, 3, processes))[0].state
 
     workers = [process("web-1", 100 - i / 10, seen) for i, seen in enumerate((0.5, 99, 40))]
     assert found(*workers, process("web-1", 50, 1)) == [(100, "came", "web-1")], "one starts again"
-    assert Snapshot(NOW, 3, workers).replicas[0].seen == pytest.approx(0.5, abs=0.001)
+    assert replicas_in(Snapshot(NOW, 3, workers))[0].seen == pytest.approx(0.5, abs=0.001)
     gone = [process("web-1", 50, seen, state="gone") for seen in (1.0, 1.2)]
     stays = process("web-1", 50, 1.1, state="draining")
     assert found(*gone, stays) == [(50, "came", "web-1")]
@@ -71,11 +72,11 @@ def test_a_replica_is_silent_five_seconds_after_the_one_seen_last() -> None:
     assert found(latest, process("web-2", 80, 6.9)) == came
     silent = [process("web-2", 80, 7.2), process("web-2", 80, 8)]
     assert found(latest, *silent) == [*came, (7.2, "silent", "web-2")]
-    assert [one.state for one in Snapshot(NOW, 3, [latest, *silent]).replicas] == ["", "silent"]
+    assert [one.state for one in replicas_in(Snapshot(NOW, 3, [latest, *silent]))] == ["", "silent"]
     draining = process("web-2", 80, 7.2, state="draining")
     assert found(latest, draining)[2:] == [(7.2, "silent", "web-2")], "it was killed then"
     idle, gone = process("web-1", 90, 60), process("web-2", 80, 1, state="gone")
-    assert [one.state for one in Snapshot(NOW, 3, [gone, idle]).replicas] == ["", "gone"]
+    assert [one.state for one in replicas_in(Snapshot(NOW, 3, [gone, idle]))] == ["", "gone"]
 
 
 def test_redis_was_away_from_the_first_process_that_saw_it_to_the_last() -> None:

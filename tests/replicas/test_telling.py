@@ -13,7 +13,7 @@ from counter import process_key
 from replicas import Reader, Record, figures
 from replicas.telling import GOODBYE_TIMEOUT
 from tests.support import Caplog, Patch
-from tests.support.counting import KEPT, permit, reading, replica, telling
+from tests.support.counting import KEPT, permit, reading, replica, replicas_in, telling
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, eventually, within
 
@@ -142,7 +142,7 @@ async def test_faults_are_told_without_a_visit_and_taken_back(valkey: Valkey) ->
         assert [await sick.count() for _ in range(3)] == [2, 3, 4]
         kinds[:] = ["dead"]
         await told(reader, "web-2", lambda one: one.faults == ["dead"])
-        shown = [(one.hostname, one.visits, one.faults) for one in (await reader.read()).replicas]
+        shown = [(one.hostname, one.visits, one.faults) for one in replicas_in(await reader.read())]
         assert shown == [("web-1", 1, []), ("web-2", 3, ["dead"])]
         kinds.clear()  # one that is well holds no connection to tell it
         # Those of the two counters, of the reader, and of the test.

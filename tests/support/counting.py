@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from counter import Visits, process_key
-from replicas import Figures, Reader, Telling
+from replicas import Figures, Reader, Replica, Snapshot, Telling, replicas_of
 from tests.support import Caplog
 from tests.support.page import counters_lines
 from tests.support.valkey import Valkey
@@ -43,6 +43,11 @@ def replica(
 def reading(visits: Visits) -> contextlib.closing[Reader]:
     """Read what all processes write where these visits are counted, until the context's end."""
     return contextlib.closing(Reader(visits.new_connector()))
+
+
+def replicas_in(shown: Snapshot) -> list[Replica]:
+    """Return the replicas that the live page shows of a snapshot, by name."""
+    return [*replicas_of(shown.records, shown.time)]
 
 
 @contextlib.asynccontextmanager
