@@ -1,6 +1,8 @@
 """Nodes of a cluster between which the counter's slot moves, and a Redis that is not well."""
 
 import contextlib
+import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -47,9 +49,14 @@ async def test_a_connection_that_was_lost_is_replaced_and_a_node_that_gave_the_s
 ) -> None:
     with linked(node) as link:
         ask = getattr(link, way)
-        for _ in range(3):
+        for has_reset in (0, 1, 0):  # in place of an end (socket(7), SO_LINGER)
             assert await link.within_time(lambda: ask(COMMANDS)) == [1, 2]
             assert link.is_open
+            for one in node.open():
+                sock = one.writer.get_extra_info("socket")
+                sock.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", has_reset, 0)
+                )
             node.cut()
             await eventually(lambda: not link.is_open)
         assert await link.within_time(lambda: ask(COMMANDS)) == [1, 2]
