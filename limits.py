@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from process import control_groups
+
 if sys.platform != "win32":
     import resource
 
@@ -128,24 +130,11 @@ def _of_process() -> Iterator[int]:
 
 
 def _of_groups(root: Path) -> Iterator[int]:
-    """Return the limits of the process's control group, and of the groups around it.
+    """Return the limits of the process's control groups, in version 2 and in version 1.
 
     https://docs.kernel.org/admin-guide/cgroup-v2.html, and ``cgroup-v1/memory.html`` beside it.
-    A process in a container may see its own group as the root.
     """
-    mounted = root / "sys/fs/cgroup"
-    groups: set[str] = set()
-    with contextlib.suppress(OSError, ValueError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers in ("", "memory"):
-                groups.add(path)
-    for group in groups:
-        inside = Path(group.lstrip("/"))
-        for one in (inside, *inside.parents):
-            for file in (
-                mounted / one / "memory.max",
-                mounted / "memory" / one / "memory.limit_in_bytes",
-            ):
-                with contextlib.suppress(OSError, ValueError):  # "max" is no number
-                    yield int(file.read_text())
+    for group in control_groups(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):  # "max" is no number
+                yield int((group / name).read_text())

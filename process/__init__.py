@@ -1,7 +1,7 @@
 """What any server process needs: workers, a health check, secrets in files, messages."""
 
 from process.burden import Burden, Burdened
-from process.cores import usable_cores
+from process.cores import control_groups, usable_cores
 from process.healthcheck import check_health
 from process.init import leave_process_1
 from process.memory import give_memory_back
@@ -23,6 +23,7 @@ __all__ = [
     "Stopping",
     "Workers",
     "check_health",
+    "control_groups",
     "fail",
     "give_memory_back",
     "inherited_sockets",

@@ -33,7 +33,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Return the quotas of this process's groups, in cores."""
-    for group in _groups(root):
+    for group in control_groups(root, "cpu"):
         # A group without the file has no quota. "max" is no quota, and in version 1 nor is -1.
         with contextlib.suppress(OSError, ValueError):
             quota, period = _quota_of(group)
@@ -50,11 +50,14 @@ def _quota_of(group: Path) -> tuple[int, int]:
     return int(quota), int(period)
 
 
-def _groups(root: Path) -> Iterator[Path]:
+def control_groups(root: Path, controller: str) -> Iterator[Path]:
     """Return the folders of the groups that this process is in, from its own up to the root.
 
     A container may see its own group as the root. The system still tells the path that this group
     has outside. Inside there is no folder with this path, and only the root counts.
+
+    :arg root: the folder that holds ``proc`` and ``sys``.
+    :arg controller: what the groups limit: ``cpu`` or ``memory``.
     """
     mounted = root / "sys/fs/cgroup"
     try:
@@ -63,7 +66,7 @@ def _groups(root: Path) -> Iterator[Path]:
         return
     for line in lines:  # cgroups(7): hierarchy:controllers:path; version 2 names no controllers
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         own = PurePosixPath(path.lstrip("/"))
         for group in (own, *own.parents):

@@ -35,20 +35,20 @@ def limited(monkeypatch: pytest.MonkeyPatch, space: int = -1, descriptors: int =
     ("own", "limit", "most"),
     [
         # A container sees its own group as the topmost one.
-        ("0::/\n", {"memory.max": "100663296"}, 96 * MB),
-        ("0::/\n", {"memory.max": "max"}, MACHINE),
-        ("0::/\n", {"memory.max": str(2 * MACHINE)}, MACHINE),
-        ("0::/a/b\n", {"a/b/memory.max": "100663296", "a/memory.max": "max"}, 96 * MB),
-        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "100663296"}, 96 * MB),
-        ("0::/a\n", {"a/memory.max": str(MACHINE), "b/memory.max": "100663296"}, MACHINE),
+        ("0::/", {"memory.max": "100663296"}, 96 * MB),
+        ("0::/", {"memory.max": "max"}, MACHINE),
+        ("0::/", {"memory.max": str(2 * MACHINE)}, MACHINE),
+        ("0::/a/b", {"a/b/memory.max": "100663296", "a/memory.max": "max"}, 96 * MB),
+        ("0::/a/b", {"a/b/memory.max": "max", "a/memory.max": "100663296"}, 96 * MB),
+        ("0::/a", {"a/memory.max": str(MACHINE), "b/memory.max": "100663296"}, MACHINE),
         # It may be told the path that its group has outside.
-        ("0::/outside\n", {"memory.max": "100663296"}, 96 * MB),
+        ("0::/outside", {"memory.max": "100663296"}, 96 * MB),
         # Version 1, and both.
-        ("4:memory:/a\n0::/\n", {"memory/a/memory.limit_in_bytes": "100663296"}, 96 * MB),
-        ("4:memory:/a\n3:cpu:/\n", {"memory/memory.limit_in_bytes": "100663296"}, 96 * MB),
-        ("4:memory:/a\n", {"memory/a/memory.limit_in_bytes": ANY}, MACHINE),
-        ("3:cpu:/a\n", {"memory/a/memory.limit_in_bytes": "100663296"}, MACHINE),
-        ("no line of ours\n", {"memory.max": ""}, MACHINE),
+        ("4:memory:/a\n0::/", {"memory/a/memory.limit_in_bytes": "100663296"}, 96 * MB),
+        ("4:memory:/a\n3:cpu:/", {"memory/memory.limit_in_bytes": "100663296"}, 96 * MB),
+        ("4:memory:/a", {"memory/a/memory.limit_in_bytes": ANY}, MACHINE),
+        ("3:cpu:/a", {"memory/a/memory.limit_in_bytes": "100663296"}, MACHINE),
+        ("0::/", {"memory.max": ""}, MACHINE),
     ],
 )
 def test_the_least_limit_of_the_control_groups_and_the_machine_counts(
@@ -60,7 +60,7 @@ def test_the_least_limit_of_the_control_groups_and_the_machine_counts(
 def test_a_limit_of_the_process_itself_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = system(tmp_path, "0::/\n", {"memory.max": str(200 * MB)})
+    root = system(tmp_path, "0::/", {"memory.max": str(200 * MB)})
     for space, most in ((150 * MB, 150 * MB), (300 * MB, 200 * MB)):
         limited(monkeypatch, space=space)
         assert limits.memory(root) == most
