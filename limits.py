@@ -83,8 +83,7 @@ def max_connections(processes: int = 1, is_tls: bool = False) -> int:
     """
     free = memory() // processes - BASE
     by_memory = max(1, free // (TLS_CONNECTION if is_tls else CONNECTION))
-    by_descriptors = _free_descriptors()
-    return by_memory if by_descriptors is None else min(by_memory, by_descriptors)
+    return min(by_memory, _free_descriptors())
 
 
 def max_streams(connections: int) -> int:
@@ -92,18 +91,17 @@ def max_streams(connections: int) -> int:
     return max(1, connections // STREAMS_SHARE)
 
 
-def _free_descriptors() -> int | None:
+def _free_descriptors() -> int:
     """Return how many descriptors clients may use.
 
-    `RESERVE` descriptors are kept free, or half of them when there are few.
-
-    :return: None if the system has no limit.
+    `RESERVE` descriptors are kept free, or half of them when there are few. A system may have no
+    limit.
     """
     if sys.platform == "win32":
-        return None
+        return sys.maxsize
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return None
+        return sys.maxsize
     with open(os.devnull) as lowest:  # it gets the lowest free number (open(2))
         free = soft - lowest.fileno()
     return max(1, free - min(RESERVE, free // 2))
@@ -116,17 +114,12 @@ def memory(root: Path = Path("/")) -> int:
     :return: the least of three: the memory of the machine, the limits of the control groups, and
         the limit of the process.
     """
-    found = [*_of_groups(root), *_of_process()]
+    found = [*_of_groups(root)]
+    if sys.platform != "win32":
+        found.append(resource.getrlimit(resource.RLIMIT_AS)[0])  # no limit is -1, or very many
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min((one for one in found if one > 0), default=sys.maxsize)
-
-
-def _of_process() -> Iterator[int]:
-    if sys.platform != "win32":
-        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if soft != resource.RLIM_INFINITY:
-            yield soft
 
 
 def _of_groups(root: Path) -> Iterator[int]:
