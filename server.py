@@ -42,7 +42,7 @@ from tornado.web import RequestHandler
 import config
 import limits
 from config import Settings
-from counter import Visits, process_key
+from counter import Visits
 from handlers import (
     COMMON_HEADERS,
     Faults,
@@ -265,8 +265,7 @@ async def serve(parts: Parts, slot: int, end_of_work: int | None) -> None:
     metrics.gauge("connections", lambda: server.connections)
     telling = Telling(
         parts.figures,
-        process_key(visits.process_id),
-        visits.new_connector(),
+        visits,
         draining.is_set,
         (lambda: faults.get().kinds) if faults else None,
     )

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
-from counter import Connector, packed
+from counter import Visits, packed, process_key
 from replicas.figures import SIGN_EVERY, Figures
 from replicas.link import Link, RefusedError, seconds
 
@@ -30,9 +30,8 @@ class Telling:
     """Tells what happens to one process.
 
     :arg figures: of the process.
-    :arg key: of the record of the process.
-    :arg connector: the way to Redis. Nothing else may use it. While there is nothing to tell, no
-        connection is open.
+    :arg visits: the counter of the process. It knows the way to Redis. While there is nothing to
+        tell, no connection is open.
     :arg is_draining: tells whether the process was asked to stop.
     :arg faults: returns the kinds of faults that the process has now. None: it can have no fault.
     """
@@ -40,14 +39,13 @@ class Telling:
     def __init__(
         self,
         figures: Figures,
-        key: str,
-        connector: Connector,
+        visits: Visits,
         is_draining: Callable[[], bool],
         faults: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         self._figures = figures
-        self._key = key
-        self._link = Link(connector)
+        self._visits = visits
+        self._link = Link(visits.new_connector())
         self._is_draining = is_draining
         self._faults = faults or (lambda: ())
         self._is_last = False
@@ -130,4 +128,5 @@ class Telling:
             for start, end, reason in self._figures.away
         )
         fields = {"faults": ",".join(self._faults()), "state": self._stage, "away": away}
-        return await self._link.ask(self._figures.told(self._key, now, **fields))
+        key = process_key(self._visits.process_id)
+        return await self._link.ask(self._figures.told(key, now, **fields))

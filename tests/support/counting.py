@@ -59,8 +59,7 @@ async def telling(
     """Tell what there is until the end of the context, and then goodbye."""
     figures = visits._link._beside
     assert isinstance(figures, Figures)
-    key, connector = process_key(visits.process_id), visits.new_connector()
-    one = Telling(figures, key, connector, is_draining, look)
+    one = Telling(figures, visits, is_draining, look)
     one.start()
     try:
         yield one
