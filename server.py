@@ -48,10 +48,8 @@ from handlers import (
     Faults,
     NotFoundHandler,
     SharedFaults,
-    below,
     error_body,
-    of_the_admin_port,
-    of_the_page,
+    of_each_port,
     route_names,
     routes,
 )
@@ -141,10 +139,7 @@ def make_apps(
         draining=draining,
         version_label=settings.version_label,
     )
-    ports = [rules]
-    if settings.admin_port is not None:
-        ports = [of_the_page(rules), of_the_admin_port(rules)]
-    return [new_app(below(settings.path_prefix, those)) for those in ports]
+    return [new_app(those) for those in of_each_port(settings, rules)]
 
 
 def new_metrics(settings: Settings, processes: int = 1) -> Metrics:
@@ -263,12 +258,8 @@ async def serve(parts: Parts, slot: int, end_of_work: int | None) -> None:
     server = new_server(settings, app, parts.certificate)
     admin_server = [new_server(settings, one, None, ADMIN_CONNECTIONS) for one in admin_app]
     metrics.gauge("connections", lambda: server.connections)
-    telling = Telling(
-        parts.figures,
-        visits,
-        draining.is_set,
-        (lambda: faults.get().kinds) if faults else None,
-    )
+    kinds = (lambda: faults.get().kinds) if faults else None
+    telling = Telling(parts.figures, visits, draining.is_set, kinds)
     await visits.start(START_TIMEOUT)
     collect_less_garbage()
     own = parts.sockets[slot]

@@ -26,10 +26,8 @@ __all__ = [
     "Faults",
     "NotFoundHandler",
     "SharedFaults",
-    "below",
     "error_body",
-    "of_the_admin_port",
-    "of_the_page",
+    "of_each_port",
     "route_names",
     "routes",
 ]
@@ -75,17 +73,18 @@ def routes(
     ]
 
 
-def of_the_page(rules: list[URLSpec]) -> list[URLSpec]:
-    """Return the rules that the page's port keeps when there is an admin port."""
-    return [rule for rule in rules if rule.regex.pattern.removesuffix("$") not in ADMIN]
+def of_each_port(settings: Settings, rules: list[URLSpec]) -> list[list[URLSpec]]:
+    """Return the rules of the page's port, and the admin port's if there is an admin port."""
+    ports = [rules]
+    if settings.admin_port is not None:
+        ports = [
+            [rule for rule in rules if _path(rule) not in ADMIN],
+            [rule for rule in rules if _path(rule) in ADMIN + HEALTH],
+        ]
+    return [_below(settings.path_prefix, those) for those in ports]
 
 
-def of_the_admin_port(rules: list[URLSpec]) -> list[URLSpec]:
-    """Return the rules that the admin port has."""
-    return [rule for rule in rules if rule.regex.pattern.removesuffix("$") in ADMIN + HEALTH]
-
-
-def below(prefix: str, rules: list[URLSpec]) -> list[URLSpec]:
+def _below(prefix: str, rules: list[URLSpec]) -> list[URLSpec]:
     """Return rules for the same paths below a prefix; the prefix alone leads to the page too.
 
     :arg prefix: such as ``/hello``; "" leaves the paths as they are.
@@ -103,4 +102,8 @@ def below(prefix: str, rules: list[URLSpec]) -> list[URLSpec]:
 
 def route_names(rules: list[URLSpec]) -> Mapping[type[RequestHandler], str]:
     """Return the name of each handler's route: its path, or a pattern for several paths."""
-    return {rule.handler_class: rule.name or rule.regex.pattern.removesuffix("$") for rule in rules}
+    return {rule.handler_class: rule.name or _path(rule) for rule in rules}
+
+
+def _path(rule: URLSpec) -> str:
+    return rule.regex.pattern.removesuffix("$")
