@@ -46,6 +46,8 @@ def redis_url(text: str) -> str:
         url = urlsplit(text)
         query = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
         port = url.port  # raises ValueError when it is not a number or above 65535
+        if url.scheme != "unix":
+            address(url.hostname or "")
     except ValueError:
         raise ValueError(URLS) from None
     if url.scheme == "unix":
@@ -53,7 +55,6 @@ def redis_url(text: str) -> str:
     else:
         database = re.fullmatch("(/[0-9]{0,9})?", url.path)
         fits = bool(url.scheme in ("redis", "rediss") and port != 0 and database)
-        fits = fits and _is_address(url.hostname or "")
     if not fits or url.fragment or not re.fullmatch("[0-9]{1,9}", query.get("db", "0")):
         raise ValueError(URLS)
     known = {"db"} | (_TLS_QUERY if url.scheme == "rediss" else set())
@@ -63,13 +64,6 @@ def redis_url(text: str) -> str:
         raise ValueError("ssl_cert_reqs=none, optional or required")
     boolean(query.get("ssl_check_hostname", "true"))
     return text
-
-
-def _is_address(text: str) -> bool:
-    try:
-        return bool(address(text))
-    except ValueError:
-        return False
 
 
 def redacted(url: str) -> str:
