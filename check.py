@@ -34,7 +34,7 @@ from audit.client import RanOut, Target, tls_context
 from audit.load import Load
 from audit.options import DEFAULT_REQUESTS, Parser, new_parser, write
 from audit.plot import draw
-from audit.readiness import NotReady, Readiness
+from audit.readiness import NotReady, until_ready
 from audit.report import Judgement, Report
 
 #: How many descriptors macOS allows when its limit says "any number" (its setrlimit(2): OPEN_MAX).
@@ -73,8 +73,7 @@ def main() -> None:
         except OSError as error:
             parser.error(f"--plot {arguments.plot}: {error.strerror}")
     _raise_descriptors()
-    readiness = Readiness(target, arguments.replicas, arguments.wait, arguments.timeout, _say)
-    _run(readiness, load, arguments, parser)
+    _run(target, load, arguments, parser)
 
     judgement = Judgement(arguments.exclusive, arguments.max_failures, arguments.max_uncounted)
     report = Report(load.visits, load.now, judgement, arguments.rate)
@@ -91,12 +90,12 @@ def _say(line: str) -> None:
     write(sys.stderr, f"check.py: {line}\n")
 
 
-def _run(readiness: Readiness, load: Load, arguments: argparse.Namespace, parser: Parser) -> None:
+def _run(target: Target, load: Load, arguments: argparse.Namespace, parser: Parser) -> None:
     """Run the load, or end with a line that says why there is nothing to report."""
 
     async def wait_and_drive() -> None:
         if arguments.wait:
-            await readiness.reached()
+            await until_ready(target, arguments.replicas, arguments.wait, arguments.timeout, _say)
         await _drive(load, arguments)
 
     try:

@@ -95,7 +95,7 @@ class Load:
         self._clock = lambda: loop.time() - began
         try:
             if (waited := await self._take_turn()) is not None:
-                stream = await self._visit(None, waited, first=True)
+                stream = await self._visit(None, waited)
                 if stream is not None:
                     stream.close()
             async with asyncio.TaskGroup() as group:
@@ -136,9 +136,7 @@ class Load:
                 pass
         return None if self._stopped.is_set() else waited
 
-    async def _visit(
-        self, stream: IOStream | None, waited: float, first: bool = False
-    ) -> IOStream | None:
+    async def _visit(self, stream: IOStream | None, waited: float) -> IOStream | None:
         """Make one visit, and return its connection if the next visit can use it."""
         at = self.now
         answer = Answer(self._target)
@@ -149,7 +147,7 @@ class Load:
                     stream = await self._target.connect()
                 replica, number = await answer.ask(stream, self._keep_alive)
         except NotFriendlyhello as error:
-            if first:
+            if not self.visits:  # the first visit tells what is at the URL
                 raise
             failure = str(error)
         except Unavailable as error:

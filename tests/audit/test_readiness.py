@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from audit.client import Target
-from audit.readiness import Readiness
+from audit.readiness import until_ready
 from tests.audit.conftest import CHECK, Speaking, answer, check, page, started
 from tests.support import Patch
 from tests.support.waiting import PATIENCE
@@ -22,7 +22,7 @@ def ready(redis: str, **more: str) -> tuple[int, str]:
 
 def wait_for(url: str, replicas: int = 1) -> list[str]:
     said: list[str] = []
-    asyncio.run(Readiness(Target(url), replicas, PATIENCE, PATIENCE, said.append).reached())
+    asyncio.run(until_ready(Target(url), replicas, PATIENCE, PATIENCE, said.append))
     return said
 
 
