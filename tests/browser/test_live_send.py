@@ -4,8 +4,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser import live
 from tests.browser.live import Open
-from tests.support.balancer import Balancer
 from tests.support.program import Program, Start
+from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -38,10 +38,12 @@ def test_visits_are_sent_while_the_button_is_held_and_drawn_by_version_with_who_
     started = [
         live.start_replica(program, name, flag, version=versions[name]) for name in live.NAMES
     ]
-    # It chooses for each request.
-    with Balancer([one.port for one in started], every=0.2, keep_alive=True) as balancer:
-        wait_until(lambda: len(balancer.ready) == len(live.NAMES))
-        opened = open_page(balancer.url)
+    with Proxy([one.port for one in started]) as balancer:
+        # So it chooses for each request.
+        balancer.to_client.change = lambda data: data.replace(
+            b" OK\r\n", b" OK\r\nConnection: close\r\n"
+        )
+        opened = open_page(f"http://127.0.0.1:{balancer.port}")
         opened.may_lose = True  # at the end the balancer goes first
         page = opened.page
         live.is_live(page)

@@ -3,12 +3,12 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
 from tests.faults.test_redis_faults import FAULTS, LONG_DEADLINE, Stage, repeatedly, start
-from tests.support.balancer import Balancer
 from tests.support.driven import driven
 from tests.support.exact import assert_all_counted, assert_exact, numbers
 from tests.support.ports import held_port
@@ -16,7 +16,7 @@ from tests.support.processes import SOON, kill_group, seconds_to_stop
 from tests.support.program import Program, Start
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -53,6 +53,14 @@ def test_servers_give_each_others_numbers_that_nobody_was_shown(
 HEARS_LATE, DRAIN_DELAY = 2.0, 5
 
 
+def is_ready(port: int) -> bool:
+    client = HTTPConnection("127.0.0.1", port, PATIENCE)
+    with contextlib.suppress(OSError), contextlib.closing(client):
+        client.request("GET", "/readyz")
+        return client.getresponse().status == 200
+    return False
+
+
 @pytest.mark.parametrize("keep_alive", [False, True], ids=["new connections", "kept connections"])
 def test_a_rolling_restart_behind_a_balancer_that_hears_late_while_redis_is_cut_off_loses_nothing(
     keep_alive: bool, valkey: Valkey, proxy: Proxy, counting: Start
@@ -66,17 +74,23 @@ def test_a_rolling_restart_behind_a_balancer_that_hears_late_while_redis_is_cut_
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(held_port()) for _ in range(2)]
         places = [one.getsockname()[1] for one in held]
-        balancer = stack.enter_context(Balancer(places, every=HEARS_LATE, keep_alive=keep_alive))
         servers = [started(0), started(1)]
-        wait_until(lambda: balancer.ready == {*places})
-        load = stack.enter_context(driven(balancer.url, rate=300, keep_alive=keep_alive))
+        balancer = stack.enter_context(Proxy(places))
+
+        def look() -> None:
+            balancer.targets = [port for port in places if is_ready(port)]
+
+        stack.enter_context(repeatedly(look, HEARS_LATE))
+        url = f"http://127.0.0.1:{balancer.port}"
+        load = stack.enter_context(driven(url, rate=300, keep_alive=keep_alive))
         for turn, old in enumerate(servers):
             old.signal()
             with repeatedly(lambda: proxy.cut(reset=True), seconds=0.2):
                 assert old.wait() == 0
             servers[turn] = started(turn)
-            wait_until(lambda port=places[turn]: port in balancer.ready)  # type: ignore[misc]
+            wait_until(lambda: balancer.targets == places)
         stack.close()
+    assert balancer.refused == 0, "it may have no second try"
     assert_all_counted(load)
     assert_exact(valkey.client, servers, numbers(load))
 

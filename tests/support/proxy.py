@@ -41,8 +41,8 @@ class Line:
 class Proxy(Service):
     """Passes on what comes to a port of 127.0.0.1; use it as a context.
 
-    :arg targets: each connection goes to the next of them that takes it, as a balancer does. They
-        may be changed.
+    :arg targets: each connection goes to the next of them that takes it, as a balancer does that
+        tries again. They may be changed.
     :arg tls: what clients are spoken to with; in the clear when None.
     """
 
@@ -52,6 +52,7 @@ class Proxy(Service):
         super().__init__(tls, **options)
         self.to_target, self.to_client = Line(), Line()
         self.accepted = 0  # connections so far
+        self.refused = 0  # how often a target did not take one
         self.targets = list(targets)
         self._turn = itertools.count()
 
@@ -108,6 +109,7 @@ class Proxy(Service):
                 if isinstance(target, Path):
                     return await asyncio.open_unix_connection(str(target))
                 return await asyncio.open_connection("127.0.0.1", target)
+            self.refused += 1
         return None
 
     async def _pass_on(
