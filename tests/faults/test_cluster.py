@@ -1,13 +1,9 @@
 """A cluster of real nodes: the counter's is found, from whichever node the way is asked."""
 
-import contextlib
 import functools
 import itertools
-import json
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -18,7 +14,7 @@ from tests.support.driven import BUSY, driven
 from tests.support.exact import assert_all_counted, assert_exact, numbers
 from tests.support.nodes import Node
 from tests.support.page import serving
-from tests.support.program import Program, Start
+from tests.support.program import Start
 from tests.support.waiting import PATIENCE, wait_until
 
 SLOT = key_slot(b"counter")
@@ -129,7 +125,7 @@ def test_the_replica_that_takes_over_is_followed_by_the_counter_and_the_live_pag
 
     def is_shown_live() -> bool:
         """Whether it is the total on the live page, and the sum of the replicas."""
-        event: dict[str, Any] = server.event()
+        event = server.event()
         replicas = event.get("replicas", [])
         return event.get("total") == total == sum(one["visits"] for one in replicas)
 
@@ -174,15 +170,6 @@ def test_a_slot_that_is_half_moved_costs_no_number_and_a_server_that_starts_mean
     assert_exact(cluster.target.client, [server, other], numbers(load) + numbers(its_load))
 
 
-@contextlib.contextmanager
-def watching(server: Program) -> Iterator[Iterator[dict]]:
-    """Watch the live page, on one connection, and read its figures event by event."""
-    with urllib.request.urlopen(f"{server.url}/live/events", timeout=PATIENCE) as stream:
-        lines = (line for line in stream if line.startswith(b'data: {"time"'))
-        told = (json.loads(line.removeprefix(b"data: ")) for line in lines)
-        yield (one for one in told if "last" not in one)
-
-
 def test_who_watches_is_told_all_the_figures_or_none_wherever_the_slot_goes(
     cluster: Cluster, counting: Start
 ) -> None:
@@ -202,7 +189,7 @@ def test_who_watches_is_told_all_the_figures_or_none_wherever_the_slot_goes(
         """Whether figures have gone beside the visits since the last event."""
         return event["redis"] == "up" and 0 < event["replicas"][0]["seen"] < 1 + BUSY
 
-    with watching(server) as events:
+    with server.events() as events:
         server.visits()
         wait_for(signs)
         cluster.replica.client.execute_command("CLUSTER FAILOVER")
@@ -213,7 +200,7 @@ def test_who_watches_is_told_all_the_figures_or_none_wherever_the_slot_goes(
         cluster.move(MOVED["the counter"])
         wait_for(lambda event: "is being moved" in event.get("reason", ""))
         server.put("/faults", b'{"wait": "1ms"}')
-        with watching(server) as others:
+        with server.events() as others:
             assert next(others)["redis"] == "refused"
         wait_for(lambda event: True)
         cluster.move()

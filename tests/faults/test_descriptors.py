@@ -19,14 +19,6 @@ from tests.support.waiting import PATIENCE, wait_until
 #: What the log says of a lack of room.
 FULL = b"no room beside"
 
-#: Runs a program that may open so many files at first, and so many when it raises that.
-LIMITED = (
-    "import os, resource, sys\n"
-    "_, soft, hard, *program = sys.argv\n"
-    "resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), int(hard)))\n"
-    "os.execv(sys.executable, [sys.executable, *program])\n"
-)
-
 WATCH = b"GET /live/events HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -35,7 +27,7 @@ def limited(program: Start, valkey: Valkey) -> Start:
     """Start a program that counts, with limits of its own; each waits long for Redis."""
 
     def start(soft: int, hard: int, *flags: str) -> Program:
-        python = (sys.executable, "-c", LIMITED, str(soft), str(hard))
+        python = ("prlimit", f"--nofile={soft}:{hard}", sys.executable)
         patient = f"--redis-timeout={PATIENCE}"
         server = program(f"--redis-url={valkey.url}", patient, *flags, python=python)
         server.wait_for(b"counter on")

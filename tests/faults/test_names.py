@@ -26,7 +26,7 @@ from tests.support.fake_redis import FakeRedis
 from tests.support.names import Names, look_ups, names_of
 from tests.support.nodes import SERVICE, Node, Sentinel
 from tests.support.page import serving
-from tests.support.ports import full_backlog
+from tests.support.ports import full_backlog, held_port
 from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE, eventually, within
 
@@ -61,9 +61,7 @@ def naming(port: int) -> bytes:
 @contextlib.contextmanager
 def silent(host: str, port: int) -> Iterator[socket.socket]:
     """Take connections, as the system does for a server that hangs, and never answer."""
-    with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
+    with held_port(host, port) as listening:
         listening.listen(100)
         yield listening
 

@@ -13,10 +13,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from config import Settings
 from tests.support import ROOT
@@ -104,13 +104,17 @@ class Site(Logging):
         assert status == 200
         return number_on(page.encode())
 
-    def event(self) -> dict[str, object]:
-        """Return what one who begins to watch is told first."""
+    @contextlib.contextmanager
+    def events(self) -> Iterator[Iterator[dict[str, Any]]]:
+        """Watch the live page, and read its figures event by event."""
         with _open(f"{self.url}/live/events", timeout=PATIENCE) as stream:
-            for line in stream:
-                if line.startswith(b'data: {"time"'):
-                    return dict(json.loads(line.removeprefix(b"data: ")))
-        raise AssertionError("the stream ended without an event")
+            lines = (line for line in stream if line.startswith(b'data: {"time"'))
+            yield (json.loads(line.removeprefix(b"data: ")) for line in lines)
+
+    def event(self) -> dict[str, Any]:
+        """Return what one who begins to watch is told first."""
+        with self.events() as events:
+            return next(events)
 
 
 class Program(Site):

@@ -183,36 +183,3 @@ def memory(server: Program, which: str = "VmRSS") -> int:
 
 def cpu_seconds(server: Program) -> float:
     return used(server.process.pid)
-
-
-#: How long a slow client waits between two bytes.
-SECONDS_BETWEEN_BYTES = 1.0
-
-
-class Trickle:
-    """Connections that send one byte a second each, evenly spread."""
-
-    def __init__(self, clients: list[socket.socket], sent: bytes) -> None:
-        self.clients = clients
-        self.sent = sent
-        self.rounds = 0  # bytes that each of them has sent
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        start = time.monotonic()
-        for byte in self.sent:
-            for i, client in enumerate(self.clients):
-                due = start + (self.rounds + i / len(self.clients)) * SECONDS_BETWEEN_BYTES
-                if self._stop.wait(max(due - time.monotonic(), 0)):
-                    return
-                client.sendall(bytes([byte]))
-            self.rounds += 1
-
-    def __enter__(self) -> "Trickle":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
