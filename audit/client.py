@@ -170,12 +170,9 @@ class Target:
             parts = urlsplit(url)
             if not url.isprintable() or " " in url or not url.isascii() or "\\" in url:
                 raise ValueError("not a URL")
-            at = place(
-                parts.netloc.rpartition("@")[2], {"http": 80, "https": 443}.get(parts.scheme)
-            )
-            if parts.scheme not in ("http", "https"):
-                raise ValueError("not an http:// or https:// URL")
-        except ValueError:
+            default_port = {"http": 80, "https": 443}[parts.scheme]
+            at = place(parts.netloc.rpartition("@")[2], default_port)
+        except (KeyError, ValueError):
             raise ValueError(f"{shown}: not a URL such as http://localhost:4000") from None
         if "@" in parts.netloc:
             raise ValueError("the URL: no user is allowed in it; --header sends Authorization")
@@ -197,12 +194,11 @@ class Target:
             self.headers.add(name, value)
 
     def trust_anew(self) -> None:
-        """Read the CAs again: somebody may have written their file by now.
+        """Read the CAs for ``https://`` again: somebody may have written their file by now.
 
         :raises ValueError: when a file cannot be used; the message is one line.
         """
-        if self._tls:
-            self._tls = self._new_tls()
+        self._tls = self._new_tls()
 
     async def connect(self) -> IOStream:
         """Return a new connection to the target.

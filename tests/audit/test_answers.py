@@ -3,6 +3,7 @@
 import pytest
 
 from tests.audit.conftest import Answering, Speaking, answer, check, page, refused
+from tests.support.waiting import PATIENCE
 
 
 def chunked(number: int) -> bytes:
@@ -49,7 +50,8 @@ def redirect(target: str, status: int = 301) -> bytes:
 def test_a_redirect_is_told(status: int, location: str, told: str, speaking: Speaking) -> None:
     url = speaking(lambda n: redirect(location, status)).url
     to = told.format(url=url, location=location)
-    assert refused(url) == f"{url} answers with a redirect to {to}; audit that\n"
+    for flags in ([], [f"--wait={PATIENCE}"]):
+        assert refused(url, *flags) == f"{url} answers with a redirect to {to}; audit that\n"
 
 
 @pytest.mark.parametrize(

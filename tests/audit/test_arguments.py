@@ -9,7 +9,7 @@ from tests.audit.conftest import check, refused
 #: Of each line what it says, and command lines that get it.
 BAD_URLS = {
     "not a URL such as http://localhost:4000": [
-        *("localhost:4000", "ftp://h", "http://", "http://.", "http://h:x", "http://h:99999"),
+        *("localhost:4000", "ftp://h:21", "http://", "http://.", "http://h:x", "http://h:99999"),
         *("http://h:0", "'http://a b'", "http://[::1", "http://[::1]x:80", "'http://h\n'"),
     ],
     "http://a..b: not a URL": ["http://a..b"],

@@ -110,6 +110,7 @@ def test_each_kind_of_failure_is_named(
     assert failures("http://nobody.invalid", patient) == {"name not resolved": 3}
     for answering, flag, failed in (
         (lambda n: (free.wait(), page(n))[1], "--timeout=0.3", {"timeout": 3}),
+        (lambda n: b"220 no HTTP\r\n\r\n", patient, {"closed without an answer": 3}),
         *((lambda n, one=one: (one, ""), patient, {f"status {one}": 3}) for one in (502, 503, 504)),
         (lambda n: page(1) if n == 1 else redirect("http://h", 302), patient, {"redirected": 2}),
         (

@@ -13,6 +13,7 @@ from audit.client import Target
 from audit.readiness import until_ready
 from tests.audit.conftest import CHECK, Speaking, answer, check, page, started
 from tests.support import Patch
+from tests.support.ports import held_port
 from tests.support.waiting import PATIENCE
 
 
@@ -59,12 +60,17 @@ def test_what_is_no_state_of_readiness_is_waited_out(body: str, speaking: Speaki
 
 
 def test_when_the_time_is_over_the_line_says_what_is_missing(speaking: Speaking) -> None:
-    result = check(speaking(lambda n: ready("down", reason="refused")).url, "--wait=0.2")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == (
-        "check.py: waiting: Redis is down: refused\n"
-        "check.py: FAILED: after 0.2 s still waiting: Redis is down: refused\n"
-    )
+    with held_port() as nobodys:
+        for url, missing in (
+            (speaking(lambda n: ready("down", reason="no")).url, "Redis is down: no"),
+            (f"http://127.0.0.1:{nobodys.getsockname()[1]}", "refused"),
+        ):
+            result = check(url, "--wait=0.2")
+            assert (result.returncode, result.stdout) == (1, "")
+            assert result.stderr == (
+                f"check.py: waiting: {missing}\n"
+                f"check.py: FAILED: after 0.2 s still waiting: {missing}\n"
+            )
 
 
 def test_an_authority_that_comes_later_is_trusted_then(
