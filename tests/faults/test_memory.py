@@ -6,7 +6,6 @@ import re
 import socket
 import ssl
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import trustme
 
 import limits
 from http1 import head
+from tests.faults.test_redis_faults import repeatedly
 from tests.support import ROOT, raw_http
 from tests.support.driven import timed
 from tests.support.program import Program, Start
@@ -170,25 +170,18 @@ def answered(server: Program, over_tls: bool) -> Iterator[list[raw_http.Answer]]
     """Ask all the while, each time on a connection of its own; the list gets the answers."""
     answers: list[raw_http.Answer] = []
     failed: list[object] = []
-    over = threading.Event()
+    probes = itertools.cycle(PROBES)
 
-    def ask_on() -> None:
-        for probe in itertools.cycle(PROBES):
-            try:
-                with connected(server, over_tls) as client:
-                    answers.append(raw_http.ask(client, probe))
-            except Exception as error:
-                failed.append((probe, error))
-            if over.wait(0.02):
-                return
+    def ask() -> None:
+        probe = next(probes)
+        try:
+            with connected(server, over_tls) as client:
+                answers.append(raw_http.ask(client, probe))
+        except Exception as error:
+            failed.append((probe, error))
 
-    thread = threading.Thread(target=ask_on)
-    thread.start()
-    try:
+    with repeatedly(ask, 0.02):
         yield answers
-    finally:
-        over.set()
-        thread.join(PATIENCE)
     assert not failed, failed[0]
     assert {one.status for one in answers} == {200}
     numbers = [one.visit for one in answers[PROBES.index(VISIT) :: len(PROBES)]]
