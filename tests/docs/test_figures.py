@@ -31,6 +31,7 @@ from http1 import turns as of_requests
 from process import memory, signals, standard_error, tls, workers
 from replicas import figures, keys, known, marks, records, states, telling
 from replicas import link as reading
+from tests.deploy.manifests import RESOURCES, WEB, environment, pod
 from tests.docs.test_docs import read, rows, tables, text
 from watch import broadcast, events, logs
 from watch.metrics import SHARE_EVERY
@@ -83,10 +84,6 @@ def made(pattern: str) -> str:
     return found("Makefile", pattern)
 
 
-def manifest(name: str) -> dict:
-    return next(yaml.safe_load_all(read(f"deploy/{name}")))
-
-
 def room(each: int) -> int:
     """How many connections the memory of compose.yaml is enough for."""
     return ((int(found("compose.yaml", r"mem_limit: (\d+)m")) << 20) - limits.BASE) // each
@@ -94,14 +91,10 @@ def room(each: int) -> int:
 
 HTTP = {name: float(str(value)) for name, value in limits.HTTP.items()}
 DEFAULTS = load([], {})
-STACK = manifest("stack.yaml")["services"]["web"]
-POD = manifest("kubernetes/web.yaml")["spec"]["template"]["spec"]
-SCALING = manifest("kubernetes/scaling.yaml")["spec"]
-(DELAY,) = {
-    str(STACK["environment"]["DRAIN_DELAY"]),
-    *(one["value"] for one in POD["containers"][0]["env"] if one["name"] == "DRAIN_DELAY"),
-}
-(GRACE,) = {f"{POD['terminationGracePeriodSeconds']}s", STACK["stop_grace_period"]}
+STACK = yaml.safe_load(read("deploy/stack.yaml"))["services"]["web"]
+SCALING = RESOURCES["HorizontalPodAutoscaler/web"]["spec"]
+(DELAY,) = {str(STACK["environment"]["DRAIN_DELAY"]), environment(WEB)["DRAIN_DELAY"]}
+(GRACE,) = {f"{pod(WEB)['terminationGracePeriodSeconds']}s", STACK["stop_grace_period"]}
 
 #: Of each page what is stated, by words of the sentence in which it is, and the figure in it.
 FIGURES: dict[str, list[tuple[str, object]]] = {

@@ -19,6 +19,7 @@ from http1 import HTTPServer, RequestHandler
 from replicas import Record, Snapshot, keys, records
 from replicas.marks import Kind
 from replicas.states import State
+from tests.deploy.manifests import LISTED
 from tests.docs.test_docs import flags, headings, metrics, read, rows, text
 from tests.stores.machines import STORES
 from tests.stores.test_stores import WAYS
@@ -50,10 +51,6 @@ def fields_of_the_stream() -> set[str]:
     return {*message, *replica, "reason"}
 
 
-def components() -> list[str]:
-    return re.findall(r"^# +- components/(\w+)", read("deploy/kubernetes/kustomization.yaml"), re.M)
-
-
 def keys_of_redis() -> list[str]:
     histories = map(keys.history_key, keys.HISTORIES)
     return [process_key("ID"), tokens.spares_key(KEY), keys.NAMES, *histories]
@@ -77,7 +74,7 @@ LISTS: dict[tuple[str, ...], Callable[[], Iterable[str]]] = {
     ("docs/counting.md", "key", "what it holds"): keys_of_redis,
     ("docs/counting.md", "field of a process"): lambda: ("token", *records.FIELDS),
     ("docs/http-server.md", ""): of_a_handler,
-    ("docs/deploy.md", "component"): components,
+    ("docs/deploy.md", "component"): lambda: LISTED,
 }
 
 
