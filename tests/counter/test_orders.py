@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from counter import Visits
-from tests.support import Caplog
 from tests.support.life import Bounds
 from tests.support.orders import Search, Violation
 from tests.support.proxy import Proxy
@@ -32,11 +31,6 @@ SMALL = [
     Bounds(cuts=2, deadlines=1, goers=1),
     Bounds(cuts=1, deadlines=1, wait=1, failovers=1),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _quiet(caplog: Caplog) -> None:
-    caplog.set_level("CRITICAL", logger="friendlyhello.visits")
 
 
 @pytest.mark.parametrize("bounds", SMALL, ids=str)

@@ -3,11 +3,8 @@
 With `pytest -s` it prints the states and steps of each search, and the seconds of CPU that it took.
 """
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.support import Caplog
 from tests.support.life import Bounds
 from tests.support.orders import Search
 
@@ -30,12 +27,6 @@ LARGE = [
     THREE._replace(goers=1),
     THREE._replace(wait=1, failovers=1),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _quiet(caplog: Caplog) -> Iterator[None]:
-    with caplog.at_level("CRITICAL", logger="friendlyhello.visits"):
-        yield
 
 
 @pytest.mark.no_cover
