@@ -323,7 +323,8 @@ def test_thousands_of_idle_clients_and_hundreds_of_slow_ones_cost_a_visit_nothin
         with raw_http.open_to(server) as visitor:
             median_latency(visitor)
             alone = median_latency(visitor)
-            before, used = raw_http.settled_descriptors(server), raw_http.memory(server)
+            before = raw_http.settled(raw_http.descriptors, server)
+            used = raw_http.memory(server)
             while len(clients) < number:
                 clients += [raw_http.open_to(server) for _ in range(100)]
                 for client in clients[-100:]:
@@ -346,7 +347,7 @@ def test_thousands_of_idle_clients_and_hundreds_of_slow_ones_cost_a_visit_nothin
                 crowded = [median_latency(visitor) for _ in range(3)]
             assert raw_http.ask(clients[-1]).visit == 252
             # None was turned away.
-            assert raw_http.settled_descriptors(server) == before + number
+            assert raw_http.settled(raw_http.descriptors, server) == before + number
             for client in clients:
                 client.close()
             wait_until(lambda: raw_http.descriptors(server) == before)

@@ -1,12 +1,12 @@
 """Clients that make the server take memory: it takes no more than it has, and gives it back."""
 
 import contextlib
+import functools
 import itertools
 import re
 import socket
 import ssl
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -189,13 +189,7 @@ def answered(server: Program, over_tls: bool) -> Iterator[list[raw_http.Answer]]
     assert len(set(numbers)) == len(numbers)
 
 
-def settled(server: Program) -> int:
-    """Return the memory once it does not change any more."""
-    before = -1
-    while (now := raw_http.memory(server)) != before:
-        before = now
-        time.sleep(0.3)
-    return now
+settled = functools.partial(raw_http.settled, raw_http.memory, pause=0.3)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -248,7 +242,7 @@ def test_clients_that_leave_before_the_answer_leave_nothing_behind(
 ) -> None:
     body = request(b"PUT /faults", b"Content-Length: 4096") + b"x" * 4000
     some = request(b"POST /", b"Content-Length: 65536") + b"x" * 63_000
-    before = raw_http.settled_descriptors(server)
+    before = raw_http.settled(raw_http.descriptors, server)
     sizes: list[int] = []
     while len(sizes) < 2 or sizes[-1] > sizes[-2] + REST:
         assert len(sizes) < 6, sizes

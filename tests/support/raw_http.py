@@ -164,21 +164,21 @@ def descriptors(server: Program) -> int:
     return len(os.listdir(f"/proc/{server.process.pid}/fd"))
 
 
-def settled_descriptors(server: Program) -> int:
-    """Return how many there are once they do not change: one may be open for a moment."""
-    before = -1
-    while (now := descriptors(server)) != before:
-        before = now
-        time.sleep(0.05)
-    return now
-
-
 def memory(server: Program, which: str = "VmRSS") -> int:
     """Bytes that are in memory, or were at most (VmHWM; proc_pid_status(5))."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     match = re.search(rf"^{which}:\s+(\d+) kB$", status, re.MULTILINE)
     assert match
     return 1024 * int(match[1])
+
+
+def settled(what: Callable[[Program], int], server: Program, pause: float = 0.05) -> int:
+    """Return how much there is once it does not change: there may be more for a moment."""
+    before = -1
+    while (now := what(server)) != before:
+        before = now
+        time.sleep(pause)
+    return now
 
 
 def cpu_seconds(server: Program) -> float:
