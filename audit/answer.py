@@ -1,5 +1,6 @@
 """Asks for a page, and reads the answer."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -31,7 +32,7 @@ class NotFriendlyhello(Exception):
 class Redirected(NotFriendlyhello):
     """The answer is a redirect.
 
-    :arg target: where it leads, as an absolute URL.
+    :arg target: where it leads, as an absolute URL if it is one.
     """
 
     def __init__(self, target: str) -> None:
@@ -150,7 +151,10 @@ class Answer(HTTPMessageDelegate):
         if self._status in UNAVAILABLE:
             raise Unavailable(f"status {self._status}")
         if self._status in REDIRECTS and "Location" in self._headers:
-            raise Redirected(_absolute(self._target.url, self._headers["Location"]))
+            target = self._headers["Location"]
+            with contextlib.suppress(ValueError):  # the header is no URL
+                target = urljoin(self._target.url, target)
+            raise Redirected(target)
         raise NotFriendlyhello(f"status {self._status}")
 
 
@@ -171,15 +175,3 @@ def _page(body: bytes) -> Page:
 def readable(text: str) -> str:
     """Return a server's text as one line that is safe for a terminal."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()
-
-
-def _absolute(url: str, location: str) -> str:
-    """Return the URL that a redirect leads to.
-
-    :arg url: the URL that answered with the redirect.
-    :arg location: its ``Location`` header.
-    """
-    try:
-        return urljoin(url, location)
-    except ValueError:  # the header is no URL
-        return location
