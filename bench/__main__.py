@@ -83,7 +83,7 @@ def _compare(options: argparse.Namespace) -> None:
                 measure(now, found)
         run.two_processes(options.seconds, Path(folder), servers, found)
     if options.only:
-        print("\n".join([*report.figures(found), "", *report.differences(_committed(), found)]))
+        print("\n".join([*report.figures(found), *report.differences(_committed(), found)]))
     else:
         _write(found)
     judge(found)

@@ -9,7 +9,7 @@ matplotlib.use("svg")
 
 from matplotlib import pyplot
 
-from bench.results import Results, spread
+from bench.results import Results, spread, values
 from bench.servers import BY_NAME, OURS, SERVERS
 
 #: friendlyhello, Python peers, other peers. Most colour-blind readers can tell these colours apart
@@ -50,11 +50,9 @@ def draw(results: Results, path: Path) -> None:
 def _order(results: Results) -> list[str]:
     """Name the servers, the slowest first, because a chart's axis begins at the bottom."""
     rates = {
-        server.name: spread(results.figures("rate", server.name, log, 64)).median
+        server.name: spread(values(rows, "rate")).median
         for server in SERVERS
-        if server.counts
-        for log in list(server.variants)[:1]
-        if results.figures("rate", server.name, log, 64)
+        if server.counts and (rows := results.of(server.name, next(iter(server.variants))))
     }
     return sorted(rates, key=lambda name: rates[name])
 
@@ -66,9 +64,9 @@ def _bars(axes: Any, results: Results, names: list[str], what: str) -> None:
         colour = OURS_COLOUR if name == OURS else colour
         for log in server.variants:
             thin = log and False in server.variants
-            if not (figures := results.figures(what, name, log, 64)):
+            if not (rows := results.of(name, log)):
                 continue
-            found = spread(figures)
+            found = spread(values(rows, what))
             axes.barh(
                 i - 0.36 if thin else i + 0.06,
                 found.median,

@@ -1,89 +1,55 @@
 """results.md: the goals, the figures, and what changed since the committed ones."""
 
 from bench import goals
-from bench.results import (
-    HTTPS,
-    KEPT,
-    NEW,
-    OPEN,
-    WATCHED,
-    Results,
-    differs,
-    moved,
-    same_machine,
-    spread,
-)
+from bench.results import HTTPS, KEPT, NEW, OPEN, WATCHED, Results, moved, spread
 from bench.servers import BY_NAME
-from bench.text import number, shown, table
+from bench.text import cell, number, shown, table
 
 
-def _cell(
-    results: Results,
-    figure: str,
-    name: str,
-    log: bool,
-    connections: int | None,
-    kind: str = KEPT,
-) -> str:
-    if not (figures := results.figures(figure, name, log, connections, kind)):
-        return ""
-    bound = ""
-    if results.saturated(name, log, connections, kind):
-        # In an open loop, a late load makes its answers late.
-        late = kind in OPEN and figure in ("p50", "p99")
-        bound = "≥ " if figure == "rate" else "≤ " if late else ""
-    return bound + shown(spread(figures))
+def _section(title: str, lines: list[str]) -> list[str]:
+    return [f"## {title}", "", *lines, ""]
 
 
 def at_64(results: Results, log: bool) -> list[str]:
     """Return the table of every figure at 64 connections."""
-    rows = [
-        [
-            BY_NAME[name].title,
-            *(_cell(results, figure, name, log, 64) for figure in WATCHED),
-            shown(spread(starts)) if (starts := results.first_pages(name, log)) else "",
-        ]
-        for name in results.ranking(log)
-    ]
+    rows = []
+    for name in results.ranking(log):
+        cells = [cell(results.of(name, log), figure) for figure in WATCHED]
+        starts = results.first_pages(name, log)
+        rows.append([BY_NAME[name].title, *cells, shown(spread(starts)) if starts else ""])
     return table(["server", *WATCHED.values(), "first page, ms"], rows)
 
 
-def by_connections(results: Results, figure: str) -> list[str]:
+def _by_connections(results: Results, figure: str) -> list[str]:
     """Return the table of one figure at every number of connections, for the main variants."""
     levels = sorted({row.connections for row in results.rows if row.kind == KEPT})
-    names = {
-        name: next(iter(BY_NAME[name].variants))
-        for name in (*results.ranking(False), *results.ranking(True))
-    }
-    rows = [
-        [BY_NAME[name].title, *(_cell(results, figure, name, log, level) for level in levels)]
-        for name, log in names.items()
-    ]
+    names = dict.fromkeys((*results.ranking(False), *results.ranking(True)))
+    rows = []
+    for name in names:
+        main = next(iter(BY_NAME[name].variants))
+        cells = (cell(results.of(name, main, level), figure) for level in levels)
+        rows.append([BY_NAME[name].title, *cells])
     return table(["server", *(f"{level:,}" for level in levels)], rows)
 
 
 def other_loads(results: Results) -> list[str]:
     """Return the tables of all other loads than kept connections without TLS."""
     lines = []
+    figures = ("rate", "p50", "p99", "cpu")
     for title, kind in (
         ("A new connection for each request, 64 at a time", NEW),
         ("HTTPS on 64 connections that are kept", HTTPS),
     ):
-        names = [
-            name for name in results.ranking(False) if _cell(results, "rate", name, False, 64, kind)
-        ]
-        names.sort(key=lambda name: -results.median("rate", name, False, 64, kind))
-        figures = ("rate", "p50", "p99", "cpu")
         rows = [
-            [BY_NAME[name].title, *(_cell(results, one, name, False, 64, kind) for one in figures)]
-            for name in names
+            [BY_NAME[name].title, *(cell(results.of(name, False, kind=kind), f) for f in figures)]
+            for name in results.ranking(False, kind)
         ]
         head = ["server", *(WATCHED[figure] for figure in figures)]
-        lines += [f"## {title}", "", *(table(head, rows) if rows else ["Not measured."]), ""]
+        lines += _section(title, table(head, rows) if rows else ["Not measured."])
     return [*lines, *_open_loop(results), *_two_processes(results)]
 
 
-def in_process(results: Results) -> list[str]:
+def _in_process(results: Results) -> list[str]:
     """Return the table of a page's cost without the system."""
     if not results.pages:
         return []
@@ -95,15 +61,13 @@ def in_process(results: Results) -> list[str]:
         ]
         for one in results.pages
     ]
-    return [
-        "## A page of friendlyhello in process",
-        "",
+    lines = [
         "The clients and Redis are a few lines of Python, so this is the cost of the server's own "
         "code, in the shortest of many short windows. `make bench-page` prints it.",
         "",
         *table(["clients", "CPU, µs per visit", "instructions per visit"], rows),
-        "",
     ]
+    return _section("A page of friendlyhello in process", lines)
 
 
 def _open_loop(results: Results) -> list[str]:
@@ -111,72 +75,71 @@ def _open_loop(results: Results) -> list[str]:
     due = {row.kind: row.due for row in results.rows if row.kind in OPEN}
     if not due:
         return []
+    columns = [(kind, figure) for kind in due for figure in ("p50", "p99", "cpu")]
     rows = [
         [
             BY_NAME[name].title,
-            *(
-                _cell(results, figure, name, False, None, kind)
-                for kind in due
-                for figure in ("p50", "p99", "cpu")
-            ),
+            *(cell(results.of(name, False, None, kind), figure) for kind, figure in columns),
         ]
         for name in results.ranking(False)
-        if results.figures("p50", name, False, None, next(iter(due)))
+        if results.of(name, False, None, next(iter(due)))
     ]
-    head = [
-        f"{WATCHED[figure]}, at {number(rate)}/s"
-        for rate in due.values()
-        for figure in ("p50", "p99", "cpu")
-    ]
-    return [
-        "## Requests that come at a fixed rate",
-        "",
+    head = [f"{WATCHED[figure]}, at {number(due[kind])}/s" for kind, figure in columns]
+    lines = [
         "These requests come at half, and at nine tenths, of the rate that the slowest of the "
         "first three can do. They come even if answers do not. Their latency counts from when they "
         "were due. ≤: the load was busy for more than 90 % of the time, so it may have been late "
         "itself.",
         "",
         *table(["server", *head], rows),
-        "",
     ]
+    return _section("Requests that come at a fixed rate", lines)
 
 
 def _two_processes(results: Results) -> list[str]:
     """Return the table of one process, and of two processes, each on its own core."""
     if not results.processes:
         return []
-    rows = []
-    for name in dict.fromkeys(row.server for row in results.processes):
-        rates = [
-            [row.rate for row in results.processes if (row.server, row.processes) == (name, number)]
-            for number in (1, 2)
-        ]
-        rows.append([BY_NAME[name].title, *(shown(spread(rate)) for rate in rates)])
+    rates: dict[str, dict[int, list[float]]] = {}
+    for row in results.processes:
+        rates.setdefault(row.server, {}).setdefault(row.processes, []).append(row.rate)
+    rows = [
+        [BY_NAME[name].title, *(shown(spread(of_name[number])) for number in (1, 2))]
+        for name, of_name in rates.items()
+    ]
     head = ["requests/s at 512 connections", "one process", "two, each with a core"]
-    return ["## Two processes on two cores", "", *table(head, rows), ""]
+    return _section("Two processes on two cores", table(head, rows))
 
 
 def changes(before: Results | None, now: Results) -> list[str]:
     """Return the figures that moved by more than their spread since the committed results."""
     if before is None:
         return ["There are no committed results to compare with."]
-    if not same_machine(before, now):
+    if any(before.machine.get(key) != now.machine.get(key) for key in ("cpu", "cores")):
         return ["The committed results are from another machine, so they are not compared."]
-    found = moved(before, now)
-    if not found:
-        return ["Nothing moved by more than its spread."]
-    rows = [[one.what, shown(one.before), shown(one.now)] for one in found]
-    return table(["figure", "before", "now"], rows)
+    rows = [[what, shown(old), shown(new)] for what, old, new in moved(before, now)]
+    return (
+        table(["figure", "before", "now"], rows)
+        if rows
+        else ["Nothing moved by more than its spread."]
+    )
 
 
 def differences(before: Results | None, now: Results) -> list[str]:
-    """Return the versions in which this run differs from the committed one."""
-    if before is None or not (found := differs(before, now)):
+    """Return the versions and the servers in which this run differs from the committed one."""
+    if before is None:
         return []
-    return [f"The committed results were made with other versions: {', '.join(found)}."]
+    found = [
+        f"{name} {now.versions.get(name, 'is missing')} instead of {version}"
+        for name, version in before.versions.items()
+        if now.versions.get(name) != version
+    ]
+    found += [f"{name} is not measured" for name in now.missing if name not in before.missing]
+    said = f"The committed results were made with other versions: {', '.join(found)}."
+    return [said] if found else []
 
 
-def checks(results: Results) -> list[str]:
+def _checks(results: Results) -> list[str]:
     """Return the failed checks, and what was not measured."""
     lines = [f"- {problem}" for problem in results.problems] or [
         "Each answer was a 200, and the counter rose by the number of answers."
@@ -188,23 +151,22 @@ def checks(results: Results) -> list[str]:
 
 def figures(results: Results) -> list[str]:
     """Return the tables of figures, without the goals and the comparison."""
-    lines = ["## At 64 connections, requests not logged", "", *at_64(results, False), ""]
-    lines += ["## At 64 connections, requests logged", "", *at_64(results, True), ""]
+    lines = _section("At 64 connections, requests not logged", at_64(results, False))
+    lines += _section("At 64 connections, requests logged", at_64(results, True))
     for figure in ("rate", "p50", "p99", "cpu", "commands"):
-        title = WATCHED[figure]
-        title = title[0].upper() + title[1:]
-        lines += [f"## {title}, by connections", "", *by_connections(results, figure), ""]
-    return [*lines, *in_process(results), *other_loads(results), "## Checks", "", *checks(results)]
+        title = f"{WATCHED[figure][0].upper()}{WATCHED[figure][1:]}, by connections"
+        lines += _section(title, _by_connections(results, figure))
+    lines += [*_in_process(results), *other_loads(results)]
+    return [*lines, *_section("Checks", _checks(results))]
 
 
 def write(results: Results, before: Results | None) -> str:
     """Return results.md."""
-    about = {**results.machine, **results.versions}
-    described = ", ".join(f"{name} {value}" for name, value in about.items())
+    described = (f"{name} {value}" for name, value in (results.machine | results.versions).items())
     lines = [
         "# Results",
         "",
-        f"`make bench` wrote this. {described}.",
+        f"`make bench` wrote this. {', '.join(described)}.",
         "",
         "The server has one core to itself. The load and Redis have the others. "
         f"There were {results.rounds} rounds, and each measurement took {results.seconds:g} s. "
@@ -215,16 +177,9 @@ def write(results: Results, before: Results | None) -> str:
         "",
         "![Requests per second, and latency](results.svg)",
         "",
-        "## Goals",
-        "",
-        *goals.table_of(results),
-        "",
+        *_section("Goals", goals.table_of(results)),
         *figures(results),
-        "",
-        "## Moved since the committed results",
-        "",
-        *changes(before, results),
-        "",
+        *_section("Moved since the committed results", changes(before, results)),
         *differences(before, results),
     ]
     return "\n".join(lines) + "\n"

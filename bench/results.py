@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 #: If the load's busiest core was busy for more than this share, the load may have been the limit.
 SATURATED = 0.9
@@ -110,37 +110,39 @@ class Results:
     processes: list[Row] = field(default_factory=list)
     """With one process on one core, and with two processes on two cores."""
 
-    def figures(
-        self, figure: str, server: str, log: bool, connections: int | None, kind: str = KEPT
-    ) -> list[float]:
-        """Return one figure of every round; an empty list when it was not measured.
+    def of(
+        self, server: str, log: bool, connections: int | None = 64, kind: str = KEPT
+    ) -> list[Row]:
+        """Return the measurements of a server in every round; none when it was not measured.
 
-        :arg figure: the name of a field of `Row`.
         :arg connections: None for a kind of load that has only one number of connections.
         """
         return [
-            getattr(row, figure)
+            row
             for row in self.rows
             if (row.server, row.log, row.kind) == (server, log, kind)
             and connections in (None, row.connections)
         ]
 
     def median(
-        self, figure: str, server: str, log: bool, connections: int | None, kind: str = KEPT
+        self, figure: str, server: str, log: bool, connections: int = 64, kind: str = KEPT
     ) -> float:
-        """Return the median of one figure, which must have been measured."""
-        return statistics.median(self.figures(figure, server, log, connections, kind))
+        """Return the median of one figure, which must have been measured.
 
-    def ranking(self, log: bool) -> list[str]:
+        :arg figure: the name of a field of `Row`.
+        """
+        return spread(values(self.of(server, log, connections, kind), figure)).median
+
+    def ranking(self, log: bool, kind: str = KEPT) -> list[str]:
         """Name the servers that were measured at 64 connections, the fastest first.
 
         :arg log: whether they logged each request.
         """
         names = dict.fromkeys(row.server for row in self.rows if row.commands)
         rates = {
-            name: self.median("rate", name, log, 64)
+            name: self.median("rate", name, log, kind=kind)
             for name in names
-            if self.figures("rate", name, log, 64)
+            if self.of(name, log, kind=kind)
         }
         return sorted(rates, key=lambda name: -rates[name])
 
@@ -148,57 +150,46 @@ class Results:
         """Return the milliseconds to the first page, of every round."""
         return [one.ms for one in self.starts if (one.server, one.log) == (server, log)]
 
-    def saturated(self, server: str, log: bool, connections: int | None, kind: str = KEPT) -> bool:
-        """Tell whether the load may have been the limit, so that the rate is a lower bound."""
-        busy = self.figures("busy", server, log, connections, kind)
-        return bool(busy) and statistics.median(busy) > SATURATED
-
     @property
     def failed(self) -> list[Row]:
         """The measurements in which a check failed."""
-        every = [*self.rows, *self.growth, *self.distance, *self.servers, *self.processes]
-        return [row for row in every if row.problem]
+        return [row for part in ROWS for row in getattr(self, part) if row.problem]
 
     @property
     def problems(self) -> list[str]:
         """The failed checks, one line each."""
-        return [
-            f"{row.server}, {row.connections} connections{_aside(row)}: {row.problem}"
-            for row in self.failed
-        ]
+        return [f"{row.server}, {_load_of(row)}: {row.problem}" for row in self.failed]
 
     def dump(self, path: Path) -> None:
         """Write the results as JSON, with one measurement on a line, so that a diff is readable."""
+        every = json.dumps(asdict(self))
         parts = []
-        for key, value in asdict(self).items():
+        for key, value in json.loads(every, parse_float=_rounded).items():
             text = json.dumps(value, ensure_ascii=False)
             if isinstance(value, list):
-                text = "[\n" + ",\n".join(f"  {json.dumps(_rounded(one))}" for one in value) + "\n]"
+                text = "[\n" + ",\n".join(f"  {json.dumps(one)}" for one in value) + "\n]"
             parts.append(f"{json.dumps(key)}: {text}")
         path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
 
 
-def _aside(row: Row) -> str:
-    return "" if row.kind == KEPT else f" ({row.kind})"
+#: The fields of `Results` that hold rows.
+ROWS = ("rows", "growth", "distance", "servers", "processes")
+
+
+def _rounded(text: str) -> float:
+    return float(f"{float(text):.5g}")
+
+
+def _load_of(row: Row) -> str:
+    return f"{row.connections} connections{'' if row.kind == KEPT else f' ({row.kind})'}"
 
 
 def load(text: str) -> Results:
     """Return the results that `Results.dump` wrote."""
     found = json.loads(text)
-    for key in ("rows", "growth", "distance", "servers", "processes"):
-        found[key] = [Row(**row) for row in found.get(key, [])]
-    found["starts"] = [Start(**start) for start in found["starts"]]
-    found["pages"] = [InProcess(**page) for page in found.get("pages", [])]
+    for key, kind in (dict.fromkeys(ROWS, Row) | {"starts": Start, "pages": InProcess}).items():
+        found[key] = [kind(**one) for one in found[key]]
     return Results(**found)
-
-
-def _rounded(row: Any) -> Any:
-    if not isinstance(row, dict):
-        return row
-    return {
-        key: float(f"{value:.5g}") if isinstance(value, float) else value
-        for key, value in row.items()
-    }
 
 
 class Spread(NamedTuple):
@@ -214,9 +205,19 @@ class Spread(NamedTuple):
         return self.high - self.low
 
 
-def spread(values: Sequence[float]) -> Spread:
+def values(rows: Iterable[Row], figure: str) -> list[float]:
+    """Return one figure, the name of a field, of each row."""
+    return [getattr(row, figure) for row in rows]
+
+
+def spread(figures: Sequence[float]) -> Spread:
     """Return the median, the lowest and the highest of the rounds' figures."""
-    return Spread(statistics.median(values), min(values), max(values))
+    return Spread(statistics.median(figures), min(figures), max(figures))
+
+
+def saturated(rows: Sequence[Row]) -> bool:
+    """Tell whether the load may have been the limit, so that the rate is a lower bound."""
+    return bool(rows) and spread(values(rows, "busy")).median > SATURATED
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
@@ -225,19 +226,6 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     :return: the ratios; infinity where the other figure is 0.
     """
     return [a / b if b else math.inf for a, b in zip(ours, theirs, strict=True)]
-
-
-def lowest(figures: Iterable[Sequence[float]]) -> list[float]:
-    """Return the lowest of several servers' figures, round by round."""
-    return [min(of_round) for of_round in zip(*figures, strict=True)]
-
-
-class Moved(NamedTuple):
-    """A figure that differs between two runs by more than its spread."""
-
-    what: str
-    before: Spread
-    now: Spread
 
 
 #: The figures that are compared between runs, and their units.
@@ -251,42 +239,28 @@ WATCHED = {
 }
 
 
-def same_machine(before: Results, now: Results) -> bool:
-    """Tell whether two runs are from the same kind of machine, so that their figures compare."""
-    return all(before.machine.get(key) == now.machine.get(key) for key in ("cpu", "cores"))
+def moved(before: Results, now: Results) -> list[tuple[str, Spread, Spread]]:
+    """Return the figures whose medians differ by more than either run's spread.
 
-
-def differs(before: Results, now: Results) -> list[str]:
-    """Return the versions and the servers in which two runs differ."""
-    versions = [
-        f"{name} {now.versions.get(name, 'is missing')} instead of {version}"
-        for name, version in before.versions.items()
-        if now.versions.get(name) != version
+    :return: the figure's name, and its spread in each run.
+    """
+    old, new = _watched(before), _watched(now)
+    pairs = ((what, old[what], new[what]) for what in new if what in old)
+    return [
+        (what, a, b) for what, a, b in pairs if abs(b.median - a.median) > max(a.width, b.width)
     ]
-    gone = [name for name in now.missing if name not in before.missing]
-    return versions + [f"{name} is not measured" for name in gone]
 
 
-def moved(before: Results, now: Results) -> list[Moved]:
-    """Return the figures whose medians differ by more than either run's spread."""
-    found = []
-    for what, figures in _watched(now).items():
-        if (earlier := _watched(before).get(what)) is None:
-            continue
-        old, new = spread(earlier), spread(figures)
-        if abs(new.median - old.median) > max(old.width, new.width):
-            found.append(Moved(what, old, new))
-    return found
-
-
-def _watched(results: Results) -> dict[str, list[float]]:
+def _watched(results: Results) -> dict[str, Spread]:
     figures: dict[str, list[float]] = {}
     for row in results.rows:
-        log = ", log on" if row.log else ""
-        which = f"{row.server}{log}, {row.connections} connections{_aside(row)}"
         for name, unit in WATCHED.items():
-            figures.setdefault(f"{which}: {unit}", []).append(getattr(row, name))
+            what = f"{_logged(row)}, {_load_of(row)}: {unit}"
+            figures.setdefault(what, []).append(getattr(row, name))
     for start in results.starts:
-        which = f"{start.server}{', log on' if start.log else ''}: first page, ms"
-        figures.setdefault(which, []).append(start.ms)
-    return figures
+        figures.setdefault(f"{_logged(start)}: first page, ms", []).append(start.ms)
+    return {what: spread(found) for what, found in figures.items()}
+
+
+def _logged(one: Row | Start) -> str:
+    return f"{one.server}{', log on' if one.log else ''}"

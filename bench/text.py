@@ -1,8 +1,8 @@
 """Writes figures and tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from bench.results import Spread
+from bench.results import Row, Spread, saturated, spread, values
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -24,3 +24,15 @@ def shown(found: Spread) -> str:
     if not found.width:
         return number(found.median)
     return f"{number(found.median)} ({number(found.low)}–{number(found.high)})"
+
+
+def cell(rows: Sequence[Row], figure: str) -> str:
+    """Return a figure of some rounds for a table, with a mark if it is a bound; "" for no rows."""
+    if not rows:
+        return ""
+    bound = ""
+    if saturated(rows):
+        # In an open loop, a late load makes its answers late.
+        late = rows[0].due and figure in ("p50", "p99")
+        bound = "≥ " if figure == "rate" else "≤ " if late else ""
+    return bound + shown(spread(values(rows, figure)))
