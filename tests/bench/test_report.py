@@ -179,20 +179,24 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_the_plan_for_a_million_visits_adds_up() -> None:
-    found = results(10_000, 10_000)
-    found.growth, found.traffic = found.rows, {"request": 41, "answer": 400}
-    plan = scale.plan(found)
-    assert plan.processes == 143  # 1,000,000 / (10,000 × 0.7), rounded up
-    assert plan.offered == 286_000  # at 0.5 ms
-    assert plan.capacity == plan.commands == 100_000  # 10 µs each
-    assert plan.group == 10
-    assert plan.out_gbit == pytest.approx((400 + 66) * 8 / 1000)
-    # What distance leaves of the throughput is of the same round.
-    found.growth = near = results(1_000, 2_000, 4_000).rows
+    found = results(1_000, 2_000, 10_000)
+    found.growth = near = [replace(row, connections=64 + row.round) for row in found.rows]
+    found.traffic = {"request": 41, "answer": 400}
     found.servers = [replace(row, distance=1.0, round_trip=1.0) for row in near]
     far = [
         replace(row, rate=row.rate * share, distance=20.0)
         for row, share in zip(near, (0.9, 1.0, 0.8), strict=True)
     ]
     found.distance = [*near, *far]
-    assert "in the same round: 0.90 (0.80–1.00) at 20 ms." in scale.write(found)
+    said = scale.write(found)
+    for line in (
+        "10,000/s, measured at 66 connections",
+        "1,000,000 / (10,000 × 0.7) = 143, each on a core of its own",
+        "143 × 1,000 / 0.5 ms = 286,000/s",
+        "1,000,000 / 10.0 = 100,000/s",
+        "min(286,000, 100,000) = 100,000/s",
+        "1,000,000 / 100,000 = 10.0",
+        "1,000,000 × (400 + 66) × 8 = 3.7 Gbit/s out",
+        "in the same round: 0.90 (0.80–1.00) at 20 ms.",
+    ):
+        assert line in said
