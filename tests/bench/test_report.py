@@ -85,6 +85,8 @@ FIRST_PAGES = Results(
         (beside("raw", cpu=20.0), ("CPU per page",), "2.50 ×, **missed**"),
         # A peer that gave no answer is not compared with.
         (beside("go", rate=0.0), ("requests/s, of Go",), "not measured"),
+        # A peer that the load slowed down might do more.
+        (beside("go", rate=50.0, busy=0.95), ("at 64 connections, of Go",), "at most 2.00 ×"),
         # With the log on, with Go's without.
         (LOGGED, ("logged, of Go's",), "2.00 ×, holds"),
         # The first page, with that of the earliest Python peer.
