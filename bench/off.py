@@ -1,4 +1,4 @@
-"""Turns the tricks of `bench.tricks` off: each function puts a plain way in a trick's place.
+"""Turns the tricks of `docs/design.md` off: each function puts a plain way in a trick's place.
 
 The functions look the names up when they are called, so they fail if a trick has moved.
 """
@@ -15,6 +15,8 @@ from typing import Any
 from tornado import web
 from tornado.httputil import HTTPHeaders
 from tornado.log import access_log
+
+from bench.visitors import JSON, KEPT, LOGGED, NEW
 
 
 def _put(name: str, value: object) -> Any:
@@ -208,3 +210,25 @@ def known_record() -> None:
 
     shortened, traceparent = _found("watch.logs.shortened"), _found("watch.logs._traceparent")
     _put("watch.logs._record", record)
+
+
+#: These functions, by the kind of page that each trick makes cheaper.
+TRICKS: dict[str, tuple[Callable[[], None], ...]] = {
+    KEPT: (
+        common_headers,
+        known_heads,
+        path_requests,
+        checked_headers,
+        request_id,
+        direct_call,
+        less_garbage,
+        eager_start,
+        short_init,
+        common_lines,
+        missing_headers,
+        whole_answer,
+    ),
+    NEW: (open_at_once, first_look),
+    LOGGED: (lines_of_a_turn, no_record, known_time),
+    JSON: (known_record,),
+}
