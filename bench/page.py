@@ -8,17 +8,20 @@ time to wake a process.
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import redirect_stderr
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import off
 from bench.visitors import KEPT, Visitors, new_loop
 
 ROOT = Path(__file__).parent.parent
@@ -44,21 +47,12 @@ class Page(NamedTuple):
     clients: int
     """How many clients ask at once."""
     without: str = ""
-    """The trick that is turned off, for `bench.tricks`; "" for none."""
+    """The function of `bench.off` that turns a trick off; "" for none."""
 
 
-#: Turns a part of the server off, by its name.
-TurnOff = Callable[[str], None]
-
-
-def _nothing(name: str) -> None:
-    assert not name
-
-
-def microseconds(page: Page, turn_off: TurnOff = _nothing, seconds: float = SECONDS) -> float:
+def microseconds(page: Page, seconds: float = SECONDS) -> float:
     """Return the CPU time of a page in microseconds, in the shortest of many short windows.
 
-    :arg turn_off: turns a part of the server off.
     :arg seconds: of CPU time, of all windows together.
     """
 
@@ -71,58 +65,49 @@ def microseconds(page: Page, turn_off: TurnOff = _nothing, seconds: float = SECO
             times.append(time.process_time() - began)
         return min(times) / WINDOW * 1e6
 
-    return _visited(page, turn_off, shortest)[1]
+    return float(_visited(page, shortest)[1])
 
 
 def _visited(
-    page: Page, turn_off: TurnOff, visit: Callable[[Visitors], Coroutine[Any, Any, float]]
-) -> tuple[int, float]:
+    page: Page, visit: Callable[[Visitors], Coroutine[Any, Any, object]]
+) -> tuple[int | None, Any]:
     """Let visitors visit in a forked process, which has the imported modules.
 
     :return: the process's id, and the result of the visit.
     """
 
-    async def visited() -> float:
+    async def visited() -> object:
         visitors = Visitors(page.kind, page.clients)
         await visitors.begin()
         return await visit(visitors)
 
-    def work() -> float:
-        turn_off(page.without)
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(visited())
+    def work() -> None:
+        if page.without:
+            getattr(off, page.without)()
+        # A logged page replaces standard error, where a traceback goes.
+        with redirect_stderr(sys.stderr), asyncio.Runner(loop_factory=new_loop) as runner:
+            sender.send(runner.run(visited()))
 
-    reader, writer = os.pipe()
-    if not (child := os.fork()):
-        status = 1
-        try:
-            os.write(writer, repr(work()).encode())
-            status = 0
-        except BaseException:
-            traceback.print_exc(file=sys.__stderr__)
-        finally:
-            os._exit(status)
-    os.close(writer)
-    with open(reader) as pipe:
-        found = pipe.read()
-    if os.waitpid(child, 0)[1]:
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    child = fork.Process(target=work)
+    child.start()
+    child.join()
+    if child.exitcode:
         sys.exit(f"bench: the server does not serve this page in process: {page}")
-    return child, float(found)
+    return child.pid, receiver.recv()
 
 
-def instructions(
-    pages: Sequence[Page], module: str = "bench.page", number: int = COUNTED
-) -> list[float]:
+def instructions(pages: Sequence[Page], number: int = COUNTED) -> list[float]:
     """Return how many instructions each page takes, the kernel's left out.
 
     They are the difference of two runs that differ in nothing but how many pages they serve.
 
-    :arg module: whose ``--count`` calls `count`.
     :arg number: how many pages the instructions of each are counted of.
     :return: none where neither perf nor valgrind counts them.
     """
     runs = [(*page, served) for page in pages for served in (number, 2 * number)]
-    command = (sys.executable, "-m", module, "--count")
+    command = (sys.executable, "-m", "bench.page", "--count")
     if _by_perf("true"):
         counts = [_by_perf(*command, json.dumps([run])) for run in runs]
         if not all(counts):
@@ -161,18 +146,13 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=_ENV, capture_output=True, text=True)
 
 
-def count(runs: str, turn_off: TurnOff = _nothing) -> None:
+def _count(runs: str) -> None:
     """Serve the pages of each run in a process of its own, and print the processes' ids.
 
     :arg runs: the runs that `instructions` asks for, as JSON.
     """
     for *page, pages in json.loads(runs):
-
-        async def visit(visitors: Visitors, pages: int = pages) -> float:
-            await visitors.ask(pages)
-            return 0.0
-
-        print(_visited(Page(*page), turn_off, visit)[0], flush=True)
+        print(_visited(Page(*page), methodcaller("ask", pages))[0], flush=True)
 
 
 def main() -> None:
@@ -182,17 +162,17 @@ def main() -> None:
     parser.add_argument("--count", metavar="RUNS", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.count:
-        count(options.count)
+        _count(options.count)
         return
     pages = [Page(KEPT, clients) for clients in CLIENTS]
     times = [microseconds(page) for page in pages]
     counts: Sequence[float | None] = instructions(pages) or [None] * len(pages)
+    rows = list(zip(CLIENTS, times, counts, strict=True))
     if options.json:
         names = ("clients", "microseconds", "instructions")
-        rows = zip(CLIENTS, times, counts, strict=True)
         print(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
         return
-    for clients, took, counted in zip(CLIENTS, times, counts, strict=True):
+    for clients, took, counted in rows:
         which = f"{clients} client{'s' if clients > 1 else ''}:"
         number = "" if counted is None else f", {counted:,.0f} instructions"
         print(f"{which:12}{took:5.1f} µs{number}")

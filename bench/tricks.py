@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from bench import off
-from bench.page import ROOT, Page, count, instructions, microseconds
+from bench.page import ROOT, Page, instructions, microseconds
 from bench.visitors import JSON, KEPT, LOGGED, NEW
 
 #: How many clients ask at once.
@@ -44,20 +44,11 @@ WITHOUT = {
 }
 
 
-def turn_off(name: str) -> None:
-    """Turn a trick off in this process, for ever.
-
-    :arg name: the name of a function of `bench.off`; "" turns nothing off.
-    """
-    if name:
-        getattr(off, name)()
-
-
 def measured() -> dict[str, float]:
     """Return how much more a page costs without each trick, as a share of the page with it."""
     pages = [*(Page(kind, CLIENTS) for kind in off.TRICKS), *WITHOUT.values()]
     steady = [page for page in pages if page.kind not in (LOGGED, JSON)]
-    counts = instructions(steady, "bench.tricks", NUMBER)
+    counts = instructions(steady, NUMBER)
     cost = dict(zip(steady, counts, strict=True)) if counts else {}
     cost |= _times([page for page in pages if page not in cost])
     return {
@@ -66,7 +57,7 @@ def measured() -> dict[str, float]:
 
 
 def _times(pages: Sequence[Page]) -> dict[Page, float]:
-    rounds = [[microseconds(page, turn_off, SECONDS) for page in pages] for _ in range(ROUNDS)]
+    rounds = [[microseconds(page, SECONDS) for page in pages] for _ in range(ROUNDS)]
     return dict(zip(pages, map(min, zip(*rounds, strict=True)), strict=True))
 
 
@@ -90,11 +81,7 @@ def main() -> None:
     """Print the table, or write it into the docs."""
     parser = argparse.ArgumentParser(prog="python -m bench.tricks", description=__doc__)
     parser.add_argument("--write", action="store_true", help="write it into docs/design.md")
-    parser.add_argument("--count", metavar="RUNS", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.count:
-        count(options.count, turn_off)
-        return
     text = DESIGN.read_text()
     _, _, rest = text.partition(BEGIN)
     written, _, _ = rest.partition(END)

@@ -51,21 +51,10 @@ class _Transport(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
 
-    def can_write_eof(self) -> bool:
-        return True
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
     def close(self) -> None:
         if not self.is_closed:
             self.is_closed = True
             asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
-
-    abort = close
 
 
 class _Client(_Transport):

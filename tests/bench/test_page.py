@@ -33,32 +33,32 @@ for process, run in enumerate(json.loads(sys.argv[-1]), 100):
 NO_PERF = "import sys; sys.exit('<not supported>,,instructions:u,0,100.00,,')"
 
 WRONG = """
-import sys
+from bench import off
 from bench.page import Page, microseconds
 from handlers.hello import Greeting
 from http1 import HTTPServer
 
 as_html = Greeting.as_html
 
-def turn_off(name):
-    if name == "renamed":
-        del HTTPServer.handle_connection
-    wrong = {"number": lambda self, number: as_html(self, number + 1), "page": lambda *_: "Hello"}
-    Greeting.as_html = wrong.get(name, as_html)
+def renamed():
+    del HTTPServer.handle_connection
 
+off.number = lambda: setattr(Greeting, "as_html", lambda self, n: as_html(self, n + 1))
+off.page = lambda: setattr(Greeting, "as_html", lambda *_: "Hello")
+off.renamed = renamed
 for name in ("number", "page", "renamed"):
     try:
-        microseconds(Page("kept", 4, name), turn_off, seconds=0.01)
+        microseconds(Page("kept", 4, name), seconds=0.01)
     except SystemExit as error:
         print(error)
 """
 
 MOVED = """
 import handlers.base
-from bench.tricks import turn_off
+from bench import off
 
 del handlers.base._request_id
-turn_off("request_id")
+off.request_id()
 """
 
 
@@ -71,12 +71,12 @@ PAGES = [(kind, clients, "", 40) for kind in (KEPT, NEW, LOGGED, JSON) for clien
 
 
 @pytest.mark.parametrize(
-    ("module", "runs"),
-    [("page", PAGES), ("tricks", [(*page, 64) for page in WITHOUT.values()])],
+    "runs",
+    [PAGES, [(*page, 64) for page in WITHOUT.values()]],
     ids=["each kind of page", "without each trick"],
 )
-def test_the_server_serves_its_pages_in_process(module: str, runs: list[tuple[object]]) -> None:
-    done = python("-m", f"bench.{module}", "--count", json.dumps(runs))
+def test_the_server_serves_its_pages_in_process(runs: list[tuple[object]]) -> None:
+    done = python("-m", "bench.page", "--count", json.dumps(runs))
     assert (done.returncode, done.stderr) == (0, "")
     assert len({*map(int, done.stdout.split())}) == len(runs)
 
@@ -122,8 +122,7 @@ def test_a_trick_is_worth_what_a_page_takes_more_without_it(
         """As if each trick saved a tenth of a page for each letter of its name."""
         return 100.0 + 10 * len(page.without)
 
-    def counted(pages: list[Page], module: str, number: int) -> list[float]:
-        assert module == "bench.tricks"
+    def counted(pages: list[Page], number: int) -> list[float]:
         assert not {page.kind for page in pages} & {LOGGED, JSON}
         return [cost(page) for page in pages] if is_counted else []
 
