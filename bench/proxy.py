@@ -17,18 +17,14 @@ class _Pipe(asyncio.Protocol):
     def __init__(self, delay: float) -> None:
         self.delay = delay
         self.other: asyncio.Transport | None = None
-        self.transport: asyncio.Transport | None = None
-        self.early: list[bytes] = []
-        """The bytes that came before the other end was connected."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport: asyncio.Transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self.other is None:
-            self.early.append(data)
-        elif self.delay:
+        assert self.other is not None
+        if self.delay:
             asyncio.get_running_loop().call_later(self.delay, self.other.write, data)
         else:
             self.other.write(data)
@@ -47,13 +43,14 @@ class _Front(_Pipe):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.transport.pause_reading()  # until the other end is connected
         self.task = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         self.back.other = self.transport
         self.other, _ = await loop.create_connection(lambda: self.back, "127.0.0.1", self.target)
-        self.other.writelines(self.early)
+        self.transport.resume_reading()
 
 
 async def main(port: int, target: int, milliseconds: int) -> None:
