@@ -132,10 +132,6 @@ def _profile(options: argparse.Namespace) -> None:
     print("bench/profile.svg is the flame graph.")
 
 
-def _end(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program.
 
@@ -145,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _arguments(arguments)
     if lacks(["wrk"]):
         _fail(FAILED, "wrk makes the load, and is not installed: apt-get install wrk")
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from bench.machine import BenchError
     except ImportError as error:

@@ -13,7 +13,6 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.due import waits
 from bench.machine import END, BenchError, last_line, running
@@ -29,6 +28,9 @@ PERIOD = 12.5
 
 #: Seconds at the beginning of an open loop that do not count: h2load still opens connections.
 OPENING = 0.1
+
+#: The file of a load's result, in its folder.
+OUTCOME = "outcome"
 
 
 @dataclass(frozen=True)
@@ -63,103 +65,78 @@ class Outcome:
     errors: dict[str, int]
 
 
-class Wrk:
-    """One wrk. It goes on until `stop` is called."""
+@dataclass(frozen=True)
+class Loading:
+    """A load on a server; `loading` makes it."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    @classmethod
-    @contextlib.contextmanager
-    def on(cls, site: Site, load: Load, cores: frozenset[int], folder: Path) -> Iterator["Wrk"]:
-        """Begin to load a server."""
-        command = [
-            *("wrk", "--threads=1", f"--connections={load.connections}", "--duration=1h"),
-            *(f"--timeout={ANSWER}s", f"--script={HERE / 'load.lua'}"),
-            *(("--header=Connection: close",) if load.kind == NEW else ()),
-            site.url,
-        ]
-        with running(command, cores, folder, stderr=subprocess.PIPE) as process:
-            yield cls(process)
+    load: Load
+    process: subprocess.Popen[bytes]
+    folder: Path
 
     def stop(self) -> None:
-        """End the load."""
-        # wrk's own durations are whole seconds. It checks for the signal every 0.1 s.
-        self.process.send_signal(signal.SIGINT)
+        """End it; an open loop ends by itself."""
+        if not self.load.due:
+            # wrk's own durations are whole seconds. It checks for the signal every 0.1 s.
+            self.process.send_signal(signal.SIGINT)
 
     def outcome(self) -> Outcome:
-        """Return the result that `load.lua` writes."""
-        _, said = self.process.communicate(timeout=END)
-        try:
-            found: dict[str, Any] = json.loads(said)
-        except ValueError:
-            raise BenchError(f"wrk failed: {said.strip() or 'it says nothing'}") from None
-        return Outcome(
-            found["requests"],
-            found["duration"] / 1e6,
-            found["p50"] / 1000,
-            found["p99"] / 1000,
-            found["errors"],
-        )
+        """Return the result.
 
-
-class H2load:
-    """One h2load. It ends when it has sent all requests of its time."""
-
-    def __init__(self, process: subprocess.Popen[str], load: Load, log: Path) -> None:
-        self.process, self.load, self.log = process, load, log
-
-    @classmethod
-    @contextlib.contextmanager
-    def on(
-        cls, site: Site, load: Load, seconds: float, cores: frozenset[int], folder: Path
-    ) -> Iterator["H2load"]:
-        """Begin to load a server."""
-        clients, rate = load.connections, load.due / load.connections
-        log = folder / "requests"
-        log.unlink(missing_ok=True)  # h2load would append to an old one
-        command = [
-            *("h2load", "--h1", f"--clients={clients}", f"--rps={rate}"),
-            f"--requests={clients * math.ceil(seconds * rate)}",
-            # Clients begin one after the other in the first period, so they take turns later too.
-            *(f"--rate={max(1, round(load.due / 1000))}", "--rate-period=1ms"),
-            *(f"--log-file={log}", site.url),
-        ]
-        with running(command, cores, folder) as process:
-            yield cls(process, load, log)
-
-    def stop(self) -> None:
-        """Do nothing: it ends by itself."""
-
-    def outcome(self) -> Outcome:
-        """Return the result that its log of requests shows.
-
-        :raises BenchError: when h2load did not begin, or does not end.
+        :raises BenchError: when the program failed, or does not end.
         """
         try:
             status = self.process.wait(timeout=END)
-            log = self.log.read_text()
+            found = (self.folder / OUTCOME).read_text()
         except (subprocess.TimeoutExpired, OSError):
-            status, log = 1, ""
-        if status or not log:
-            raise BenchError(f"h2load failed: {last_line(self.log.parent)}")
-        return _outcome(log, self.load)
+            status, found = 1, ""
+        if status or not found:
+            program = "h2load" if self.load.due else "wrk"
+            raise BenchError(f"{program} failed: {last_line(self.folder)}")
+        return _of_h2load(found, self.load) if self.load.due else _of_wrk(found)
 
 
-def begin(
+@contextlib.contextmanager
+def loading(
     site: Site, load: Load, seconds: float, cores: frozenset[int], folder: Path
-) -> contextlib.AbstractContextManager[Wrk | H2load]:
-    """Begin to load a server, with the program for this load.
+) -> Iterator[Loading]:
+    """Load a server, with the program for this load.
 
     :arg seconds: how long h2load sends; wrk goes on until it is stopped.
-    :arg folder: for the program's logs.
+    :arg folder: for the program's files; it is created.
     """
-    if load.due:
-        return H2load.on(site, load, seconds, cores, folder)
-    return Wrk.on(site, load, cores, folder)
+    (folder / OUTCOME).unlink(missing_ok=True)  # h2load would append to an old one
+    command = _h2load(load, seconds) if load.due else _wrk(load)
+    with running((*command, site.url), cores, folder) as process:
+        yield Loading(load, process, folder)
 
 
-def _outcome(log: str, load: Load) -> Outcome:
+def _wrk(load: Load) -> tuple[str, ...]:
+    return (
+        *("wrk", "--threads=1", f"--connections={load.connections}", "--duration=1h"),
+        *(f"--timeout={ANSWER}s", f"--script={HERE / 'load.lua'}"),
+        *(("--header=Connection: close",) if load.kind == NEW else ()),
+    )
+
+
+def _h2load(load: Load, seconds: float) -> tuple[str, ...]:
+    clients, rate = load.connections, load.due / load.connections
+    return (
+        *("h2load", "--h1", f"--clients={clients}", f"--rps={rate}", f"--log-file={OUTCOME}"),
+        f"--requests={clients * math.ceil(seconds * rate)}",
+        # Clients begin one after the other in the first period, so they take turns later too.
+        *(f"--rate={max(1, round(load.due / 1000))}", "--rate-period=1ms"),
+    )
+
+
+def _of_wrk(text: str) -> Outcome:
+    """Return the result that `load.lua` wrote."""
+    found = json.loads(text)
+    seconds, p50, p99 = found["duration"] / 1e6, found["p50"] / 1000, found["p99"] / 1000
+    return Outcome(found["requests"], seconds, p50, p99, found["errors"])
+
+
+def _of_h2load(log: str, load: Load) -> Outcome:
+    """Return the result that h2load's log of requests shows."""
     rows = [tuple(map(int, line.split("\t"))) for line in log.splitlines()]
     errors = sum(status != 200 for _, status, _ in rows)
     began, ended = min(row[0] for row in rows), max(row[0] + row[2] for row in rows)

@@ -8,11 +8,11 @@ import resource
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -46,24 +46,19 @@ def split_cores(servers: int = 1) -> Cores:
     :arg servers: how many cores the server gets.
     :raises BenchError: when no core is left for the load, or the system cannot choose cores.
     """
-    if not hasattr(os, "sched_setaffinity"):
+    if not _CORES:
         raise BenchError("only Linux can choose the cores of a process")
-    cores = _cores()
-    if len(cores) <= servers:
+    if len(_CORES) <= servers:
         raise BenchError(
             "two cores are needed: one for the server, one for the load and Redis"
             if servers == 1
-            else f"{servers + 1} cores are needed, and there are {len(cores)}"
+            else f"{servers + 1} cores are needed, and there are {len(_CORES)}"
         )
-    return Cores(frozenset(cores[-servers:]), frozenset(cores[:-servers]))
+    return Cores(frozenset(_CORES[-servers:]), frozenset(_CORES[:-servers]))
 
 
-def _cores() -> list[int]:
-    """Return the cores that this process had at its start."""
-    return sorted(_AFFINITY)
-
-
-_AFFINITY = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+#: The cores that this process had at its start.
+_CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def raise_limits() -> None:
@@ -72,15 +67,11 @@ def raise_limits() -> None:
     :raises BenchError: when the system's limit is lower, and this process may not raise it.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        hard = max(hard, DESCRIPTORS)  # only root may raise it
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
+        # Only root may raise the hard limit.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, max(hard, DESCRIPTORS)))
     except (ValueError, OSError):
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        raise BenchError(
-            f"{DESCRIPTORS} open files are needed, `ulimit -Hn` says {limit}"
-        ) from None
+        raise BenchError(f"{DESCRIPTORS} open files are needed, `ulimit -Hn` says {hard}") from None
 
 
 @contextlib.contextmanager
@@ -103,18 +94,17 @@ def running(
     cores: frozenset[int],
     folder: Path,
     env: dict[str, str] | None = None,
-    **options: Any,
-) -> Iterator[subprocess.Popen[str]]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command on some cores as long as the context is open.
 
     At the end, the command and its children are killed: the run needs nothing more from them, and
     nothing may outlive the run. The output goes to the file ``log`` in the folder.
 
-    :arg folder: the working directory.
+    :arg folder: the working directory; it is created.
     :arg env: environment variables to add.
-    :arg options: more arguments of `subprocess.Popen`.
     """
-    process: subprocess.Popen[str] | None = None
+    folder.mkdir(parents=True, exist_ok=True)
+    process: subprocess.Popen[bytes] | None = None
     try:
         with (folder / "log").open("w") as log, _held_back():
             process = subprocess.Popen(
@@ -123,16 +113,47 @@ def running(
                 env={"PATH": PATH, "HOME": str(folder), "LANG": "C.UTF-8", **(env or {})},
                 preexec_fn=partial(_begin, cores),
                 start_new_session=True,  # so a terminal's Ctrl-C reaches only this process
-                text=True,
                 stdin=subprocess.DEVNULL,
-                **{"stdout": log, "stderr": log} | options,
+                stdout=log,
+                stderr=log,
             )
         yield process
     finally:
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.wait()
+
+
+def is_open(port: int) -> bool:
+    """Tell whether a server listens on a port of 127.0.0.1."""
+    with socket.socket() as client:
+        return not client.connect_ex(("127.0.0.1", port))
+
+
+@contextlib.contextmanager
+def listening(
+    name: str,
+    command: Sequence[str],
+    cores: frozenset[int],
+    folder: Path,
+    env: dict[str, str] | None = None,
+    is_ready: Callable[[int], bool] = is_open,
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run a server on a free port, its ``PORT``, and wait until it is ready; see `running`.
+
+    :arg command: with ``{port}`` to fill in.
+    :raises BenchError: when it does not start.
+    """
+    with held_port() as port:
+        filled = [part.format(port=port) for part in command]
+        with running(filled, cores, folder, (env or {}) | {"PORT": str(port)}) as process:
+            deadline = time.monotonic() + START
+            while not is_ready(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise BenchError(f"{name} does not start: {last_line(folder)}")
+                time.sleep(0.001)
+            yield port, process
 
 
 @contextlib.contextmanager

@@ -5,11 +5,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from bench.load import H2load, Load, Outcome, Wrk, begin
+from bench.load import Load, Loading, Outcome, loading
 from bench.machine import END, Cores
 from bench.results import Row
 from bench.site import Site
@@ -42,15 +41,6 @@ class _Spent:
         )
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """The observations during the load."""
-
-    outcomes: list[Outcome]
-    memory: float
-    busy: float
-
-
 def measure(
     sites: Sequence[Site],
     valkey: Redis,
@@ -70,10 +60,17 @@ def measure(
     with _on(sites, cores, load, seconds, folder) as loads:
         if server.counts:
             _begun(valkey, before.visits + load.connections)
-        seen = _watched(sites, cores, loads, seconds)
+        psutil.cpu_percent(percpu=True)  # the next call tells the shares since this one
+        began = time.perf_counter()
+        time.sleep(seconds / 2)
+        memory = sum(site.memory() for site in sites)
+        time.sleep(max(0.0, began + seconds - time.perf_counter()))
+        shares = psutil.cpu_percent(percpu=True)
+        for one in loads:
+            one.stop()
+        outcomes = [one.outcome() for one in loads]
     after = _settled(sites, valkey)
 
-    outcomes = seen.outcomes
     duration = max(outcome.seconds for outcome in outcomes)
     answers = sum(outcome.requests for outcome in outcomes)
     commands, visits = after.commands - before.commands, after.visits - before.visits
@@ -90,8 +87,8 @@ def measure(
         # Per visit that Redis counted: the server also worked for visits that were cut off.
         cpu=(after.server - before.server) / max(visits if server.counts else answers, 1) * 1e6,
         commands=commands / max(visits, 1),
-        memory=seen.memory,
-        busy=seen.busy,
+        memory=memory,
+        busy=max(shares[core] for core in cores.load) / 100,
         command_rate=commands / duration,
         command_cpu=(after.redis - before.redis) / max(commands, 1) * 1e6,
         problem=_problem(outcomes, visits if server.counts else answers, load.connections),
@@ -102,16 +99,14 @@ def measure(
 @contextlib.contextmanager
 def _on(
     sites: Sequence[Site], cores: Cores, load: Load, seconds: float, folder: Path
-) -> Iterator[list[Wrk | H2load]]:
+) -> Iterator[list[Loading]]:
     """Load servers, which share the connections."""
     share = replace(load, connections=max(1, load.connections // len(sites)))
     with contextlib.ExitStack() as stack:
-        loads = []
-        for i, site in enumerate(sites):
-            own = folder / f"load-{i}"
-            own.mkdir(exist_ok=True)
-            loads.append(stack.enter_context(begin(site, share, seconds, cores.load, own)))
-        yield loads
+        yield [
+            stack.enter_context(loading(site, share, seconds, cores.load, folder / f"load-{i}"))
+            for i, site in enumerate(sites)
+        ]
 
 
 def _begun(valkey: Redis, visits: int) -> None:
@@ -122,20 +117,6 @@ def _begun(valkey: Redis, visits: int) -> None:
     deadline = time.monotonic() + END
     while valkey.counter() <= visits and time.monotonic() < deadline:
         time.sleep(0.002)
-
-
-def _watched(
-    sites: Sequence[Site], cores: Cores, loads: Sequence[Wrk | H2load], seconds: float
-) -> _Seen:
-    """Watch a load for some seconds, and then end it."""
-    busy_before, began = psutil.cpu_times(percpu=True), time.perf_counter()
-    time.sleep(seconds / 2)
-    memory = sum(site.memory() for site in sites)
-    time.sleep(max(0.0, began + seconds - time.perf_counter()))
-    busy = _busiest(busy_before, psutil.cpu_times(percpu=True), cores)
-    for one in loads:
-        one.stop()
-    return _Seen([one.outcome() for one in loads], memory, busy)
 
 
 def _settled(sites: Sequence[Site], valkey: Redis) -> _Spent:
@@ -151,20 +132,6 @@ def _settled(sites: Sequence[Site], valkey: Redis) -> _Spent:
         if quiet or time.monotonic() > deadline:
             return now
         before = now
-
-
-def _busiest(before: Sequence[Any], after: Sequence[Any], cores: Cores) -> float:
-    """Return the share of time in which the busiest core of the load was not idle."""
-    shares = []
-    for core in cores.load:
-        spent = [now - then for then, now in zip(before[core], after[core], strict=True)]
-        idle = sum(spent[before[core]._fields.index(name)] for name in ("idle", "iowait"))
-        # Linux counts a guest's time as user time too.
-        total = sum(spent) - sum(
-            spent[before[core]._fields.index(name)] for name in ("guest", "guest_nice")
-        )
-        shares.append(1 - idle / total if total else 0.0)
-    return max(shares)
 
 
 def _problem(outcomes: Sequence[Outcome], visits: int, connections: int) -> str:

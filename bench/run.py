@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -12,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.certificate import Certificate, make_certificate
-from bench.load import Load
-from bench.machine import BenchError, Cores, raise_limits, running, split_cores
+from bench.certificate import make_certificate
+from bench.load import Load, loading
+from bench.machine import BenchError, Cores, raise_limits, split_cores
 from bench.measure import measure
-from bench.results import HTTPS, NEW, OPEN, InProcess, Results, Row
+from bench.results import HTTPS, NEW, OPEN, InProcess, Results, Row, Start
 from bench.servers import BY_NAME, HERE, OURS, PATH, PEERS, ROOT, Server, lacks
 from bench.site import Site, serving, traffic
 from bench.store import Redis, far_away, redis_running, round_trip
@@ -72,32 +73,24 @@ class Bench:
     folder: Path
     seconds: float
     """How long each measurement takes."""
-    certificate: Certificate
+    certificate: dict[str, str]
 
     def serving(
-        self, server: Server, log: bool, redis: Redis | None = None, number: int = 0
+        self,
+        server: Server,
+        log: bool = False,
+        redis: Redis | None = None,
+        number: int = 0,
+        https: bool = False,
     ) -> contextlib.AbstractContextManager[Site]:
         """Run a server.
 
         :arg number: tells apart several servers of the same kind.
         """
-        folder = self.folder / f"{server.name}-{number}"
-        return serving(server, log, (redis or self.redis).url, self.cores.server, folder)
-
-    def serving_https(self, server: Server) -> contextlib.AbstractContextManager[Site]:
-        """Run a server that does not log, for HTTPS."""
-        folder = self.folder / f"{server.name}-https"
-        return serving(server, False, self.redis.url, self.cores.server, folder, self.certificate)
-
-    def another_redis(self, name: str) -> contextlib.AbstractContextManager[Redis]:
-        """Run one more Redis, for a server that others run beside."""
-        return redis_running(self.cores, self.folder / f"redis-{name}")
-
-    def far_away(
-        self, milliseconds: int, redis: Redis | None = None
-    ) -> contextlib.AbstractContextManager[Redis]:
-        """Put a proxy that delays replies in front of Redis."""
-        return far_away(redis or self.redis, milliseconds, self.cores, self.folder / "proxy")
+        folder = self.folder / f"{server.name}-{'https' if https else number}"
+        certificate = self.certificate if https else None
+        url = (redis or self.redis).url
+        return serving(server, log, url, self.cores.server, folder, certificate)
 
     def measure(
         self,
@@ -128,13 +121,12 @@ def bench(seconds: float, folder: Path, cores: int = 1) -> Iterator[Bench]:
     """Choose the cores and start Redis.
 
     :arg seconds: how long each measurement takes.
-    :arg folder: for the logs; it is created.
+    :arg folder: for the logs.
     :arg cores: how many cores the server gets.
     """
     raise_limits()
     split = split_cores(cores)
     os.sched_setaffinity(0, split.load)
-    folder.mkdir(exist_ok=True)
     with redis_running(split, folder / "redis") as redis:
         yield Bench(split, redis, folder, seconds, make_certificate(folder))
 
@@ -145,17 +137,16 @@ def main_rounds(run: Bench, servers: Sequence[Server], rounds: int, results: Res
         for server in servers:
             for log in server.variants:
                 with run.serving(server, log) as site:
-                    results.starts.append(site.start(round_))
+                    results.starts.append(Start(server.name, log, round_, site.first_page))
                     rows = list(_rows(run, site, round_))
                 results.rows += rows
                 at_64 = next(row for row in rows if row.connections == 64)
                 _say(round_, rounds, f"{server.name}, log {'on' if log else 'off'}", at_64)
             if server.tls is not None:
-                with run.serving_https(server) as site:
+                with run.serving(server, https=True) as site:
                     run.warm_up([site], 64)
-                    row = run.measure([site], Load(64, HTTPS), round_)
-                results.rows.append(row)
-                _say(round_, rounds, f"{server.name}, HTTPS", row)
+                    results.rows.append(run.measure([site], Load(64, HTTPS), round_))
+                _say(round_, rounds, f"{server.name}, HTTPS", results.rows[-1])
 
 
 def _say(round_: int, rounds: int, what: str, row: Row) -> None:
@@ -184,14 +175,14 @@ def open_loop(run: Bench, results: Results) -> None:
             "An open loop: it needs h2load, which is not installed: apt-get install nghttp2-client."
         )
         return
-    first = results.ranking(False)[:FIRST]
-    names = [*first, *({OURS} & {row.server for row in results.rows} - set(first))]
-    if not names:
+    ranking = results.ranking(False)
+    first = ranking[:FIRST]
+    if not first:
         return
-    most = min(results.median("rate", name, False, 64) for name in first)
+    most = min(results.median("rate", name, False) for name in first)
     for round_ in range(1, results.rounds + 1):
-        for name in names:
-            with run.serving(BY_NAME[name], False) as site:
+        for name in dict.fromkeys([*first, *({OURS} & {*ranking})]):
+            with run.serving(BY_NAME[name]) as site:
                 run.warm_up([site], 512)
                 for kind, share in OPEN.items():
                     row = run.measure([site], Load.open(kind, share * most), round_)
@@ -216,7 +207,7 @@ def two_processes(
         with bench(seconds, folder / f"cores-{cores}", cores) as run:
             for round_ in range(1, SCALE_ROUNDS + 1):
                 for server in paired:
-                    with run.serving(server, False) as site:
+                    with run.serving(server) as site:
                         run.warm_up([site], 512)
                         row = run.measure([site], 512, round_)
                         results.processes.append(replace(row, processes=cores))
@@ -241,7 +232,7 @@ def page_in_process(run: Bench, results: Results) -> None:
 
 def growth(run: Bench, results: Results) -> None:
     """Measure friendlyhello with more and more connections."""
-    with run.serving(BY_NAME[OURS], False) as site:
+    with run.serving(BY_NAME[OURS]) as site:
         results.traffic = traffic(site)
         run.warm_up([site], 64)
         for round_ in range(1, SCALE_ROUNDS + 1):
@@ -254,35 +245,35 @@ def distance(run: Bench, results: Results) -> None:
     """Measure friendlyhello, and a plain peer, with Redis further and further away, in turn."""
     with contextlib.ExitStack() as stack:
         places = []
-        for milliseconds in DISTANCES:
-            for name, connections in FAR.items():
-                redis = stack.enter_context(run.another_redis(f"{name}-{milliseconds}"))
-                far = stack.enter_context(run.far_away(milliseconds, redis))
-                added, measured = float(milliseconds), round_trip(far)
-                site = stack.enter_context(run.serving(BY_NAME[name], False, far, milliseconds))
-                run.warm_up([site], connections, redis)
-                places.append((site, redis, connections, added, measured))
+        for added, (name, connections) in itertools.product(DISTANCES, FAR.items()):
+            folder = run.folder / f"{name}-far-{added}"
+            redis = stack.enter_context(redis_running(run.cores, folder / "redis"))
+            far = stack.enter_context(far_away(redis, added, run.cores, folder / "proxy"))
+            trip = round_trip(far)
+            site = stack.enter_context(run.serving(BY_NAME[name], redis=far, number=added))
+            run.warm_up([site], connections, redis)
+            places.append((site, redis, connections, added, trip))
         for round_ in range(1, results.rounds + 1):
-            for site, redis, connections, added, measured in places:
+            for site, redis, connections, added, trip in places:
                 row = run.measure([site], connections, round_, redis=redis)
-                results.distance.append(replace(row, distance=added, round_trip=measured))
+                results.distance.append(replace(row, distance=float(added), round_trip=trip))
 
 
 def many_servers(run: Bench, results: Results) -> None:
     """Measure more and more servers, all on the same core, with one Redis."""
-    with run.far_away(MANY_DISTANCE) as far, contextlib.ExitStack() as stack:
-        measured = round_trip(far)
+    proxy = far_away(run.redis, MANY_DISTANCE, run.cores, run.folder / "proxy")
+    with proxy as far, contextlib.ExitStack() as stack:
+        trip = round_trip(far)
         sites: list[Site] = []
         for number in MANY:
             while len(sites) < number:
-                site = run.serving(BY_NAME[OURS], False, far, len(sites))
+                site = run.serving(BY_NAME[OURS], redis=far, number=len(sites))
                 sites.append(stack.enter_context(site))
             run.warm_up(sites, MANY_CONNECTIONS)
             for round_ in range(1, SCALE_ROUNDS + 1):
                 row = run.measure(sites, MANY_CONNECTIONS, round_)
-                results.servers.append(
-                    replace(row, distance=float(MANY_DISTANCE), round_trip=measured)
-                )
+                row = replace(row, distance=float(MANY_DISTANCE), round_trip=trip)
+                results.servers.append(row)
 
 
 def versions(redis: Redis) -> dict[str, str]:
@@ -313,9 +304,6 @@ def profile(run: Bench, seconds: float, output: Path) -> None:
         *(f"--output={output}", "--"),
     )
     server = replace(BY_NAME[OURS], command=spy + BY_NAME[OURS].command)
-    with run.serving(server, False) as site:
-        wrk = ("wrk", "--threads=1", "--connections=64", f"--duration={seconds + 1:.0f}s")
-        load = (*wrk, f"http://127.0.0.1:{site.port}/")
-        (run.folder / "wrk").mkdir()
-        with running(load, run.cores.load, run.folder / "wrk"):
-            site.process.wait(seconds + 30)
+    folder = run.folder / "load"
+    with run.serving(server) as site, loading(site, Load(64), seconds, run.cores.load, folder):
+        site.process.wait(seconds + 30)

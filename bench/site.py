@@ -6,15 +6,13 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from bench.certificate import Certificate
-from bench.machine import START, BenchError, held_port, last_line, running
-from bench.results import Start
+from bench.machine import BenchError, listening
 from bench.servers import Server
 
 NAME = "world"
@@ -37,10 +35,6 @@ class Site:
     def url(self) -> str:
         """The URL of its page."""
         return f"{'https' if self.https else 'http'}://127.0.0.1:{self.port}/"
-
-    def start(self, round_: int) -> Start:
-        """Return its start, for the results."""
-        return Start(self.server.name, self.log, round_, self.first_page)
 
     def tree(self) -> list[psutil.Process]:
         """Return its process and the process's children."""
@@ -67,37 +61,37 @@ def serving(
     redis_url: str,
     cores: frozenset[int],
     folder: Path,
-    certificate: Certificate | None = None,
+    certificate: Mapping[str, str] | None = None,
 ) -> Iterator[Site]:
     """Run a server on its cores, with a process for each core, and wait for its first page.
 
     :arg log: whether it logs requests; one of its variants.
     :arg folder: for its log; it is created.
-    :arg certificate: for HTTPS; None for plain HTTP.
+    :arg certificate: the paths of its ``cert`` and ``key`` for HTTPS; None for plain HTTP.
     :raises BenchError: when it does not start, or does not serve the page.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     command = server.command + server.variants[log]
     env = {"NAME": NAME, "REDIS_URL": redis_url, "NODE_ENV": "production"}
     env["PROCESSES"] = str(len(cores))
-    fill = {"redis": redis_url}
     if certificate:
         command += server.tls or ()
-        fill |= {"cert": str(certificate.cert), "key": str(certificate.key)}
-        env |= {"TLS_CERT": fill["cert"], "TLS_KEY": fill["key"]}
-    with held_port() as port:
-        filled = [part.format(port=port, **fill) for part in command]
-        began = time.perf_counter()
-        with running(filled, cores, folder, env | {"PORT": str(port)}) as process:
-            while (page := _page(port, certificate is not None)) is None:
-                if process.poll() is not None or time.perf_counter() - began > START:
-                    raise BenchError(f"{server.name} does not start: {last_line(folder)}")
-                time.sleep(0.001)
-            first_page = (time.perf_counter() - began) * 1000
-            if not re.fullmatch(PAGE.format(hostname=re.escape(socket.gethostname())), page):
-                raise BenchError(f"{server.name} does not serve the page, but {page[:200]!r}")
-            known = psutil.Process(process.pid)
-            yield Site(server, log, port, certificate is not None, known, first_page)
+        env |= {"TLS_CERT": certificate["cert"], "TLS_KEY": certificate["key"]}
+    fill = {"port": "{port}", "redis": redis_url, **(certificate or {})}
+    filled = [part.format(**fill) for part in command]
+    page: str | None = None
+
+    def is_ready(port: int) -> bool:
+        nonlocal page
+        page = _page(port, certificate is not None)
+        return page is not None
+
+    began = time.perf_counter()
+    with listening(server.name, filled, cores, folder, env, is_ready) as (port, process):
+        first_page = (time.perf_counter() - began) * 1000
+        if not re.fullmatch(PAGE.format(hostname=re.escape(socket.gethostname())), page or ""):
+            raise BenchError(f"{server.name} does not serve the page, but {(page or '')[:200]!r}")
+        known = psutil.Process(process.pid)
+        yield Site(server, log, port, certificate is not None, known, first_page)
 
 
 def _page(port: int, https: bool) -> str | None:

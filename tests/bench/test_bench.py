@@ -85,7 +85,7 @@ LOADED = """
 import os, pathlib, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
-from bench.load import Load, begin
+from bench.load import Load, loading
 from bench.results import KEPT, NEW, OPEN
 
 class Page(BaseHTTPRequestHandler):
@@ -117,7 +117,7 @@ server.handle_error = lambda *_: None  # wrk leaves before its last answers
 threading.Thread(target=server.serve_forever, daemon=True).start()
 site = SimpleNamespace(url="http://127.0.0.1:%d/" % server.server_port)
 cores = frozenset(os.sched_getaffinity(0))
-with begin(site, load, 2, cores, pathlib.Path(sys.argv[1])) as one:
+with loading(site, load, 2, cores, pathlib.Path(sys.argv[1])) as one:
     while Page.connections < load.connections or Page.requests < 100:
         time.sleep(0.01)
     one.stop()
@@ -149,8 +149,8 @@ def test_each_request_has_a_connection_of_its_own_where_that_is_measured(tmp_pat
 
 CORES = """
 from bench import machine
-for cores in ({0, 1, 2, 5}, {0, 3}):
-    machine._AFFINITY = cores
+for cores in ([0, 1, 2, 5], [0, 3]):
+    machine._CORES = cores
     for servers in (1, 2):
         try:
             split = machine.split_cores(servers)
