@@ -4,14 +4,13 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import psutil
 
 from bench.load import Load, Loading, Outcome, loading
-from bench.machine import END, Cores
+from bench.machine import END
 from bench.results import Row
-from bench.site import Site
+from bench.site import Bench, Site
 from bench.store import Redis
 
 #: Seconds without a visit and without work for the server, after which a load is over. They are
@@ -41,25 +40,35 @@ class _Spent:
         )
 
 
+def warm_up(
+    run: Bench, sites: Sequence[Site], connections: int, redis: Redis | None = None
+) -> None:
+    """Let servers fill their caches and open their connections to Redis; see `measure`."""
+    measure(run, sites, connections, 0, min(run.seconds, 0.2 + connections / 1000), redis)
+
+
 def measure(
+    run: Bench,
     sites: Sequence[Site],
-    valkey: Redis,
-    cores: Cores,
-    load: Load,
-    seconds: float,
+    load: int | Load,
     round_: int,
-    folder: Path,
+    seconds: float | None = None,
+    redis: Redis | None = None,
 ) -> Row:
     """Load one server, or several of the same kind that share the connections.
 
-    :arg seconds: how long, rounded up to wrk's step of 0.1.
+    :arg load: a load, or the number of kept connections.
     :arg round_: the number of the round, for the result.
-    :arg folder: for the load's logs.
+    :arg seconds: how long, rounded up to wrk's step of 0.1; None for the run's own.
+    :arg redis: in which only these servers count: late visits of other servers would count for
+        these. None for the run's own.
     """
-    server, before = sites[0].server, _settled(sites, valkey)
-    with _on(sites, cores, load, seconds, folder) as loads:
+    load = Load(load) if isinstance(load, int) else load
+    seconds, redis = seconds or run.seconds, redis or run.redis
+    server, before = sites[0].server, _settled(sites, redis)
+    with _on(run, sites, load, seconds) as loads:
         if server.counts:
-            _begun(valkey, before.visits + load.connections)
+            _begun(redis, before.visits + load.connections)
         psutil.cpu_percent(percpu=True)  # the next call tells the shares since this one
         began = time.perf_counter()
         time.sleep(seconds / 2)
@@ -69,7 +78,7 @@ def measure(
         for one in loads:
             one.stop()
         outcomes = [one.outcome() for one in loads]
-    after = _settled(sites, valkey)
+    after = _settled(sites, redis)
 
     duration = max(outcome.seconds for outcome in outcomes)
     answers = sum(outcome.requests for outcome in outcomes)
@@ -88,7 +97,7 @@ def measure(
         cpu=(after.server - before.server) / max(visits if server.counts else answers, 1) * 1e6,
         commands=commands / max(visits, 1),
         memory=memory,
-        busy=max(shares[core] for core in cores.load) / 100,
+        busy=max(shares[core] for core in run.cores.load) / 100,
         command_rate=commands / duration,
         command_cpu=(after.redis - before.redis) / max(commands, 1) * 1e6,
         problem=_problem(outcomes, visits if server.counts else answers, load.connections),
@@ -97,14 +106,12 @@ def measure(
 
 
 @contextlib.contextmanager
-def _on(
-    sites: Sequence[Site], cores: Cores, load: Load, seconds: float, folder: Path
-) -> Iterator[list[Loading]]:
+def _on(run: Bench, sites: Sequence[Site], load: Load, seconds: float) -> Iterator[list[Loading]]:
     """Load servers, which share the connections."""
     share = replace(load, connections=max(1, load.connections // len(sites)))
     with contextlib.ExitStack() as stack:
         yield [
-            stack.enter_context(loading(site, share, seconds, cores.load, folder / f"load-{i}"))
+            stack.enter_context(loading(site, share, seconds, run.cores.load, run.folder / f"{i}"))
             for i, site in enumerate(sites)
         ]
 

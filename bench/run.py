@@ -10,16 +10,16 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from bench.certificate import make_certificate
 from bench.load import Load, loading
-from bench.machine import BenchError, Cores, raise_limits, split_cores
-from bench.measure import measure
+from bench.machine import BenchError, raise_limits, split_cores
+from bench.measure import measure, warm_up
 from bench.results import HTTPS, NEW, OPEN, InProcess, Results, Row, Start
 from bench.servers import BY_NAME, HERE, OURS, PATH, PEERS, ROOT, Server, lacks
-from bench.site import Site, serving, traffic
+from bench.site import Bench, Site, serving, traffic
 from bench.store import Redis, far_away, redis_running, round_trip
 
 LEVELS = (1, 8, 64, 512)
@@ -28,13 +28,11 @@ FEW_LEVELS = (64,)
 """Numbers of connections for a server's variant with a log, and for a server without visits."""
 MOST = 4096
 WIDE = (OURS, "go", "nginx")
-"""The servers that are measured with `MOST` connections too."""
+"""The servers that are measured with `MOST` connections too, and with two processes."""
 FRESH = (OURS, "blacksheep", "aiohttp", "sanic", "node", "go", "nginx")
 """The servers that are measured with a new connection for each request."""
 FIRST = 3
 """How many of the fastest servers are measured in an open loop."""
-PAIRED = (OURS, "go", "nginx")
-"""The servers that are measured with two processes on two cores."""
 
 GROWTH = (1, 4, 16, 64, 256, 1024, 4096)
 DISTANCES = (0, 1, 5, 20)
@@ -64,58 +62,6 @@ PROGRAMS = {
 }
 
 
-@dataclass
-class Bench:
-    """One run, in a folder for its logs; `bench` makes it."""
-
-    cores: Cores
-    redis: Redis
-    folder: Path
-    seconds: float
-    """How long each measurement takes."""
-    certificate: dict[str, str]
-
-    def serving(
-        self,
-        server: Server,
-        log: bool = False,
-        redis: Redis | None = None,
-        number: int = 0,
-        https: bool = False,
-    ) -> contextlib.AbstractContextManager[Site]:
-        """Run a server.
-
-        :arg number: tells apart several servers of the same kind.
-        """
-        folder = self.folder / f"{server.name}-{'https' if https else number}"
-        certificate = self.certificate if https else None
-        url = (redis or self.redis).url
-        return serving(server, log, url, self.cores.server, folder, certificate)
-
-    def measure(
-        self,
-        sites: Sequence[Site],
-        load: int | Load,
-        round_: int,
-        seconds: float | None = None,
-        redis: Redis | None = None,
-    ) -> Row:
-        """Load servers of a kind.
-
-        :arg load: a load, or the number of kept connections.
-        :arg redis: in which only these servers count: late visits of other servers would count for
-            these.
-        """
-        load = Load(load) if isinstance(load, int) else load
-        seconds, redis = seconds or self.seconds, redis or self.redis
-        return measure(sites, redis, self.cores, load, seconds, round_, self.folder)
-
-    def warm_up(self, sites: Sequence[Site], connections: int, redis: Redis | None = None) -> None:
-        """Let servers fill their caches and open their connections to Redis."""
-        seconds = min(self.seconds, 0.2 + connections / 1000)
-        self.measure(sites, connections, 0, seconds, redis)
-
-
 @contextlib.contextmanager
 def bench(seconds: float, folder: Path, cores: int = 1) -> Iterator[Bench]:
     """Choose the cores and start Redis.
@@ -136,16 +82,16 @@ def main_rounds(run: Bench, servers: Sequence[Server], rounds: int, results: Res
     for round_ in range(1, rounds + 1):
         for server in servers:
             for log in server.variants:
-                with run.serving(server, log) as site:
+                with serving(run, server, log) as site:
                     results.starts.append(Start(server.name, log, round_, site.first_page))
                     rows = list(_rows(run, site, round_))
                 results.rows += rows
                 at_64 = next(row for row in rows if row.connections == 64)
                 _say(round_, rounds, f"{server.name}, log {'on' if log else 'off'}", at_64)
             if server.tls is not None:
-                with run.serving(server, https=True) as site:
-                    run.warm_up([site], 64)
-                    results.rows.append(run.measure([site], Load(64, HTTPS), round_))
+                with serving(run, server, https=True) as site:
+                    warm_up(run, [site], 64)
+                    results.rows.append(measure(run, [site], Load(64, HTTPS), round_))
                 _say(round_, rounds, f"{server.name}, HTTPS", results.rows[-1])
 
 
@@ -156,16 +102,16 @@ def _say(round_: int, rounds: int, what: str, row: Row) -> None:
 def _rows(run: Bench, site: Site, round_: int) -> Iterator[Row]:
     server = site.server
     main = site.log == next(iter(server.variants))
-    run.warm_up([site], 64)
+    warm_up(run, [site], 64)
     for connections in LEVELS if main and server.counts else FEW_LEVELS:
         if connections > 64:
-            run.warm_up([site], connections)
-        yield run.measure([site], connections, round_)
+            warm_up(run, [site], connections)
+        yield measure(run, [site], connections, round_)
     if main and server.name in FRESH:
-        yield run.measure([site], Load(64, NEW), round_)
+        yield measure(run, [site], Load(64, NEW), round_)
     if main and server.name in WIDE:
-        run.warm_up([site], MOST)
-        yield run.measure([site], MOST, round_, _longer(run, MOST))
+        warm_up(run, [site], MOST)
+        yield measure(run, [site], MOST, round_, _longer(run, MOST))
 
 
 def open_loop(run: Bench, results: Results) -> None:
@@ -182,10 +128,10 @@ def open_loop(run: Bench, results: Results) -> None:
     most = min(results.median("rate", name, False) for name in first)
     for round_ in range(1, results.rounds + 1):
         for name in dict.fromkeys([*first, *({OURS} & {*ranking})]):
-            with run.serving(BY_NAME[name]) as site:
-                run.warm_up([site], 512)
+            with serving(run, BY_NAME[name]) as site:
+                warm_up(run, [site], 512)
                 for kind, share in OPEN.items():
-                    row = run.measure([site], Load.open(kind, share * most), round_)
+                    row = measure(run, [site], Load.open(kind, share * most), round_)
                     results.rows.append(row)
                     _say(round_, results.rounds, f"{name}, {kind}", row)
 
@@ -202,14 +148,14 @@ def two_processes(
     except BenchError as error:
         results.skipped.append(f"Two server processes on two cores: {error}.")
         return
-    paired = [server for server in servers if server.name in PAIRED]
+    paired = [server for server in servers if server.name in WIDE]
     for cores in (1, 2):
         with bench(seconds, folder / f"cores-{cores}", cores) as run:
             for round_ in range(1, SCALE_ROUNDS + 1):
                 for server in paired:
-                    with run.serving(server) as site:
-                        run.warm_up([site], 512)
-                        row = run.measure([site], 512, round_)
+                    with serving(run, server) as site:
+                        warm_up(run, [site], 512)
+                        row = measure(run, [site], 512, round_)
                         results.processes.append(replace(row, processes=cores))
 
 
@@ -232,12 +178,12 @@ def page_in_process(run: Bench, results: Results) -> None:
 
 def growth(run: Bench, results: Results) -> None:
     """Measure friendlyhello with more and more connections."""
-    with run.serving(BY_NAME[OURS]) as site:
+    with serving(run, BY_NAME[OURS]) as site:
         results.traffic = traffic(site)
-        run.warm_up([site], 64)
+        warm_up(run, [site], 64)
         for round_ in range(1, SCALE_ROUNDS + 1):
             for number in GROWTH:
-                row = run.measure([site], number, round_, _longer(run, number))
+                row = measure(run, [site], number, round_, _longer(run, number))
                 results.growth.append(row)
 
 
@@ -250,12 +196,12 @@ def distance(run: Bench, results: Results) -> None:
             redis = stack.enter_context(redis_running(run.cores, folder / "redis"))
             far = stack.enter_context(far_away(redis, added, run.cores, folder / "proxy"))
             trip = round_trip(far)
-            site = stack.enter_context(run.serving(BY_NAME[name], redis=far, number=added))
-            run.warm_up([site], connections, redis)
+            site = stack.enter_context(serving(run, BY_NAME[name], redis=far, number=added))
+            warm_up(run, [site], connections, redis)
             places.append((site, redis, connections, added, trip))
         for round_ in range(1, results.rounds + 1):
             for site, redis, connections, added, trip in places:
-                row = run.measure([site], connections, round_, redis=redis)
+                row = measure(run, [site], connections, round_, redis=redis)
                 results.distance.append(replace(row, distance=float(added), round_trip=trip))
 
 
@@ -267,11 +213,11 @@ def many_servers(run: Bench, results: Results) -> None:
         sites: list[Site] = []
         for number in MANY:
             while len(sites) < number:
-                site = run.serving(BY_NAME[OURS], redis=far, number=len(sites))
+                site = serving(run, BY_NAME[OURS], redis=far, number=len(sites))
                 sites.append(stack.enter_context(site))
-            run.warm_up(sites, MANY_CONNECTIONS)
+            warm_up(run, sites, MANY_CONNECTIONS)
             for round_ in range(1, SCALE_ROUNDS + 1):
-                row = run.measure(sites, MANY_CONNECTIONS, round_)
+                row = measure(run, sites, MANY_CONNECTIONS, round_)
                 row = replace(row, distance=float(MANY_DISTANCE), round_trip=trip)
                 results.servers.append(row)
 
@@ -305,5 +251,5 @@ def profile(run: Bench, seconds: float, output: Path) -> None:
     )
     server = replace(BY_NAME[OURS], command=spy + BY_NAME[OURS].command)
     folder = run.folder / "load"
-    with run.serving(server) as site, loading(site, Load(64), seconds, run.cores.load, folder):
+    with serving(run, server) as site, loading(site, Load(64), seconds, run.cores.load, folder):
         site.process.wait(seconds + 30)

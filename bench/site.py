@@ -6,14 +6,15 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from bench.machine import BenchError, listening
+from bench.machine import BenchError, Cores, listening
 from bench.servers import Server
+from bench.store import Redis
 
 NAME = "world"
 PAGE = rf"<h3>Hello {NAME}!</h3><b>Hostname:</b> {{hostname}}<br/><b>Visits:</b> \d+"
@@ -54,44 +55,59 @@ class Site:
         return float(sum(process.memory_info().rss for process in self.tree())) / 2**20
 
 
+@dataclass(frozen=True)
+class Bench:
+    """One run, in a folder for its logs; `bench.run` makes it."""
+
+    cores: Cores
+    redis: Redis
+    folder: Path
+    seconds: float
+    """How long each measurement takes."""
+    certificate: dict[str, str]
+    """The paths of its ``cert`` and ``key``."""
+
+
 @contextlib.contextmanager
 def serving(
+    run: Bench,
     server: Server,
-    log: bool,
-    redis_url: str,
-    cores: frozenset[int],
-    folder: Path,
-    certificate: Mapping[str, str] | None = None,
+    log: bool = False,
+    redis: Redis | None = None,
+    number: int = 0,
+    https: bool = False,
 ) -> Iterator[Site]:
     """Run a server on its cores, with a process for each core, and wait for its first page.
 
     :arg log: whether it logs requests; one of its variants.
-    :arg folder: for its log; it is created.
-    :arg certificate: the paths of its ``cert`` and ``key`` for HTTPS; None for plain HTTP.
+    :arg redis: in which it counts; None for the run's own.
+    :arg number: tells apart several servers of the same kind.
     :raises BenchError: when it does not start, or does not serve the page.
     """
+    cores, url = run.cores.server, (redis or run.redis).url
+    folder = run.folder / f"{server.name}-{'https' if https else number}"
     command = server.command + server.variants[log]
-    env = {"NAME": NAME, "REDIS_URL": redis_url, "NODE_ENV": "production"}
+    env = {"NAME": NAME, "REDIS_URL": url, "NODE_ENV": "production"}
     env["PROCESSES"] = str(len(cores))
-    if certificate:
+    if https:
         command += server.tls or ()
-        env |= {"TLS_CERT": certificate["cert"], "TLS_KEY": certificate["key"]}
-    fill = {"port": "{port}", "redis": redis_url, **(certificate or {})}
-    filled = [part.format(**fill) for part in command]
+        env |= {"TLS_CERT": run.certificate["cert"], "TLS_KEY": run.certificate["key"]}
+    filled = [part.format(port="{port}", redis=url, **run.certificate) for part in command]
     page: str | None = None
 
     def is_ready(port: int) -> bool:
         nonlocal page
-        page = _page(port, certificate is not None)
+        page = _page(port, https)
         return page is not None
 
     began = time.perf_counter()
     with listening(server.name, filled, cores, folder, env, is_ready) as (port, process):
         first_page = (time.perf_counter() - began) * 1000
-        if not re.fullmatch(PAGE.format(hostname=re.escape(socket.gethostname())), page or ""):
-            raise BenchError(f"{server.name} does not serve the page, but {(page or '')[:200]!r}")
+        assert page is not None
+        if not re.fullmatch(PAGE.format(hostname=re.escape(socket.gethostname())), page):
+            raise BenchError(f"{server.name} does not serve the page, but {page[:200]!r}")
         known = psutil.Process(process.pid)
-        yield Site(server, log, port, certificate is not None, known, first_page)
+        yield Site(server, log, port, https, known, first_page)
 
 
 def _page(port: int, https: bool) -> str | None:

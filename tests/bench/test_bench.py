@@ -178,9 +178,10 @@ from bench.servers import BY_NAME, OURS
 
 folder, found, measure = pathlib.Path(sys.argv[1]), Results(rounds=1), run.measure
 
-def measured(sites, redis, cores, *arguments):
-    print(sites[0].server.name, redis.url, len(cores.server), len(sites[0].tree()))
-    return measure(sites, redis, cores, *arguments)
+def measured(now, sites, *arguments, redis=None):
+    url = (redis or now.redis).url
+    print(sites[0].server.name, url, len(now.cores.server), len(sites[0].tree()))
+    return measure(now, sites, *arguments, redis=redis)
 
 run.measure, run.SCALE_ROUNDS = measured, 1
 """
