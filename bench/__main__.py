@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -46,7 +45,7 @@ def _rounds(text: str) -> int:
 _positive.__name__, _rounds.__name__ = "seconds", "rounds"  # for argparse's "invalid … value"
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _arguments() -> argparse.Namespace:
     parser = _Parser(prog="python -m bench", description="Measure friendlyhello beside its peers.")
     add = parser.add_argument
     add("what", nargs="?", choices=["compare", "profile"], default="compare")
@@ -58,7 +57,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME,…",
         help=f"print the figures of these servers only, write nothing: {', '.join(BY_NAME)}",
     )
-    return parser.parse_args(arguments)
+    return parser.parse_args()
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -132,13 +131,12 @@ def _profile(options: argparse.Namespace) -> None:
     print("bench/profile.svg is the flame graph.")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Run the program.
 
-    :arg arguments: the command line; None for the process's own.
     :raises SystemExit: with status 2 for bad arguments, 1 when a check failed, 130 on Ctrl-C.
     """
-    options = _arguments(arguments)
+    options = _arguments()
     if lacks(["wrk"]):
         _fail(FAILED, "wrk makes the load, and is not installed: apt-get install wrk")
     signal.signal(signal.SIGTERM, signal.default_int_handler)

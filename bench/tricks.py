@@ -35,7 +35,6 @@ OF = {
     JSON: "a page logged as JSON",
 }
 
-
 #: The page to measure without each trick, by the trick's name.
 WITHOUT = {
     trick.__name__: Page(kind, CLIENTS, trick.__name__)
