@@ -47,7 +47,7 @@ class Page(NamedTuple):
     clients: int
     """How many clients ask at once."""
     without: str = ""
-    """The function of `bench.off` that turns a trick off; "" for none."""
+    """The trick of `bench.off` that is turned off; "" for none."""
 
 
 def microseconds(page: Page, seconds: float = SECONDS) -> float:
@@ -83,7 +83,7 @@ def _visited(
 
     def work() -> None:
         if page.without:
-            getattr(off, page.without)()
+            off.turn_off(page.without)
         # A logged page replaces standard error, where a traceback goes.
         with redirect_stderr(sys.stderr), asyncio.Runner(loop_factory=new_loop) as runner:
             sender.send(runner.run(visited()))

@@ -36,16 +36,12 @@ OF = {
 }
 
 #: The page to measure without each trick, by the trick's name.
-WITHOUT = {
-    trick.__name__: Page(kind, CLIENTS, trick.__name__)
-    for kind, tricks in off.TRICKS.items()
-    for trick in tricks
-}
+WITHOUT = {name: Page(kind, CLIENTS, name) for name, (kind, _) in off.TRICKS.items()}
 
 
 def measured() -> dict[str, float]:
     """Return how much more a page costs without each trick, as a share of the page with it."""
-    pages = [*(Page(kind, CLIENTS) for kind in off.TRICKS), *WITHOUT.values()]
+    pages = [*(Page(kind, CLIENTS) for kind in OF), *WITHOUT.values()]
     steady = [page for page in pages if page.kind not in (LOGGED, JSON)]
     counts = instructions(steady, NUMBER)
     cost = dict(zip(steady, counts, strict=True)) if counts else {}
