@@ -82,7 +82,7 @@ def _compare(options: argparse.Namespace) -> None:
                 measure(now, found)
         run.two_processes(options.seconds, Path(folder), servers, found)
     if options.only:
-        print("\n".join([*report.figures(found), *report.differences(_committed(), found)]))
+        print(report.figures(found), report.differences(_committed(), found), sep="\n")
     else:
         _write(found)
     judge(found)
@@ -108,7 +108,7 @@ def _write(found: Results) -> None:
     (HERE / "results.md").write_text(report.write(found, before))
     (HERE / "SCALE.md").write_text(scale.write(found))
     plot.draw(found, HERE / "results.svg")
-    print("\n".join([*goals.table_of(found), "", *report.differences(before, found)]))
+    print(goals.table_of(found), report.differences(before, found), sep="\n\n")
     print("\nbench/results.md, bench/results.svg and bench/SCALE.md hold the rest.")
 
 

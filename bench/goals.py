@@ -142,8 +142,8 @@ GOALS = (
 )
 
 
-def table_of(results: Results) -> list[str]:
-    """Return the lines that say how many goals hold, and the table of the goals."""
+def table_of(results: Results) -> str:
+    """Return a sentence that says how many goals hold, and the table of the goals."""
     rows, verdicts = [], []
     for goal in GOALS:
         cells = []
@@ -161,8 +161,5 @@ def table_of(results: Results) -> list[str]:
         rows.append([goal.text, limit, *cells])
     peers = [name for name in results.ranking(False) if name in PYTHON_PEERS]
     fastest = f" The fastest Python peer is {BY_NAME[peers[0]].title}." if peers else ""
-    return [
-        f"{sum(verdicts)} of {len(verdicts)} hold.{fastest}",
-        "",
-        *table(["friendlyhello", "goal", "log off", "log on"], rows),
-    ]
+    lines = table(["friendlyhello", "goal", "log off", "log on"], rows)
+    return f"{sum(verdicts)} of {len(verdicts)} hold.{fastest}\n\n{lines}"

@@ -49,7 +49,7 @@ def _table(rows: Sequence[Row], key: str, head: str, figures: Sequence[str]) -> 
         [f"{at:,.0f}", *(cell(of_key, figure) for figure in figures)]
         for at, of_key in _grouped(rows, key).items()
     ]
-    return "\n".join(table([head, *(FIGURES[figure] for figure in figures)], lines))
+    return table([head, *(FIGURES[figure] for figure in figures)], lines)
 
 
 def write(results: Results) -> str:
@@ -105,7 +105,7 @@ def _servers(results: Results, trip: float) -> str:
         share = f"{rate / most:.0%}"
         rows.append([f"{servers}", number(rate), calculated, share, number(visits[servers])])
     head = ["servers", "commands/s", "one per round trip and server", "of that", "visits/s"]
-    return "\n".join(table(head, rows))
+    return table(head, rows)
 
 
 def _plan(results: Results) -> dict[str, float]:

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from bench.results import Row, Spread, saturated, spread, values
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """Return the lines of a Markdown table. All columns except the first have figures."""
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table. All columns except the first have figures."""
     head = list(head)
     rule = ["---", *["---:"] * (len(head) - 1)]
-    return [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
 
 def number(value: float) -> str:
