@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -144,11 +145,7 @@ def _settled(sites: Sequence[Site], valkey: Redis) -> _Spent:
 def _problem(outcomes: Sequence[Outcome], visits: int, connections: int) -> str:
     """Return what is wrong with a load's answers; "" when each was a 200 that Redis counted."""
     answers = sum(outcome.requests for outcome in outcomes)
-    errors = {
-        kind: number
-        for kind in outcomes[0].errors
-        if (number := sum(outcome.errors[kind] for outcome in outcomes))
-    }
+    errors = sum((Counter(outcome.errors) for outcome in outcomes), Counter())  # without zeros
     if not answers:
         return "no answers"
     if errors:
