@@ -82,8 +82,7 @@ def _fastest(rates: dict[str, list[float]]) -> str:
 
 def _runs(server: str, log: bool) -> bool:
     """Return a setting of the log that the server has: Flask's own server always logs, Go never."""
-    variants = BY_NAME[server].variants
-    return log if log in variants else next(iter(variants))
+    return log if log in BY_NAME[server].variants else BY_NAME[server].always_logs
 
 
 def _connections(level: int) -> str:

@@ -52,7 +52,7 @@ def _order(results: Results) -> list[str]:
     rates = {
         server.name: spread(values(rows, "rate")).median
         for server in SERVERS
-        if server.counts and (rows := results.of(server.name, next(iter(server.variants))))
+        if server.counts and (rows := results.of(server.name, server.always_logs))
     }
     return sorted(rates, key=lambda name: rates[name])
 
@@ -63,7 +63,7 @@ def _bars(axes: Any, results: Results, names: list[str], what: str) -> None:
         colour = PYTHON_COLOUR if server.python else OTHER_COLOUR
         colour = OURS_COLOUR if name == OURS else colour
         for log in server.variants:
-            thin = log and False in server.variants
+            thin = log and not server.always_logs
             if not (rows := results.of(name, log)):
                 continue
             found = spread(values(rows, what))

@@ -24,9 +24,9 @@ def by_connections(results: Results, figure: str) -> str:
     names = dict.fromkeys((*results.ranking(False), *results.ranking(True)))
     rows = []
     for name in names:
-        main = next(iter(BY_NAME[name].variants))
-        cells = (cell(results.of(name, main, level), figure) for level in levels)
-        rows.append([BY_NAME[name].title, *cells])
+        server = BY_NAME[name]
+        cells = (cell(results.of(name, server.always_logs, at), figure) for at in levels)
+        rows.append([server.title, *cells])
     return table(["server", *(f"{level:,}" for level in levels)], rows)
 
 

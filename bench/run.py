@@ -101,7 +101,7 @@ def _say(round_: int, rounds: int, what: str, row: Row) -> None:
 
 def _rows(run: Bench, site: Site, round_: int) -> Iterator[Row]:
     server = site.server
-    main = site.log == next(iter(server.variants))
+    main = site.log == server.always_logs
     warm_up(run, [site], 64)
     for connections in LEVELS if main and server.counts else FEW_LEVELS:
         if connections > 64:

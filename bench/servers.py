@@ -51,9 +51,14 @@ class Server:
 
     @property
     def variants(self) -> dict[bool, tuple[str, ...]]:
-        """The options, for each setting of the log; the main variant is first."""
+        """The options, for each setting of the log."""
         both = {False: self.quiet, True: self.logged}
         return {log: flags for log, flags in both.items() if flags is not None}
+
+    @property
+    def always_logs(self) -> bool:
+        """Whether it logs in its main variant, because it cannot do without."""
+        return self.quiet is None
 
 
 def _python(script: str, *flags: str) -> tuple[str, ...]:
