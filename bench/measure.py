@@ -30,7 +30,7 @@ class _Spent:
 
     @classmethod
     def now(cls, sites: Sequence[Site], valkey: Redis) -> "_Spent":
-        cpu, stats = valkey.info("cpu"), valkey.info("commandstats")
+        cpu, stats = valkey.client.info("cpu"), valkey.client.info("commandstats")
         return cls(
             server=sum(site.cpu() for site in sites),
             redis=cpu["used_cpu_user"] + cpu["used_cpu_sys"],

