@@ -301,11 +301,16 @@ def test_what_cannot_be_had_is_one_line_without_a_secret(served: Serve, folder: 
         **{"newline": "the file is empty", "latin-1": "not UTF-8"},
     }
     url = f"rediss://:hush@127.0.0.1:1/0?ssl_ca_certs={folder}"
+    pair = f"ssl_certfile={folder}/empty", f"ssl_keyfile={folder}/missing"
     for flag, said in (
         ("address=nowhere.invalid", "cannot listen on port 0 of nowhere.invalid: "),
         ("address=192.0.2.1", "cannot listen on port 0 of 192.0.2.1: "),
         (f"redis-url={url}/missing", f"cannot use ssl_ca_certs={folder}/missing: "),
         (f"redis-url={url}/latin-1", f"cannot use ssl_ca_certs={folder}/latin-1: "),
+        (
+            f"redis-url=rediss://:hush@127.0.0.1:1/0?{'&'.join(pair)}",
+            f"cannot use {', '.join(pair)}: ",
+        ),
         (f"redis-sentinel-password-file={folder}/empty", f"{folder}/empty: the file is empty"),
         *(
             (f"redis-password-file={folder}/{one}", f"{folder}/{one}: {why}")

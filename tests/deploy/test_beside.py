@@ -67,6 +67,19 @@ def test_compose_watch_builds_anew_for_requirements_and_restarts_for_the_rest() 
     assert {"action": "sync+restart", "path": ".", "target": workdir} in rules
 
 
+@pytest.mark.parametrize(
+    ("file", "names"), [("compose.yaml", {"web"}), ("deploy/stack.yaml", set())]
+)
+def test_each_container_has_a_limit_and_no_rights_and_writes_to_volumes_alone(
+    file: str, names: set[str]
+) -> None:
+    """But for those of the names: Compose copies changed files into them."""
+    for name, one in yaml.safe_load((ROOT / file).read_text())["services"].items():
+        assert (one["cap_drop"], one.get("read_only", False)) == (["ALL"], name not in names)
+        limits = one.get("deploy", {}).get("resources", {}).get("limits", {})
+        assert "mem_limit" in one or "memory" in limits
+
+
 def test_one_place_states_the_version_and_what_cannot_read_it_was_stamped_with_it() -> None:
     told = run_here("--version")
     assert (told.returncode, told.stdout, told.stderr) == (0, f"friendlyhello {VERSION}\n", "")

@@ -10,7 +10,7 @@ import redis
 
 from counter import Connector, packed
 from replicas import ElsewhereError, RefusedError
-from replicas.link import Link
+from replicas.link import Link, seconds
 from tests.support.fake_redis import FakeRedis
 from tests.support.waiting import PATIENCE, eventually
 
@@ -110,3 +110,7 @@ async def test_a_state_that_will_pass_is_no_refusal(
             found = raised.value
     assert type(found) is kind
     assert str(found) == f"PTTL: {said.removeprefix('ERR ')} for some reason"
+
+
+def test_the_time_is_read_to_the_microsecond() -> None:
+    assert seconds([b"1700000000", b"250000"]) == 1_700_000_000.25
