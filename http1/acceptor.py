@@ -54,10 +54,13 @@ class Acceptor:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._listening: set[socket.socket] = set()
-        self._timer: object = None
+        self._timer: object = None  # while it waits for room
         self._quiet_until = 0.0  # on the loop's clock
-        self.is_waiting = False
+
+    @property
+    def is_waiting(self) -> bool:
         """Whether it accepts nothing because there is no room."""
+        return self._timer is not None
 
     def add(self, listening: socket.socket) -> Callable[[], None]:
         """Accept connections from a listening socket.
@@ -115,25 +118,21 @@ class Acceptor:
             )
         self._quiet_until = loop.time() + QUIET
         self._connections.make_room()
-        self._listen(is_waiting=True)
-        self._timer = self._timer or loop.call_later(LOOK_AGAIN, self._look_again)
-
-    def _look_again(self) -> None:
-        self._timer = None
-        if not self.is_waiting:
-            return
-        if self._connections.is_full:
-            self._connections.make_room()  # some may have become idle
-            self._timer = IOLoop.current().call_later(LOOK_AGAIN, self._look_again)
-        else:
-            self._listen(is_waiting=False)
+        if self._timer is None:
+            # Without room, the next client that waits leads here again.
+            self._timer = loop.call_later(LOOK_AGAIN, self._accept_again)
+            self._listen_for(0)
 
     def room_made(self) -> None:
         """Accept again after a connection was closed, if the acceptor waits for room."""
-        if self.is_waiting and not self._connections.is_full:
-            self._listen(is_waiting=False)
+        if self._timer is not None and not self._connections.is_full:
+            IOLoop.current().remove_timeout(self._timer)
+            self._accept_again()
 
-    def _listen(self, is_waiting: bool) -> None:
-        self.is_waiting = is_waiting
+    def _accept_again(self) -> None:
+        self._timer = None
+        self._listen_for(IOLoop.READ)
+
+    def _listen_for(self, events: int) -> None:
         for listening in self._listening:
-            IOLoop.current().update_handler(listening, 0 if is_waiting else IOLoop.READ)
+            IOLoop.current().update_handler(listening, events)

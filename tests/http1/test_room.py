@@ -158,7 +158,7 @@ async def test_handshake_that_is_not_begun_makes_room(serve_tls: Serve) -> None:
 
 async def test_full_server_leaves_the_clients_of_its_siblings_to_them(serve: Serve) -> None:
     served, sibling = serve(max_connections=2), serve()
-    sibling.server._acceptor._listen(is_waiting=True)  # it hangs
+    sibling.server._acceptor._listen_for(0)  # it hangs
     looking = asyncio.ensure_future(
         served.server.accept_for_siblings([sibling.server.listening_sockets[0].dup()])
     )
