@@ -6,6 +6,7 @@ Tornado's own grammar reads the request line. llhttp reads the headers, through 
 import functools
 import re
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 from tornado.http1connection import is_transfer_encoding_chunked
 from tornado.httputil import (
@@ -97,29 +98,19 @@ def _parse_line(line: bytes) -> RequestStartLine:
     return parsed
 
 
-class _Fields:
-    """The headers that llhttp finds. llhttp checks names and values, so Tornado need not."""
-
-    def __init__(self) -> None:
-        self.by_name: ByName = {}
-        self.is_name_too_long = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if len(name) > MAX_NAME:
-            self.is_name_too_long = True
-            return
-        key = normalize_name(name.decode("latin1"))
-        self.by_name.setdefault(key, []).append(value.strip(b" \t").decode("latin1"))
-
-
 def _parse_headers(lines: bytes) -> ByName:
     if lines.count(b"\r\n") > MAX_FIELDS + 2:  # the ends of the request line and of the head
         raise TooLarge(f"more than {MAX_FIELDS} headers")
-    fields = _Fields()
-    feed(fields_parser(fields), lines)
-    if fields.is_name_too_long:
-        raise TooLarge(f"a header's name of more than {MAX_NAME} bytes")
-    return fields.by_name
+    sent: list[tuple[bytes, bytes]] = []
+    keep = SimpleNamespace(on_header=lambda *field: sent.append(field))
+    feed(fields_parser(keep), lines)  # llhttp checks names and values, so Tornado need not
+    fields: ByName = {}
+    for name, value in sent:
+        if len(name) > MAX_NAME:
+            raise TooLarge(f"a header's name of more than {MAX_NAME} bytes")
+        key = normalize_name(name.decode("latin1"))
+        fields.setdefault(key, []).append(value.strip(b" \t").decode("latin1"))
+    return fields
 
 
 def _check_host(headers: HTTPHeaders) -> None:
