@@ -70,12 +70,6 @@ class ClientConnection(RequestReader):
 
     # The client comes, sends and goes.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for a request."""
-        super().connection_made(transport)
-        if not self.closing:
-            self.be_idle()
-
     def data_received(self, data: bytes) -> None:
         """Read a request, or keep the bytes until their turn comes."""
         if self.closing:
@@ -204,14 +198,7 @@ class ClientConnection(RequestReader):
 
     def start_request(self, head: Head) -> tuple[Exchange, HTTPMessageDelegate]:
         """Return a new exchange, and the application's delegate for it."""
-        parameters = self.limits.parameters
-        exchange = Exchange(
-            self,
-            head,
-            self.limits.max_body_size,
-            parameters.body_timeout,
-            parameters.no_keep_alive,
-        )
+        exchange = Exchange(self, head, self.limits.max_body_size, self.limits.parameters)
         return exchange, self._server.start_request(self, exchange)
 
     def refuse(self, status: int, what: str, why: object) -> None:

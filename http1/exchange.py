@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from tornado.http1connection import parse_int
+from tornado.http1connection import HTTP1ConnectionParameters, parse_int
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -59,27 +59,21 @@ class Exchange(HTTPConnection):
     :arg wire: the connection.
     :arg head: the request's head.
     :arg max_body_size: bytes that the request's body may have.
-    :arg body_timeout: seconds for the whole body; None for no limit.
-    :arg no_keep_alive: whether the connection ends with the answer.
+    :arg parameters: Tornado's own parameters.
     """
 
     def __init__(
-        self,
-        wire: Wire,
-        head: Head,
-        max_body_size: int,
-        body_timeout: float | None,
-        no_keep_alive: bool,
+        self, wire: Wire, head: Head, max_body_size: int, parameters: HTTP1ConnectionParameters
     ) -> None:
         self.context = wire.context
         self.headers = head.headers()
         self.max_body_size = max_body_size
-        self.body_timeout = body_timeout
+        self.body_timeout = parameters.body_timeout  # seconds for the whole body; None: no limit
         self.has_begun = False  # whether the answer has begun
         self._wire: Wire | None = wire
         self._method = head.line.method
         self._is_http_1_0 = head.line.version == "HTTP/1.0"
-        self._is_last = no_keep_alive or head.is_last
+        self._is_last = parameters.no_keep_alive or head.is_last
         self._switches = False  # to another protocol (RFC 9110, 15.2.2)
         self._is_chunked = False
         self._left: int | None = None  # bytes of the answer to come; None when it has no length
@@ -129,10 +123,6 @@ class Exchange(HTTPConnection):
             self._sent_ahead = len(VERSION)
             self._write(VERSION)
 
-    def _after_ahead(self, head: bytes) -> bytes:
-        sent, self._sent_ahead = self._sent_ahead, 0
-        return head[sent:]
-
     def let_go(self) -> None:
         """Write nothing more, and forget the connection."""
         self._wire = self._close_callback = None
@@ -167,11 +157,10 @@ class Exchange(HTTPConnection):
         assert isinstance(start_line, ResponseStartLine)
         code, reason = start_line.code, start_line.reason
         if 100 <= code < 200 and code != 101:  # another answer follows (RFC 9110, 15.2)
-            return self._write(self._after_ahead(format_head(code, reason, headers)))
+            sent, self._sent_ahead = self._sent_ahead, 0
+            return self._write(format_head(code, reason, headers)[sent:])
         self._frame(code, headers)
-        data = format_head(code, reason, headers)
-        if self._sent_ahead:
-            data = self._after_ahead(data)
+        data = format_head(code, reason, headers)[self._sent_ahead :]
         self.has_begun = True
         if chunk:
             data += self._framed(chunk)
@@ -190,9 +179,7 @@ class Exchange(HTTPConnection):
         """
         headers["Content-Length"] = str(len(body))
         self._say_whether_last(headers)
-        data = format_head(code, reason, headers)
-        if self._sent_ahead:
-            data = self._after_ahead(data)
+        data = format_head(code, reason, headers)[self._sent_ahead :]
         if self._method != "HEAD":
             data += body
         self.has_begun = True
@@ -242,7 +229,8 @@ class Exchange(HTTPConnection):
         if self._left is not None:
             self._left -= len(chunk)
             if self._left < 0:
-                self._close()
+                if self._wire is not None:
+                    self._wire.close()
                 raise HTTPOutputError("Tried to write more data than Content-Length")
         if self._is_chunked and chunk:  # an empty chunk would end the body
             return b"%x\r\n%b\r\n" % (len(chunk), chunk)
@@ -265,13 +253,9 @@ class Exchange(HTTPConnection):
             wire.switched()
             return
         if self._left and not wire.closed():
-            self._close()
+            wire.close()
             raise HTTPOutputError(f"Tried to write {self._left} bytes less than Content-Length")
         if self._is_chunked:
             self._write(b"0\r\n\r\n")
         self.let_go()
         wire.answered(self._is_last)
-
-    def _close(self) -> None:
-        if self._wire is not None:
-            self._wire.close()

@@ -1,7 +1,6 @@
 """One timer for all new connections: most of them end before they need a timer of their own."""
 
 import asyncio
-import math
 from collections import OrderedDict
 from typing import Protocol
 
@@ -18,7 +17,7 @@ class FirstLook:
 
     Before that look, a connection needs no timer of its own if its deadline is later.
 
-    :arg seconds: from a connection's start to the look; 0 for never.
+    :arg seconds: from a connection's start to the look.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -30,8 +29,6 @@ class FirstLook:
 
     def add(self, connection: Looker) -> float:
         """Add a connection; return when the look comes, on the loop's clock."""
-        if not self._seconds:
-            return math.inf
         loop = asyncio.get_running_loop()
         due = self._due[connection] = loop.time() + self._seconds
         if self._timer is None:

@@ -26,21 +26,22 @@ from http1.tornado_internals import GzipMessageDelegate
 class Limits:
     """The limits of a connection.
 
-    :arg parameters: Tornado's own parameters. Their ``header_timeout`` is the seconds that a
-        connection may be idle.
+    :arg parameters: Tornado's own parameters, for all that is not here.
     :arg max_body_size: bytes of a request's body.
-    :arg header_timeout: seconds for a request's headers, from their first byte on. None: the whole
-        head must arrive before the idle time is over.
-    :arg write_timeout: seconds in which a client must read some bytes when its buffer of unsent
-        bytes is full. None: the idle time.
+    :arg idle_timeout: seconds that a connection may be idle.
+    :arg header_timeout: seconds for a request's headers, from their first byte on, and for a TLS
+        handshake.
+    :arg write_timeout: seconds in which a client must read some of the unsent bytes when its buffer
+        of them is full.
     :arg refusal: writes the answers that the server gives without the application. None: these
         answers are bare status lines.
     """
 
     parameters: HTTP1ConnectionParameters
     max_body_size: int
-    header_timeout: float | None = None
-    write_timeout: float | None = None
+    idle_timeout: float
+    header_timeout: float
+    write_timeout: float
     refusal: Form | None = None
 
 
@@ -55,10 +56,9 @@ class RequestReader(ClientStream):
     def __init__(
         self, limits: Limits, outbox: Outbox, first_look: FirstLook, sock: socket.socket
     ) -> None:
-        idle_timeout = limits.parameters.header_timeout
-        super().__init__(outbox, first_look, sock, limits.write_timeout or idle_timeout)
-        self.seconds = idle_timeout or 0.0
-        self.deadline = self.loop.time() + self.seconds  # the deadline of an idle connection
+        super().__init__(outbox, first_look, sock, limits.write_timeout)
+        self.seconds = limits.idle_timeout  # also those of the TLS handshake
+        self.deadline = self.loop.time() + self.seconds  # `FirstLook` looks at it
         self.limits = limits
         self.input = Input(limits.parameters.max_header_size)
         self.held = False  # reading waits for the application
@@ -89,7 +89,7 @@ class RequestReader(ClientStream):
 
     def be_idle(self) -> None:
         """Wait for a request, for as long as a connection may be idle."""
-        self.expect_progress(self.limits.parameters.header_timeout)
+        self.expect_progress(self.limits.idle_timeout)
 
     # Reading. A step does one thing with the bytes that have arrived, sets the next step, and
     # returns whether the next step may have something to do. The steps stand in a request's order.
@@ -134,7 +134,7 @@ class RequestReader(ClientStream):
         if head is not None:
             self._begin(parse_head(head))
             return True
-        if not self._is_late and not self.input.is_empty and self.limits.header_timeout:
+        if not self._is_late and not self.input.is_empty:
             self._is_late = True
             self.expect_progress(self.limits.header_timeout)
         return False
@@ -170,16 +170,16 @@ class RequestReader(ClientStream):
         return True
 
     def _read_body(self) -> bool:
-        assert self.body is not None
+        body, begun = self.body, self.input.at
+        assert body is not None
         assert self.delegate is not None
-        data, begun = self.input.data, self.input.at
-        part, end = self.body.read(data, begun, self.limits.parameters.chunk_size)
+        part, end = body.read(self.input.data, begun, self.limits.parameters.chunk_size)
         self.input.at = end
-        if self.body.is_whole:
+        if body.is_whole:
             self._step = RequestReader._hand_over
         if part:
             self._wait_for(self.delegate.data_received(part))
-        return self.body is not None and (self.body.is_whole or end > begun)
+        return body.is_whole or end > begun
 
     def _hand_over(self) -> bool:
         """Tell the application that it has the whole request, and wait for its answer."""

@@ -104,24 +104,23 @@ class HTTPServer(ServerHooks):
         self._proxies = TrustedProxies(trusted_proxies) if trusted_proxies else None
         self.xheaders = self.xheaders or bool(trusted_proxies)
         size = self.conn_params.max_body_size
-        self._idle_timeout = self.conn_params.header_timeout or 0.0
+        idle_timeout = self.conn_params.header_timeout
+        assert idle_timeout is not None  # Tornado's default is an hour
+        timeouts = (idle_timeout, header_timeout or idle_timeout, write_timeout or idle_timeout)
         self._limits = Limits(
             self.conn_params,
-            max_body_size=self.max_buffer_size or MAX_BODY_SIZE if size is None else size,
-            header_timeout=header_timeout,
-            write_timeout=write_timeout,
-            refusal=refusal,
+            self.max_buffer_size or MAX_BODY_SIZE if size is None else size,
+            *timeouts,
+            refusal,
         )
         if self.ssl_options is not None:  # a dict names files; read them only once
             self.ssl_options = ssl_options_to_context(self.ssl_options, server_side=True)
-        self._handshake_timeout = header_timeout or self._idle_timeout
         self._warn_of_tls_at = 0.0  # on the loop's clock
         self.draining = draining or asyncio.Event()
         self.busy_poll = BusyPoll()
         self.outbox = Outbox()
         self.turns = Turns()
-        timeouts = (self._idle_timeout, header_timeout, write_timeout)
-        self.first_look = FirstLook(min(filter(None, timeouts), default=0.0))
+        self.first_look = FirstLook(min(timeouts))
         self._acceptor = Acceptor(self)
         self._max_connections = math.inf if max_connections is None else max_connections
         self._opening: dict[ClientConnection, asyncio.Task[None]] = {}
@@ -170,15 +169,12 @@ class HTTPServer(ServerHooks):
     async def _open_connection(
         self, connection: ClientConnection, sock: socket.socket, address: object
     ) -> None:
-        tls: dict[str, Any] = {}
         loop = asyncio.get_running_loop()
         try:
-            if self.ssl_options is not None:
-                seconds = await _wait_for_first_byte(sock, self._handshake_timeout)
-                tls = {"ssl": self.ssl_options, "ssl_handshake_timeout": seconds}
-                # A client answers the close after it has read all bytes sent before.
-                tls["ssl_shutdown_timeout"] = self._limits.write_timeout or self._idle_timeout
-            await loop.connect_accepted_socket(lambda: connection, sock, **tls)
+            if self.ssl_options is None:
+                await loop.connect_accepted_socket(lambda: connection, sock)
+            else:
+                await self._open_tls(connection, sock)
         except BaseException as error:
             error.__traceback__ = None  # its frames, asyncio's, would keep the connection in memory
             self.on_close(connection)
@@ -191,6 +187,20 @@ class HTTPServer(ServerHooks):
                     self._warn_of_tls_at = loop.time() + TLS_WARNINGS_EVERY
             elif not isinstance(error, OSError):  # the client has gone
                 raise
+
+    async def _open_tls(self, connection: ClientConnection, sock: socket.socket) -> None:
+        seconds = self._limits.header_timeout
+        async with asyncio.timeout(seconds):
+            await _first_byte(sock)
+            context: Any = self.ssl_options
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                sock,
+                ssl=context,
+                ssl_handshake_timeout=seconds,
+                # A client answers the close after it has read all bytes sent before.
+                ssl_shutdown_timeout=self._limits.write_timeout,
+            )
 
     @property
     def connections(self) -> int:
@@ -296,12 +306,10 @@ class HTTPServer(ServerHooks):
 
     async def close_all_connections(self) -> None:
         """Close every connection at once, and wait until all are closed."""
-        opening = list(self._opening.values())
-        for task in opening:
+        for task in self._opening.values():
             task.cancel()
         for connection in list(self._open):
             connection.close()
-        await asyncio.gather(*opening, return_exceptions=True)
         await self._wait_until_none_is_open()
 
     async def drain(self, grace: float, delay: float = 0.0) -> None:
@@ -344,26 +352,20 @@ def _log_error(error: BaseException | None) -> None:
         app_log.error("Uncaught exception", exc_info=error)
 
 
-async def _wait_for_first_byte(sock: socket.socket, seconds: float) -> float:
+async def _first_byte(sock: socket.socket) -> None:
     """Wait until a client has sent something.
 
     Only then does TLS begin. It would take 50 kB for each client, even for one that sends nothing.
 
-    :arg seconds: how long to wait.
-    :return: the seconds that are left.
-    :raises TimeoutError: when the client sends nothing in time. It is an OSError.
     :raises ConnectionAbortedError: when the client closes the connection.
     """
     loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
     sock.setblocking(False)
     arrived = asyncio.Event()
     loop.add_reader(sock, arrived.set)
     try:
-        async with asyncio.timeout(seconds):
-            await arrived.wait()
+        await arrived.wait()
     finally:
         loop.remove_reader(sock)
     if not sock.recv(1, socket.MSG_PEEK):
         raise ConnectionAbortedError
-    return max(until - loop.time(), 0.001)

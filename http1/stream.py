@@ -32,8 +32,7 @@ class ClientStream(Deadline, asyncio.Protocol):
     :arg outbox: sends whole answers; when there are many, it sends those of all clients together.
     :arg first_look: see `Deadline`.
     :arg sock: the client's socket; the transport owns it.
-    :arg read_timeout: seconds in which a client must read some of the unsent bytes; None for no
-        limit.
+    :arg read_timeout: seconds in which a client must read some of the unsent bytes.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class ClientStream(Deadline, asyncio.Protocol):
         outbox: Outbox,
         first_look: FirstLook,
         sock: socket.socket,
-        read_timeout: float | None,
+        read_timeout: float,
     ) -> None:
         super().__init__(first_look)
         self.socket: Any = sock

@@ -14,11 +14,11 @@ from tests.fuzz.application import Application, Request
 
 #: Small, so that short inputs meet the limits; the times differ, to be told apart.
 LIMITS = Limits(
-    HTTP1ConnectionParameters(
-        chunk_size=64, max_header_size=1024, header_timeout=75.0, body_timeout=20.0
-    ),
+    HTTP1ConnectionParameters(chunk_size=64, max_header_size=1024, body_timeout=20.0),
     max_body_size=600,
+    idle_timeout=75.0,
     header_timeout=10.0,
+    write_timeout=60.0,
     refusal=lambda status, why, accept: ({}, f"{status} {why}".encode()),
 )
 

@@ -189,10 +189,14 @@ async def test_nothing_is_left_of_a_connection_however_it_ends(
 
 
 async def test_nothing_is_left_of_a_handshake_that_is_not_ended(serve_tls: Serve) -> None:
-    served = serve_tls()
+    served = serve_tls(header_timeout=0.1)
     async with nothing_is_left():
         for sent in (b"", b"\x16\x03\x01", TLS_HELLO, b"GET / HTTP/1.1\r\n\r\n"):
-            client = (await served.connect(in_clear=True)).send(sent)
-            await asyncio.sleep(0.02)
-            client.reset()
-            await eventually(lambda: not served.server.connections)
+            for end in ("reset", "its time is over", "the server ends"):
+                client = (await served.connect(in_clear=True)).send(sent)
+                await asyncio.sleep(0.02)
+                if end == "reset":
+                    client.reset()
+                elif end == "the server ends":
+                    await served.server.close_all_connections()
+                await eventually(lambda: not served.server.connections)
