@@ -14,14 +14,14 @@ import logging
 import math
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from tornado.log import app_log, gen_log
 from tornado.netutil import ssl_options_to_context
 
-from http1.acceptor import Acceptor
+from http1.acceptor import MAX_AT_ONCE, Acceptor
 from http1.busy_poll import BusyPoll
 from http1.connection import ClientConnection
 from http1.eager import EagerTask
@@ -42,9 +42,8 @@ DRAIN_PAUSE = 0.1
 #: and how often the server looks. A client that is far away needs this long to set up TLS.
 FIRST_REQUEST, LOOKS = 0.2, 10
 
-#: Seconds between two looks at the siblings' sockets, and how many connections to accept at each.
+#: Seconds between two looks at the siblings' sockets.
 SIBLINGS_EVERY = 0.1
-MAX_PER_LOOK = 128
 
 #: To make room, the server closes one in `SHARE_CLOSED` connections together, but at most
 #: `MAX_CLOSED`. The search for idle ones among 20,000 connections takes 5 ms, and each close takes
@@ -122,19 +121,13 @@ class HTTPServer(ServerHooks):
         self.turns = Turns()
         self.first_look = FirstLook(min(timeouts))
         self._acceptor = Acceptor(self)
+        self.accept_from = self._acceptor.add
         self._max_connections = math.inf if max_connections is None else max_connections
         self._opening: dict[ClientConnection, asyncio.Task[None]] = {}
         self._open: set[ClientConnection] = set()
         self._none_open = asyncio.Event()
         self.closed = 0
         """How many connections were closed since the start."""
-
-    def accept_from(self, listening: socket.socket) -> Callable[[], None]:
-        """Accept connections from a listening socket.
-
-        :return: a function that ends the accepting.
-        """
-        return self._acceptor.add(listening)
 
     def handle_connection(self, connection: socket.socket, address: Any) -> None:
         """Take an accepted connection.
@@ -288,7 +281,7 @@ class HTTPServer(ServerHooks):
                 await asyncio.sleep(SIBLINGS_EVERY)
                 for listening in sockets:
                     if not self.is_full and not self._acceptor.is_waiting:
-                        self._accept(listening, MAX_PER_LOOK)
+                        self._accept(listening, MAX_AT_ONCE)
         finally:
             for listening in sockets:
                 listening.close()

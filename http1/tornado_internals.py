@@ -353,15 +353,14 @@ def resume_when_done(future: "asyncio.Future[Any]", resume: Any, context: Any) -
 class ServerHooks(httpserver.HTTPServer):
     """Tornado's server, with public names for the parts that a subclass needs."""
 
+    accept_from: Callable[[socket.socket], Callable[[], None]]
+    """Accepts connections from a listening socket, and returns a function that ends it."""
+
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections from listening sockets, until the server stops."""
         for listening in sockets:
             self._sockets[listening.fileno()] = listening
             self._handlers[listening.fileno()] = self.accept_from(listening)
-
-    def accept_from(self, listening: socket.socket) -> Callable[[], None]:
-        """Accept connections from a listening socket; return a function that ends it."""
-        raise NotImplementedError
 
     @property
     def listening_sockets(self) -> list[socket.socket]:
