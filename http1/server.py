@@ -218,9 +218,7 @@ class HTTPServer(ServerHooks):
             found = [
                 (one.waits_since, id(one), one)
                 for one in self._open
-                if (is_idle or one.deadline)
-                and one.waits_since <= now - seconds
-                and one.is_idle is is_idle
+                if one.waits_since <= now - seconds and one.is_idle is is_idle
             ]
             if self._close_some(found, most):
                 return

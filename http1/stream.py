@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import socket
 from typing import Any, cast
 
@@ -184,8 +185,8 @@ class ClientStream(Deadline, asyncio.Protocol):
 
     @property
     def waits_since(self) -> float:
-        """Since when the server waits for the client, on the loop's clock, if it has a deadline."""
-        return self.deadline - self.seconds
+        """Since when the server waits for the client, on the loop's clock; infinity for never."""
+        return self.deadline - self.seconds if self.deadline else math.inf
 
     def client_reads(self) -> bool:
         """Tell whether the client has read some bytes; if so, give it the same time again."""
