@@ -28,18 +28,18 @@ class Beginning:
         :arg head: all bytes of the head that have arrived.
         :raises HTTPInputError: when they cannot become a head any more.
         """
-        if self._fields is None and head != b"\r":
+        if self._fields is None:
             end = head.find(b"\r\n", self._at)
             if end < 0:
-                self._check_line(head)
+                if head != b"\r":  # which may begin an empty line
+                    self._check_line(head)
                 self._at = max(self._at, len(head) - 1)  # the last byte may begin a line end
                 return
             parse_request_start_line(head[:end].decode("latin1"))
             self._at = end
             self._fields = fields_parser(None)
-        if self._fields is not None:
-            feed(self._fields, head[self._at :])
-            self._at = len(head)
+        feed(self._fields, head[self._at :])
+        self._at = len(head)
 
     def _check_line(self, line: bytes) -> None:
         parts = line.split(b" ", 2)

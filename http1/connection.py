@@ -146,16 +146,12 @@ class ClientConnection(RequestReader):
             return
         if self.closing or self.held or self.closed():
             self.close()
-        elif self.body is not None:
-            self.refuse(
-                408, "Timeout reading body", f"the body was not whole in {self.seconds:g} s"
-            )
-        elif not self.input.is_empty:
-            self.refuse(
-                408, "Timeout reading head", f"the head was not whole in {self.seconds:g} s"
-            )
-        else:
+        elif self.body is None and self.input.is_empty:
             self.close_at_ease()
+        else:
+            part = "head" if self.body is None else "body"
+            why = f"the {part} was not whole in {self.seconds:g} s"
+            self.refuse(408, f"Timeout reading {part}", why)
 
     # Answering.
 

@@ -104,11 +104,10 @@ class RequestReader(ClientStream):
                 waited_for.result()
             while not self.held and self._step(self):
                 pass
+        except TooLarge as error:
+            self.refuse(431, "Unsatisfiable read", error)
         except HTTPInputError as error:
-            if isinstance(error, TooLarge):
-                self.refuse(431, "Unsatisfiable read", error)
-            else:
-                self.refuse(400, "Malformed HTTP message", error)
+            self.refuse(400, "Malformed HTTP message", error)
         except (Exception, asyncio.CancelledError):
             app_log.error("Uncaught exception", exc_info=True)
             self.closing = self.held = True
@@ -141,8 +140,7 @@ class RequestReader(ClientStream):
 
     def _begin(self, head: Head) -> None:
         """Hand the head to the application."""
-        has_body = head.has_body
-        self._step = RequestReader._begin_body if has_body else RequestReader._hand_over
+        self._step = RequestReader._begin_body if head.has_body else RequestReader._hand_over
         self.deadline = 0.0
         self.exchange, self.delegate = self.start_request(head)
         parameters = self.limits.parameters
