@@ -202,7 +202,7 @@ class ClientStream(Deadline, asyncio.Protocol):
         transport = self.open_transport
         self.outbox.flush()
         is_sent = not transport.get_write_buffer_size()
-        transport.close()
+        _close_once(transport)
         if is_sent and self.socket is not self._sock:
             self.expect_progress(TLS_CLOSE)
 
@@ -216,7 +216,7 @@ class ClientStream(Deadline, asyncio.Protocol):
         self.closing = True
         self.expect_progress(self.read_timeout)
         if is_all_read or self.half_closed or not transport.can_write_eof():
-            transport.close()
+            _close_once(transport)
             return
         if self.reading_paused:
             transport.resume_reading()
@@ -225,6 +225,12 @@ class ClientStream(Deadline, asyncio.Protocol):
         transport.set_write_buffer_limits(0)  # so `resume_writing` is called when all is sent
         if self.write_waiters is None:
             self.expect_progress(LINGERING_CLOSE)
+
+
+def _close_once(transport: asyncio.Transport) -> None:
+    """Close a transport. At a second close, asyncio's TLS would lose its hold of the connection."""
+    if not transport.is_closing():
+        transport.close()
 
 
 def failed(future: "asyncio.Future[None]") -> "asyncio.Future[None]":

@@ -160,7 +160,7 @@ def visit(served: Served, sent: bytes = b"") -> ssl.SSLSocket:
     return client
 
 
-@pytest.mark.parametrize("sent", [GET, b""], ids=["asked", "silent"])
+@pytest.mark.parametrize("sent", [GET, CLOSE, b""], ids=["asked", "asked last", "silent"])
 @pytest.mark.parametrize("drains", [True, False], ids=["draining", "idle"])
 async def test_idle_client_is_told_of_the_close_of_tls_and_not_waited_for(
     drains: bool, sent: bytes, serve_tls: Serve
@@ -172,15 +172,9 @@ async def test_idle_client_is_told_of_the_close_of_tls_and_not_waited_for(
         if drains:
             async with asyncio.timeout(PATIENCE):
                 await served.server.drain(3600)
-        assert await asyncio.to_thread(client.recv, 1) == b""
-    assert await begun.rest() == b""
-    await eventually(lambda: not served.server.connections)
-
-
-async def test_client_that_does_not_answer_the_close_of_tls_is_closed(serve_tls: Serve) -> None:
-    served = serve_tls(write_timeout=0.1)
-    with await asyncio.to_thread(visit, served, CLOSE):
+        assert await begun.rest() == b""
         await eventually(lambda: not served.server.connections)
+        assert await asyncio.to_thread(client.recv, 1) == b""
 
 
 async def test_close_notify_behind_a_request_lets_the_client_go(serve_tls: Serve) -> None:
