@@ -81,6 +81,31 @@ async def test_a_request_that_is_late_or_has_arrived_in_part_is_answered_while_t
     await draining
 
 
+async def test_an_answer_that_has_begun_as_the_server_ends_is_the_connections_last(
+    serve: Serve,
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class Begun(RequestHandler):
+        async def get(self) -> None:
+            self.write("a")
+            await self.flush()
+            begun.set()
+            await go_on.wait()
+            self.finish("b")
+
+    served = serve(app=Application([("/", Begun)]))
+    client = (await served.connect()).send(GET)
+    await begun.wait()
+    served.server.draining.set()
+    [connection] = served.server._open
+    connection.close_if_idle()
+    go_on.set()
+    answer = await client.answer()
+    assert (answer.body, answer.headers.get("connection")) == (b"ab", None)
+    assert await client.rest() == b""
+
+
 async def test_a_request_that_the_loop_has_not_read_is_no_idle_connection(serve: Serve) -> None:
     served = serve()
     client = await served.connect()
