@@ -70,6 +70,12 @@ class ClientConnection(RequestReader):
 
     # The client comes, sends and goes.
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for a request."""
+        super().connection_made(transport)
+        if not self.closing:
+            self.be_idle()  # anew after a TLS handshake
+
     def data_received(self, data: bytes) -> None:
         """Read a request, or keep the bytes until their turn comes."""
         if self.closing:

@@ -57,8 +57,8 @@ class RequestReader(ClientStream):
         self, limits: Limits, outbox: Outbox, first_look: FirstLook, sock: socket.socket
     ) -> None:
         super().__init__(outbox, first_look, sock, limits.write_timeout)
-        self.seconds = limits.idle_timeout  # also those of the TLS handshake
-        self.deadline = self.loop.time() + self.seconds  # `FirstLook` looks at it
+        self.seconds = limits.idle_timeout
+        self.deadline = self.loop.time() + self.seconds  # a TLS handshake is idle, too
         self.limits = limits
         self.input = Input(limits.parameters.max_header_size)
         self.held = False  # reading waits for the application

@@ -170,6 +170,7 @@ class HTTPServer(ServerHooks):
                 await self._open_tls(connection, sock)
         except BaseException as error:
             error.__traceback__ = None  # its frames, asyncio's, would keep the connection in memory
+            connection.close()  # it may have been made in this turn, and has the socket
             self.on_close(connection)
             sock.close()
             if isinstance(error, ssl.SSLError):
@@ -182,18 +183,19 @@ class HTTPServer(ServerHooks):
                 raise
 
     async def _open_tls(self, connection: ClientConnection, sock: socket.socket) -> None:
-        seconds = self._limits.header_timeout
+        loop, seconds = asyncio.get_running_loop(), self._limits.header_timeout
+        until = loop.time() + seconds
         async with asyncio.timeout(seconds):
             await _first_byte(sock)
-            context: Any = self.ssl_options
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection,
-                sock,
-                ssl=context,
-                ssl_handshake_timeout=seconds,
-                # A client answers the close after it has read all bytes sent before.
-                ssl_shutdown_timeout=self._limits.write_timeout,
-            )
+        context: Any = self.ssl_options
+        await loop.connect_accepted_socket(
+            lambda: connection,
+            sock,
+            ssl=context,
+            ssl_handshake_timeout=max(until - loop.time(), 0.001),
+            # A client answers the close after it has read all bytes sent before.
+            ssl_shutdown_timeout=self._limits.write_timeout,
+        )
 
     @property
     def connections(self) -> int:

@@ -57,7 +57,7 @@ def test_a_short_run_measures_the_server_and_leaves_nothing_behind(tmp_path: Pat
 def script(text: str, *arguments: str) -> str:
     """Run a script that needs what only the benchmark's own Python has."""
     status, out, err = run(text, *arguments, how="-c", python=PYTHON)
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, ""), err
     return out
 
 

@@ -17,6 +17,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import IOLoop
 
 import http1
+from http1.connection import ClientConnection
 from http1.exchange import Exchange
 from tests.faults.test_clients import TLS_HELLO
 from tests.support import Patch
@@ -200,3 +201,21 @@ async def test_nothing_is_left_of_a_handshake_that_is_not_ended(serve_tls: Serve
                 elif end == "the server ends":
                     await served.server.close_all_connections()
                 await eventually(lambda: not served.server.connections)
+
+
+async def test_a_client_whose_handshake_ends_as_it_is_given_up_is_closed(
+    serve_tls: Serve, monkeypatch: Patch
+) -> None:
+    served = serve_tls()
+    made = ClientConnection.connection_made
+
+    def give_up(connection: ClientConnection, transport: asyncio.BaseTransport) -> None:
+        made(connection, transport)
+        served.server._opening[connection].cancel()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClientConnection, "connection_made", give_up)
+        assert await (await served.connect()).rest() == b""
+    assert not served.server.connections
+    for _ in range(3):  # one of them gets the descriptor
+        assert (await (await served.connect()).ask(CLOSE)).status == 200

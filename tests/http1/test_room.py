@@ -9,7 +9,7 @@ import pytest
 
 from http1.acceptor import LOOK_AGAIN
 from tests.support import Caplog, Patch
-from tests.support.served import GET, WAITING, Client, Serve, Served
+from tests.support.served import GET, WAITING, Client, Serve, Served, two_sides
 from tests.support.waiting import PATIENCE, eventually
 
 #: Requests that take far longer to answer than it takes until room is made.
@@ -154,6 +154,17 @@ async def test_handshake_that_is_not_begun_makes_room(serve_tls: Serve) -> None:
         client = await idle(served)
         assert await silent.rest() == b""
         silent = client
+
+
+async def test_a_client_is_idle_from_the_end_of_its_handshake(serve_tls: Serve) -> None:
+    served = serve_tls()
+    client = await served.connect(in_clear=True)
+    await eventually(lambda: served.server.connections)
+    begun = asyncio.get_running_loop().time()
+    await client.writer.start_tls(two_sides().client, server_hostname="localhost")
+    [connection] = served.server._open
+    await eventually(lambda: connection.transport)
+    assert connection.waits_since >= begun
 
 
 async def test_full_server_leaves_the_clients_of_its_siblings_to_them(serve: Serve) -> None:
