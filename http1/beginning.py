@@ -20,6 +20,8 @@ class Beginning:
 
     def __init__(self) -> None:
         self._at = 0  # how many bytes are checked
+        self._part_at = 0  # where the present part of the request line begins
+        self._parts = [_METHOD, _TARGET]  # the present part and the next ones, without the version
         self._fields: httptools.HttpRequestParser | None = None
 
     def check(self, head: bytes) -> None:
@@ -28,29 +30,33 @@ class Beginning:
         :arg head: all bytes of the head that have arrived.
         :raises HTTPInputError: when they cannot become a head any more.
         """
-        if self._fields is None:
+        if self._fields is None and head != b"\r":
             end = head.find(b"\r\n", self._at)
             if end < 0:
-                if head != b"\r":  # which may begin an empty line
-                    self._check_line(head)
+                self._check_line(head)
                 self._at = max(self._at, len(head) - 1)  # the last byte may begin a line end
                 return
             parse_request_start_line(head[:end].decode("latin1"))
             self._at = end
             self._fields = fields_parser(None)
-        feed(self._fields, head[self._at :])
-        self._at = len(head)
+        if self._fields is not None:
+            feed(self._fields, head[self._at :])
+            self._at = len(head)
 
     def _check_line(self, line: bytes) -> None:
-        parts = line.split(b" ", 2)
-        is_malformed = b"" in parts[:-1] or (len(parts) == 3 and not _VERSION.fullmatch(parts[2]))
-        begin = 0
-        for part, pattern in zip(parts, (_METHOD, _TARGET), strict=False):
-            end = begin + len(part)
-            if self._at < end and not pattern.fullmatch(line, max(begin, self._at), end):
-                is_malformed = True
-            begin = end + 1
-        if is_malformed:
+        at = max(self._at, self._part_at)
+        while self._parts:
+            match = self._parts[0].match(line, at)
+            assert match is not None
+            at = match.end()
+            if at == len(line):
+                return
+            if line[at : at + 1] != b" " or at == self._part_at:
+                raise HTTPInputError("Malformed HTTP request line")
+            del self._parts[0]
+            at += 1
+            self._part_at = at
+        if not _VERSION.fullmatch(line, self._part_at):
             raise HTTPInputError("Malformed HTTP request line")
 
 

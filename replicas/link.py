@@ -50,13 +50,13 @@ class Link:
         self.reason = connector.reason
         """Return why a question failed, without secrets."""
         self._connector = connector
-        self._replies: Replies | None = None
+        self._replies: _Replies | None = None
         self._hang_ups = 0  # in a row
 
     @property
     def is_open(self) -> bool:
         """Whether there is a connection."""
-        return self._replies is not None and self._replies.may_come
+        return self._replies is not None and not self._replies.is_lost
 
     async def within_time(self, talk: Callable[[], Awaitable[Result]]) -> Result:
         """Ask within `TIMEOUT`. If this fails, close the connection.
@@ -87,11 +87,8 @@ class Link:
     async def _talk(self, talk: Callable[[], Awaitable[Result]]) -> Result:
         if self._replies is None:
             opened = await self._connector.connect()
-            reader = asyncio.StreamReader(MAX_TEXT)
-            protocol = asyncio.StreamReaderProtocol(reader)
-            self._writer = take_over(opened.redis, protocol)
-            protocol.connection_made(self._writer.transport)
-            self._replies = Replies(reader)
+            self._replies = _Replies()
+            self._replies.writer = take_over(opened.redis, self._replies)
             if opened.asking:
                 # Keys that have not moved yet would seem to be missing. A key that is written
                 # there could not follow from the node that has it.
@@ -118,7 +115,7 @@ class Link:
         :raises ResponseError: when Redis can run no such command now.
         """
         assert self._replies is not None
-        self._writer.transport.write(b"".join(commands))
+        self._replies.writer.transport.write(b"".join(commands))
         return [_named(await self._replies.read(), command) for command in commands]
 
     async def ask_at_once(self, commands: Sequence[bytes]) -> list[Any]:
@@ -130,27 +127,33 @@ class Link:
 
     def close(self) -> None:
         """Close the connection. The next question opens another."""
-        if self._replies is not None:
-            self._writer.transport.close()
-            self._replies = None
+        replies, self._replies = self._replies, None
+        if replies is not None:
+            replies.writer.transport.close()
 
 
-class Replies:
+class _Replies(asyncio.Protocol):
     """Reads replies (https://redis.io/docs/latest/develop/reference/protocol-spec/).
 
     redis-py reads even a very large reply in one turn, and would stop the loop for that time.
-
-    :arg reader: where they come from. Its limit is `MAX_TEXT`.
     """
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        self._reader = reader
+    writer: asyncio.StreamWriter
+
+    def __init__(self) -> None:
+        self._input = b""
+        self._at = 0  # the bytes before this have been read
+        self._more = asyncio.Event()
+        self.is_lost = False
         self._left = VALUES_PER_TURN
 
-    @property
-    def may_come(self) -> bool:
-        """Whether the connection is there."""
-        return not self._reader.at_eof() and self._reader.exception() is None
+    def data_received(self, data: bytes) -> None:
+        self._input, self._at = self._input[self._at :] + data, 0
+        self._more.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        self._more.set()
 
     async def read(self) -> Any:
         """Return the next reply. It may be an error.
@@ -158,19 +161,11 @@ class Replies:
         :raises ConnectionError: when the connection ends before the reply does.
         :raises ValueError: when Redis sends something else than a reply.
         """
-        try:
-            return await self._read()
-        except (asyncio.IncompleteReadError, OSError):
-            raise ConnectionError("Redis closed the connection") from None
-        except asyncio.LimitOverrunError:
-            raise ValueError("Redis sent a reply without an end") from None
-
-    async def _read(self) -> Any:
         self._left -= 1
         if not self._left:
             self._left = VALUES_PER_TURN
             await asyncio.sleep(0)
-        line = (await self._reader.readuntil(b"\r\n"))[:-2]
+        line = await self._line()
         kind = line[:1]
         if kind == b"+":
             return line[1:]
@@ -185,14 +180,34 @@ class Replies:
             return None
         if kind == b"$":
             return await self._text(number)
-        return [await self._read() for _ in range(number)]
+        return [await self.read() for _ in range(number)]
+
+    async def _line(self) -> bytes:
+        while (end := self._input.find(b"\r\n", self._at)) < 0:
+            if len(self._input) - self._at > MAX_TEXT:
+                raise ValueError("Redis sent a reply without an end")
+            await self._wait_for_more()
+        line, self._at = self._input[self._at : end], end + 2
+        return line
 
     async def _text(self, size: int) -> bytes:
-        text = await self._reader.readexactly(min(size, MAX_TEXT))
-        left = size - len(text) + 2  # the line's end included
-        while left:
-            left -= len(await self._reader.readexactly(min(left, MAX_TEXT)))
+        kept = min(size, MAX_TEXT)
+        while len(self._input) < self._at + kept:
+            await self._wait_for_more()
+        text = self._input[self._at : self._at + kept]
+        left = size + 2  # the line's end included
+        while len(self._input) < self._at + left:
+            left -= len(self._input) - self._at
+            self._at = len(self._input)
+            await self._wait_for_more()
+        self._at += left
         return text
+
+    async def _wait_for_more(self) -> None:
+        if self.is_lost:
+            raise ConnectionError("Redis closed the connection")
+        self._more.clear()
+        await self._more.wait()
 
 
 def _named(reply: Any, command: bytes) -> Any:

@@ -158,20 +158,19 @@ async def test_a_look_that_takes_too_long_is_given_up(valkey: Valkey, monkeypatc
 
 
 async def test_of_a_text_that_fills_the_memory_the_beginning_is_kept() -> None:
-    reader, most, size = asyncio.StreamReader(link.MAX_TEXT), 0, 10_000_000
-    replies = link.Replies(reader)
+    replies, most, size = link._Replies(), 0, 10_000_000
     reading = asyncio.create_task(replies.read())
-    reader.feed_data(b"$%d\r\n" % size)
+    replies.data_received(b"$%d\r\n" % size)
     for _ in range(100):
-        reader.feed_data(b"x" * (size // 100))
+        replies.data_received(b"x" * (size // 100))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        most = max(most, len(reader._buffer))  # type: ignore[attr-defined]
-    reader.feed_data(b"\r\n:7\r\n")
+        most = max(most, len(replies._input) - replies._at)
+    replies.data_received(b"\r\n:7\r\n")
     assert await reading == b"x" * link.MAX_TEXT
     assert most <= size // 100
     assert await replies.read() == 7, "what follows is read as well"
-    reader.feed_eof()
+    replies.connection_lost(None)
     with pytest.raises(redis.ConnectionError):
         await replies.read()
 
@@ -187,15 +186,14 @@ async def test_replies_are_read_however_they_are_cut_and_what_is_none_is_an_erro
     cut: int, junk: bytes
 ) -> None:
     data = b"*4\r\n$3\r\na\r\n\r\n$-1\r\n:-5\r\n*1\r\n-ERR no\r\n+OK\r\n*-1\r\n$0\r\n\r\n" + junk
-    reader = asyncio.StreamReader(link.MAX_TEXT)
-    replies = link.Replies(reader)
+    replies = link._Replies()
 
     async def read_all() -> list[Any]:
         return [await replies.read() for _ in range(4)]
 
     found = asyncio.create_task(read_all())
     for at in range(0, len(data), cut):
-        reader.feed_data(data[at : at + cut])
+        replies.data_received(data[at : at + cut])
         await asyncio.sleep(0)
     first, *others = await found
     assert first[:3] == [b"a\r\n", None, -5]
