@@ -61,12 +61,12 @@ def control_groups(root: Path, controller: str) -> Iterator[Path]:
     """
     mounted = root / "sys/fs/cgroup"
     try:
-        lines = (root / "proc/self/cgroup").read_text(errors="surrogateescape").splitlines()
+        lines = (root / "proc/self/cgroup").read_text(errors="surrogateescape").split("\n")
     except OSError:  # not on Linux, or hidden
         return
     for line in lines:  # cgroups(7): hierarchy:controllers:path; version 2 names no controllers
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
+        controllers, colon, path = line.partition(":")[2].partition(":")
+        if not colon or (controllers and controller not in controllers.split(",")):
             continue
         own = PurePosixPath(path.lstrip("/"))
         for group in (own, *own.parents):

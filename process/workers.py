@@ -54,6 +54,8 @@ class Workers:
         # the first may have gone to all of them.
         self._end_of_work, self._end = os.pipe()
         signals = _signals_as_bytes()
+        waiting = select.poll()
+        waiting.register(signals, select.POLLIN)
         self._missing = list(range(number))
         if why := self._start_missing():
             os.close(self._end)
@@ -61,7 +63,7 @@ class Workers:
                 os.waitpid(pid, 0)
             raise OSError(f"cannot start {number} processes: {why}")
         while self._slots or self._missing:
-            if select.select([signals], [], [], RESTART_BACKOFF if self._missing else None)[0]:
+            if waiting.poll(1000 * RESTART_BACKOFF if self._missing else None):
                 for signum in os.read(signals, 4096):
                     if signum != signal.SIGCHLD:
                         self._stop(signum)
@@ -125,6 +127,7 @@ def _signals_as_bytes() -> int:
     signal.set_wakeup_fd(wakeup)
     for signum in (*STOP_SIGNALS, signal.SIGCHLD):
         signal.signal(signum, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])  # who started it may block it
     return signals
 
 

@@ -59,6 +59,7 @@ def version_1(controllers: str, folder: str, quota: int) -> Groups:
         (nested("300000", "400000", "100000"), 1),
         (version_1("cpuacct,cpu", "/docker", 250_000), 3),
         (version_1("cpu", "", 200_000), 2),  # a container is told its path outside
+        (("\nno line of ours\n0::/a\x0bb", {"a\x0bb/cpu.max": "150000 100000"}), 2),
     ],
 )
 def test_the_least_quota_counts(groups: Groups, cores: int, tmp_path: Path) -> None:

@@ -43,9 +43,19 @@ def counting(server: Program, times: int) -> None:
 NO_MORE = "Resource temporarily unavailable"
 
 
-def refusing(folder: Path, when: str) -> dict[str, str]:
+#: What whoever starts a program may leave to it: a blocked signal, and many descriptors.
+INHERITED = """
+import os, resource, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+resource.setrlimit(resource.RLIMIT_NOFILE, 2 * resource.getrlimit(resource.RLIMIT_NOFILE)[1:])
+for _ in range(1024):
+    os.open(os.devnull, os.O_RDONLY)
+"""
+
+
+def refusing(folder: Path, when: str, before: str = "") -> dict[str, str]:
     """Return the variables with which a program may start no process on a condition."""
-    code = f"""
+    code = f"""{before}
 import itertools, os, pathlib
 def fork(real=os.fork, forks=itertools.count()):
     if {when}:
@@ -108,7 +118,7 @@ def test_connections_are_spread(program: Start, connect: Connect, valkey: Valkey
 
 def test_a_worker_that_died_is_replaced(program: Start, valkey: Valkey, tmp_path: Path) -> None:
     none = tmp_path / "none"
-    env = refusing(tmp_path, f"pathlib.Path({str(none)!r}).exists()")
+    env = refusing(tmp_path, f"pathlib.Path({str(none)!r}).exists()", INHERITED)
     server = program(f"--redis-url={valkey.url}", "--processes=2", **env)
     victim, other = sorted(workers_of(server, 2))
     none.touch()
