@@ -96,6 +96,8 @@ def read_answer(client: socket.socket) -> Answer:
     data = b""
     while True:
         chunk = client.recv(65536)
+        if not chunk and not data:
+            raise ConnectionAbortedError("closed without an answer")
         assert chunk, f"closed after {data!r}"
         data += chunk
         head, end, body = data.partition(b"\r\n\r\n")
