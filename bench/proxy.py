@@ -17,14 +17,21 @@ class _Pipe(asyncio.Protocol):
     def __init__(self, delay: float) -> None:
         self.delay = delay
         self.other: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
+        self.early: list[bytes] = []
+        """The bytes that came before the other end was connected.
+
+        Python 3.11.2 reads from a connection that was paused as it was made.
+        """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self.transport: asyncio.Transport = transport
+        self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        assert self.other is not None
-        if self.delay:
+        if self.other is None:
+            self.early.append(data)
+        elif self.delay:
             asyncio.get_running_loop().call_later(self.delay, self.other.write, data)
         else:
             self.other.write(data)
@@ -43,14 +50,13 @@ class _Front(_Pipe):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.transport.pause_reading()  # until the other end is connected
         self.task = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         self.back.other = self.transport
         self.other, _ = await loop.create_connection(lambda: self.back, "127.0.0.1", self.target)
-        self.transport.resume_reading()
+        self.other.writelines(self.early)
 
 
 async def main(port: int, target: int, milliseconds: int) -> None:
