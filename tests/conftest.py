@@ -37,8 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     # pytest-tornado gives a test 5 seconds, and Tornado's own classes do: for a busy machine, few.
-    config.option.async_test_timeout = PATIENCE
-    # More than each wait of a test may take, so that the wait that fails is named.
+    # It is more than each wait of a test has, so that the wait that fails is named.
+    config.option.async_test_timeout = 2 * PATIENCE
     os.environ.setdefault("ASYNC_TEST_TIMEOUT", str(2 * PATIENCE))
     # nohup(1) ignores SIGHUP, and a shell ignores SIGINT for what it starts in the background. Each
     # program would go on ignoring them; a handler is not passed on.
