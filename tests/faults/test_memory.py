@@ -185,7 +185,8 @@ def answered(server: Program, over_tls: bool) -> Iterator[list[raw_http.Answer]]
                 with connected(server, over_tls) as client:
                     answers.append(raw_http.ask(client, probe))
             except Exception as error:
-                is_late = isinstance(error, OSError) and time.monotonic() > begun + LEAST_IDLE
+                is_closed = isinstance(error, ConnectionError | ssl.SSLEOFError)
+                is_late = is_closed and time.monotonic() > begun + LEAST_IDLE
                 if not is_late:
                     failed.append((probe, error))
 
